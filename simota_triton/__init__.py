@@ -1,0 +1,24 @@
+"""SimOTA label assignment for anchor-free detectors: every public variant from one configuration, batched and exact."""
+
+from .assigner import SimOTAAssigner, assign
+from .boxes import box_giou, box_iou, convert_boxes
+from .config import SimOTAConfig
+from .masks import mask_centers
+from .matching import dynamic_k_matching
+from .result import AssignResult, AssignSummary, ImageAssignment
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AssignResult",
+    "AssignSummary",
+    "ImageAssignment",
+    "SimOTAAssigner",
+    "SimOTAConfig",
+    "assign",
+    "box_giou",
+    "box_iou",
+    "convert_boxes",
+    "dynamic_k_matching",
+    "mask_centers",
+]

@@ -1,0 +1,139 @@
+"""The assigner: check and pack the inputs, let a backend compute, hand out the result."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import backends
+from .config import SimOTAConfig
+from .inputs import Problem, Ragged, pack
+from .matching import Matching
+from .result import AssignResult
+from .terms import in_region
+
+
+class SimOTAAssigner:
+    """SimOTA label assignment of a batch, in one call.
+
+    Args:
+        config: A preset's name (``SimOTAConfig.presets()`` lists them) or a :class:`SimOTAConfig`.
+        backend: ``"auto"``, ``"reference"`` (the dense definition) or ``"torch"``. ``"auto"`` asks the environment
+            variable SIMOTA_TRITON_BACKEND, then the device.
+        validate: Look at the values of gts, priors and offsets too. None: everywhere but on CUDA, where it costs a
+            sync. Without it, a gt that would have been refused takes no part.
+
+    Raises:
+        TypeError, ValueError: An argument is not what it should be.
+
+    Example:
+        >>> import torch
+        >>> assigner = SimOTAAssigner("rtmdet")
+        >>> priors = torch.tensor([[8.0, 8.0, 8.0, 8.0], [16.0, 8.0, 8.0, 8.0], [40.0, 40.0, 8.0, 8.0]])
+        >>> boxes = torch.tensor([[[1.0, 1.0, 15.0, 14.0], [3.0, 0.0, 18.0, 17.0], [32.0, 32.0, 48.0, 48.0]]])
+        >>> result = assigner(boxes, torch.zeros(1, 3, 2), priors, [torch.tensor([[0.0, 0.0, 16.0, 16.0]])], [torch.tensor([1])])
+        >>> result.gt_index.tolist(), result.labels.tolist()
+        ([[0, -1, -1]], [[1, 2, 2]])
+    """
+
+    def __init__(self, config: str | SimOTAConfig = "rtmdet", *, backend: str = "auto", validate: bool | None = None) -> None:
+        if isinstance(config, str):
+            config = SimOTAConfig.from_preset(config)
+        elif not isinstance(config, SimOTAConfig):
+            raise TypeError(f"config: expected a preset's name or a SimOTAConfig, got {type(config).__name__}")
+        if not isinstance(backend, str):
+            raise TypeError(f"backend: expected a name, got {type(backend).__name__}")
+        self.config = config
+        self.backend = backends.check_name(backend)
+        self.validate = validate
+
+    def __repr__(self) -> str:
+        return f"SimOTAAssigner({self.config!r}, backend={self.backend!r})"
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        pred_boxes: Tensor,
+        cls_logits: Ragged,
+        priors: Tensor,
+        gt_boxes: Ragged,
+        gt_labels: Ragged,
+        *,
+        gt_mask: Tensor | None = None,
+        gt_offsets: Tensor | None = None,
+        obj_logits: Ragged | None = None,
+        gt_centers: Ragged | None = None,
+        ignore_boxes: Ragged | None = None,
+        candidate_mask: Tensor | None = None,
+    ) -> AssignResult:
+        """Assign a batch.
+
+        Gts come in one of three forms: padded (``gt_boxes`` [B, G, 4], ``gt_labels`` [B, G] and ``gt_mask``), a list of
+        B tensors ([G_i, 4] and [G_i]), or packed ([N, 4] and [N] with ``gt_offsets``). All three give the same answer.
+        Values are computed in float32, under autocast too; float64 inputs are rounded to float32 first.
+
+        Args:
+            pred_boxes: [B, P, 4] decoded predictions, xyxy in the priors' units (pixels). float16/bfloat16/float32.
+            cls_logits: [B, P, C] of any strides, or the head's maps, a list of [B, C, H, W], whose cells in row-major
+                order, level after level, are the priors. Maps are read in place.
+            priors: [P, 4] x, y, stride_x, stride_y (or [P, 3] x, y, stride): the points the originals use, which are
+                cell corners for RTMDet, NanoDet and DAMO-YOLO and cell centres for YOLOX and PicoDet.
+            gt_boxes: xyxy, floating dtype.
+            gt_labels: Integer classes in [0, C).
+            gt_mask: [B, G] bool, True for real gts, for padded gts. None: all are real.
+            gt_offsets: [B + 1] int, for packed gts: image b owns rows offsets[b] to offsets[b + 1].
+            obj_logits: [B, P, 1], [B, P] or a list of [B, 1, H, W]; needed exactly where ``config.score`` is ``"joint"``.
+            gt_centers: x, y in the form of ``gt_boxes`` with 2 in place of 4: used as the gt's centre by the centre
+                prior and the centre region, in place of the box centre (see :func:`simota_triton.mask_centers`).
+            ignore_boxes: [B, I, 4] or a list of [I_i, 4]: crowd regions. A prior that no gt gets and whose point lies
+                strictly inside one is flagged in ``result.ignore_mask``. Assignment itself does not change.
+            candidate_mask: [B, P] or [P] bool: priors that take part at all (mmdet's inside flags).
+
+        Returns:
+            An :class:`AssignResult`.
+
+        Raises:
+            TypeError: An argument is no tensor.
+            ValueError: Shape, dtype, device or value of an argument; the message says what was expected and what came.
+        """
+        problem = pack(
+            self.config, pred_boxes, cls_logits, priors, gt_boxes, gt_labels, gt_mask=gt_mask, gt_offsets=gt_offsets,
+            obj_logits=obj_logits, gt_centers=gt_centers, ignore_boxes=ignore_boxes, candidate_mask=candidate_mask,
+            validate=self.validate,
+        )  # fmt: skip
+        device = pred_boxes.device
+        name, _ = backends.choose(self.backend, device)
+        with torch.autocast(device.type, enabled=False):
+            return _result(problem, backends.load(name).assign(problem, self.config))
+
+
+def assign(*args: Any, config: str | SimOTAConfig = "rtmdet", backend: str = "auto", **kwargs: Any) -> AssignResult:
+    """``SimOTAAssigner(config, backend=backend)(*args, **kwargs)`` in one call."""
+    return SimOTAAssigner(config, backend=backend)(*args, **kwargs)
+
+
+def _result(problem: Problem, matching: Matching) -> AssignResult:
+    gts = problem.gts
+    num_classes = problem.shape[2]
+    fg_mask = matching.gt_index >= 0
+    if gts.labels.shape[0]:
+        labels = gts.labels[torch.where(fg_mask, gts.offsets[:-1, None] + matching.gt_index, 0)]
+        labels = torch.where(fg_mask, labels, num_classes)
+    else:
+        labels = torch.full_like(matching.gt_index, num_classes)
+    ignored = torch.zeros_like(fg_mask)
+    if problem.ignore_boxes is not None:
+        boxes = problem.ignore_boxes[:, :, None]
+        ignored = in_region(problem.priors[None, None], boxes, boxes[..., :2], "box", 1.0).any(1) & ~fg_mask
+    return AssignResult(
+        gt_index=matching.gt_index,
+        labels=labels,
+        matched_iou=matching.matched_iou,
+        ignore_mask=ignored,
+        claims=matching.claims,
+        dynamic_k=matching.dynamic_k,
+        num_classes=num_classes,
+        gts=gts,
+    )

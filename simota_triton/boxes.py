@@ -1,0 +1,111 @@
+"""Boxes: formats, areas, IoU and GIoU. Everything inside the package is xyxy in the priors' units (pixels)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+BOX_FORMATS = ("xyxy", "xywh", "cxcywh")
+
+
+def convert_boxes(boxes: Tensor, source: str, target: str = "xyxy") -> Tensor:
+    """Boxes in another format.
+
+    Args:
+        boxes: [..., 4], any floating dtype.
+        source: ``"xyxy"`` corners, ``"xywh"`` upper left corner and size, ``"cxcywh"`` centre and size.
+        target: As ``source``.
+
+    Returns:
+        [..., 4] of the same dtype.
+
+    Raises:
+        ValueError: Unknown format or a last dimension other than 4.
+
+    Example:
+        >>> convert_boxes(torch.tensor([10.0, 20.0, 4.0, 6.0]), "cxcywh")
+        tensor([ 8., 17., 12., 23.])
+    """
+    for name, value in (("source", source), ("target", target)):
+        if value not in BOX_FORMATS:
+            raise ValueError(f"{name}: expected one of {', '.join(map(repr, BOX_FORMATS))}, got {value!r}")
+    if boxes.shape[-1:] != (4,):
+        raise ValueError(f"boxes: expected [..., 4], got {list(boxes.shape)}")
+    if source == target:
+        return boxes
+    first, second = boxes[..., :2], boxes[..., 2:]
+    if source == "xywh":
+        first, second = first, first + second
+    elif source == "cxcywh":
+        first, second = first - second / 2, first + second / 2
+    if target == "xywh":
+        first, second = first, second - first
+    elif target == "cxcywh":
+        first, second = (first + second) / 2, second - first
+    return torch.cat([first, second], dim=-1)
+
+
+def box_center(boxes: Tensor) -> Tensor:
+    """Centres of xyxy boxes, [..., 4] -> [..., 2]."""
+    return (boxes[..., :2] + boxes[..., 2:]) / 2
+
+
+def box_area(boxes: Tensor) -> Tensor:
+    """Areas of xyxy boxes, [..., 4] -> [...]; an inverted box has none."""
+    size = (boxes[..., 2:] - boxes[..., :2]).clamp(min=0)
+    return size[..., 0] * size[..., 1]
+
+
+def guard(area: Tensor, rule: str, eps: float) -> Tensor:
+    """An area that something is divided by: ``"none"`` as it is, ``"add"`` eps to it, ``"max"`` of it and eps."""
+    if rule == "add":
+        return area + eps
+    if rule == "max":
+        return area.clamp(min=eps)
+    return area
+
+
+def intersection_and_union(boxes: Tensor, others: Tensor, rule: str = "none", eps: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Intersection and guarded union of broadcast xyxy boxes: [..., 4], [..., 4] -> [...], [...]."""
+    left, top = (torch.maximum(boxes[..., i], others[..., i]) for i in (0, 1))
+    right, bottom = (torch.minimum(boxes[..., i], others[..., i]) for i in (2, 3))
+    inter = (right - left).clamp(min=0) * (bottom - top).clamp(min=0)
+    return inter, guard(box_area(boxes) + box_area(others) - inter, rule, eps)
+
+
+def box_iou(boxes: Tensor, others: Tensor, box_format: str = "xyxy", *, rule: str = "none", eps: float = 0.0) -> Tensor:
+    """IoU of broadcast boxes; exactly 1 for identical ones, 0 where they do not overlap (0/0 included).
+
+    Args:
+        boxes: [..., 4].
+        others: [..., 4], broadcast against ``boxes``: pass ``boxes[:, None]`` and ``others[None]`` for all pairs.
+        box_format: ``"xyxy"``, ``"xywh"`` (upper left corner and size) or ``"cxcywh"``.
+        rule: Guard of the union, see :func:`guard`.
+        eps: See ``rule``.
+
+    Returns:
+        [...] IoU in [0, 1].
+
+    Example:
+        >>> box_iou(torch.tensor([0.0, 0.0, 2.0, 2.0]), torch.tensor([1.0, 0.0, 2.0, 2.0]), "xywh")
+        tensor(0.3333)
+    """
+    boxes, others = convert_boxes(boxes, box_format), convert_boxes(others, box_format)
+    inter, union = intersection_and_union(boxes, others, rule, eps)
+    return torch.where(inter > 0, inter / union, 0.0)
+
+
+def box_giou(boxes: Tensor, others: Tensor, box_format: str = "xyxy", *, rule: str = "none", eps: float = 0.0) -> Tensor:
+    """Generalised IoU (Rezatofighi et al., CVPR 2019): IoU - (enclosing - union) / enclosing. Arguments as :func:`box_iou`.
+
+    Example:
+        >>> box_giou(torch.tensor([0.0, 0.0, 1.0, 1.0]), torch.tensor([3.0, 0.0, 4.0, 1.0]))
+        tensor(-0.5000)
+    """
+    boxes, others = convert_boxes(boxes, box_format), convert_boxes(others, box_format)
+    inter, union = intersection_and_union(boxes, others, rule, eps)
+    iou = torch.where(inter > 0, inter / union, 0.0)
+    left, top = (torch.minimum(boxes[..., i], others[..., i]) for i in (0, 1))
+    right, bottom = (torch.maximum(boxes[..., i], others[..., i]) for i in (2, 3))
+    enclosing = guard((right - left).clamp(min=0) * (bottom - top).clamp(min=0), rule, eps)
+    return iou - torch.where(enclosing > 0, (enclosing - union) / enclosing, 0.0)

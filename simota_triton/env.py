@@ -1,0 +1,13 @@
+"""Environment variables, all of them, read when they are needed.
+
+SIMOTA_TRITON_BACKEND    backend of every assigner built with backend="auto": auto, reference, torch
+"""
+
+from __future__ import annotations
+
+import os
+
+
+def backend() -> str:
+    """SIMOTA_TRITON_BACKEND, "auto" where unset."""
+    return os.environ.get("SIMOTA_TRITON_BACKEND", "auto") or "auto"

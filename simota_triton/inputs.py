@@ -1,0 +1,426 @@
+"""Inputs: checked and packed once, whatever their form, into one :class:`Problem` that every backend reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+
+from .boxes import box_area, box_center
+from .config import SimOTAConfig
+
+FLOAT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+INT_DTYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
+Ragged = Tensor | Sequence[Tensor]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Class or objectness logits as the head left them: one [B, P, C] view, or a [B, P_l, C] view of each level's map."""
+
+    levels: tuple[Tensor, ...]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        batch, _, channels = self.levels[0].shape
+        return batch, sum(level.shape[1] for level in self.levels), channels
+
+    def dense(self) -> Tensor:
+        """[B, P, C]; a copy where there are several levels."""
+        return self.levels[0] if len(self.levels) == 1 else torch.cat(self.levels, dim=1)
+
+    def rows(self, image: Tensor, prior: Tensor) -> Tensor:
+        """All classes of some priors: [n], [n] -> [n, C], in the logits' dtype."""
+        return self._gather(image, prior, slice(None))
+
+    def at(self, image: Tensor, prior: Tensor, label: Tensor) -> Tensor:
+        """One class of some priors: [n], [n], [n] -> [n], in the logits' dtype."""
+        return self._gather(image, prior, label)
+
+    def _gather(self, image: Tensor, prior: Tensor, label: Any) -> Tensor:
+        if len(self.levels) == 1:
+            return self.levels[0][image, prior, label]
+        channels = () if isinstance(label, Tensor) else (self.levels[0].shape[2],)
+        out = self.levels[0].new_empty(prior.shape + channels)
+        start = 0
+        for level in self.levels:
+            here = ((prior >= start) & (prior < start + level.shape[1])).nonzero().squeeze(1)
+            own = label[here] if isinstance(label, Tensor) else label
+            out[here] = level[image[here], prior[here] - start, own]
+            start += level.shape[1]
+        return out
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """The gts of a batch, concatenated: N rows, image b owns rows offsets[b] to offsets[b + 1].
+
+    Attributes:
+        boxes: [N, 4] xyxy float32, finite.
+        labels: [N] int64 in [0, C).
+        centers: [N, 2] float32: given centres, else box centres.
+        offsets: [B + 1] int64.
+        mask: [N] bool, False for padding; None where every row is real.
+        padded_shape: (B, G) where the gts came padded: then N = B * G.
+        max_count: Largest number of rows of an image, None where only the device knows it.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    centers: Tensor
+    offsets: Tensor
+    mask: Tensor | None
+    padded_shape: tuple[int, int] | None
+    max_count: int | None
+
+    def slots(self) -> tuple[Tensor, Tensor]:
+        """Rows of the padded layout: row [B, G] int64 (clamped into range) and valid [B, G] bool (False for padding)."""
+        if self.padded_shape is not None:
+            row = torch.arange(self.boxes.shape[0], device=self.boxes.device).view(self.padded_shape)
+            return row, (torch.ones_like(row, dtype=torch.bool) if self.mask is None else self.mask.view(self.padded_shape))
+        count = self.offsets.diff()
+        width = self.max_count if self.max_count is not None else int(count.max())
+        slot = torch.arange(width, device=self.boxes.device)
+        row = self.offsets[:-1, None] + slot
+        valid = slot < count[:, None]
+        row = torch.where(valid, row, 0)
+        return row, valid if self.mask is None else valid & self.mask[row]
+
+    def image(self) -> Tensor:
+        """Image of each row, [N] int64."""
+        rows = torch.arange(self.boxes.shape[0], device=self.boxes.device)
+        return torch.bucketize(rows, self.offsets[1:], right=True).clamp(max=max(self.offsets.shape[0] - 2, 0))
+
+    def unpad(self, per_slot: Tensor) -> Tensor:
+        """A [B, G] value back in the form of the input: [B, G] for padded gts, [N] otherwise."""
+        if self.padded_shape is not None:
+            return per_slot
+        image = self.image()
+        return per_slot[image, torch.arange(image.shape[0], device=image.device) - self.offsets[image]]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One batch, checked.
+
+    Attributes:
+        pred_boxes: [B, P, 4] xyxy, as given (dtype and strides).
+        cls_logits: Class logits, [B, P, C].
+        obj_logits: Objectness logits, [B, P, 1], or None.
+        priors: [P, 4] float32 x, y, stride_x, stride_y.
+        gts: The ground truth.
+        candidate_mask: [B, P] bool, False for priors that take no part, or None.
+        ignore_boxes: [B, I, 4] float32 xyxy or None.
+    """
+
+    pred_boxes: Tensor
+    cls_logits: Scores
+    obj_logits: Scores | None
+    priors: Tensor
+    gts: GroundTruth
+    candidate_mask: Tensor | None
+    ignore_boxes: Tensor | None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """B, P, C."""
+        return self.cls_logits.shape
+
+
+def pack(
+    config: SimOTAConfig,
+    pred_boxes: Tensor,
+    cls_logits: Ragged,
+    priors: Tensor,
+    gt_boxes: Ragged,
+    gt_labels: Ragged,
+    *,
+    gt_mask: Tensor | None = None,
+    gt_offsets: Tensor | None = None,
+    obj_logits: Ragged | None = None,
+    gt_centers: Ragged | None = None,
+    ignore_boxes: Ragged | None = None,
+    candidate_mask: Tensor | None = None,
+    validate: bool | None = None,
+) -> Problem:
+    """Check every input and pack it. Shapes, dtypes and devices are always checked; values where ``validate`` says so.
+
+    Raises:
+        TypeError: An argument is no tensor (or list of tensors).
+        ValueError: Shape, dtype, device or value of an argument; the message names it, what was expected, what came.
+    """
+    _tensor("pred_boxes", pred_boxes)
+    if pred_boxes.ndim != 3 or pred_boxes.shape[2] != 4:
+        _fail("pred_boxes", "[B, P, 4]", _shape(pred_boxes), "add the batch dimension with pred_boxes[None]" if pred_boxes.ndim == 2 else "")
+    _floating("pred_boxes", pred_boxes)
+    device, batch, num_priors = pred_boxes.device, pred_boxes.shape[0], pred_boxes.shape[1]
+    if validate is None:
+        validate = device.type != "cuda"
+    elif not isinstance(validate, bool):
+        raise TypeError(f"validate: expected True, False or None, got {validate!r}")
+
+    cls = _scores("cls_logits", cls_logits, batch, num_priors, device)
+    if cls.shape[2] < 1:
+        _fail("cls_logits", "[B, P, C] with at least one class", _level_shapes(cls_logits), "")
+    obj = None
+    if obj_logits is not None:
+        if config.score != "joint":
+            _fail("obj_logits", f"None, because the configuration's score is {config.score!r}", "a value", "use score='joint' or leave it out")
+        obj = _scores("obj_logits", obj_logits, batch, num_priors, device, channels=1)
+    elif config.score == "joint":
+        _fail("obj_logits", "[B, P, 1], because the configuration's score is 'joint' (sqrt of class and objectness)", "None",
+              "pass the objectness logits, or use score='sigmoid' for a head without objectness")  # fmt: skip
+
+    packed_priors = _priors(priors, num_priors, device, validate)
+    gts = _ground_truth(gt_boxes, gt_labels, gt_mask, gt_offsets, gt_centers, batch, cls.shape[2], device, validate)
+    return Problem(
+        pred_boxes=pred_boxes,
+        cls_logits=cls,
+        obj_logits=obj,
+        priors=packed_priors,
+        gts=gts,
+        candidate_mask=_candidate_mask(candidate_mask, batch, num_priors, device),
+        ignore_boxes=_ignore_boxes(ignore_boxes, batch, device, validate),
+    )
+
+
+def _scores(name: str, value: Ragged, batch: int, num_priors: int, device: torch.device, channels: int | None = None) -> Scores:
+    last = "C" if channels is None else str(channels)
+    if isinstance(value, Tensor):
+        if channels == 1 and value.ndim == 2:
+            value = value[..., None]
+        if value.ndim != 3 or value.shape[:2] != (batch, num_priors) or (channels and value.shape[2] != channels):
+            _fail(name, f"[B, P, {last}] = [{batch}, {num_priors}, {last}]", _shape(value), "or a list of [B, C, H, W] maps, one a level")
+        levels = [value]
+    elif isinstance(value, (list, tuple)):
+        for i, level in enumerate(value):
+            _tensor(f"{name}[{i}]", level)
+            if level.ndim != 4 or level.shape[0] != batch or level.shape[1] != (channels or value[0].shape[1]):
+                _fail(f"{name}[{i}]", f"[B, {last}, H, W] with B = {batch} and the same channels on every level", _shape(level), "")
+            if level.dtype != value[0].dtype:
+                _fail(f"{name}[{i}]", f"the dtype of level 0, {value[0].dtype}", str(level.dtype), "cast the levels to one dtype")
+        cells = sum(level.shape[2] * level.shape[3] for level in value)
+        if not value or cells != num_priors:
+            _fail(name, f"levels with P = {num_priors} cells in total, one prior a cell", f"{cells} cells in {len(value)} levels",
+                  "flatten heads with several priors a cell to [B, P, C]")  # fmt: skip
+        levels = [level.flatten(2).transpose(1, 2) for level in value]
+    else:
+        raise TypeError(f"{name}: expected a tensor [B, P, {last}] or a list of [B, {last}, H, W] maps, got {type(value).__name__}")
+    for level in levels:
+        _floating(name, level)
+        _same_device(name, level, device)
+    return Scores(tuple(levels))
+
+
+def _priors(priors: Tensor, num_priors: int, device: torch.device, validate: bool) -> Tensor:
+    _tensor("priors", priors)
+    if priors.ndim != 2 or priors.shape[1] not in (3, 4):
+        _fail("priors", "[P, 4] x, y, stride_x, stride_y (or [P, 3] x, y, stride)", _shape(priors), "")
+    if priors.shape[0] != num_priors:
+        _fail("priors", f"P = {num_priors} rows, as in pred_boxes", _shape(priors), "")
+    _floating("priors", priors)
+    _same_device("priors", priors, device)
+    priors = priors.float()
+    if priors.shape[1] == 3:
+        priors = torch.cat([priors, priors[:, 2:]], dim=1)
+    if validate and num_priors:
+        if not bool(priors.isfinite().all()):
+            _fail("priors", "finite values", "NaN or Inf", "")
+        if not bool((priors[:, 2:] > 0).all()):
+            _fail("priors", "strides > 0 in columns 2 and 3", f"{float(priors[:, 2:].min())}", "")
+    return priors
+
+
+def _ground_truth(
+    gt_boxes: Ragged, gt_labels: Ragged, gt_mask: Tensor | None, gt_offsets: Tensor | None, gt_centers: Ragged | None,
+    batch: int, num_classes: int, device: torch.device, validate: bool,
+) -> GroundTruth:  # fmt: skip
+    mask: Tensor | None = None
+    padded_shape: tuple[int, int] | None = None
+    if isinstance(gt_boxes, (list, tuple)):
+        if gt_mask is not None or gt_offsets is not None:
+            _fail("gt_mask" if gt_mask is not None else "gt_offsets", "None with a list of gts", "a value", "leave it out")
+        counts = _list_counts("gt_boxes", gt_boxes, batch, 4)
+        boxes = _concatenate("gt_boxes", gt_boxes, counts, (4,), device)
+        labels = _concatenate("gt_labels", gt_labels, counts, (), device)
+        centers = None if gt_centers is None else _concatenate("gt_centers", gt_centers, counts, (2,), device)
+        offsets = torch.tensor([0, *counts], dtype=torch.int64).cumsum(0).to(device)
+        max_count: int | None = max(counts, default=0)
+    elif isinstance(gt_boxes, Tensor) and gt_boxes.ndim == 3:
+        if gt_offsets is not None:
+            _fail("gt_offsets", "None with padded gt_boxes [B, G, 4]", "a value", "leave it out, or pass packed gt_boxes [N, 4]")
+        if gt_boxes.shape[0] != batch or gt_boxes.shape[2] != 4:
+            _fail("gt_boxes", f"[B, G, 4] with B = {batch}", _shape(gt_boxes), "")
+        padded_shape = (batch, gt_boxes.shape[1])
+        max_count = gt_boxes.shape[1]
+        boxes = gt_boxes.reshape(-1, 4)
+        labels = _same_form("gt_labels", gt_labels, padded_shape, "[B, G]").reshape(-1)
+        centers = None if gt_centers is None else _same_form("gt_centers", gt_centers, (*padded_shape, 2), "[B, G, 2]").reshape(-1, 2)
+        offsets = torch.arange(batch + 1, device=device) * max_count
+        if gt_mask is not None:
+            _tensor("gt_mask", gt_mask)
+            if gt_mask.shape != padded_shape:
+                _fail("gt_mask", f"[B, G] = {list(padded_shape)}", _shape(gt_mask), "squeeze the last dimension" if gt_mask.ndim == 3 else "")
+            if gt_mask.dtype != torch.bool:
+                _fail("gt_mask", "torch.bool, True for real gts", str(gt_mask.dtype), "use gt_mask.bool()")
+            _same_device("gt_mask", gt_mask, device)
+            mask = gt_mask.reshape(-1)
+    elif isinstance(gt_boxes, Tensor) and gt_boxes.ndim == 2 and gt_boxes.shape[1] == 4:
+        if gt_mask is not None:
+            _fail("gt_mask", "None with packed gt_boxes [N, 4]", "a value", "leave it out")
+        if gt_offsets is None:
+            _fail("gt_offsets", "[B + 1] with packed gt_boxes [N, 4]", "None", "pass the offsets, padded gt_boxes [B, G, 4], or a list of [G, 4]")
+        boxes = gt_boxes
+        labels = _same_form("gt_labels", gt_labels, (boxes.shape[0],), "[N]")
+        centers = None if gt_centers is None else _same_form("gt_centers", gt_centers, (boxes.shape[0], 2), "[N, 2]")
+        offsets, max_count = _offsets(gt_offsets, boxes.shape[0], batch, device, validate)
+    elif isinstance(gt_boxes, Tensor):
+        _fail("gt_boxes", "[B, G, 4], a list of [G, 4], or packed [N, 4] with gt_offsets", _shape(gt_boxes), "")
+    else:
+        raise TypeError(f"gt_boxes: expected a tensor or a list of tensors, got {type(gt_boxes).__name__}")
+
+    _floating("gt_boxes", boxes)
+    _same_device("gt_boxes", boxes, device)
+    if labels.dtype not in INT_DTYPES:
+        _fail("gt_labels", "an integer dtype", str(labels.dtype), "use gt_labels.long()")
+    _same_device("gt_labels", labels, device)
+    if centers is not None:
+        _floating("gt_centers", centers)
+        _same_device("gt_centers", centers, device)
+
+    boxes, labels = boxes.float(), labels.long()
+    if mask is not None:
+        boxes, labels = torch.where(mask[:, None], boxes, 0.0), torch.where(mask, labels, 0)
+    centers = box_center(boxes) if centers is None else centers.float()
+    if mask is not None:
+        centers = torch.where(mask[:, None], centers, 0.0)
+    usable = boxes.isfinite().all(1) & box_area(boxes).isfinite() & centers.isfinite().all(1)
+    in_range = (labels >= 0) & (labels < num_classes)
+    if validate:
+        if not bool(usable.all()):
+            row = int((~usable).int().argmax())
+            _fail("gt_boxes", "finite boxes of finite area (and finite gt_centers)", f"{boxes[row].tolist()} in row {row}", "drop that gt or mask it out")
+        if not bool(in_range.all()):
+            row = int((~in_range).int().argmax())
+            _fail("gt_labels", f"labels in [0, {num_classes}), the classes of cls_logits", f"{int(labels[row])} in row {row}", "")
+    else:
+        keep = usable & in_range
+        mask = keep if mask is None else mask & keep
+        boxes, centers, labels = torch.where(keep[:, None], boxes, 0.0), torch.where(keep[:, None], centers, 0.0), torch.where(keep, labels, 0)
+    return GroundTruth(boxes, labels, centers, offsets, mask, padded_shape, max_count)
+
+
+def _offsets(value: Tensor, rows: int, batch: int, device: torch.device, validate: bool) -> tuple[Tensor, int | None]:
+    _tensor("gt_offsets", value)
+    if value.shape != (batch + 1,):
+        _fail("gt_offsets", f"[B + 1] = [{batch + 1}]", _shape(value), "")
+    if value.dtype not in (torch.int64, torch.int32):
+        _fail("gt_offsets", "int64 or int32", str(value.dtype), "use gt_offsets.long()")
+    if value.device != device and value.device.type != "cpu":
+        _fail("gt_offsets", f"device {device} or cpu", str(value.device), "")
+    on_host = value.device.type == "cpu"
+    if validate or on_host:
+        host = value.tolist()
+        if host[0] != 0 or host[-1] != rows or any(a > b for a, b in zip(host, host[1:], strict=False)):
+            _fail("gt_offsets", f"0 first, N = {rows} last, never decreasing", f"{host if batch < 16 else host[:16]}", "")
+        return value.to(device, torch.int64), max((b - a for a, b in zip(host, host[1:], strict=False)), default=0)
+    return value.long().clamp(0, rows).cummax(0).values, None
+
+
+def _candidate_mask(value: Tensor | None, batch: int, num_priors: int, device: torch.device) -> Tensor | None:
+    if value is None:
+        return None
+    _tensor("candidate_mask", value)
+    if value.shape not in ((num_priors,), (batch, num_priors)):
+        _fail("candidate_mask", f"[B, P] = [{batch}, {num_priors}] or [P]", _shape(value), "")
+    if value.dtype != torch.bool:
+        _fail("candidate_mask", "torch.bool, True for priors that may be assigned", str(value.dtype), "use candidate_mask.bool()")
+    _same_device("candidate_mask", value, device)
+    return value.expand(batch, num_priors)
+
+
+def _ignore_boxes(value: Ragged | None, batch: int, device: torch.device, validate: bool) -> Tensor | None:
+    if value is None:
+        return None
+    if isinstance(value, (list, tuple)):
+        counts = _list_counts("ignore_boxes", value, batch, 4)
+        flat = _concatenate("ignore_boxes", value, counts, (4,), device)
+        _floating("ignore_boxes", flat)
+        parts = flat.float().split(counts)
+        boxes = torch.nn.utils.rnn.pad_sequence(list(parts), batch_first=True) if batch else flat.new_zeros(0, 0, 4)
+    elif isinstance(value, Tensor):
+        if value.ndim != 3 or value.shape[0] != batch or value.shape[2] != 4:
+            _fail("ignore_boxes", f"[B, I, 4] with B = {batch}, or a list of [I, 4]", _shape(value), "pad with zero boxes")
+        _floating("ignore_boxes", value)
+        _same_device("ignore_boxes", value, device)
+        boxes = value.float()
+    else:
+        raise TypeError(f"ignore_boxes: expected a tensor or a list of tensors, got {type(value).__name__}")
+    if validate and not bool(boxes.isfinite().all()):
+        _fail("ignore_boxes", "finite values", "NaN or Inf", "pad with zero boxes")
+    return boxes
+
+
+def _list_counts(name: str, values: Sequence[Tensor], batch: int, width: int) -> list[int]:
+    if len(values) != batch:
+        _fail(name, f"a list of B = {batch} tensors [*, {width}]", f"{len(values)} tensors", "pass an empty [0, 4] tensor for an image without gts")
+    for i, value in enumerate(values):
+        _tensor(f"{name}[{i}]", value)
+        if value.ndim != 2 or value.shape[1] != width:
+            _fail(f"{name}[{i}]", f"[*, {width}]", _shape(value), "")
+    return [value.shape[0] for value in values]
+
+
+def _concatenate(name: str, values: Ragged, counts: list[int], tail: tuple[int, ...], device: torch.device) -> Tensor:
+    if not isinstance(values, (list, tuple)):
+        raise TypeError(f"{name}: expected a list of tensors, as gt_boxes, got {type(values).__name__}")
+    if len(values) != len(counts):
+        _fail(name, f"a list of B = {len(counts)} tensors", f"{len(values)} tensors", "")
+    for i, (value, count) in enumerate(zip(values, counts, strict=True)):
+        _tensor(f"{name}[{i}]", value)
+        if value.shape != (count, *tail):
+            _fail(f"{name}[{i}]", f"{[count, *tail]}", _shape(value), "")
+        _same_device(f"{name}[{i}]", value, device)
+        if value.dtype != values[0].dtype:
+            _fail(f"{name}[{i}]", f"the dtype of the first, {values[0].dtype}", str(value.dtype), "cast the list to one dtype")
+    if not values:
+        return torch.zeros((0, *tail), dtype=torch.float32 if tail else torch.int64, device=device)
+    return torch.cat(list(values))
+
+
+def _same_form(name: str, value: Any, shape: tuple[int, ...], letters: str) -> Tensor:
+    _tensor(name, value)
+    if tuple(value.shape) != shape:
+        _fail(name, f"{letters} = {list(shape)}, the form of gt_boxes", _shape(value), "squeeze the last dimension" if value.ndim == len(shape) + 1 else "")
+    return value
+
+
+def _tensor(name: str, value: object) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
+
+
+def _floating(name: str, value: Tensor) -> None:
+    if value.dtype not in FLOAT_DTYPES:
+        _fail(name, "a floating dtype (float16, bfloat16, float32, float64)", str(value.dtype), f"use {name.split('[')[0]}.float()")
+
+
+def _same_device(name: str, value: Tensor, device: torch.device) -> None:
+    if value.device != device:
+        _fail(name, f"device {device}, as pred_boxes", str(value.device), f"use {name.split('[')[0]}.to(pred_boxes.device)")
+
+
+def _shape(value: Tensor) -> str:
+    return str(list(value.shape))
+
+
+def _level_shapes(value: Ragged) -> str:
+    return _shape(value) if isinstance(value, Tensor) else str([list(level.shape) for level in value])
+
+
+def _fail(name: str, expected: str, got: str, remedy: str) -> NoReturn:
+    raise ValueError(f"{name}: expected {expected}, got {got}" + (f"; {remedy}" if remedy else ""))

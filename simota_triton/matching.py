@@ -1,0 +1,154 @@
+"""From cost and IoU matrices to an assignment: dynamic k, the k cheapest priors of each gt, conflicts.
+
+Plain torch on dense [B, G, P] matrices, without a host sync and without a loop over images or gts, so that it can stand
+behind a kernel in a CUDA graph. Sums of integers and minima of packed integer keys make it deterministic.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+_LOW32 = 0xFFFFFFFF
+
+
+class Matching(NamedTuple):
+    """What every backend returns.
+
+    Attributes:
+        gt_index: [B, P] int64, index of the gt within its image, -1 for background.
+        matched_iou: [B, P] float32, IoU with that gt, 0 for background.
+        dynamic_k: [B, G] int64 (or [N], in the form of the gts), how many priors the gt asked for, 0 for padding.
+        claims: [B, P] int32, how many gts selected the prior before conflicts were resolved.
+    """
+
+    gt_index: Tensor
+    matched_iou: Tensor
+    dynamic_k: Tensor
+    claims: Tensor
+
+
+def sortable(cost: Tensor) -> Tensor:
+    """float32 -> int64 in [-2^31, 2^31) with the same order."""
+    bits = cost.float().contiguous().view(torch.int32)
+    return (bits ^ ((bits >> 31) & 0x7FFFFFFF)).long()
+
+
+def pack_key(cost: Tensor, index: Tensor) -> Tensor:
+    """One int64 key ordered by (cost, index): ties go to the smaller index."""
+    return (sortable(cost) << 32) | index
+
+
+def key_index(key: Tensor) -> Tensor:
+    """The index in a key of :func:`pack_key`."""
+    return key & _LOW32
+
+
+def count_k(iou_sum: Tensor, k_scale: float = 1.0) -> Tensor:
+    """dynamic_k = max(1, floor(k_scale * sum)) of float64 sums of float32 IoUs."""
+    return (iou_sum * k_scale).floor().long().clamp(min=1)
+
+
+def dynamic_k_matching(
+    cost: Tensor,
+    iou: Tensor,
+    *,
+    gt_mask: Tensor | None = None,
+    candidate_topk: int = 13,
+    k_scale: float = 1.0,
+    conflict: str = "all",
+) -> Matching:
+    """Dynamic-k matching of a cost matrix: YOLOX's rule, ``yolox/models/yolo_head.py`` dynamic_k_matching.
+
+    For each gt, k = max(1, floor(k_scale * sum of its candidate_topk largest IoUs)) and the k priors of smallest cost;
+    a prior taken by several gts goes to one of them. Ties: the smaller prior, then the smaller gt.
+
+    Args:
+        cost: [B, G, P], +inf where the gt may not take the prior. float64 is compared in float64.
+        iou: [B, G, P], negative where the pair does not count for ``dynamic_k``.
+        gt_mask: [B, G] bool, False for padded gts; their rows must hold +inf.
+        candidate_topk: q, how many IoUs are summed.
+        k_scale: Factor of the sum before it is floored.
+        conflict: ``"all"``: to the gt of smallest cost, of all gts; ``"matched"``: of those that selected the prior;
+            ``"max_iou"``: to the gt of largest IoU.
+
+    Returns:
+        A :class:`Matching` with ``dynamic_k`` [B, G].
+
+    Raises:
+        ValueError: Shapes differ, ``conflict`` is unknown, or (looked at on CPU alone) ``cost`` holds NaN.
+
+    Example:
+        >>> cost = torch.tensor([[[1.0, 2.0, 9.0], [1.5, 3.0, 4.0]]])
+        >>> iou = torch.tensor([[[0.9, 0.8, 0.4], [0.6, 0.3, 0.1]]])
+        >>> dynamic_k_matching(cost, iou).gt_index
+        tensor([[ 0,  0, -1]])
+    """
+    if cost.ndim != 3 or cost.shape != iou.shape:
+        raise ValueError(f"cost, iou: expected two [B, G, P] of one shape, got {list(cost.shape)} and {list(iou.shape)}")
+    if conflict not in ("all", "matched", "max_iou"):
+        raise ValueError(f"conflict: expected one of 'all', 'matched', 'max_iou', got {conflict!r}")
+    if cost.device.type == "cpu" and bool(cost.isnan().any()):
+        raise ValueError("cost: expected numbers or +inf, got NaN; put +inf where a gt may not take a prior")
+    batch, num_gts, num_priors = cost.shape
+    device = cost.device
+    if num_gts == 0 or num_priors == 0 or batch == 0:
+        k = torch.ones((batch, num_gts), dtype=torch.int64, device=device)
+        return Matching(
+            gt_index=torch.full((batch, num_priors), -1, dtype=torch.int64, device=device),
+            matched_iou=torch.zeros((batch, num_priors), device=device),
+            dynamic_k=k if gt_mask is None else k * gt_mask,
+            claims=torch.zeros((batch, num_priors), dtype=torch.int32, device=device),
+        )
+
+    # dynamic k
+    top_iou = iou.topk(min(candidate_topk, num_priors), dim=2, sorted=False).values  # [B, G, q]
+    dynamic_k = count_k(top_iou.clamp(min=0).double().sum(2), k_scale)  # [B, G]
+    if gt_mask is not None:
+        dynamic_k = dynamic_k * gt_mask
+
+    # the k cheapest priors of each gt
+    width = min(max(1, int(candidate_topk * k_scale)), num_priors)
+    rank = torch.arange(width, device=device)
+    prior = _cheapest(cost, width)  # [B, G, K]
+    taken = (rank < dynamic_k[..., None]) & (cost.gather(2, prior) < torch.inf)
+
+    # one claim per selected pair, on flat indices b * P + p; pairs not taken go to a spare slot
+    image = torch.arange(batch, device=device)[:, None, None]
+    slot = torch.where(taken, image * num_priors + prior, batch * num_priors).flatten()
+    claims = torch.zeros(batch * num_priors + 1, dtype=torch.int32, device=device)
+    claims = claims.scatter_add(0, slot, torch.ones_like(slot, dtype=torch.int32))[:-1].view(batch, num_priors)
+    gt = torch.arange(num_gts, device=device)[:, None].expand_as(prior).flatten()
+    claim_cost = cost.gather(2, prior).flatten()
+    cheapest = torch.full((batch * num_priors + 1,), torch.inf, dtype=cost.dtype, device=device)
+    cheapest = cheapest.scatter_reduce(0, slot, claim_cost, "amin")
+    owner = torch.full((batch * num_priors + 1,), num_gts, dtype=torch.int64, device=device)
+    owner = owner.scatter_reduce(0, slot, torch.where(claim_cost == cheapest[slot], gt, num_gts), "amin")
+    owner = owner[:-1].view(batch, num_priors)  # the cheapest of the gts that selected the prior
+
+    # conflicts
+    if conflict == "all":
+        owner = torch.where(claims > 1, cost.min(1).indices, owner)
+    elif conflict == "max_iou":
+        owner = torch.where(claims > 1, torch.where(cost < torch.inf, iou, -1.0).max(1).indices, owner)
+    assigned = claims > 0
+    matched_iou = iou.gather(1, owner.clamp(max=num_gts - 1)[:, None]).squeeze(1)
+    return Matching(
+        gt_index=torch.where(assigned, owner, -1),
+        matched_iou=torch.where(assigned, matched_iou, 0.0).float(),
+        dynamic_k=dynamic_k,
+        claims=claims,
+    )
+
+
+def _cheapest(cost: Tensor, width: int) -> Tensor:
+    """Priors of the smallest costs, [B, G, P] -> [B, G, width] in ascending (cost, prior) order.
+
+    torch.topk leaves ties open, so float32 costs are ranked by packed keys; float64 costs by a stable sort.
+    """
+    if cost.dtype == torch.float64:
+        return cost.sort(dim=2, stable=True).indices[..., :width]
+    key = pack_key(cost, torch.arange(cost.shape[2], device=cost.device))
+    return key_index(key.topk(width, dim=2, largest=False, sorted=True).values)

@@ -1,0 +1,79 @@
+"""The definition: SimOTA on dense [B, G, P] matrices, one step of the text a line. Slow by design; everything is measured
+against it. Runs in float32 or float64 on any device."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from . import terms
+from .boxes import box_area
+from .config import SimOTAConfig
+from .inputs import Problem
+from .matching import Matching, dynamic_k_matching
+
+
+def cost_matrix(problem: Problem, config: SimOTAConfig, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
+    """Cost and IoU of every (gt, prior) pair.
+
+    Returns:
+        cost: [B, G, P] of ``dtype``; +inf where the gt may not take the prior.
+        iou: [B, G, P] of ``dtype``; -1 where the pair does not count for ``dynamic_k``.
+        gt_mask: [B, G] bool, True for real gts.
+    """
+    gts = problem.gts
+    row, gt_mask = gts.slots()  # [B, G]
+    gt_boxes, gt_centers, gt_labels = gts.boxes[row][:, :, None], gts.centers[row][:, :, None], gts.labels[row]
+    pred_boxes = problem.pred_boxes.float()[:, None]  # [B, 1, P, 4]
+    priors = problem.priors[None, None]  # [1, 1, P, 4]
+
+    # the pairs that exist: real gts, and priors whose prediction can be read
+    logits = problem.cls_logits.dense()
+    objectness = None if problem.obj_logits is None else problem.obj_logits.dense()
+    exists = gt_mask[:, :, None] & usable_priors(problem)[:, None]  # [B, G, P]
+    label = gt_labels[:, :, None].expand(exists.shape)
+    if config.cls_classes == "all":
+        exists = exists & logits.isfinite().all(2)[:, None]
+    else:
+        exists = exists & logits.isfinite().transpose(1, 2).gather(1, label)
+
+    # the candidate region: the prior's point lies in it for any gt of the image (or for this gt)
+    inside = gt_mask[:, :, None] & terms.in_region(priors, gt_boxes, gt_centers, config.candidate, config.center_radius)
+    selectable = exists & (inside if config.own_pairs_only else inside.any(1, keepdim=True))
+    pool = exists if config.k_pool == "all" else selectable
+
+    # 1-1 IoU
+    wide_pred, wide_gt = pred_boxes.to(dtype), gt_boxes.to(dtype)
+    iou = terms.pair_iou(wide_pred, wide_gt, config)  # [B, G, P]
+
+    # 1-2 cost: class, IoU and centre terms, then the penalty of pairs that are not eligible
+    scores = terms.class_scores(logits, objectness, config).to(dtype)  # [B, P, C]
+    gt_scores = scores.transpose(1, 2).gather(1, label)  # [B, G, P]
+    cls = terms.class_cost(gt_scores, iou, config)
+    if config.cls_classes == "all":
+        background = terms.background_cost(scores, config).sum(2)[:, None]  # [B, 1, P]
+        cls = (background - terms.background_cost(gt_scores, config) + cls).clamp(min=0)
+    center = terms.center_cost(priors.to(dtype), gt_centers.to(dtype), config) if config.center_weight else None
+    outside = ~terms.in_region(priors, gt_boxes, gt_centers, config.eligible, config.center_radius) if config.penalty else None
+    cost = terms.pair_cost(cls, terms.iou_cost(wide_pred, wide_gt, iou, config), center, outside, config)
+    return torch.where(selectable, cost, torch.inf), torch.where(pool, iou, -1.0), gt_mask
+
+
+def usable_priors(problem: Problem) -> Tensor:
+    """[B, P] bool: the prior takes part, its box and objectness are finite and its area does not overflow."""
+    boxes = problem.pred_boxes.float()
+    usable = boxes.isfinite().all(2) & box_area(boxes).isfinite() & problem.priors.isfinite().all(1)
+    if problem.candidate_mask is not None:
+        usable = usable & problem.candidate_mask
+    if problem.obj_logits is not None:
+        usable = usable & problem.obj_logits.dense()[..., 0].isfinite()
+    return usable
+
+
+def assign(problem: Problem, config: SimOTAConfig, dtype: torch.dtype = torch.float32) -> Matching:
+    """1-3 and 1-4: dynamic k, selection and conflicts on the cost matrix."""
+    cost, iou, gt_mask = cost_matrix(problem, config, dtype)
+    matching = dynamic_k_matching(
+        cost, iou, gt_mask=gt_mask, candidate_topk=config.candidate_topk, k_scale=config.k_scale, conflict=config.conflict
+    )
+    return matching._replace(dynamic_k=problem.gts.unpad(matching.dynamic_k))

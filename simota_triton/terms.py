@@ -1,0 +1,139 @@
+"""The terms of the cost, one function each, on broadcast tensors of any shape.
+
+Every torch computation of a term goes through here: the dense definition calls these on [B, G, P], the fast backend on
+lists of pairs, and the device kernels are tested against them.
+
+The class term is never formed over [P, G, C]. Each prior has the sum of its classes' costs as background (target 0); a
+pair swaps the gt's class from target 0 to its own target::
+
+    cls(g, p) = max(0, background(p) - background_of_class(label_g, p) + own(g, p))
+
+The maximum repairs what rounding of the difference may leave below zero: every summand is non-negative.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .boxes import box_giou, box_iou
+from .config import SimOTAConfig
+
+COST_LIMIT = 3.0e38
+"""Costs are clamped here, so that +inf always means "no candidate" (the centre prior overflows past 41 strides)."""
+
+LOG_LIMIT = -100.0
+"""Lower clamp of the logarithms of probabilities, as in ``torch.nn.functional.binary_cross_entropy``."""
+
+VFL_ALPHA = 0.75
+"""Weight of negatives in the varifocal loss (Zhang et al., CVPR 2021); its gamma is 2."""
+
+
+def in_region(priors: Tensor, gt_boxes: Tensor, gt_centers: Tensor, region: str, center_radius: float) -> Tensor:
+    """Whether a prior lies in a region of a gt.
+
+    Regions are decided in float32 by the comparisons of YOLOX and mmdet, strict, whatever the dtype of the costs.
+
+    Args:
+        priors: [..., 4] x, y, stride_x, stride_y, float32.
+        gt_boxes: [..., 4] xyxy, float32.
+        gt_centers: [..., 2] x, y, float32.
+        region: One of ``config.REGIONS``.
+        center_radius: Half-width of the centre square in strides.
+
+    Returns:
+        [...] bool.
+    """
+    x, y = priors[..., 0], priors[..., 1]
+    if region == "all":
+        return torch.ones((), dtype=torch.bool, device=x.device).expand(torch.broadcast_shapes(x.shape, gt_boxes.shape[:-1]))
+    in_box = in_center = None
+    if region != "center":
+        in_box = (x > gt_boxes[..., 0]) & (x < gt_boxes[..., 2]) & (y > gt_boxes[..., 1]) & (y < gt_boxes[..., 3])
+    if region != "box":
+        reach_x, reach_y = center_radius * priors[..., 2], center_radius * priors[..., 3]
+        cx, cy = gt_centers[..., 0], gt_centers[..., 1]
+        in_center = (x > cx - reach_x) & (x < cx + reach_x) & (y > cy - reach_y) & (y < cy + reach_y)
+    if in_box is None or in_center is None:
+        return in_center if in_box is None else in_box  # type: ignore[return-value]
+    return in_box | in_center if region == "box_or_center" else in_box & in_center
+
+
+def pair_iou(pred_boxes: Tensor, gt_boxes: Tensor, config: SimOTAConfig) -> Tensor:
+    """IoU of a prediction and a gt, [..., 4] and [..., 4] -> [...]."""
+    return box_iou(pred_boxes, gt_boxes, rule=config.union_rule, eps=config.union_eps)
+
+
+def iou_cost(pred_boxes: Tensor, gt_boxes: Tensor, iou: Tensor, config: SimOTAConfig) -> Tensor:
+    """-log(iou + log_eps), or 1 - GIoU, without its weight."""
+    if config.iou_cost == "log":
+        return -torch.log(iou + config.log_eps)
+    return 1 - box_giou(pred_boxes, gt_boxes, rule=config.union_rule, eps=config.union_eps)
+
+
+def center_cost(priors: Tensor, gt_centers: Tensor, config: SimOTAConfig) -> Tensor:
+    """center_base ** (distance / stride - center_offset), without its weight (mmdet's soft centre prior)."""
+    offset = priors[..., :2] - gt_centers
+    distance = (offset[..., 0].square() + offset[..., 1].square()).sqrt() / priors[..., 2]
+    return torch.pow(config.center_base, distance - config.center_offset).clamp(max=COST_LIMIT)
+
+
+def class_scores(cls_logits: Tensor, obj_logits: Tensor | None, config: SimOTAConfig) -> Tensor:
+    """What the class term reads: the logit itself, or a float32 probability (originals hold probabilities in float32)."""
+    if config.score == "joint":
+        assert obj_logits is not None
+        return (cls_logits.float().sigmoid() * obj_logits.float().sigmoid()).sqrt()
+    return cls_logits.float().sigmoid() if config.score == "sigmoid" else cls_logits.float()
+
+
+def background_cost(scores: Tensor, config: SimOTAConfig) -> Tensor:
+    """Cost of one class whose target is 0."""
+    return class_cost(scores, torch.zeros((), dtype=scores.dtype, device=scores.device), config, background=True)
+
+
+def class_cost(scores: Tensor, iou: Tensor, config: SimOTAConfig, *, background: bool = False) -> Tensor:
+    """Cost of the gt's class (target 1 for ``"bce"``, the IoU otherwise), or of another class (``background``).
+
+    Args:
+        scores: [...] logit or probability, see :func:`class_scores`.
+        iou: [...] IoU of the pair; not read for ``background``.
+        config: The configuration.
+        background: The target is 0.
+    """
+    target = torch.zeros_like(scores) if background else torch.ones_like(iou) if config.cls_cost == "bce" else iou
+    if config.score == "logit":
+        probability = scores.sigmoid()
+        bce = F.softplus(scores) - scores * target
+    else:
+        probability = scores
+        clamped = scores.float().clamp(config.prob_clamp, 1 - config.prob_clamp).to(scores.dtype)
+        log_p, log_not_p = clamped.log().clamp(min=LOG_LIMIT), torch.log1p(-clamped).clamp(min=LOG_LIMIT)
+        bce = -(target * log_p + (1 - target) * log_not_p)
+    if config.cls_cost == "soft_bce":
+        return bce * (target - probability).square()
+    if config.cls_cost == "vfl":
+        return bce * torch.where(target > 0, target, VFL_ALPHA * probability.square())
+    return bce
+
+
+def pair_cost(
+    cls: Tensor, iou_term: Tensor, center_term: Tensor | None, outside: Tensor | None, config: SimOTAConfig
+) -> Tensor:
+    """The sum ((cls * w + iou * w) + centre * w) + penalty in this order, clamped to ``COST_LIMIT``.
+
+    The penalised sum is rounded to float32 whatever the dtype: its grid is part of the originals' rule.
+
+    Args:
+        cls: [...] class term, without weight.
+        iou_term: [...] IoU cost, without weight.
+        center_term: [...] centre prior, without weight, or None.
+        outside: [...] bool, pairs that pay the penalty, or None.
+        config: The configuration.
+    """
+    cost = cls * config.cls_weight + iou_term * config.iou_weight
+    if center_term is not None:
+        cost = cost + center_term * config.center_weight
+    if outside is not None:
+        cost = torch.where(outside, (cost + config.penalty).float().to(cost.dtype), cost)
+    return cost.clamp(max=COST_LIMIT)
