@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from . import backends
+from .checks import Ragged
 from .config import SimOTAConfig
-from .inputs import Problem, Ragged, pack
+from .inputs import Problem, pack
 from .matching import Matching
 from .result import AssignResult
 from .terms import in_region

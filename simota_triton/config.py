@@ -142,8 +142,7 @@ class SimOTAConfig:
     def _check_combinations(self) -> None:
         if self.max_dynamic_k > MAX_TOPK:
             raise ValueError(
-                f"k_scale: expected candidate_topk * k_scale <= {MAX_TOPK}, got {self.candidate_topk} * {self.k_scale}; "
-                "lower one of them"
+                f"k_scale: expected candidate_topk * k_scale <= {MAX_TOPK}, got {self.candidate_topk} * {self.k_scale}; lower one of them"
             )
         if self.center_base < 1:
             raise ValueError(f"center_base: expected a number >= 1, got {self.center_base}")
@@ -182,7 +181,8 @@ class SimOTAConfig:
             raise TypeError(f"preset: expected a name, one of {_listed(PRESETS)}, got {_kind(name)}")
         if name not in PRESETS:
             raise ValueError(f"preset: expected one of {_listed(PRESETS)}, got {name!r}")
-        return getattr(cls, name)(**overrides)
+        config: SimOTAConfig = getattr(cls, name)(**overrides)
+        return config
 
     @staticmethod
     def presets() -> tuple[str, ...]:
@@ -192,9 +192,7 @@ class SimOTAConfig:
     def __repr__(self) -> str:
         start = self if self.preset is None else SimOTAConfig.from_preset(self.preset)
         base = SimOTAConfig() if self.preset is None else start
-        changed = ", ".join(
-            f"{name}={getattr(self, name)!r}" for name in _FIELDS if getattr(self, name) != getattr(base, name)
-        )
+        changed = ", ".join(f"{name}={getattr(self, name)!r}" for name in _FIELDS if getattr(self, name) != getattr(base, name))
         return f"SimOTAConfig{'.' + self.preset if self.preset else ''}({changed})"
 
     # Presets. Each docstring names the package, version and file whose rule it is.
@@ -202,7 +200,8 @@ class SimOTAConfig:
     @classmethod
     def seed(cls, **overrides: Any) -> SimOTAConfig:
         """The blog text "Implementing RTMDet-Ins 3. Implementing SimOTA" (J. Y. Na, 2025), literal where it can run:
-        the gt's own class, eps 1e-10, no candidate region, conflicts to the largest IoU. The centre prior is mmdet's."""
+        the gt's own class, eps 1e-10, no candidate region, conflicts to the largest IoU. The centre prior is mmdet's.
+        """
         return cls._preset(
             "seed", overrides, candidate="all", eligible="all", score="logit", cls_cost="soft_bce", cls_classes="gt",
             log_eps=1e-10, union_rule="none", center_weight=1.0, candidate_topk=13, conflict="max_iou",
@@ -210,7 +209,7 @@ class SimOTAConfig:
 
     @classmethod
     def rtmdet(cls, **overrides: Any) -> SimOTAConfig:
-        """mmdet 3.3.0 ``task_modules/assigners/dynamic_soft_label_assigner.py``: RTMDet, RTMDet-Ins (OTX copies it)."""
+        """Mmdet 3.3.0 ``task_modules/assigners/dynamic_soft_label_assigner.py``: RTMDet, RTMDet-Ins (OTX copies it)."""
         return cls._preset(
             "rtmdet", overrides, candidate="box", eligible="all", score="logit", cls_cost="soft_bce",
             center_weight=1.0, candidate_topk=13,
@@ -218,8 +217,9 @@ class SimOTAConfig:
 
     @classmethod
     def rtmdet_mmyolo(cls, **overrides: Any) -> SimOTAConfig:
-        """mmyolo 0.6.0 ``models/task_modules/assigners/batch_dsl_assigner.py``: the gt's own class, IoUs of all priors.
-        Deviations: a prior that is no candidate, and a padded gt, is never assigned."""
+        """Mmyolo 0.6.0 ``models/task_modules/assigners/batch_dsl_assigner.py``: the gt's own class, IoUs of all priors.
+        Deviations: a prior that is no candidate, and a padded gt, is never assigned.
+        """
         return cls._preset(
             "rtmdet_mmyolo", overrides, candidate="box", eligible="all", score="logit", cls_cost="soft_bce",
             cls_classes="gt", center_weight=1.0, candidate_topk=13, k_pool="all",
@@ -227,7 +227,7 @@ class SimOTAConfig:
 
     @classmethod
     def libre_rtmdet(cls, **overrides: Any) -> SimOTAConfig:
-        """libreyolo 1.6.0 ``models/rtmdet/loss.py``: mmdet's rule with the union guarded at 1e-7."""
+        """Libreyolo 1.6.0 ``models/rtmdet/loss.py``: mmdet's rule with the union guarded at 1e-7."""
         return cls._preset(
             "libre_rtmdet", overrides, candidate="box", eligible="all", score="logit", cls_cost="soft_bce",
             center_weight=1.0, candidate_topk=13, union_eps=1e-7,
@@ -260,7 +260,7 @@ class SimOTAConfig:
 
     @classmethod
     def mmdet_simota(cls, **overrides: Any) -> SimOTAConfig:
-        """mmdet 3.3.0 ``task_modules/assigners/sim_ota_assigner.py``; mmyolo 0.6.0 YOLOX uses this class."""
+        """Mmdet 3.3.0 ``task_modules/assigners/sim_ota_assigner.py``; mmyolo 0.6.0 YOLOX uses this class."""
         return cls._preset("mmdet_simota", overrides)
 
     @classmethod
@@ -291,7 +291,7 @@ class SimOTAConfig:
 
     @classmethod
     def picodet_libre(cls, **overrides: Any) -> SimOTAConfig:
-        """libreyolo 1.6.0 ``models/picodet/loss.py``: plain BCE and -log IoU."""
+        """Libreyolo 1.6.0 ``models/picodet/loss.py``: plain BCE and -log IoU."""
         return cls._preset(
             "picodet_libre", overrides, score="sigmoid", prob_clamp=1e-7, iou_weight=6.0, log_eps=1e-8,
             union_rule="add", union_eps=1e-16,

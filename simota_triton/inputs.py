@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .boxes import box_area, box_center
+from .checks import INT_DTYPES, Ragged, concatenate, fail, floating, level_shapes, list_counts, same_device, same_form, shape_of, tensor
 from .config import SimOTAConfig
-
-FLOAT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-INT_DTYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
-
-Ragged = Tensor | Sequence[Tensor]
 
 
 @dataclass(frozen=True)
@@ -153,10 +149,12 @@ def pack(
         TypeError: An argument is no tensor (or list of tensors).
         ValueError: Shape, dtype, device or value of an argument; the message names it, what was expected, what came.
     """
-    _tensor("pred_boxes", pred_boxes)
+    tensor("pred_boxes", pred_boxes)
     if pred_boxes.ndim != 3 or pred_boxes.shape[2] != 4:
-        _fail("pred_boxes", "[B, P, 4]", _shape(pred_boxes), "add the batch dimension with pred_boxes[None]" if pred_boxes.ndim == 2 else "")
-    _floating("pred_boxes", pred_boxes)
+        fail(
+            "pred_boxes", "[B, P, 4]", shape_of(pred_boxes), "add the batch dimension with pred_boxes[None]" if pred_boxes.ndim == 2 else ""
+        )
+    floating("pred_boxes", pred_boxes)
     device, batch, num_priors = pred_boxes.device, pred_boxes.shape[0], pred_boxes.shape[1]
     if validate is None:
         validate = device.type != "cuda"
@@ -165,14 +163,16 @@ def pack(
 
     cls = _scores("cls_logits", cls_logits, batch, num_priors, device)
     if cls.shape[2] < 1:
-        _fail("cls_logits", "[B, P, C] with at least one class", _level_shapes(cls_logits), "")
+        fail("cls_logits", "[B, P, C] with at least one class", level_shapes(cls_logits), "")
     obj = None
     if obj_logits is not None:
         if config.score != "joint":
-            _fail("obj_logits", f"None, because the configuration's score is {config.score!r}", "a value", "use score='joint' or leave it out")
+            fail(
+                "obj_logits", f"None, because the configuration's score is {config.score!r}", "a value", "use score='joint' or leave it out"
+            )
         obj = _scores("obj_logits", obj_logits, batch, num_priors, device, channels=1)
     elif config.score == "joint":
-        _fail("obj_logits", "[B, P, 1], because the configuration's score is 'joint' (sqrt of class and objectness)", "None",
+        fail("obj_logits", "[B, P, 1], because the configuration's score is 'joint' (sqrt of class and objectness)", "None",
               "pass the objectness logits, or use score='sigmoid' for a head without objectness")  # fmt: skip
 
     packed_priors = _priors(priors, num_priors, device, validate)
@@ -194,44 +194,44 @@ def _scores(name: str, value: Ragged, batch: int, num_priors: int, device: torch
         if channels == 1 and value.ndim == 2:
             value = value[..., None]
         if value.ndim != 3 or value.shape[:2] != (batch, num_priors) or (channels and value.shape[2] != channels):
-            _fail(name, f"[B, P, {last}] = [{batch}, {num_priors}, {last}]", _shape(value), "or a list of [B, C, H, W] maps, one a level")
+            fail(name, f"[B, P, {last}] = [{batch}, {num_priors}, {last}]", shape_of(value), "or a list of [B, C, H, W] maps, one a level")
         levels = [value]
     elif isinstance(value, (list, tuple)):
         for i, level in enumerate(value):
-            _tensor(f"{name}[{i}]", level)
+            tensor(f"{name}[{i}]", level)
             if level.ndim != 4 or level.shape[0] != batch or level.shape[1] != (channels or value[0].shape[1]):
-                _fail(f"{name}[{i}]", f"[B, {last}, H, W] with B = {batch} and the same channels on every level", _shape(level), "")
+                fail(f"{name}[{i}]", f"[B, {last}, H, W] with B = {batch} and the same channels on every level", shape_of(level), "")
             if level.dtype != value[0].dtype:
-                _fail(f"{name}[{i}]", f"the dtype of level 0, {value[0].dtype}", str(level.dtype), "cast the levels to one dtype")
+                fail(f"{name}[{i}]", f"the dtype of level 0, {value[0].dtype}", str(level.dtype), "cast the levels to one dtype")
         cells = sum(level.shape[2] * level.shape[3] for level in value)
         if not value or cells != num_priors:
-            _fail(name, f"levels with P = {num_priors} cells in total, one prior a cell", f"{cells} cells in {len(value)} levels",
+            fail(name, f"levels with P = {num_priors} cells in total, one prior a cell", f"{cells} cells in {len(value)} levels",
                   "flatten heads with several priors a cell to [B, P, C]")  # fmt: skip
         levels = [level.flatten(2).transpose(1, 2) for level in value]
     else:
         raise TypeError(f"{name}: expected a tensor [B, P, {last}] or a list of [B, {last}, H, W] maps, got {type(value).__name__}")
     for level in levels:
-        _floating(name, level)
-        _same_device(name, level, device)
+        floating(name, level)
+        same_device(name, level, device)
     return Scores(tuple(levels))
 
 
 def _priors(priors: Tensor, num_priors: int, device: torch.device, validate: bool) -> Tensor:
-    _tensor("priors", priors)
+    tensor("priors", priors)
     if priors.ndim != 2 or priors.shape[1] not in (3, 4):
-        _fail("priors", "[P, 4] x, y, stride_x, stride_y (or [P, 3] x, y, stride)", _shape(priors), "")
+        fail("priors", "[P, 4] x, y, stride_x, stride_y (or [P, 3] x, y, stride)", shape_of(priors), "")
     if priors.shape[0] != num_priors:
-        _fail("priors", f"P = {num_priors} rows, as in pred_boxes", _shape(priors), "")
-    _floating("priors", priors)
-    _same_device("priors", priors, device)
+        fail("priors", f"P = {num_priors} rows, as in pred_boxes", shape_of(priors), "")
+    floating("priors", priors)
+    same_device("priors", priors, device)
     priors = priors.float()
     if priors.shape[1] == 3:
         priors = torch.cat([priors, priors[:, 2:]], dim=1)
     if validate and num_priors:
         if not bool(priors.isfinite().all()):
-            _fail("priors", "finite values", "NaN or Inf", "")
+            fail("priors", "finite values", "NaN or Inf", "")
         if not bool((priors[:, 2:] > 0).all()):
-            _fail("priors", "strides > 0 in columns 2 and 3", f"{float(priors[:, 2:].min())}", "")
+            fail("priors", "strides > 0 in columns 2 and 3", f"{float(priors[:, 2:].min())}", "")
     return priors
 
 
@@ -243,54 +243,64 @@ def _ground_truth(
     padded_shape: tuple[int, int] | None = None
     if isinstance(gt_boxes, (list, tuple)):
         if gt_mask is not None or gt_offsets is not None:
-            _fail("gt_mask" if gt_mask is not None else "gt_offsets", "None with a list of gts", "a value", "leave it out")
-        counts = _list_counts("gt_boxes", gt_boxes, batch, 4)
-        boxes = _concatenate("gt_boxes", gt_boxes, counts, (4,), device)
-        labels = _concatenate("gt_labels", gt_labels, counts, (), device)
-        centers = None if gt_centers is None else _concatenate("gt_centers", gt_centers, counts, (2,), device)
+            fail("gt_mask" if gt_mask is not None else "gt_offsets", "None with a list of gts", "a value", "leave it out")
+        counts = list_counts("gt_boxes", gt_boxes, batch, 4)
+        boxes = concatenate("gt_boxes", gt_boxes, counts, (4,), device)
+        labels = concatenate("gt_labels", gt_labels, counts, (), device)
+        centers = None if gt_centers is None else concatenate("gt_centers", gt_centers, counts, (2,), device)
         offsets = torch.tensor([0, *counts], dtype=torch.int64).cumsum(0).to(device)
         max_count: int | None = max(counts, default=0)
     elif isinstance(gt_boxes, Tensor) and gt_boxes.ndim == 3:
         if gt_offsets is not None:
-            _fail("gt_offsets", "None with padded gt_boxes [B, G, 4]", "a value", "leave it out, or pass packed gt_boxes [N, 4]")
+            fail("gt_offsets", "None with padded gt_boxes [B, G, 4]", "a value", "leave it out, or pass packed gt_boxes [N, 4]")
         if gt_boxes.shape[0] != batch or gt_boxes.shape[2] != 4:
-            _fail("gt_boxes", f"[B, G, 4] with B = {batch}", _shape(gt_boxes), "")
+            fail("gt_boxes", f"[B, G, 4] with B = {batch}", shape_of(gt_boxes), "")
         padded_shape = (batch, gt_boxes.shape[1])
         max_count = gt_boxes.shape[1]
         boxes = gt_boxes.reshape(-1, 4)
-        labels = _same_form("gt_labels", gt_labels, padded_shape, "[B, G]").reshape(-1)
-        centers = None if gt_centers is None else _same_form("gt_centers", gt_centers, (*padded_shape, 2), "[B, G, 2]").reshape(-1, 2)
+        labels = same_form("gt_labels", gt_labels, padded_shape, "[B, G]").reshape(-1)
+        centers = None if gt_centers is None else same_form("gt_centers", gt_centers, (*padded_shape, 2), "[B, G, 2]").reshape(-1, 2)
         offsets = torch.arange(batch + 1, device=device) * max_count
         if gt_mask is not None:
-            _tensor("gt_mask", gt_mask)
+            tensor("gt_mask", gt_mask)
             if gt_mask.shape != padded_shape:
-                _fail("gt_mask", f"[B, G] = {list(padded_shape)}", _shape(gt_mask), "squeeze the last dimension" if gt_mask.ndim == 3 else "")
+                fail(
+                    "gt_mask",
+                    f"[B, G] = {list(padded_shape)}",
+                    shape_of(gt_mask),
+                    "squeeze the last dimension" if gt_mask.ndim == 3 else "",
+                )
             if gt_mask.dtype != torch.bool:
-                _fail("gt_mask", "torch.bool, True for real gts", str(gt_mask.dtype), "use gt_mask.bool()")
-            _same_device("gt_mask", gt_mask, device)
+                fail("gt_mask", "torch.bool, True for real gts", str(gt_mask.dtype), "use gt_mask.bool()")
+            same_device("gt_mask", gt_mask, device)
             mask = gt_mask.reshape(-1)
     elif isinstance(gt_boxes, Tensor) and gt_boxes.ndim == 2 and gt_boxes.shape[1] == 4:
         if gt_mask is not None:
-            _fail("gt_mask", "None with packed gt_boxes [N, 4]", "a value", "leave it out")
+            fail("gt_mask", "None with packed gt_boxes [N, 4]", "a value", "leave it out")
         if gt_offsets is None:
-            _fail("gt_offsets", "[B + 1] with packed gt_boxes [N, 4]", "None", "pass the offsets, padded gt_boxes [B, G, 4], or a list of [G, 4]")
+            fail(
+                "gt_offsets",
+                "[B + 1] with packed gt_boxes [N, 4]",
+                "None",
+                "pass the offsets, padded gt_boxes [B, G, 4], or a list of [G, 4]",
+            )
         boxes = gt_boxes
-        labels = _same_form("gt_labels", gt_labels, (boxes.shape[0],), "[N]")
-        centers = None if gt_centers is None else _same_form("gt_centers", gt_centers, (boxes.shape[0], 2), "[N, 2]")
+        labels = same_form("gt_labels", gt_labels, (boxes.shape[0],), "[N]")
+        centers = None if gt_centers is None else same_form("gt_centers", gt_centers, (boxes.shape[0], 2), "[N, 2]")
         offsets, max_count = _offsets(gt_offsets, boxes.shape[0], batch, device, validate)
     elif isinstance(gt_boxes, Tensor):
-        _fail("gt_boxes", "[B, G, 4], a list of [G, 4], or packed [N, 4] with gt_offsets", _shape(gt_boxes), "")
+        fail("gt_boxes", "[B, G, 4], a list of [G, 4], or packed [N, 4] with gt_offsets", shape_of(gt_boxes), "")
     else:
         raise TypeError(f"gt_boxes: expected a tensor or a list of tensors, got {type(gt_boxes).__name__}")
 
-    _floating("gt_boxes", boxes)
-    _same_device("gt_boxes", boxes, device)
+    floating("gt_boxes", boxes)
+    same_device("gt_boxes", boxes, device)
     if labels.dtype not in INT_DTYPES:
-        _fail("gt_labels", "an integer dtype", str(labels.dtype), "use gt_labels.long()")
-    _same_device("gt_labels", labels, device)
+        fail("gt_labels", "an integer dtype", str(labels.dtype), "use gt_labels.long()")
+    same_device("gt_labels", labels, device)
     if centers is not None:
-        _floating("gt_centers", centers)
-        _same_device("gt_centers", centers, device)
+        floating("gt_centers", centers)
+        same_device("gt_centers", centers, device)
 
     boxes, labels = boxes.float(), labels.long()
     if mask is not None:
@@ -303,43 +313,52 @@ def _ground_truth(
     if validate:
         if not bool(usable.all()):
             row = int((~usable).int().argmax())
-            _fail("gt_boxes", "finite boxes of finite area (and finite gt_centers)", f"{boxes[row].tolist()} in row {row}", "drop that gt or mask it out")
+            fail(
+                "gt_boxes",
+                "finite boxes of finite area (and finite gt_centers)",
+                f"{boxes[row].tolist()} in row {row}",
+                "drop that gt or mask it out",
+            )
         if not bool(in_range.all()):
             row = int((~in_range).int().argmax())
-            _fail("gt_labels", f"labels in [0, {num_classes}), the classes of cls_logits", f"{int(labels[row])} in row {row}", "")
+            fail("gt_labels", f"labels in [0, {num_classes}), the classes of cls_logits", f"{int(labels[row])} in row {row}", "")
     else:
         keep = usable & in_range
         mask = keep if mask is None else mask & keep
-        boxes, centers, labels = torch.where(keep[:, None], boxes, 0.0), torch.where(keep[:, None], centers, 0.0), torch.where(keep, labels, 0)
+        boxes, centers, labels = (
+            torch.where(keep[:, None], boxes, 0.0),
+            torch.where(keep[:, None], centers, 0.0),
+            torch.where(keep, labels, 0),
+        )
     return GroundTruth(boxes, labels, centers, offsets, mask, padded_shape, max_count)
 
 
 def _offsets(value: Tensor, rows: int, batch: int, device: torch.device, validate: bool) -> tuple[Tensor, int | None]:
-    _tensor("gt_offsets", value)
+    tensor("gt_offsets", value)
     if value.shape != (batch + 1,):
-        _fail("gt_offsets", f"[B + 1] = [{batch + 1}]", _shape(value), "")
+        fail("gt_offsets", f"[B + 1] = [{batch + 1}]", shape_of(value), "")
     if value.dtype not in (torch.int64, torch.int32):
-        _fail("gt_offsets", "int64 or int32", str(value.dtype), "use gt_offsets.long()")
+        fail("gt_offsets", "int64 or int32", str(value.dtype), "use gt_offsets.long()")
     if value.device != device and value.device.type != "cpu":
-        _fail("gt_offsets", f"device {device} or cpu", str(value.device), "")
+        fail("gt_offsets", f"device {device} or cpu", str(value.device), "")
     on_host = value.device.type == "cpu"
     if validate or on_host:
         host = value.tolist()
-        if host[0] != 0 or host[-1] != rows or any(a > b for a, b in zip(host, host[1:], strict=False)):
-            _fail("gt_offsets", f"0 first, N = {rows} last, never decreasing", f"{host if batch < 16 else host[:16]}", "")
-        return value.to(device, torch.int64), max((b - a for a, b in zip(host, host[1:], strict=False)), default=0)
+        if host[0] != 0 or host[-1] != rows or any(a > b for a, b in pairwise(host)):
+            fail("gt_offsets", f"0 first, N = {rows} last, never decreasing", f"{host if batch < 16 else host[:16]}", "")
+        return value.to(device, torch.int64), max((b - a for a, b in pairwise(host)), default=0)
     return value.long().clamp(0, rows).cummax(0).values, None
 
 
 def _candidate_mask(value: Tensor | None, batch: int, num_priors: int, device: torch.device) -> Tensor | None:
     if value is None:
         return None
-    _tensor("candidate_mask", value)
+    tensor("candidate_mask", value)
     if value.shape not in ((num_priors,), (batch, num_priors)):
-        _fail("candidate_mask", f"[B, P] = [{batch}, {num_priors}] or [P]", _shape(value), "")
+        fail("candidate_mask", f"[B, P] = [{batch}, {num_priors}] or [P]", shape_of(value), "")
     if value.dtype != torch.bool:
-        _fail("candidate_mask", "torch.bool, True for priors that may be assigned", str(value.dtype), "use candidate_mask.bool()")
-    _same_device("candidate_mask", value, device)
+        fail("candidate_mask", "torch.bool, True for priors that may be assigned", str(value.dtype), "use candidate_mask.bool()")
+    same_device("candidate_mask", value, device)
     return value.expand(batch, num_priors)
 
 
@@ -347,80 +366,19 @@ def _ignore_boxes(value: Ragged | None, batch: int, device: torch.device, valida
     if value is None:
         return None
     if isinstance(value, (list, tuple)):
-        counts = _list_counts("ignore_boxes", value, batch, 4)
-        flat = _concatenate("ignore_boxes", value, counts, (4,), device)
-        _floating("ignore_boxes", flat)
+        counts = list_counts("ignore_boxes", value, batch, 4)
+        flat = concatenate("ignore_boxes", value, counts, (4,), device)
+        floating("ignore_boxes", flat)
         parts = flat.float().split(counts)
         boxes = torch.nn.utils.rnn.pad_sequence(list(parts), batch_first=True) if batch else flat.new_zeros(0, 0, 4)
     elif isinstance(value, Tensor):
         if value.ndim != 3 or value.shape[0] != batch or value.shape[2] != 4:
-            _fail("ignore_boxes", f"[B, I, 4] with B = {batch}, or a list of [I, 4]", _shape(value), "pad with zero boxes")
-        _floating("ignore_boxes", value)
-        _same_device("ignore_boxes", value, device)
+            fail("ignore_boxes", f"[B, I, 4] with B = {batch}, or a list of [I, 4]", shape_of(value), "pad with zero boxes")
+        floating("ignore_boxes", value)
+        same_device("ignore_boxes", value, device)
         boxes = value.float()
     else:
         raise TypeError(f"ignore_boxes: expected a tensor or a list of tensors, got {type(value).__name__}")
     if validate and not bool(boxes.isfinite().all()):
-        _fail("ignore_boxes", "finite values", "NaN or Inf", "pad with zero boxes")
+        fail("ignore_boxes", "finite values", "NaN or Inf", "pad with zero boxes")
     return boxes
-
-
-def _list_counts(name: str, values: Sequence[Tensor], batch: int, width: int) -> list[int]:
-    if len(values) != batch:
-        _fail(name, f"a list of B = {batch} tensors [*, {width}]", f"{len(values)} tensors", "pass an empty [0, 4] tensor for an image without gts")
-    for i, value in enumerate(values):
-        _tensor(f"{name}[{i}]", value)
-        if value.ndim != 2 or value.shape[1] != width:
-            _fail(f"{name}[{i}]", f"[*, {width}]", _shape(value), "")
-    return [value.shape[0] for value in values]
-
-
-def _concatenate(name: str, values: Ragged, counts: list[int], tail: tuple[int, ...], device: torch.device) -> Tensor:
-    if not isinstance(values, (list, tuple)):
-        raise TypeError(f"{name}: expected a list of tensors, as gt_boxes, got {type(values).__name__}")
-    if len(values) != len(counts):
-        _fail(name, f"a list of B = {len(counts)} tensors", f"{len(values)} tensors", "")
-    for i, (value, count) in enumerate(zip(values, counts, strict=True)):
-        _tensor(f"{name}[{i}]", value)
-        if value.shape != (count, *tail):
-            _fail(f"{name}[{i}]", f"{[count, *tail]}", _shape(value), "")
-        _same_device(f"{name}[{i}]", value, device)
-        if value.dtype != values[0].dtype:
-            _fail(f"{name}[{i}]", f"the dtype of the first, {values[0].dtype}", str(value.dtype), "cast the list to one dtype")
-    if not values:
-        return torch.zeros((0, *tail), dtype=torch.float32 if tail else torch.int64, device=device)
-    return torch.cat(list(values))
-
-
-def _same_form(name: str, value: Any, shape: tuple[int, ...], letters: str) -> Tensor:
-    _tensor(name, value)
-    if tuple(value.shape) != shape:
-        _fail(name, f"{letters} = {list(shape)}, the form of gt_boxes", _shape(value), "squeeze the last dimension" if value.ndim == len(shape) + 1 else "")
-    return value
-
-
-def _tensor(name: str, value: object) -> None:
-    if not isinstance(value, Tensor):
-        raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
-
-
-def _floating(name: str, value: Tensor) -> None:
-    if value.dtype not in FLOAT_DTYPES:
-        _fail(name, "a floating dtype (float16, bfloat16, float32, float64)", str(value.dtype), f"use {name.split('[')[0]}.float()")
-
-
-def _same_device(name: str, value: Tensor, device: torch.device) -> None:
-    if value.device != device:
-        _fail(name, f"device {device}, as pred_boxes", str(value.device), f"use {name.split('[')[0]}.to(pred_boxes.device)")
-
-
-def _shape(value: Tensor) -> str:
-    return str(list(value.shape))
-
-
-def _level_shapes(value: Ragged) -> str:
-    return _shape(value) if isinstance(value, Tensor) else str([list(level.shape) for level in value])
-
-
-def _fail(name: str, expected: str, got: str, remedy: str) -> NoReturn:
-    raise ValueError(f"{name}: expected {expected}, got {got}" + (f"; {remedy}" if remedy else ""))

@@ -1,5 +1,6 @@
 """The definition: SimOTA on dense [B, G, P] matrices, one step of the text a line. Slow by design; everything is measured
-against it. Runs in float32 or float64 on any device."""
+against it. Runs in float32 or float64 on any device.
+"""
 
 from __future__ import annotations
 

@@ -117,9 +117,7 @@ def class_cost(scores: Tensor, iou: Tensor, config: SimOTAConfig, *, background:
     return bce
 
 
-def pair_cost(
-    cls: Tensor, iou_term: Tensor, center_term: Tensor | None, outside: Tensor | None, config: SimOTAConfig
-) -> Tensor:
+def pair_cost(cls: Tensor, iou_term: Tensor, center_term: Tensor | None, outside: Tensor | None, config: SimOTAConfig) -> Tensor:
     """The sum ((cls * w + iou * w) + centre * w) + penalty in this order, clamped to ``COST_LIMIT``.
 
     The penalised sum is rounded to float32 whatever the dtype: its grid is part of the originals' rule.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 
@@ -50,4 +50,4 @@ def choose(name: str, device: torch.device) -> tuple[str, str]:
 
 def load(name: str) -> Backend:
     """The backend's module."""
-    return importlib.import_module(BACKENDS[name])  # type: ignore[return-value]
+    return cast(Backend, importlib.import_module(BACKENDS[name]))

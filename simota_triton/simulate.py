@@ -1,0 +1,117 @@
+"""Simulated detector outputs, seeded, for the demo, the benchmarks and the tests. A guess at what a head predicts, no more.
+
+Three phases of training: ``"untrained"`` (boxes around each prior of about its stride's size, all scores near 0.01),
+``"mid"`` (priors inside a gt predict its box within about 20 % and lean to its class) and ``"trained"`` (within 5 %,
+confident). A prior inside several gts follows the smallest one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .terms import in_region
+
+PHASES = ("untrained", "mid", "trained")
+STRIDES = (8, 16, 32)
+
+_BOX_NOISE = {"mid": 0.2, "trained": 0.05}
+_OWN_LOGIT = {"mid": (-1.0, 1.5), "trained": (1.5, 1.0)}
+_OTHER_LOGIT = {"untrained": (-4.6, 0.3), "mid": (-5.0, 1.0), "trained": (-7.0, 1.0)}
+
+
+class Predictions(NamedTuple):
+    """What a head would give: pred_boxes [B, P, 4] xyxy, cls_logits [B, P, C], obj_logits [B, P, 1], all float32."""
+
+    pred_boxes: Tensor
+    cls_logits: Tensor
+    obj_logits: Tensor
+
+
+def grid_priors(image_size: int | tuple[int, int], strides: Sequence[int] = STRIDES, offset: float = 0.0) -> Tensor:
+    """Priors of level grids, finest first, each row-major: [P, 4] x, y, stride_x, stride_y.
+
+    Args:
+        image_size: Pixels, or (height, width).
+        strides: One level each; a level has ceil(size / stride) cells a side.
+        offset: 0.0 for cell corners (RTMDet, NanoDet, DAMO-YOLO), 0.5 for centres (YOLOX, PicoDet).
+
+    Example:
+        >>> grid_priors(640).shape
+        torch.Size([8400, 4])
+    """
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    levels = []
+    for stride in strides:
+        y, x = torch.meshgrid(torch.arange(-(-height // stride)), torch.arange(-(-width // stride)), indexing="ij")
+        points = (torch.stack([x, y], -1).reshape(-1, 2) + offset) * stride
+        levels.append(torch.cat([points, torch.full_like(points, stride)], 1))
+    return torch.cat(levels).float()
+
+
+def random_gts(
+    count: int, image_size: int, num_classes: int, generator: torch.Generator, median: float = 64.0, spread: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """Random gts: boxes [count, 4] xyxy with log-normal sides, clipped to the image, and labels [count] int64.
+
+    Args:
+        count: Number of gts.
+        image_size: Pixels a side.
+        num_classes: C.
+        generator: Source of randomness.
+        median: Median side in pixels.
+        spread: Standard deviation of the side's logarithm.
+    """
+    side = median * torch.exp(spread * torch.randn(count, 1, generator=generator))
+    aspect = torch.exp(0.3 * torch.randn(count, 1, generator=generator))
+    size = torch.cat([side * aspect, side / aspect], 1).clamp(2.0, float(image_size))
+    corner = torch.rand(count, 2, generator=generator) * (image_size - size)
+    return torch.cat([corner, corner + size], 1), torch.randint(num_classes, (count,), generator=generator)
+
+
+def simulate_predictions(
+    gt_boxes: Sequence[Tensor],
+    gt_labels: Sequence[Tensor],
+    priors: Tensor,
+    num_classes: int,
+    phase: str,
+    generator: torch.Generator,
+) -> Predictions:
+    """Predictions of a head in a phase of training, for a list of images' gts ([G_i, 4] and [G_i]).
+
+    Raises:
+        ValueError: Unknown ``phase``.
+    """
+    if phase not in PHASES:
+        raise ValueError(f"phase: expected one of {', '.join(map(repr, PHASES))}, got {phase!r}")
+    batch, num_priors = len(gt_boxes), priors.shape[0]
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    mean, deviation = _OTHER_LOGIT[phase]
+    cls_logits = mean + deviation * normal(batch, num_priors, num_classes)
+    obj_logits = mean + deviation * normal(batch, num_priors, 1)
+    stride = priors[:, 2:]
+    center = priors[:, :2] + 0.5 * stride * normal(batch, num_priors, 2)
+    half = 0.5 * stride * torch.exp(1.0 + 0.5 * normal(batch, num_priors, 2))
+    pred_boxes = torch.cat([center - half, center + half], 2)
+    if phase == "untrained":
+        return Predictions(pred_boxes, cls_logits, obj_logits)
+    for b, (boxes, labels) in enumerate(zip(gt_boxes, gt_labels, strict=True)):
+        if not len(boxes):
+            continue
+        inside = in_region(priors[None], boxes[:, None], boxes[:, None, :2], "box", 1.0)  # [G, P]
+        area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+        smallest, gt = torch.where(inside, area[:, None], torch.inf).min(0)
+        prior = smallest.isfinite().nonzero().squeeze(1)
+        gt = gt[prior]
+        size = (boxes[gt, 2:] - boxes[gt, :2]).repeat(1, 2)
+        pred_boxes[b, prior] = boxes[gt] + _BOX_NOISE[phase] * size * normal(len(prior), 4)
+        mean, deviation = _OWN_LOGIT[phase]
+        cls_logits[b, prior, labels[gt]] = mean + deviation * normal(len(prior))
+        obj_logits[b, prior, 0] = mean + deviation * normal(len(prior))
+    return Predictions(pred_boxes, cls_logits, obj_logits)
