@@ -7,6 +7,9 @@ from torch import Tensor
 
 BOX_FORMATS = ("xyxy", "xywh", "cxcywh")
 
+SMALLEST = torch.finfo(torch.float32).tiny
+"""Smallest normal float32."""
+
 
 def convert_boxes(boxes: Tensor, source: str, target: str = "xyxy") -> Tensor:
     """Boxes in another format.
@@ -57,19 +60,20 @@ def box_area(boxes: Tensor) -> Tensor:
 
 
 def guard(area: Tensor, rule: str, eps: float) -> Tensor:
-    """An area that something is divided by: ``"none"`` as it is, ``"add"`` eps to it, ``"max"`` of it and eps."""
+    """An area that something is divided by: ``"none"`` as it is, ``"add"`` eps to it, ``"max"`` of it and eps.
+
+    It is kept positive in every case, so that 0 / 0 is 0.
+    """
     if rule == "add":
-        return area + eps
-    if rule == "max":
-        return area.clamp(min=eps)
-    return area
+        area = area + eps
+    return area.clamp(min=max(eps, SMALLEST) if rule == "max" else SMALLEST)
 
 
 def intersection_and_union(boxes: Tensor, others: Tensor, rule: str = "none", eps: float = 0.0) -> tuple[Tensor, Tensor]:
     """Intersection and guarded union of broadcast xyxy boxes: [..., 4], [..., 4] -> [...], [...]."""
     left, top = (torch.maximum(boxes[..., i], others[..., i]) for i in (0, 1))
     right, bottom = (torch.minimum(boxes[..., i], others[..., i]) for i in (2, 3))
-    inter = (right - left).clamp(min=0) * (bottom - top).clamp(min=0)
+    inter = (right - left).clamp_(min=0) * (bottom - top).clamp_(min=0)
     return inter, guard(box_area(boxes) + box_area(others) - inter, rule, eps)
 
 
@@ -92,7 +96,7 @@ def box_iou(boxes: Tensor, others: Tensor, box_format: str = "xyxy", *, rule: st
     """
     boxes, others = convert_boxes(boxes, box_format), convert_boxes(others, box_format)
     inter, union = intersection_and_union(boxes, others, rule, eps)
-    return torch.where(inter > 0, inter / union, 0.0)
+    return inter / union
 
 
 def box_giou(boxes: Tensor, others: Tensor, box_format: str = "xyxy", *, rule: str = "none", eps: float = 0.0) -> Tensor:
@@ -104,8 +108,7 @@ def box_giou(boxes: Tensor, others: Tensor, box_format: str = "xyxy", *, rule: s
     """
     boxes, others = convert_boxes(boxes, box_format), convert_boxes(others, box_format)
     inter, union = intersection_and_union(boxes, others, rule, eps)
-    iou = torch.where(inter > 0, inter / union, 0.0)
     left, top = (torch.minimum(boxes[..., i], others[..., i]) for i in (0, 1))
     right, bottom = (torch.maximum(boxes[..., i], others[..., i]) for i in (2, 3))
     enclosing = guard((right - left).clamp(min=0) * (bottom - top).clamp(min=0), rule, eps)
-    return iou - torch.where(enclosing > 0, (enclosing - union) / enclosing, 0.0)
+    return inter / union - (enclosing - union) / enclosing

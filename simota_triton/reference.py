@@ -53,7 +53,7 @@ def cost_matrix(problem: Problem, config: SimOTAConfig, dtype: torch.dtype = tor
     cls = terms.class_cost(gt_scores, iou, config)
     if config.cls_classes == "all":
         background = terms.background_cost(scores, config).sum(2)[:, None]  # [B, 1, P]
-        cls = (background - terms.background_cost(gt_scores, config) + cls).clamp(min=0)
+        cls = terms.swap_class(background, terms.background_cost(gt_scores, config), cls)
     center = terms.center_cost(priors.to(dtype), gt_centers.to(dtype), config) if config.center_weight else None
     outside = ~terms.in_region(priors, gt_boxes, gt_centers, config.eligible, config.center_radius) if config.penalty else None
     cost = terms.pair_cost(cls, terms.iou_cost(wide_pred, wide_gt, iou, config), center, outside, config)

@@ -87,34 +87,54 @@ def class_scores(cls_logits: Tensor, obj_logits: Tensor | None, config: SimOTACo
     return cls_logits.float().sigmoid() if config.score == "sigmoid" else cls_logits.float()
 
 
-def background_cost(scores: Tensor, config: SimOTAConfig) -> Tensor:
-    """Cost of one class whose target is 0."""
-    return class_cost(scores, torch.zeros((), dtype=scores.dtype, device=scores.device), config, background=True)
-
-
-def class_cost(scores: Tensor, iou: Tensor, config: SimOTAConfig, *, background: bool = False) -> Tensor:
-    """Cost of the gt's class (target 1 for ``"bce"``, the IoU otherwise), or of another class (``background``).
+def class_cost(scores: Tensor, iou: Tensor, config: SimOTAConfig) -> Tensor:
+    """Cost of the gt's class: target 1 for ``"bce"``, the IoU otherwise.
 
     Args:
-        scores: [...] logit or probability, see :func:`class_scores`.
-        iou: [...] IoU of the pair; not read for ``background``.
+        scores: [...] logit or probability of the gt's class, see :func:`class_scores`.
+        iou: [...] IoU of the pair.
         config: The configuration.
-        background: The target is 0.
     """
-    target = torch.zeros_like(scores) if background else torch.ones_like(iou) if config.cls_cost == "bce" else iou
+    target = torch.ones_like(iou) if config.cls_cost == "bce" else iou
     if config.score == "logit":
         probability = scores.sigmoid()
         bce = F.softplus(scores) - scores * target
     else:
         probability = scores
-        clamped = scores.float().clamp(config.prob_clamp, 1 - config.prob_clamp).to(scores.dtype)
-        log_p, log_not_p = clamped.log().clamp(min=LOG_LIMIT), torch.log1p(-clamped).clamp(min=LOG_LIMIT)
+        log_p, log_not_p = _logs(scores, config)
         bce = -(target * log_p + (1 - target) * log_not_p)
     if config.cls_cost == "soft_bce":
         return bce * (target - probability).square()
     if config.cls_cost == "vfl":
         return bce * torch.where(target > 0, target, VFL_ALPHA * probability.square())
     return bce
+
+
+def background_cost(scores: Tensor, config: SimOTAConfig) -> Tensor:
+    """Cost of a class that is not the gt's: :func:`class_cost` with target 0.
+
+    Args:
+        scores: [...] logit or probability, see :func:`class_scores`.
+        config: The configuration.
+    """
+    if config.score == "logit":
+        probability, bce = scores.sigmoid(), F.softplus(scores)
+    else:
+        probability, bce = scores, -_logs(scores, config)[1]
+    if config.cls_cost == "bce":
+        return bce
+    return bce * probability.square() * (VFL_ALPHA if config.cls_cost == "vfl" else 1.0)
+
+
+def swap_class(background_sum: Tensor, background: Tensor, own: Tensor) -> Tensor:
+    """The class term of a pair: its prior's sum over classes with the gt's class moved from target 0 to its own."""
+    return (background_sum - background + own).clamp(min=0)
+
+
+def _logs(scores: Tensor, config: SimOTAConfig) -> tuple[Tensor, Tensor]:
+    """log(p) and log(1 - p), clamped."""
+    p = scores.float().clamp(config.prob_clamp, 1 - config.prob_clamp).to(scores.dtype)
+    return p.log().clamp(min=LOG_LIMIT), torch.log1p(-p).clamp(min=LOG_LIMIT)
 
 
 def pair_cost(cls: Tensor, iou_term: Tensor, center_term: Tensor | None, outside: Tensor | None, config: SimOTAConfig) -> Tensor:

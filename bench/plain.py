@@ -1,0 +1,111 @@
+"""Peers to measure against: RTMDet's assignment in plain PyTorch, as well as we can write it, and as mmdet writes it.
+
+All functions take one :class:`~bench.workloads.Batch` and return gt_index [B, P].
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bench.workloads import Batch
+
+TOPK, IOU_WEIGHT, EPS, RADIUS = 13, 3.0, 1e-7, 3.0
+
+
+def loop_image(pred_boxes: Tensor, cls_logits: Tensor, priors: Tensor, gt_boxes: Tensor, gt_labels: Tensor) -> Tensor:
+    """One image as mmdet's DynamicSoftLabelAssigner does it: [n, G, C] class costs, a Python loop over gts."""
+    out = torch.full((len(priors),), -1)
+    inside = ((priors[:, None, :2] > gt_boxes[None, :, :2]) & (priors[:, None, :2] < gt_boxes[None, :, 2:])).all(2)
+    valid = inside.any(1)
+    boxes, logits, points = pred_boxes[valid], cls_logits[valid], priors[valid]
+    if not len(boxes):
+        return out
+    size = (torch.minimum(boxes[:, None, 2:], gt_boxes[:, 2:]) - torch.maximum(boxes[:, None, :2], gt_boxes[:, :2])).clamp(min=0)
+    inter = size.prod(2)
+    area, gt_area = (boxes[:, 2:] - boxes[:, :2]).prod(1), (gt_boxes[:, 2:] - gt_boxes[:, :2]).prod(1)
+    iou = inter / (area[:, None] + gt_area - inter).clamp(min=1e-6)  # [n, G]
+    distance = (points[:, None, :2] - (gt_boxes[:, :2] + gt_boxes[:, 2:]) / 2).square().sum(2).sqrt() / points[:, 2:3]
+    target = F.one_hot(gt_labels, logits.shape[1]).float()[None] * iou[..., None]  # [n, G, C]
+    logits = logits[:, None].repeat(1, len(gt_boxes), 1)
+    cls = (F.binary_cross_entropy_with_logits(logits, target, reduction="none") * (target - logits.sigmoid()).abs().square()).sum(2)
+    cost = cls - torch.log(iou + EPS) * IOU_WEIGHT + torch.pow(10, distance - RADIUS)
+    matching = torch.zeros_like(cost, dtype=torch.uint8)
+    dynamic_k = iou.topk(min(TOPK, len(boxes)), dim=0).values.sum(0).int().clamp(min=1)
+    for g in range(len(gt_boxes)):
+        matching[cost[:, g].topk(int(dynamic_k[g]), largest=False).indices, g] = 1
+    multiple = matching.sum(1) > 1
+    if multiple.sum():
+        winner = cost[multiple].min(1).indices
+        matching[multiple] = 0
+        matching[multiple, winner] = 1
+    out[valid] = torch.where(matching.sum(1) > 0, matching.argmax(1), -1)
+    return out
+
+
+def dense_cost(
+    boxes: Tensor, logits: Tensor, priors: Tensor, gt_boxes: Tensor, gt_labels: Tensor, background: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Cost and IoU [..., G, n], fully vectorised, with the class term decomposed into a sum per prior and a correction."""
+    x1, y1, x2, y2 = boxes.unsqueeze(-3).unbind(-1)
+    gx1, gy1, gx2, gy2 = gt_boxes.unsqueeze(-2).unbind(-1)
+    inter = (torch.minimum(x2, gx2) - torch.maximum(x1, gx1)).clamp_(min=0) * (torch.minimum(y2, gy2) - torch.maximum(y1, gy1)).clamp_(
+        min=0
+    )
+    iou = inter / ((x2 - x1) * (y2 - y1) + (gx2 - gx1) * (gy2 - gy1) - inter).clamp_(min=1e-6)
+    z = logits.transpose(-1, -2).gather(-2, gt_labels.unsqueeze(-1).expand(iou.shape))
+    p, softplus = z.sigmoid(), F.softplus(z)
+    cls = background.unsqueeze(-2) - softplus * p.square() + (softplus - z * iou) * (iou - p).square()
+    dx, dy = priors[..., 0] - (gx1 + gx2) * 0.5, priors[..., 1] - (gy1 + gy2) * 0.5
+    distance = (dx * dx + dy * dy).sqrt_() / priors[..., 2]
+    return cls - torch.log(iou + EPS) * IOU_WEIGHT + torch.pow(10.0, distance - RADIUS), iou
+
+
+def background_cost(logits: Tensor) -> Tensor:
+    """Sum over classes of the soft BCE against target 0."""
+    return (F.softplus(logits) * logits.sigmoid().square_()).sum(-1)
+
+
+def match(cost: Tensor, iou: Tensor) -> Tensor:
+    """dynamic k, selection and conflicts of [..., G, n] without a loop over gts."""
+    width = min(TOPK, cost.shape[-1])
+    dynamic_k = iou.topk(width, dim=-1, sorted=False).values.clamp(min=0).sum(-1).int().clamp_(min=1)
+    values, indices = cost.topk(width, dim=-1, largest=False)
+    taken = (torch.arange(width) < dynamic_k.unsqueeze(-1)) & values.isfinite()
+    matching = torch.zeros_like(cost, dtype=torch.bool).scatter_(-1, indices, taken)
+    claims = matching.sum(-2)
+    owner = torch.where(claims > 1, cost.min(-2).indices, matching.int().argmax(-2))
+    return torch.where(claims > 0, owner, -1)
+
+
+def vectorised_image(pred_boxes: Tensor, cls_logits: Tensor, priors: Tensor, gt_boxes: Tensor, gt_labels: Tensor) -> Tensor:
+    """One image, candidates compacted first."""
+    out = torch.full((len(priors),), -1)
+    x, y = priors[:, 0], priors[:, 1]
+    gx1, gy1, gx2, gy2 = gt_boxes[:, None].unbind(-1)
+    valid = ((x > gx1) & (x < gx2) & (y > gy1) & (y < gy2)).any(0).nonzero().squeeze(1)
+    if not len(valid):
+        return out
+    logits = cls_logits[valid]
+    cost, iou = dense_cost(pred_boxes[valid], logits, priors[valid], gt_boxes, gt_labels, background_cost(logits))
+    out[valid] = match(cost, iou)
+    return out
+
+
+def vectorised_batch(
+    pred_boxes: Tensor, cls_logits: Tensor, priors: Tensor, gt_boxes: Tensor, gt_labels: Tensor, gt_mask: Tensor
+) -> Tensor:
+    """A padded batch at once, [B, G, P], no data-dependent shape: what torch.compile and CUDA graphs want."""
+    x, y = priors[:, 0], priors[:, 1]
+    gx1, gy1, gx2, gy2 = gt_boxes[:, :, None].unbind(-1)
+    candidate = ((x > gx1) & (x < gx2) & (y > gy1) & (y < gy2) & gt_mask[..., None]).any(1)  # [B, P]
+    cost, iou = dense_cost(pred_boxes, cls_logits, priors, gt_boxes, gt_labels, background_cost(cls_logits))
+    selectable = candidate[:, None] & gt_mask[..., None]
+    return match(torch.where(selectable, cost, torch.inf), torch.where(selectable, iou, -1.0))
+
+
+def by_image(function: object, batch: Batch) -> Tensor:
+    """One of the per-image functions over a batch."""
+    images = zip(batch.pred_boxes, batch.cls_logits, batch.gt_boxes, batch.gt_labels, strict=True)
+    return torch.stack([function(boxes, logits, batch.priors, gts, labels) for boxes, logits, gts, labels in images])  # type: ignore[operator]
