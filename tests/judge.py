@@ -1,0 +1,254 @@
+"""Judges an assignment against the float64 definition: for every prior, is the answer right, a near-tie, or wrong?
+
+A backend computes in float32, so two costs closer than float32 can tell apart may come out in either order. The judge
+bounds every cost by an interval that float32 arithmetic cannot leave, and accepts an answer only if some choice of costs
+within the intervals gives it. Nothing is accepted because it is "close".
+
+The slack of a pair's cost, before the penalty (``cost_intervals``):
+
+* 1e-5 * |cost|: rounding of the terms and of their sum (a relative error of some ulp each).
+* 1e-6 * iou_weight: the IoU's own error. Corners are exact inputs, so differences, areas, union and quotient are at most
+  16 roundings, 16 * 2^-24 = 9.5e-7 relative, which a logarithm makes absolute (and 1 - GIoU, of size 1, too).
+* 1e-6 * (what the class term sums and subtracts): the term is background - background of the gt's class + own, so its
+  error follows the background, not the difference. For the gt's class alone: the BCE's summands, softplus(z).
+* Probabilities are float32 by definition, but a sigmoid may differ by 2 ulp from another's. log(1 - p) magnifies that
+  near p = 1 (1 ulp is the step from 15.9 to the clamp at 100), so the class term is evaluated at p +- 2 ulp. For "joint"
+  the product of two sigmoids moves by 2 ulp and its root by 1: a product below 1e-38 keeps few bits.
+* The IoU moves by 4 ulp in the class and IoU terms, which covers targets near p where a relative bound means nothing.
+* The distance in the centre prior moves by 4 ulp, which ``center_base ** distance`` magnifies by distance * log(base).
+
+Penalised costs are rounded to float32 by definition, so their interval is rounded too: it is a set of grid points. Costs
+are clamped at 3e38. What is selectable is decided in float32 by exact comparisons: no slack at all.
+
+``dynamic_k`` may be floor(k_scale * (sum +- 1e-5)). With the k that came back, a pair (g, p)
+
+* must be selected if fewer than k other pairs of g could rank before it (their low end <= its high end),
+* may be selected if fewer than k other pairs rank before it for certain (their high end < its low end),
+
+and as many pairs are selected as the ks ask for. Equal costs of equal inputs are near-ties here; their order is tested elsewhere.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from simota_triton import SimOTAConfig, reference, terms
+from simota_triton.config import MAX_TOPK
+from simota_triton.inputs import Problem
+from simota_triton.matching import Matching, dynamic_k_matching
+
+IOU_ERROR = 1e-6
+SUM_ERROR = 1e-5
+ULP = 2.0**-23
+
+
+class Verdict(NamedTuple):
+    """What the judge found.
+
+    Attributes:
+        unexplained: One line for each thing that no rounding explains; empty for a right answer.
+        excused: Priors whose answer is not the float64 definition's but a proven near-tie.
+        positives: Positives of the float64 definition.
+    """
+
+    unexplained: list[str]
+    excused: int
+    positives: int
+
+
+class Intervals(NamedTuple):
+    """Bounds of float32 costs, [B, G, P] float64, +inf where the gt may not take the prior, and the float64 IoU."""
+
+    low: Tensor
+    high: Tensor
+    iou: Tensor
+
+
+def judge(result: Any, problem: Problem, config: SimOTAConfig) -> Verdict:
+    """Judge an ``AssignResult`` or a ``Matching``."""
+    cost, pool_iou, gt_mask = reference.cost_matrix(problem, config, torch.float64)
+    expected = dynamic_k_matching(
+        cost, pool_iou, gt_mask=gt_mask, candidate_topk=config.candidate_topk, k_scale=config.k_scale, conflict=config.conflict
+    )
+    shapes = (expected.gt_index.shape, problem.gts.unpad(expected.dynamic_k).shape)
+    if (result.gt_index.shape, result.dynamic_k.shape) != shapes:
+        return Verdict([f"shapes: expected {shapes}, got {result.gt_index.shape}, {result.dynamic_k.shape}"], 0, 0)
+    bounds = cost_intervals(problem, config, cost)
+    row, _ = problem.gts.slots()
+    k = result.dynamic_k.reshape(-1)[row] if row.numel() else torch.zeros(row.shape, dtype=torch.int64)
+    k = torch.where(gt_mask, k, 0)
+    wrong = _judge_k(k, pool_iou, gt_mask, config)
+    if problem.gts.padded_shape is not None and bool((result.dynamic_k[~gt_mask] != 0).any()):
+        wrong.append("dynamic_k: padding asks for priors")
+    wrong += _judge_priors(result, k, bounds, config)
+    wrong += _judge_values(result, problem, bounds.iou, row)
+    different = result.gt_index != expected.gt_index
+    excused = 0 if wrong else int(different.sum())
+    return Verdict(wrong, excused, int((expected.gt_index >= 0).sum()))
+
+
+def cost_intervals(problem: Problem, config: SimOTAConfig, expected: Tensor) -> Intervals:
+    """Bounds of the cost of every pair; ``expected`` is the definition's float64 cost, which they are built around."""
+    row, gt_mask = problem.gts.slots()
+    gt_boxes, gt_centers = problem.gts.boxes[row][:, :, None], problem.gts.centers[row][:, :, None]
+    label = problem.gts.labels[row][:, :, None].expand(expected.shape)
+    priors, pred = problem.priors[None, None], problem.pred_boxes.float()[:, None].double()
+    scores, nudged = _scores(problem, config)
+
+    def at_label(values: Tensor) -> Tensor:
+        return values.transpose(1, 2).gather(1, label)
+
+    def largest(moves: Iterable[Tensor]) -> Tensor:
+        return torch.stack([move.abs() for move in moves]).amax(0)
+
+    def composed(scores: Tensor, iou: Tensor) -> Tensor:
+        """Class and IoU terms with their weights, as the definition composes them."""
+        cls = terms.class_cost(at_label(scores), iou, config)
+        if config.cls_classes == "all":
+            negatives = terms.background_cost(scores, config).sum(2)[:, None]
+            cls = (negatives - terms.background_cost(at_label(scores), config) + cls).clamp(min=0)
+        return cls * config.cls_weight, terms.iou_cost(pred, gt_boxes.double(), iou, config) * config.iou_weight
+
+    iou = terms.pair_iou(pred, gt_boxes.double(), config)
+    cls, iou_term = composed(scores, iou)
+    base = cls + iou_term
+    center_slack: Tensor | float = 0.0
+    if config.center_weight:
+        center = terms.center_cost(priors.double(), gt_centers.double(), config) * config.center_weight
+        distance = (priors[..., :2].double() - gt_centers.double()).square().sum(-1).sqrt() / priors[..., 2]
+        base = base + center
+        center_slack = center * 4 * ULP * (distance + abs(config.center_offset)) * math.log(config.center_base)
+    outside = ~terms.in_region(priors, gt_boxes, gt_centers, config.eligible, config.center_radius)
+    outside = outside & bool(config.penalty)
+    paid = torch.where(outside, (base + config.penalty).float().double(), base).clamp(max=terms.COST_LIMIT)
+    selectable = expected < torch.inf
+    assert torch.equal(torch.where(selectable, paid, torch.inf), expected), "the judge composes another cost than the definition"
+
+    # what the class term adds up, and how far the terms move with p and IoU
+    softplus = torch.nn.functional.softplus(scores) if config.score == "logit" else torch.zeros_like(scores)
+    negatives = terms.background_cost(scores, config)
+    summed = negatives.sum(2)[:, None] if config.cls_classes == "all" else at_label(negatives)
+    slack = 1e-5 * base.abs() + 1e-6 * (config.iou_weight + config.cls_weight * (summed + at_label(softplus))) + center_slack
+    if nudged:
+        per_class = largest(terms.background_cost(moved, config) - negatives for moved in nudged)
+        own = terms.class_cost(at_label(scores), iou, config)
+        own = largest(terms.class_cost(at_label(moved), iou, config) - own for moved in nudged)
+        others = per_class.sum(2)[:, None] - at_label(per_class) if config.cls_classes == "all" else 0.0
+        slack = slack + config.cls_weight * (own + others)
+    moves = [composed(scores, iou * (1 + ulps * ULP)) for ulps in (-4, 4)]
+    slack = slack + largest(moved - cls for moved, _ in moves)
+    if config.iou_cost == "log":
+        slack = slack + largest(moved - iou_term for _, moved in moves)
+
+    def final(value: Tensor, penalty: float) -> Tensor:
+        value = torch.where(outside, (value + penalty).float().double(), value).clamp(max=terms.COST_LIMIT)
+        return torch.where(selectable, value, torch.inf)
+
+    penalties = (config.penalty, float(torch.tensor(config.penalty)))  # float32 arithmetic adds the rounded one
+    low, high = final(base - slack, min(penalties)), final(base + slack, max(penalties))
+    return Intervals(low, high, torch.where(gt_mask[:, :, None], iou, 0.0))
+
+
+def _scores(problem: Problem, config: SimOTAConfig) -> tuple[Tensor, list[Tensor]]:
+    """Class scores as the definition takes them, and where a sigmoid of another make could put them, all float64."""
+    logits = problem.cls_logits.dense()
+    objectness = None if problem.obj_logits is None else problem.obj_logits.dense()
+    p = terms.class_scores(logits, objectness, config)
+    if config.score not in ("sigmoid", "joint"):
+        return p.double(), []
+    nudged = []
+    for end in (torch.zeros(()), torch.ones(())):
+        if objectness is None:
+            moved = p.nextafter(end).nextafter(end)
+        else:
+            product = logits.float().sigmoid() * objectness.float().sigmoid()
+            moved = product.nextafter(end).nextafter(end).sqrt().nextafter(end)
+        nudged.append(moved.double())
+    return p.double(), nudged
+
+
+def _judge_k(k: Tensor, pool_iou: Tensor, gt_mask: Tensor, config: SimOTAConfig) -> list[str]:
+    top = pool_iou.topk(min(config.candidate_topk, pool_iou.shape[2]), dim=2).values.clamp(min=0).sum(2)
+    low, high = (((top + error) * config.k_scale).floor().clamp(min=1).long() * gt_mask for error in (-SUM_ERROR, SUM_ERROR))
+    wrong = ((k < low) | (k > high)).nonzero().tolist()
+    return [f"dynamic_k: image {b}, gt {g}: {int(k[b, g])} with a sum of IoUs of {float(top[b, g]):.7f}" for b, g in wrong]
+
+
+def _judge_priors(result: Any, k: Tensor, bounds: Intervals, config: SimOTAConfig) -> list[str]:
+    low, high, iou = bounds
+    claims = result.claims.long()
+    if low.numel() == 0:
+        return ["gt_index: a prior is assigned where there is no pair"] * int(((result.gt_index >= 0) | (claims != 0)).any())
+    selectable = low < torch.inf
+
+    # who must and who may have selected the prior
+    width = min(MAX_TOPK + 1, low.shape[2])
+    edge = torch.full((*low.shape[:2], 1), torch.inf, dtype=low.dtype)
+    lows = torch.cat([low.topk(width, dim=2, largest=False).values, edge], 2)
+    highs = torch.cat([-edge, high.topk(width, dim=2, largest=False).values, edge], 2)
+    must = selectable & (high < lows.gather(2, k.clamp(0, width)[..., None]))
+    may = selectable & (low <= highs.gather(2, k.clamp(0, width + 1)[..., None]))
+
+    # who may be the answer: the only claimant, or the winner of a conflict
+    others_must = must.sum(1, keepdim=True) - must.long() > 0
+    alone = may & ~others_must
+    if config.conflict == "all":
+        wins = selectable & (low <= high.amin(1, keepdim=True))
+    elif config.conflict == "matched":
+        wins = may & (low <= torch.where(must, high, torch.inf).amin(1, keepdim=True))
+    else:
+        eligible_iou = torch.where(selectable, iou, -1.0)
+        wins = selectable & (eligible_iou >= eligible_iou.amax(1, keepdim=True) - IOU_ERROR)
+    conflict = wins & (may.sum(1, keepdim=True) > 1)
+
+    answer = result.gt_index
+    in_range = (answer >= -1) & (answer < low.shape[1])
+    slot = answer.clamp(0, low.shape[1] - 1)[:, None]
+    fine = torch.where(claims > 1, conflict.gather(1, slot)[:, 0], alone.gather(1, slot)[:, 0])
+    fine = torch.where(answer < 0, ~must.any(1), fine) & in_range & ((claims > 0) == (answer >= 0))
+    fine = fine & (claims >= must.sum(1)) & (claims <= may.sum(1))
+    wrong = [
+        f"image {b}, prior {p}: gt {int(answer[b, p])} with {int(claims[b, p])} claims, but {_names(must[b, :, p])} must and "
+        f"{_names(may[b, :, p])} may have selected it, {_names(conflict[b, :, p])} may win a conflict"
+        for b, p in (~fine).nonzero().tolist()
+    ]
+
+    # as many selected pairs as asked for, and no gt learns more priors of its own than it asked for
+    asked = torch.minimum(k, selectable.sum(2))
+    for b in (claims.sum(1) != asked.sum(1)).nonzero().flatten().tolist():
+        wrong.append(f"image {b}: {int(claims[b].sum())} pairs selected, {int(asked[b].sum())} asked for")
+    sole = torch.zeros_like(k).scatter_add(1, slot[:, 0], ((claims == 1) & in_range).long())
+    for b, g in (sole > asked).nonzero().tolist():
+        wrong.append(f"image {b}, gt {g}: {int(sole[b, g])} priors of its own, {int(asked[b, g])} asked for")
+    return wrong
+
+
+def _judge_values(result: Any, problem: Problem, iou: Tensor, row: Tensor) -> list[str]:
+    answer = result.gt_index
+    positive = (answer >= 0) & (answer < row.shape[1])
+    if row.numel() == 0:
+        matched, label = torch.zeros(answer.shape, dtype=torch.float64), torch.zeros_like(answer)
+    else:
+        slot = answer.clamp(0, row.shape[1] - 1)
+        matched = torch.where(positive, iou.gather(1, slot[:, None])[:, 0], 0.0)
+        label = problem.gts.labels[row.gather(1, slot)]
+    wrong = [
+        f"matched_iou: image {b}, prior {p}: {float(result.matched_iou[b, p])}, in float64 {float(matched[b, p])}"
+        for b, p in (~((result.matched_iou - matched).abs() <= IOU_ERROR)).nonzero().tolist()
+    ]
+    if not isinstance(result, Matching):
+        expected = torch.where(positive, label, problem.shape[2])
+        wrong += [
+            f"labels: image {b}, prior {p}: {int(result.labels[b, p])}, expected {int(expected[b, p])}"
+            for b, p in (result.labels != expected).nonzero().tolist()
+        ]
+    return wrong
+
+
+def _names(gts: Tensor) -> str:
+    return "gts " + ", ".join(map(str, gts.nonzero().flatten().tolist())) if bool(gts.any()) else "no gt"
