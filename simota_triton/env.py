@@ -1,11 +1,13 @@
-"""Environment variables, all of them, read when they are needed.
-
-SIMOTA_TRITON_BACKEND    backend of every assigner built with backend="auto": auto, reference, torch
-"""
+"""Environment variables, all of them, read when they are needed."""
 
 from __future__ import annotations
 
 import os
+
+VARIABLES = {
+    "SIMOTA_TRITON_BACKEND": 'backend of every assigner built with backend="auto": auto, reference, torch',
+}
+"""Name -> what it sets."""
 
 
 def backend() -> str:

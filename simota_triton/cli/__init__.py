@@ -1,0 +1,50 @@
+"""The command line: ``simota-triton COMMAND`` or ``python -m simota_triton COMMAND``, one module per command."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from .. import __version__
+from . import demo, info
+from .errors import CommandError, report
+
+COMMANDS = (info, demo)
+"""Each has ``add_parser(commands)``, whose parser names the function that runs it: ``set_defaults(run=...)``."""
+
+DESCRIPTION = """\
+SimOTA label assignment for anchor-free detectors: which prior learns which ground-truth box.
+
+  simota-triton info    what is installed here and which backend will compute
+  simota-triton demo    see an assignment: a table and a picture for each image and preset"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0 done, 2 a request that cannot be met, 130 interrupted.
+
+    Args:
+        argv: Arguments without the program's name; None takes those of the process.
+
+    Raises:
+        SystemExit: From argparse, after ``--help`` (0) and for arguments it refuses (2).
+    """
+    args = parser().parse_args(argv)
+    try:
+        code: int = args.run(args)
+    except CommandError as error:
+        report(error)
+        return 2
+    except KeyboardInterrupt:
+        report("interrupted")
+        return 130
+    return code
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser with every command."""
+    root = argparse.ArgumentParser(prog="simota-triton", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    root.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = root.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        command.add_parser(commands)
+    return root

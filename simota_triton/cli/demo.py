@@ -1,0 +1,113 @@
+"""``simota-triton demo``: see an assignment, as a table and a picture for each image and preset."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..backends import CHOICES
+from ..config import PRESETS
+from ..simulate import PHASES
+from .errors import require
+
+DESCRIPTION = """\
+Assign priors to ground-truth boxes and show what came out: a table and a picture for each image and preset.
+
+Without arguments it runs on a small scene that ships with the package. With --coco it runs on your own
+annotations in COCO's format, each image fitted into a square with its padding at the right or bottom.
+There is no detector here: predictions are simulated for a phase of training, and tables and pictures say so."""
+
+EXAMPLES = """\
+examples:
+  simota-triton demo
+  simota-triton demo --preset all --phase untrained
+  simota-triton demo --coco instances_val2017.json --images val2017 --limit 8
+  simota-triton demo --coco instances.json --images images --preset yolox --preset yolox_main --out compare
+
+how to read the result:
+  k         dynamic k: how many priors the gt asked for, from the sum of its best IoUs
+  priors    how many it got, by level: a prior wanted by several gts goes to one of them
+  none      no prior at all: the gt was outbid everywhere and teaches the detector nothing in this step
+  picture   dots are priors, coloured by the gt they learn and sized by their stride; a ring marks a prior
+            that several gts wanted; a dashed box got no prior; hatched regions are crowds (iscrowd)"""
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to the parser's commands."""
+    parser = commands.add_parser(
+        "demo",
+        help="assignments as tables and pictures, on a shipped scene or on COCO data",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    data = parser.add_argument_group("data")
+    data.add_argument("--coco", type=Path, metavar="FILE", help="annotations in COCO's instances format; default: the shipped scene")
+    data.add_argument("--images", type=Path, metavar="DIR", help="folder of the images named in FILE; default: a plain background")
+    data.add_argument("--limit", type=_number(1, 10**9), metavar="N", help="only the first N images")
+    data.add_argument(
+        "--image-size", type=_number(32, 4096), default=640, metavar="PIXELS", help="side of the square, 32 to 4096; default: 640"
+    )
+    add("--preset", action="append", choices=("all", *PRESETS), metavar="NAME", dest="presets",
+        help=f"rule to assign by; repeat it to compare several; default: rtmdet and yolox; one of all, {', '.join(PRESETS)}")  # fmt: skip
+    add("--phase", choices=PHASES, default="mid", metavar="PHASE",
+        help="phase of training whose predictions are simulated: untrained, mid (default) or trained")  # fmt: skip
+    add(
+        "--seed",
+        type=_number(0, 2**32),
+        default=0,
+        metavar="N",
+        help="seed of the simulation; the same seed gives the same result; default: 0",
+    )
+    add("--backend", choices=CHOICES, default="auto", metavar="NAME",
+        help=f"what computes: {', '.join(CHOICES)}; default: auto, see simota-triton info")  # fmt: skip
+    add("--device", type=_device, default=torch.device("cpu"), metavar="NAME", help="where it computes: cpu (default) or cuda")
+    add("--out", type=Path, default=Path("simota-demo"), metavar="DIR", help="folder of the pictures; default: ./simota-demo")
+    parser.set_defaults(run=run, parser=parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check what argparse cannot, then hand over."""
+    if args.images is not None and args.coco is None:
+        args.parser.error("argument --images: needs --coco FILE, the annotations of those images")
+    require(rich="rich", matplotlib="matplotlib", PIL="pillow")
+    from ..demo.run import Options, run
+
+    names = args.presets or ["rtmdet", "yolox"]
+    presets = PRESETS if "all" in names else tuple(dict.fromkeys(names))
+    return run(
+        Options(
+            coco=args.coco, images=args.images, limit=args.limit, image_size=args.image_size, presets=presets,
+            phase=args.phase, seed=args.seed, backend=args.backend, device=args.device, out=args.out,
+        )
+    )  # fmt: skip
+
+
+def _number(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = low - 1
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"expected a whole number from {low} to {high}, got {text!r}")
+        return value
+
+    return parse
+
+
+def _device(text: str) -> torch.device:
+    try:
+        device = torch.device(text)
+    except RuntimeError:
+        raise argparse.ArgumentTypeError(f"expected cpu, cuda or cuda:N, got {text!r}") from None
+    if device.type not in ("cpu", "cuda"):
+        raise argparse.ArgumentTypeError(f"expected cpu, cuda or cuda:N, got {text!r}")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise argparse.ArgumentTypeError(f"{text!r} is not here; {torch.cuda.device_count()} CUDA devices are")
+    return device

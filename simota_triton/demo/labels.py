@@ -1,0 +1,76 @@
+"""Where the labels of boxes go: inside the frame, off each other, off the dots, close to their box."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+OVERLAP_COST = 40.0
+"""A label wholly on another one, against a label one of its heights away from its box (1)."""
+
+POINT_COST = 0.7
+"""Covering one dot."""
+
+BOX_COST = 4.0
+"""Covering the whole of a box: what labels do to tiny gts, their own included."""
+
+
+def place_labels(boxes: Array, sizes: Array, frame: Sequence[float], points: Array) -> Array:
+    """Upper left corners of the labels, the smallest boxes served first.
+
+    Args:
+        boxes: [G, 4] xyxy, y down.
+        sizes: [G, 2] width and height of each label.
+        frame: x0, y0, x1, y1 that labels stay in.
+        points: [N, 2] that labels had better not cover.
+
+    Returns:
+        [G, 2].
+    """
+    placed = np.zeros((0, 4))
+    corners = np.zeros((len(boxes), 2))
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    for gt in np.argsort(area, kind="stable"):
+        size = sizes[gt]
+        spots = np.clip(_spots(boxes[gt], size), frame[:2], np.maximum(np.asarray(frame[2:]) - size, frame[:2]))
+        labels = np.concatenate([spots, spots + size], 1)
+        shared = _overlap(labels[:, None], placed[None]).sum(1) / size.prod()
+        hidden = (_overlap(labels[:, None], boxes[None]) / np.maximum(area, 1.0)).sum(1)
+        covered = ((points[None] > labels[:, None, :2]) & (points[None] < labels[:, None, 2:])).all(2).sum(1)
+        order = np.arange(len(spots)) / len(spots)  # among equals the earlier spot
+        cost = OVERLAP_COST * shared + BOX_COST * hidden + POINT_COST * covered + gap(labels, boxes[gt]) / size[1] + order
+        best = int(cost.argmin())
+        corners[gt] = spots[best]
+        placed = np.concatenate([placed, labels[best : best + 1]])
+    return corners
+
+
+def gap(labels: Array, box: Array) -> Array:
+    """Distance between rectangles and a box, [..., 4] and [4] -> [...]; 0 where they touch."""
+    apart = np.maximum(np.maximum(box[:2] - labels[..., 2:], labels[..., :2] - box[2:]), 0)
+    distance: Array = np.hypot(apart[..., 0], apart[..., 1])
+    return distance
+
+
+def _spots(box: Array, size: Array) -> Array:
+    """Upper left corners to try, the best looking first: on the box, within it, then further and further off."""
+    (x0, y0, x1, y1), (width, height) = box, size
+    along_x = np.linspace(x0, max(x1 - width, x0), 5)
+    along_y = np.linspace(y0, max(y1 - height, y0), 5)
+    spots = [(x, y) for y in (y0 - height, y0, y1, y1 - height) for x in (*along_x, x1 - width)]
+    spots += [(x, y) for x in (x1, x0 - width, x0, x1 - width) for y in along_y]
+    for step in (0.6, 1.2, 2.0, 3.0, 4.5, 6.5):
+        away = step * height
+        spots += [(x, y) for y in (y0 - height - away, y1 + away) for x in (x0 - width - away, *along_x, x1 + away)]
+        spots += [(x, y) for x in (x1 + away, x0 - width - away) for y in along_y]
+    return np.array(spots)
+
+
+def _overlap(first: Array, second: Array) -> Array:
+    low, high = np.maximum(first[..., :2], second[..., :2]), np.minimum(first[..., 2:], second[..., 2:])
+    area: Array = np.maximum(high - low, 0).prod(-1)
+    return area

@@ -1,0 +1,100 @@
+"""Simulate predictions for a scene, assign by each preset, and count what each gt got."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..assigner import SimOTAAssigner
+from ..config import PRESETS
+from ..result import AssignResult, AssignSummary, ImageAssignment
+from ..simulate import STRIDES, grid_priors, simulate_predictions
+from .scene import Scene
+
+CORNER_PRESETS = ("seed", "rtmdet", "rtmdet_mmyolo", "libre_rtmdet", "nanodet", "damo")
+PRIOR_OFFSET = {name: 0.0 if name in CORNER_PRESETS else 0.5 for name in PRESETS}
+"""Where in its cell each preset's prior lies, in strides: the corner or the centre, as in its original."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The assignment of one scene by one preset, on the CPU.
+
+    Attributes:
+        preset: Name.
+        phase: Phase of training that was simulated.
+        priors: [P, 4] x, y, stride, stride.
+        image: The assignment.
+        summary: Its totals.
+        priors_got: [G, levels] int64, priors that learn each gt by level.
+        mean_iou: [G] float32, mean IoU of those priors' predictions with the gt; 0 where there are none.
+    """
+
+    preset: str
+    phase: str
+    priors: Tensor
+    image: ImageAssignment
+    summary: AssignSummary
+    priors_got: Tensor
+    mean_iou: Tensor
+
+    @property
+    def empty(self) -> Tensor:
+        """[G] bool, gts that no prior learns."""
+        return self.priors_got.sum(1) == 0
+
+    @property
+    def is_stray(self) -> Tensor:
+        """[P] bool, priors whose point lies outside the gt they learn."""
+        points, boxes = self.priors[:, :2], self.image.gt_boxes
+        return self.image.fg_mask & ((points < boxes[:, :2]) | (points > boxes[:, 2:])).any(1)
+
+
+def run_presets(scene: Scene, presets: Sequence[str], phase: str, seed: int, backend: str, device: torch.device) -> list[Outcome]:
+    """Assign a scene by each preset. Presets that put their priors in the same place see the same predictions."""
+    outcomes = []
+    predictions = {}
+    for preset in presets:
+        offset = PRIOR_OFFSET[preset]
+        if offset not in predictions:
+            priors = grid_priors(scene.image_size, offset=offset)
+            generator = torch.Generator().manual_seed(seed)
+            simulated = simulate_predictions([scene.gt_boxes], [scene.gt_labels], priors, len(scene.classes), phase, generator)
+            predictions[offset] = priors, simulated
+        priors, simulated = predictions[offset]
+        assigner = SimOTAAssigner(preset, backend=backend)
+        result = assigner(
+            simulated.pred_boxes.to(device),
+            simulated.cls_logits.to(device),
+            priors.to(device),
+            [scene.gt_boxes.to(device)],
+            [scene.gt_labels.to(device)],
+            obj_logits=simulated.obj_logits.to(device) if assigner.config.score == "joint" else None,
+            ignore_boxes=[scene.ignore_boxes.to(device)],
+        )
+        outcomes.append(_outcome(preset, phase, priors, result))
+    return outcomes
+
+
+def _outcome(preset: str, phase: str, priors: Tensor, result: AssignResult) -> Outcome:
+    image = ImageAssignment(*(value.cpu() for value in result.to_image(0)))
+    mine = image.gt_index[None] == torch.arange(len(image.dynamic_k))[:, None]  # [G, P]
+    got = torch.stack([(mine & (priors[:, 2] == stride)).sum(1) for stride in STRIDES], 1)
+    mean_iou = (mine * image.matched_iou).sum(1) / mine.sum(1).clamp(min=1)
+    return Outcome(preset, phase, priors, image, result.summary(), got, mean_iou)
+
+
+def count(number: int, noun: str) -> str:
+    """The number with its noun: 1 gt, 2 gts."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def totals(summaries: Sequence[AssignSummary]) -> str:
+    """Gts, positives, conflicts and gts left empty, summed."""
+    gts, positives, conflicts, empty = (
+        sum(getattr(summary, name) for summary in summaries) for name in ("num_gts", "num_pos", "num_conflicts", "num_empty")
+    )
+    return f"{count(gts, 'gt')}, {count(positives, 'positive')}, {count(conflicts, 'conflict')}, {count(empty, 'gt')} left empty"

@@ -1,0 +1,52 @@
+"""The table of an image: for each gt, what each preset gave it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from ..simulate import STRIDES
+from .outcome import Outcome
+from .scene import Scene
+
+
+def image_table(scene: Scene, outcomes: Sequence[Outcome]) -> Table:
+    """One row for each gt and preset: class, box size, dynamic k, priors got by level, mean IoU; then a row of sums."""
+    width, height = scene.content
+    title = Text(f"{scene.name}, {width} x {height}, simulated predictions ({outcomes[0].phase})", style="bold")
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), collapse_padding=True)
+    table.add_column("gt", justify="right", no_wrap=True)
+    table.add_column("class", min_width=8)
+    table.add_column("box", justify="right", no_wrap=True)
+    table.add_column("preset", no_wrap=True)
+    strides = [f"stride\n{stride}" if level == 0 else f"\n{stride}" for level, stride in enumerate(STRIDES)]
+    for heading in ("k", *strides, "priors", "mean\nIoU"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for gt, (box, label) in enumerate(zip(scene.gt_boxes.tolist(), scene.gt_labels.tolist(), strict=True)):
+        size = f"{box[2] - box[0]:.0f} x {box[3] - box[1]:.0f}"
+        for row, outcome in enumerate(outcomes):
+            head = (str(gt), Text(scene.classes[label]), size) if row == 0 else ("", "", "")
+            table.add_row(
+                *head,
+                outcome.preset,
+                *_numbers(outcome, gt),
+                end_section=gt == len(scene.gt_boxes) - 1 or len(outcomes) > 1 == len(outcomes) - row,
+            )
+    table.add_section()
+    for row, outcome in enumerate(outcomes):
+        got = outcome.priors_got.sum(0).tolist()
+        positives = outcome.summary.num_pos
+        mean = f"{float(outcome.image.matched_iou.sum()) / positives:.3f}" if positives else "-"
+        sums = (str(int(outcome.image.dynamic_k.sum())), *map(str, got), str(positives), mean)
+        table.add_row("all" if row == 0 else "", "", "", outcome.preset, *sums, style="bold")
+    return table
+
+
+def _numbers(outcome: Outcome, gt: int) -> list[str | Text]:
+    k, got = str(int(outcome.image.dynamic_k[gt])), outcome.priors_got[gt]
+    if outcome.empty[gt]:
+        return [k, *("-" for _ in STRIDES), Text("none", style="bold white on red"), "-"]
+    return [k, *(str(n) if n else "-" for n in got.tolist()), str(int(got.sum())), f"{float(outcome.mean_iou[gt]):.3f}"]
