@@ -1,0 +1,26 @@
+"""Set up before anything of the package is imported: Triton's interpreter where there is no GPU, poisoned memory."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+
+HAS_CUDA = torch.cuda.is_available()
+if not HAS_CUDA:
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # read when a kernel is decorated, so before the first import of one
+    torch.use_deterministic_algorithms(True)  # fills what torch.empty returns with NaN, and refuses what is not deterministic
+
+
+def pytest_collection_modifyitems(items):
+    gpus = torch.cuda.device_count()
+    for item in items:
+        for marker, needed in (("gpu", 1), ("multigpu", 2)):
+            if item.get_closest_marker(marker) and gpus < needed:
+                item.add_marker(pytest.mark.skip(reason=f"needs {needed} NVIDIA GPU{'s' * (needed > 1)}, found {gpus}"))
+
+
+@pytest.fixture(autouse=True)
+def _no_backend_from_outside(monkeypatch):
+    monkeypatch.delenv("SIMOTA_TRITON_BACKEND", raising=False)
