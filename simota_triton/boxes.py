@@ -73,8 +73,8 @@ def intersection_and_union(boxes: Tensor, others: Tensor, rule: str = "none", ep
     """Intersection and guarded union of broadcast xyxy boxes: [..., 4], [..., 4] -> [...], [...]."""
     left, top = (torch.maximum(boxes[..., i], others[..., i]) for i in (0, 1))
     right, bottom = (torch.minimum(boxes[..., i], others[..., i]) for i in (2, 3))
-    inter = (right - left).clamp_(min=0) * (bottom - top).clamp_(min=0)
-    return inter, guard(box_area(boxes) + box_area(others) - inter, rule, eps)
+    inter = right.sub_(left).clamp_(min=0).mul_(bottom.sub_(top).clamp_(min=0))
+    return inter, guard((box_area(boxes) + box_area(others)).sub_(inter), rule, eps)
 
 
 def box_iou(boxes: Tensor, others: Tensor, box_format: str = "xyxy", *, rule: str = "none", eps: float = 0.0) -> Tensor:

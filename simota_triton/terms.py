@@ -30,10 +30,28 @@ VFL_ALPHA = 0.75
 """Weight of negatives in the varifocal loss (Zhang et al., CVPR 2021); its gamma is 2."""
 
 
-def in_region(priors: Tensor, gt_boxes: Tensor, gt_centers: Tensor, region: str, center_radius: float) -> Tensor:
-    """Whether a prior lies in a region of a gt.
+def depth(position: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """How far a coordinate lies inside an interval; positive strictly inside."""
+    return torch.minimum(position - low, high - position)
+
+
+def region_depths(
+    position: Tensor, stride: Tensor, low: Tensor, high: Tensor, center: Tensor, region: str, center_radius: float
+) -> list[Tensor]:
+    """A region along one axis: it is the union of boxes, and this is the depth in each of them (one or two).
 
     Regions are decided in float32 by the comparisons of YOLOX and mmdet, strict, whatever the dtype of the costs.
+    """
+    reach = center_radius * stride
+    in_box = None if region == "center" else depth(position, low, high)
+    in_center = None if region == "box" else depth(position, center - reach, center + reach)
+    if in_box is not None and in_center is not None and region == "box_and_center":
+        return [torch.minimum(in_box, in_center)]
+    return [part for part in (in_box, in_center) if part is not None]
+
+
+def in_region(priors: Tensor, gt_boxes: Tensor, gt_centers: Tensor, region: str, center_radius: float) -> Tensor:
+    """Whether a prior lies in a region of a gt.
 
     Args:
         priors: [..., 4] x, y, stride_x, stride_y, float32.
@@ -45,19 +63,15 @@ def in_region(priors: Tensor, gt_boxes: Tensor, gt_centers: Tensor, region: str,
     Returns:
         [...] bool.
     """
-    x, y = priors[..., 0], priors[..., 1]
     if region == "all":
-        return torch.ones((), dtype=torch.bool, device=x.device).expand(torch.broadcast_shapes(x.shape, gt_boxes.shape[:-1]))
-    in_box = in_center = None
-    if region != "center":
-        in_box = (x > gt_boxes[..., 0]) & (x < gt_boxes[..., 2]) & (y > gt_boxes[..., 1]) & (y < gt_boxes[..., 3])
-    if region != "box":
-        reach_x, reach_y = center_radius * priors[..., 2], center_radius * priors[..., 3]
-        cx, cy = gt_centers[..., 0], gt_centers[..., 1]
-        in_center = (x > cx - reach_x) & (x < cx + reach_x) & (y > cy - reach_y) & (y < cy + reach_y)
-    if in_box is None or in_center is None:
-        return in_center if in_box is None else in_box  # type: ignore[return-value]
-    return in_box | in_center if region == "box_or_center" else in_box & in_center
+        shape = torch.broadcast_shapes(priors.shape[:-1], gt_boxes.shape[:-1])
+        return torch.ones((), dtype=torch.bool, device=priors.device).expand(shape)
+    along_x, along_y = (
+        region_depths(priors[..., i], priors[..., 2 + i], gt_boxes[..., i], gt_boxes[..., 2 + i], gt_centers[..., i], region, center_radius)
+        for i in (0, 1)
+    )
+    inside = [torch.minimum(x, y) for x, y in zip(along_x, along_y, strict=True)]
+    return (inside[0] if len(inside) == 1 else torch.maximum(*inside)) > 0
 
 
 def pair_iou(pred_boxes: Tensor, gt_boxes: Tensor, config: SimOTAConfig) -> Tensor:

@@ -1,10 +1,9 @@
-"""Lists of (gt, prior) pairs and their costs: what the pruning backend asks for, and nothing more."""
+"""Lists of (gt, prior) pairs, their bounds and their costs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -12,47 +11,13 @@ from torch import Tensor
 from .. import terms
 from ..config import SimOTAConfig
 from ..inputs import Problem
-from ..reference import usable_priors
+from .candidates import BLOCK_PAIRS, Gts, find_candidates, usable_mask
 
-BLOCK_PAIRS = 1 << 18
-"""(gt, candidate) pairs formed at once: 1 MB a tensor, which stays in a core's cache."""
+BEHIND = 2.0
+"""Taken from the IoU of a pair that costs at least ``Costs.floor``, to rank it behind every pair that may cost less."""
 
-_SAFE = 1e18
-"""Coordinates below this cannot overflow an area in float32."""
-
-
-@dataclass(frozen=True)
-class Gts:
-    """The real gts of the batch, image after image.
-
-    Attributes:
-        boxes: [N, 4].
-        labels: [N].
-        centers: [N, 2].
-        image: [N].
-        slot: [N], index within the image.
-        packed: [N], row in the packed ground truth.
-        starts: Rows of image b are starts[b] to starts[b + 1].
-    """
-
-    boxes: Tensor
-    labels: Tensor
-    centers: Tensor
-    image: Tensor
-    slot: Tensor
-    packed: Tensor
-    starts: list[int]
-
-    @staticmethod
-    def of(problem: Problem) -> Gts:
-        """The gts of a problem without its padding."""
-        gts = problem.gts
-        image = gts.image()
-        rows = torch.arange(image.shape[0], device=image.device) if gts.mask is None else gts.mask.nonzero().squeeze(1)
-        image = image[rows]
-        counts = torch.bincount(image, minlength=problem.shape[0])
-        starts = [0, *counts.cumsum(0).tolist()]
-        return Gts(gts.boxes[rows], gts.labels[rows], gts.centers[rows], image, rows - gts.offsets[image], rows, starts)
+NEAR_COST = 4.0
+"""Priors whose centre term alone costs this much rank behind: typical k-th costs of a training are 1 to 4."""
 
 
 @dataclass(frozen=True)
@@ -74,50 +39,31 @@ class Pairs:
         return Pairs(*(torch.cat(column) for column in columns))
 
 
-@dataclass(frozen=True)
-class Candidates:
-    """The priors that the gts of one image compare.
+class Costs:
+    """Candidates, bounds and costs of a problem; remembers the class sums of the priors it was asked about.
 
-    Attributes:
-        index: [n], ascending.
-        boxes: [n, 4] float32, each column contiguous.
-        priors: [n, 4], each column contiguous.
-        selectable: [n] bool, the others only count for ``dynamic_k``; None for all.
+    A first attempt (not ``careful``) takes all scores to be finite and looks only at those it reads: ``clean`` tells
+    whether they were. A prior that was never read cannot matter, so a clean attempt stands; another is made carefully,
+    with masks over all scores, which take longer than everything else.
     """
 
-    index: Tensor
-    boxes: Tensor
-    priors: Tensor
-    selectable: Tensor | None
-
-
-class Costs:
-    """Candidates, bounds and costs of a problem; remembers the class sums of the priors it was asked about."""
-
-    def __init__(self, problem: Problem, config: SimOTAConfig, gts: Gts) -> None:
+    def __init__(self, problem: Problem, config: SimOTAConfig, gts: Gts, *, careful: bool) -> None:
         self.problem, self.config, self.gts = problem, config, gts
         self.all_classes = config.cls_classes == "all"
         self.has_penalty = config.penalty > 0 and config.eligible != "all"
-        self.finite = _is_finite(problem)
-        usable = None if self.finite and problem.candidate_mask is None else _usable(problem, self.all_classes)
-        self.candidates = [self._candidates(b, rows, usable) for b, rows in enumerate(pairwise(gts.starts))]
+        longest = -math.log(config.log_eps) if config.iou_cost == "log" else 1.0
+        self.penalty_ranks = self.has_penalty and config.penalty > config.iou_weight * longest
+        self.near = _near(config)
+        self.floor = min(config.penalty if self.penalty_ranks else math.inf, NEAR_COST if self.near else math.inf)
+        self.careful = careful
+        self._read: list[Tensor] = []
+        usable = usable_mask(problem, self.all_classes) if careful or not _boxes_are_finite(problem) else None
+        self.candidates = find_candidates(problem, config, gts, usable)
         self._class_sum = torch.full((problem.shape[0] * problem.shape[1],), torch.nan, device=gts.boxes.device)
 
-    def _candidates(self, image: int, rows: tuple[int, int], usable: Tensor | None) -> Candidates:
-        priors = self.problem.priors
-        mask = torch.zeros(priors.shape[0], dtype=torch.bool, device=priors.device)
-        for part in blocks(*rows, priors.shape[0]):
-            mask |= self.in_region(priors, torch.arange(part.start, part.stop)[:, None], self.config.candidate).any(0)
-        exists = usable[image] if usable is not None else None
-        selectable = mask if exists is None else mask & exists
-        keep = None
-        if self.config.k_pool == "all":
-            index = torch.arange(priors.shape[0], device=priors.device) if exists is None else exists.nonzero().squeeze(1)
-            keep = selectable[index]
-        else:
-            index = selectable.nonzero().squeeze(1)
-        boxes = self.problem.pred_boxes[image, index].float()
-        return Candidates(index, boxes.t().contiguous().t(), priors[index].t().contiguous().t(), keep)
+    def clean(self) -> bool:
+        """Whether every score that was read is finite."""
+        return self.careful or bool(torch.stack(self._read).isfinite().all())
 
     def flat(self, row: Tensor, prior: Tensor) -> Tensor:
         """Index of a pair's prior in the batch."""
@@ -127,77 +73,125 @@ class Costs:
         """Region test of priors [..., 4] and gts ``rows`` of a shape that broadcasts against [...]."""
         return terms.in_region(priors, self.gts.boxes[rows], self.gts.centers[rows], region, self.config.center_radius)
 
-    def iou(self, image: int, rows: Tensor, which: Tensor | slice = slice(None)) -> Tensor:
-        """IoU of gts ``rows`` [g] and (some of) an image's candidates, [g, n]."""
-        return terms.pair_iou(self.candidates[image].boxes[which], self.gts.boxes[rows, None], self.config)
+    def iou(self, boxes: Tensor, rows: Tensor) -> Tensor:
+        """IoU of predictions [..., 4] and gts ``rows`` of a shape that broadcasts against [...]."""
+        return terms.pair_iou(boxes, self.gts.boxes[rows], self.config)
 
-    def exists(self, image: int, rows: Tensor, which: Tensor | slice = slice(None)) -> Tensor | None:
-        """Which of these pairs take part, [g, n]; None for all."""
-        candidates = self.candidates[image]
-        mask = self.in_region(candidates.priors[which], rows[:, None], self.config.candidate) if self.config.own_pairs_only else None
-        if not self.finite and not self.all_classes:
-            image_logits = torch.cat([level[image] for level in self.problem.cls_logits.levels])
-            own = image_logits[candidates.index[which]].t()[self.gts.labels[rows]].isfinite()
+    def exists(self, rows: Tensor, prior: Tensor) -> Tensor | None:
+        """Whether pairs (of one shape when broadcast) take part at all; None for all."""
+        mask = None
+        if self.config.own_pairs_only:
+            mask = self.in_region(self.problem.priors[prior], rows, self.config.candidate)
+        if self.careful and not self.all_classes:
+            rows, prior = torch.broadcast_tensors(rows, prior)
+            own = self._own_logits(rows.flatten(), prior.flatten()).isfinite().view(rows.shape)
             mask = own if mask is None else mask & own
         return mask
 
-    def bound(self, iou: Tensor, priors: Tensor, rows: Tensor, *, center: bool) -> Tensor:
-        """Lower bound of the cost that knows no class score, broadcast as :meth:`in_region`.
+    # A dense block is ranked and cut by a bound that reads no scores: the class term is >= 0 and left out, 1 - IoU stands
+    # for 1 - GIoU (GIoU <= IoU). What is left falls with the IoU, so the rank is the IoU itself, less ``BEHIND`` for pairs
+    # that cost at least ``floor``: those that pay a penalty above every IoU cost, and those far from the gt's centre.
 
-        The class term is left out (it is >= 0) and 1 - IoU stands for 1 - GIoU (GIoU <= IoU); ``center`` adds the centre
-        prior. Every other operation is the cost's own, so that rounding keeps the order up to an ulp.
-        """
-        config = self.config
-        iou_term = -torch.log(iou + config.log_eps) if config.iou_cost == "log" else 1 - iou
-        center_term = terms.center_cost(priors, self.gts.centers[rows], config) if center and config.center_weight else None
-        outside = ~self.in_region(priors, rows, config.eligible) if self.has_penalty else None
-        return terms.pair_cost(torch.zeros_like(iou), iou_term, center_term, outside, config)
+    def rank(self, image: int, rows: Tensor, iou: Tensor) -> Tensor:
+        """Order of decreasing bound of a block's pairs, [g, n]."""
+        rank, priors = iou, self.candidates[image].priors
+        if self.near:
+            offset_x, offset_y = (priors[:, i] - self.gts.centers[rows, i, None] for i in (0, 1))
+            reach = (1 / (self.near * priors[:, 2])).square()
+            # arithmetic in place of a comparison, which takes five times as long
+            far = offset_x.square_().add_(offset_y.square_()).mul_(reach).floor_().clamp_(max=1)
+            rank = torch.sub(rank, far, alpha=BEHIND)
+        if self.penalty_ranks:
+            inside = self.in_region(priors, rows[:, None], self.config.eligible)
+            rank = torch.minimum(rank, torch.where(inside, iou, iou - BEHIND))
+        return rank
+
+    def lowest_rank(self, limit: Tensor) -> Tensor:
+        """The smallest rank that a pair with a cost of at most ``limit`` can have."""
+        paid = limit >= self.floor
+        iou = self.lowest_iou(torch.where(paid, limit - self.floor, limit))
+        return torch.where(paid, iou - BEHIND, iou)
+
+    def lowest_iou(self, limit: Tensor) -> Tensor:
+        """The smallest IoU that a pair with a cost of at most ``limit`` can have, and a few ulp less."""
+        if not self.config.iou_weight:
+            return torch.zeros_like(limit)
+        worth = limit / self.config.iou_weight
+        iou = torch.exp(-worth) - self.config.log_eps if self.config.iou_cost == "log" else 1 - worth
+        return (iou - 1e-6).clamp(min=0)
 
     def cost(self, row: Tensor, prior: Tensor, iou: Tensor, *, own_class_only: bool = False) -> Tensor:
         """The cost of pairs, [n]; with ``own_class_only`` a lower bound that leaves the other classes' terms out."""
         problem, config, gts = self.problem, self.config, self.gts
         image, priors = gts.image[row], problem.priors[prior]
         objectness = None if problem.obj_logits is None else problem.obj_logits.at(image, prior, torch.zeros_like(prior))
-        scores = terms.class_scores(problem.cls_logits.at(image, prior, gts.labels[row]), objectness, config)
+        scores = terms.class_scores(self._own_logits(row, prior), objectness, config)
         cls = terms.class_cost(scores, iou, config)
         if self.all_classes and not own_class_only:
             cls = terms.swap_class(self.class_sum(self.flat(row, prior)), terms.background_cost(scores, config), cls)
-        iou_term = terms.iou_cost(problem.pred_boxes[image, prior].float(), gts.boxes[row], iou, config)
-        center = terms.center_cost(priors, gts.centers[row], config) if config.center_weight else None
-        outside = ~self.in_region(priors, row, config.eligible) if self.has_penalty else None
-        return terms.pair_cost(cls, iou_term, center, outside, config)
+        boxes = problem.pred_boxes[image, prior].float() if config.iou_cost == "giou" else iou
+        iou_term = terms.iou_cost(boxes, gts.boxes[row], iou, config)
+        return terms.pair_cost(cls, iou_term, *self._geometry(row, priors), config)
+
+    def bound(self, row: Tensor, prior: Tensor, iou: Tensor) -> Tensor:
+        """A lower bound of the cost of pairs, [n]: everything but the class term, and 1 - IoU for 1 - GIoU."""
+        iou_term = -torch.log(iou + self.config.log_eps) if self.config.iou_cost == "log" else 1 - iou
+        return terms.pair_cost(torch.zeros_like(iou), iou_term, *self._geometry(row, self.problem.priors[prior]), self.config)
+
+    def _geometry(self, row: Tensor, priors: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Centre prior, and whether the penalty is paid, [n] each; None where the configuration has none."""
+        center = terms.center_cost(priors, self.gts.centers[row], self.config) if self.config.center_weight else None
+        return center, ~self.in_region(priors, row, self.config.eligible) if self.has_penalty else None
 
     def class_sum(self, flat: Tensor) -> Tensor:
         """Background class cost of priors of the batch, summed over classes, [n]."""
         missing = flat[self._class_sum[flat].isnan()].unique()
-        problem = self.problem
-        for part in missing.split(max(1, BLOCK_PAIRS // problem.shape[2])):
-            image, prior = part // problem.shape[1], part % problem.shape[1]
-            objectness = None if problem.obj_logits is None else problem.obj_logits.rows(image, prior)
-            scores = terms.class_scores(problem.cls_logits.rows(image, prior), objectness, self.config)
+        for part in missing.split(max(1, BLOCK_PAIRS // self.problem.shape[2])):
+            scores = terms.class_scores(*self._scores(part), self.config)
             self._class_sum[part] = terms.background_cost(scores, self.config).sum(1)
         return self._class_sum[flat]
 
+    def read(self, row: Tensor, prior: Tensor) -> None:
+        """Look at the scores of pairs that count for ``dynamic_k``, whether or not they are costed."""
+        if self.careful:
+            return
+        if not self.all_classes:
+            self._own_logits(row, prior)
+            return
+        flat = self.flat(row, prior)
+        for part in flat[self._class_sum[flat].isnan()].split(max(1, BLOCK_PAIRS // self.problem.shape[2])):
+            self._scores(part)
 
-def blocks(start: int, stop: int, width: int) -> Iterator[slice]:
-    """Runs of rows of which each forms about ``BLOCK_PAIRS`` pairs with ``width`` others."""
-    step = max(1, BLOCK_PAIRS // max(width, 1))
-    return (slice(i, min(i + step, stop)) for i in range(start, stop, step))
+    def _own_logits(self, row: Tensor, prior: Tensor) -> Tensor:
+        """Logits of the gts' own classes, [n]."""
+        logits = self.problem.cls_logits.at(self.gts.image[row], prior, self.gts.labels[row])
+        self._read.append(logits.sum(dtype=torch.float32))
+        return logits
+
+    def _scores(self, flat: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Class and objectness logits of priors of the batch, [n, C] and [n, 1]."""
+        problem = self.problem
+        image, prior = flat // problem.shape[1], flat % problem.shape[1]
+        logits = problem.cls_logits.rows(image, prior)
+        self._read.append(logits.sum(dtype=torch.float32))
+        return logits, None if problem.obj_logits is None else problem.obj_logits.rows(image, prior)
 
 
-def _is_finite(problem: Problem) -> bool:
-    """Whether every prediction is certainly finite: one pass over the values instead of a mask."""
-    scores = [*problem.cls_logits.levels, *(problem.obj_logits.levels if problem.obj_logits is not None else ())]
-    if problem.pred_boxes.numel() == 0:
-        return True
-    lowest, highest = problem.pred_boxes.aminmax()
-    in_range = bool((lowest > -_SAFE) & (highest < _SAFE)) and bool(problem.priors.isfinite().all())
-    return in_range and all(bool(level.sum(dtype=torch.float32).isfinite()) for level in scores)
+def _boxes_are_finite(problem: Problem) -> bool:
+    """Whether all priors certainly take part: boxes and their areas, objectness and priors are finite, none is masked out."""
+    if problem.candidate_mask is not None:
+        return False
+    values = [
+        problem.priors.sum(),
+        *(() if problem.obj_logits is None else (v.sum(dtype=torch.float32) for v in problem.obj_logits.levels)),
+    ]
+    if problem.pred_boxes.numel():
+        values += [extreme.float().square() for extreme in problem.pred_boxes.aminmax()]
+    return bool(torch.stack(values).isfinite().all())
 
 
-def _usable(problem: Problem, all_classes: bool) -> Tensor:
-    """[B, P] bool: priors that take part; where all classes count, all of their logits are finite."""
-    usable = usable_priors(problem)
-    if all_classes:
-        usable = usable & torch.cat([level.isfinite().all(2) for level in problem.cls_logits.levels], dim=1)
-    return usable
+def _near(config: SimOTAConfig) -> float:
+    """Distance from the gt's centre, in strides, where the centre term reaches ``NEAR_COST``; 0 where it says nothing."""
+    if not config.center_weight or config.center_base == 1:
+        return 0.0
+    return max(0.0, config.center_offset + math.log(NEAR_COST / config.center_weight, config.center_base))

@@ -1,17 +1,19 @@
 """SimOTA in plain PyTorch for CPUs, by exact pruning: costs only for the pairs that can still be among the k cheapest.
 
-For each gt the IoUs with the image's candidates are formed, a block of gts at a time. They give ``dynamic_k`` and, through
-a lower bound of the cost that needs nothing but the IoU and the penalty, a shortlist of the most promising priors. The
-k-th smallest cost of the shortlist bounds the gt's true one from above: a gt whose shortlist ends beyond that bound is
-done, the others get a longer shortlist whose bound knows the centre prior too. Sums over all classes are formed for the
-few priors that survive. Rounding is covered by :func:`_slack`, which only ever keeps more pairs.
+Gts are taken in groups. (1) Their IoUs with the candidates of their image give ``dynamic_k`` and the few priors of best
+rank, where the rank is a lower bound of the cost that needs nothing but the IoU and the penalty. (2) The k-th smallest
+cost of those few bounds the true one from above. (3) Only pairs whose lower bound stays below survive; sharper bounds
+(the centre prior, the gt's own class) thin them out before sums over all classes are formed. Rounding is covered by
+:func:`_slack`, which only ever keeps more pairs.
 
-Memory: O(B * P + N * q + BLOCK_PAIRS), whatever G * P is.
+Memory: O(B * P + N * q + GROUP_PAIRS + surviving pairs), whatever G * P is.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,16 +22,12 @@ from ..config import SimOTAConfig
 from ..inputs import Problem
 from ..matching import Matching, count_k, pack_key
 from ..terms import COST_LIMIT
-from .pairs import Costs, Gts, Pairs, blocks
+from .candidates import Gts, blocks
+from .folded import FoldedRows
+from .pairs import Costs, Pairs
 
-SHORTLIST = 32
-"""First length of a shortlist: enough for 99 % of the gts of the named workloads."""
-
-GROWTH = 8
-"""Each further round is this much longer."""
-
-FOLD = 16
-"""Elements that the first pass of :func:`_largest` folds into one."""
+GROUP_PAIRS = 1 << 20
+"""(gt, candidate) pairs kept at once, 4 MB: fewer, larger groups share the cost of small operations."""
 
 
 def assign(problem: Problem, config: SimOTAConfig) -> Matching:
@@ -42,16 +40,14 @@ def assign(problem: Problem, config: SimOTAConfig) -> Matching:
     claims = torch.zeros(batch * num_priors, dtype=torch.int32, device=device)
     dynamic_k = torch.zeros(problem.gts.boxes.shape[0], dtype=torch.int64, device=device)
     if gts.packed.numel():
-        costs = Costs(problem, config, gts)
-        dynamic_k[gts.packed], picked = _select(costs)
-        flat = costs.flat(picked.row, picked.prior)
-        claims.scatter_add_(0, flat, torch.ones_like(flat, dtype=torch.int32))
-        contested = claims[flat] > 1
-        if bool(contested.any()):
-            picked = Pairs.concatenate([picked[~contested], _resolve(costs, picked[contested])])
-            flat = costs.flat(picked.row, picked.prior)
-        gt_index[flat] = gts.slot[picked.row]
-        matched_iou[flat] = picked.iou
+        costs = Costs(problem, config, gts, careful=False)
+        k, claims, won = _match(costs)
+        if not costs.clean():
+            k, claims, won = _match(Costs(problem, config, gts, careful=True))
+        dynamic_k[gts.packed] = k
+        flat = costs.flat(won.row, won.prior)
+        gt_index[flat] = gts.slot[won.row]
+        matched_iou[flat] = won.iou
     return Matching(
         gt_index=gt_index.view(batch, num_priors),
         matched_iou=matched_iou.view(batch, num_priors),
@@ -60,141 +56,158 @@ def assign(problem: Problem, config: SimOTAConfig) -> Matching:
     )
 
 
-def _select(costs: Costs) -> tuple[Tensor, Pairs]:
-    """dynamic_k of every real gt, and the pairs it selects."""
-    width = costs.config.max_dynamic_k
-    todo = torch.arange(costs.gts.boxes.shape[0], device=costs.gts.boxes.device)
-    dynamic_k = torch.ones_like(todo)
-    picked: list[Pairs] = []
-    length, first_round = max(SHORTLIST, 2 * width), True
-    while todo.numel():
-        prior, iou, last = _shortlist(costs, todo, length, dynamic_k if first_round else None)
-        k = dynamic_k[todo, None]
-        cost, limit = _costs_up_to_kth(costs, todo, prior, iou, k)
-        done = last > limit + _slack(limit)  # [m, 1]
-        chosen = pack_key(cost, prior.clamp(min=0)).topk(width, dim=1, largest=False, sorted=True).indices
-        rank = torch.arange(width, device=todo.device)
-        taken = done & (rank < k) & (cost.gather(1, chosen) < torch.inf)
-        columns = (value.gather(1, chosen)[taken] for value in (todo[:, None].expand_as(prior), prior, iou, cost))
-        picked.append(Pairs(*columns))
-        todo = todo[~done[:, 0]]
-        length, first_round = length * GROWTH, False
-    return dynamic_k, Pairs.concatenate(picked)
+def _match(costs: Costs) -> tuple[Tensor, Tensor, Pairs]:
+    """dynamic_k of the real gts, claims [B * P], and the pairs that are left once conflicts are resolved."""
+    batch, num_priors, _ = costs.problem.shape
+    k = torch.ones_like(costs.gts.packed)
+    picked = Pairs.concatenate([_select(costs, group, k) for group in _groups(costs)])
+    flat = costs.flat(picked.row, picked.prior)
+    claims = torch.zeros(batch * num_priors, dtype=torch.int32, device=flat.device)
+    claims.scatter_add_(0, flat, torch.ones_like(flat, dtype=torch.int32))
+    contested = claims[flat] > 1
+    if bool(contested.any()):
+        picked = Pairs.concatenate([picked[~contested], _resolve(costs, picked[contested])])
+    return k, claims, picked
 
 
-def _shortlist(costs: Costs, todo: Tensor, length: int, dynamic_k: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """The most promising priors of gts ``todo`` [m]; the first round ranks without the centre prior and sets dynamic_k.
+class _Block(NamedTuple):
+    """Gts of one image against its candidates: rows [g], IoU and rank [g, n]."""
 
-    Returns:
-        prior: [m, length] int64, -1 past the end.
-        iou: [m, length].
-        last: [m, 1], what any prior that is not listed costs at least; +inf where all are.
-    """
-    first_round = dynamic_k is not None
-    device = todo.device
-    prior = torch.full((todo.shape[0], length), -1, dtype=torch.int64, device=device)
-    iou = torch.zeros((todo.shape[0], length), device=device)
-    last = torch.full((todo.shape[0], 1), torch.inf, device=device)
-    starts = torch.searchsorted(todo, torch.tensor(costs.gts.starts, device=device)).tolist()
-    for image, (start, stop) in enumerate(pairwise(starts)):
-        candidates = costs.candidates[image]
-        size = candidates.index.shape[0]
-        if not size:
+    image: int
+    rows: Tensor
+    iou: Tensor
+    rank: FoldedRows
+
+
+def _groups(costs: Costs) -> Iterator[list[tuple[int, slice]]]:
+    """(image, rows) blocks in groups of at most about ``GROUP_PAIRS`` pairs."""
+    group: list[tuple[int, slice]] = []
+    pairs = 0
+    for image, (start, stop) in enumerate(pairwise(costs.gts.starts)):
+        width = costs.candidates[image].index.shape[0]
+        for rows in blocks(start, stop, width):
+            size = (rows.stop - rows.start) * width
+            if group and pairs + size > GROUP_PAIRS:
+                yield group
+                group, pairs = [], 0
+            group.append((image, rows))
+            pairs += size
+    yield group
+
+
+def _select(costs: Costs, group: list[tuple[int, slice]], dynamic_k: Tensor) -> Pairs:
+    """The pairs that a group of gts selects; sets their dynamic_k [N]."""
+    config, device = costs.config, dynamic_k.device
+    first, last = group[0][1].start, group[-1][1].stop
+    rows = torch.arange(first, last, device=device)
+    width = max(config.candidate_topk, config.max_dynamic_k)
+    prior = torch.full((last - first, width), -1, dtype=torch.int64, device=device)
+    iou = torch.zeros((last - first, width), device=device)
+    kept: list[_Block] = []
+    counted: list[tuple[Tensor, Tensor]] = []
+    for image, part in group:
+        index = costs.candidates[image].index
+        if not index.shape[0]:
             continue
-        for part in blocks(start, stop, size):
-            rows = todo[part]
-            pair_iou = costs.iou(image, rows)  # [g, n]
-            exists = costs.exists(image, rows)
-            if dynamic_k is not None:
-                pool = pair_iou if exists is None else torch.where(exists, pair_iou, 0.0)
-                top = _largest(pool, costs.config.candidate_topk)[0]
-                dynamic_k[rows] = count_k(top.double().sum(1), costs.config.k_scale)
-            bound = costs.bound(pair_iou, candidates.priors, rows[:, None], center=not first_round)
-            if exists is not None:
-                bound = torch.where(exists, bound, torch.inf)
-            if candidates.selectable is not None:
-                bound = torch.where(candidates.selectable, bound, torch.inf)
-            lowest, where = _largest(-bound, length)
-            found = lowest.shape[1]
-            listed = lowest > -torch.inf
-            prior[part, :found] = torch.where(listed, candidates.index[where], -1)
-            iou[part, :found] = pair_iou.gather(1, where)
-            if found < size:
-                last[part] = -lowest[:, -1:]
-    return prior, iou, last
+        block, pool = _block(costs, image, rows[part.start - first : part.stop - first])
+        rank, where = block.rank.largest(width)
+        own = slice(part.start - first, part.stop - first), slice(0, rank.shape[1])
+        prior[own] = torch.where(rank > -torch.inf, index[where], -1)
+        iou[own] = block.iou.gather(1, where)
+        top, where = (iou[own], where) if pool is None else pool.largest(config.candidate_topk)
+        top, where = top[:, : config.candidate_topk], where[:, : config.candidate_topk]
+        dynamic_k[part] = count_k(top.double().sum(1), config.k_scale)
+        counted.append((block.rows[:, None].expand_as(where).flatten(), index[where].flatten()))
+        kept.append(block)
+    k = dynamic_k[rows]
+    limit = _upper_bound(costs, rows, prior, iou, k)
+    for pair in counted:
+        costs.read(*pair)
+    return _cheapest(_survivors(costs, kept, first, limit), rows, k)
 
 
-def _costs_up_to_kth(costs: Costs, todo: Tensor, prior: Tensor, iou: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-    """Costs of the listed pairs that can be among the k cheapest, [m, length], +inf for the others; and the k-th, [m, 1].
+def _block(costs: Costs, image: int, rows: Tensor) -> tuple[_Block, FoldedRows | None]:
+    """A block, and its IoUs that count for ``dynamic_k`` where those are not the ranks."""
+    candidates = costs.candidates[image]
+    iou = costs.iou(candidates.boxes, rows[:, None])
+    rank = costs.rank(image, rows, iou)
+    exists = costs.exists(rows[:, None], candidates.index)
+    pool = iou if exists is None else torch.where(exists, iou, 0.0)
+    if exists is not None:
+        rank = torch.where(exists, rank, -torch.inf)
+    if candidates.selectable is not None:
+        rank = torch.where(candidates.selectable, rank, -torch.inf)
+    return _Block(image, rows, iou, FoldedRows(rank)), None if rank is iou else FoldedRows(pool)
 
-    Where all classes count, the pairs are ranked by their own class first: the k best of them give an upper bound, and
-    only the pairs below it need the sum over classes.
+
+def _upper_bound(costs: Costs, rows: Tensor, prior: Tensor, iou: Tensor, k: Tensor) -> Tensor:
+    """The k-th smallest cost of the listed priors of each gt, [r, w] and [r] -> [r, 1]; +inf where fewer are listed.
+
+    Where all classes count, sums over them are formed for the k best by their own class alone.
     """
     listed = prior >= 0
-    pair = listed.nonzero()[:, 0], prior[listed], iou[listed]
-    pair = todo[pair[0]], *pair[1:]
-
-    def grid(values: Tensor, fill: float = torch.inf) -> Tensor:
-        return torch.full_like(iou, fill).masked_scatter_(listed, values)
-
-    cost = grid(costs.cost(*pair, own_class_only=True))
-    limit = _kth(cost, k)
+    pair = rows[:, None].expand_as(prior)[listed], prior[listed], iou[listed]
+    cost = _kth_and_grid(costs.cost(*pair, own_class_only=True), listed, k)
     if not costs.all_classes:
-        return cost, limit
+        return cost[0]
+    best = (cost[1] <= cost[0])[listed]
     exact = torch.full_like(pair[2], torch.inf)
-    wanted = torch.zeros_like(exact, dtype=torch.bool)
-    for _ in range(2):
-        new = (cost <= limit + _slack(limit))[listed] & ~wanted
-        wanted = wanted | new
-        exact[new] = costs.cost(*(value[new] for value in pair))
-        limit = _kth(grid(exact), k)
-    return grid(exact), limit
+    exact[best] = costs.cost(*(value[best] for value in pair))
+    return _kth_and_grid(exact, listed, k)[0]
 
 
-def _kth(cost: Tensor, k: Tensor) -> Tensor:
-    """The k-th smallest of each row, [m, length] and [m, 1] -> [m, 1]."""
-    return cost.topk(int(k.max()), dim=1, largest=False, sorted=True).values.gather(1, k - 1)
+def _kth_and_grid(values: Tensor, listed: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+    """Values of the listed places: the k-th smallest of each row, [r, 1], and all of them, [r, w]; +inf elsewhere."""
+    grid = torch.full(listed.shape, torch.inf, device=values.device).masked_scatter_(listed, values)
+    return grid.sort(1).values.gather(1, k[:, None] - 1), grid
+
+
+def _survivors(costs: Costs, kept: list[_Block], first: int, limit: Tensor) -> Pairs:
+    """All pairs whose cost can be as low as their gt's ``limit`` [r, 1], with their costs."""
+    reach = limit + _slack(limit)
+    threshold = costs.lowest_rank(reach)
+    found = []
+    for block in kept:
+        row, where = block.rank.at_least(threshold[block.rows - first])
+        found.append((block.rows[row], costs.candidates[block.image].index[where], block.iou[row, where]))
+    none = costs.gts.packed[:0]
+    row, prior, iou = (torch.cat(column) for column in zip((none, none, limit[:0, 0]), *found, strict=True))
+    if costs.config.center_weight or costs.has_penalty:
+        keep = costs.bound(row, prior, iou) <= reach[row - first, 0]
+        row, prior, iou = row[keep], prior[keep], iou[keep]
+    if costs.all_classes:
+        keep = costs.cost(row, prior, iou, own_class_only=True) <= reach[row - first, 0]
+        row, prior, iou = row[keep], prior[keep], iou[keep]
+    return Pairs(row, prior, iou, costs.cost(row, prior, iou))
+
+
+def _cheapest(pairs: Pairs, rows: Tensor, k: Tensor) -> Pairs:
+    """The k cheapest pairs of each of these gts."""
+    order = pack_key(pairs.cost, pairs.prior).argsort()
+    order = order[pairs.row[order].argsort(stable=True)]
+    row = pairs.row[order] - rows[0]
+    start = torch.searchsorted(row, torch.arange(rows.shape[0], device=row.device))
+    return pairs[order[torch.arange(row.shape[0], device=row.device) - start[row] < k[row]]]
 
 
 def _slack(limit: Tensor) -> Tensor:
-    """What is added to a limit so that rounding (a few ulp of the cost, and of the class sums it is the difference of)
-    never drops a pair that belongs."""
-    return 1e-3 + 1e-4 * limit.clamp(max=COST_LIMIT)
-
-
-def _largest(values: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """The ``width`` largest of each row, descending, and where they are: [g, n] -> [g, width] (or all n, if fewer).
-
-    A long row is folded first: the largest of it lie in the columns of a [FOLD, n / FOLD] view with the largest maxima.
-    topk's time is that of its length, so this is worth about a factor of FOLD / 3.
+    """What is added to a limit so that rounding (a few ulp of the cost, and of the class sums that it is a difference of)
+    never drops a pair that belongs.
     """
-    size = values.shape[1]
-    folds = -(-size // FOLD)
-    if folds <= 2 * width:
-        return values.topk(min(width, size), dim=1)
-    padded = torch.nn.functional.pad(values, (0, folds * FOLD - size), value=-torch.inf)
-    column = padded.view(-1, FOLD, folds).amax(1).topk(width, dim=1, sorted=False).indices  # [g, width]
-    where = (column[:, None] + folds * torch.arange(FOLD, device=values.device)[:, None]).flatten(1)  # [g, FOLD * width]
-    top = padded.gather(1, where).topk(width, dim=1)
-    return top.values, where.gather(1, top.indices)
+    return 1e-3 + 1e-4 * limit.clamp(max=COST_LIMIT)
 
 
 def _resolve(costs: Costs, claims: Pairs) -> Pairs:
     """The pair that wins each contested prior, given all pairs that selected one."""
-    conflict, gts = costs.config.conflict, costs.gts
-    flat = costs.flat(claims.row, claims.prior)
-    prior, which = flat.unique(return_inverse=True)  # [m], ascending
-    worth = -claims.iou if conflict == "max_iou" else claims.cost
-    limit = _lowest(worth, which, prior.shape[0])
-    if conflict != "matched":
-        rivals = _rivals(costs, prior, limit)
-        if conflict == "all":
-            rivals = Pairs(rivals.row, rivals.prior, rivals.iou, costs.cost(rivals.row, rivals.prior, rivals.iou))
-        claims, which = rivals, torch.searchsorted(prior, costs.flat(rivals.row, rivals.prior))
-        worth = -claims.iou if conflict == "max_iou" else claims.cost
-        limit = _lowest(worth, which, prior.shape[0])
-    best = worth == limit[which]
-    row = torch.full_like(prior, gts.boxes.shape[0]).scatter_reduce(0, which[best], claims.row[best], "amin")
+    max_iou = costs.config.conflict == "max_iou"
+    prior, which = costs.flat(claims.row, claims.prior).unique(return_inverse=True)  # [m], ascending
+    limit = _lowest(-claims.iou if max_iou else claims.cost, which, prior.shape[0])
+    if costs.config.conflict != "matched":
+        claims = _rivals(costs, prior, limit)
+        which = torch.searchsorted(prior, costs.flat(claims.row, claims.prior))
+    worth = -claims.iou if max_iou else claims.cost
+    best = worth == _lowest(worth, which, prior.shape[0])[which]
+    row = torch.full_like(prior, costs.gts.boxes.shape[0]).scatter_reduce(0, which[best], claims.row[best], "amin")
     return claims[best & (claims.row == row[which])]
 
 
@@ -204,20 +217,26 @@ def _lowest(values: Tensor, which: Tensor, size: int) -> Tensor:
 
 
 def _rivals(costs: Costs, contested: Tensor, limit: Tensor) -> Pairs:
-    """All pairs of contested priors (index in the batch, ascending) that may be worth as little as ``limit``, cost unset."""
-    num_priors, max_iou = costs.problem.shape[1], costs.config.conflict == "max_iou"
-    found: list[Pairs] = []
-    for image in (contested // num_priors).unique().tolist():
-        candidates = costs.candidates[image]
-        mine = (contested // num_priors == image).nonzero().squeeze(1)
-        prior = contested[mine] - image * num_priors
-        which = torch.searchsorted(candidates.index, prior)
-        for part in blocks(costs.gts.starts[image], costs.gts.starts[image + 1], prior.shape[0]):
-            rows = torch.arange(part.start, part.stop, device=contested.device)
-            iou = costs.iou(image, rows, which)  # [g, m]
-            low = -iou if max_iou else costs.bound(iou, candidates.priors[which], rows[:, None], center=True)
-            keep = low <= limit[mine] + (0.0 if max_iou else _slack(limit[mine]))
-            exists = costs.exists(image, rows, which)
-            row, column = (keep if exists is None else keep & exists).nonzero().unbind(1)
-            found.append(Pairs(rows[row], prior[column], iou[row, column], torch.empty_like(iou[row, column])))
-    return Pairs.concatenate(found)
+    """All pairs of contested priors (index in the batch, ascending) that may be worth as little as ``limit`` [m]."""
+    num_priors, max_iou, gts = costs.problem.shape[1], costs.config.conflict == "max_iou", costs.gts
+    reach = limit if max_iou else limit + _slack(limit)
+    threshold = -limit if max_iou else costs.lowest_iou(reach)
+    image, prior = contested // num_priors, contested % num_priors
+    boxes = costs.problem.pred_boxes[image, prior].float()
+    starts = torch.tensor(gts.starts, device=image.device)
+    counts = starts.diff()[image]
+    found = []
+    for part in blocks(0, contested.shape[0], int(counts.max())):
+        place = torch.repeat_interleave(torch.arange(part.start, part.stop, device=image.device), counts[part])
+        ends = counts[part].cumsum(0)
+        row = starts[image[place]] + torch.arange(place.shape[0], device=image.device) - (ends - counts[part])[place - part.start]
+        iou = costs.iou(boxes[place], row)
+        near = iou >= threshold[place]
+        found.append((row[near], place[near], iou[near]))
+    row, place, iou = (torch.cat(column) for column in zip(*found, strict=True))
+    exists = costs.exists(row, prior[place])
+    near = torch.ones_like(row, dtype=torch.bool) if exists is None else exists
+    if not max_iou:
+        near &= costs.bound(row, prior[place], iou) <= reach[place]
+    row, prior, iou = row[near], prior[place[near]], iou[near]
+    return Pairs(row, prior, iou, -iou if max_iou else costs.cost(row, prior, iou))

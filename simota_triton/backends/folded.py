@@ -1,0 +1,39 @@
+"""Searching long rows through the maxima of their folds."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+FOLD = 16
+"""Elements folded into one maximum. topk and nonzero cost 1.4 ns an element on a CPU, a maximum 0.2 ns."""
+
+
+class FoldedRows:
+    """Rows [g, n] whose largest elements are asked for.
+
+    A row is viewed as [FOLD, n / FOLD]; a column whose maximum is too small holds nothing that is wanted.
+    """
+
+    def __init__(self, values: Tensor) -> None:
+        self.size = values.shape[1]
+        self.columns = -(-self.size // FOLD)
+        self.values = torch.nn.functional.pad(values, (0, self.columns * FOLD - self.size), value=-torch.inf)
+        self.maxima = self.values.view(-1, FOLD, self.columns).amax(1)  # [g, columns]
+        self._steps = self.columns * torch.arange(FOLD, device=values.device)
+
+    def largest(self, width: int) -> tuple[Tensor, Tensor]:
+        """The ``width`` largest (all, where the row is shorter), descending, and where they are: [g, w] each."""
+        if self.columns <= 2 * width:
+            return self.values[:, : self.size].topk(min(width, self.size), dim=1)
+        column = self.maxima.topk(width, dim=1, sorted=False).indices
+        where = (column[:, None] + self._steps[:, None]).flatten(1)  # [g, FOLD * width]
+        top = self.values.gather(1, where).topk(width, dim=1)
+        return top.values, where.gather(1, top.indices)
+
+    def at_least(self, threshold: Tensor) -> tuple[Tensor, Tensor]:
+        """Row and place, [m] each, of the elements that reach their row's threshold [g, 1] (> -inf)."""
+        row, column = (self.maxima >= threshold).nonzero().unbind(1)
+        where = column[:, None] + self._steps  # [c, FOLD]
+        hit, step = (self.values[row[:, None], where] >= threshold[row]).nonzero().unbind(1)
+        return row[hit], where[hit, step]
