@@ -49,6 +49,14 @@ def place_labels(boxes: Array, sizes: Array, frame: Sequence[float], points: Arr
     return corners
 
 
+def text_width(text: str, size: float) -> float:
+    """Points that a line of text takes in the default font."""
+    from matplotlib.textpath import TextPath
+
+    outline = TextPath((0, 0), text.replace("$", "S"), size=size)  # a dollar sign would start a formula
+    return float(outline.vertices[:, 0].max(initial=0.0))
+
+
 def gap(labels: Array, box: Array) -> Array:
     """Distance between rectangles and a box, [..., 4] and [4] -> [...]; 0 where they touch."""
     apart = np.maximum(np.maximum(box[:2] - labels[..., 2:], labels[..., :2] - box[2:]), 0)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..simulate import STRIDES
+from .labels import text_width
 from .outcome import Outcome, count
 from .scene import Scene
 
@@ -41,7 +42,6 @@ def legend_rows(scene: Scene, outcome: Outcome, point: float, width: float) -> l
         One packed box a row, for :func:`place_rows`.
     """
     from matplotlib.offsetbox import DrawingArea, HPacker, TextArea
-    from matplotlib.textpath import TextPath
 
     rows: list[list[Any]] = [[]]
     used = 0.0
@@ -50,7 +50,7 @@ def legend_rows(scene: Scene, outcome: Outcome, point: float, width: float) -> l
         for mark in marks:
             area.add_artist(mark)
         label = TextArea(text, textprops={"fontsize": FONT, "color": INK})
-        length = MARK + TEXT_GAP + TextPath((0, 0), text, size=FONT).get_extents().width + ITEM_GAP
+        length = MARK + TEXT_GAP + text_width(text, FONT) + ITEM_GAP
         if used + length > width and rows[-1]:
             rows.append([])
             used = 0.0

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..simulate import STRIDES
-from .labels import gap, place_labels
+from .labels import gap, place_labels, text_width
 from .legend import FAINT_INK, INK, ROW, dot_size, legend_rows, place_rows
 from .outcome import Outcome, totals
 from .scene import Scene
@@ -113,7 +113,7 @@ def _draw_boxes(axes: Axes, scene: Scene, outcome: Outcome, colors: Sequence[str
     from matplotlib.patheffects import Normal, Stroke
 
     for index, (x0, y0, x1, y1) in enumerate(scene.ignore_boxes.tolist()):
-        region = Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, hatch="////", edgecolor="#ffffffa0", linewidth=1.0, zorder=1)
+        region = Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, hatch="////", edgecolor="#ffffff80", linewidth=1.0, zorder=1)
         region.set_gid(f"crowd-{index}")
         axes.add_patch(region)
     for gt, (x0, y0, x1, y1) in enumerate(scene.gt_boxes.tolist()):
@@ -162,7 +162,6 @@ def _circles(axes: Axes, points: Array, size: Any, gid: str, face: Any, edge: st
 def _draw_labels(axes: Axes, scene: Scene, outcome: Outcome, colors: Sequence[str], point: float) -> None:
     """A pill with number and class on each gt and crowd region; ``point``: points per pixel."""
     from matplotlib.patches import BoxStyle
-    from matplotlib.textpath import TextPath
 
     number = len(scene.gt_boxes) + len(scene.ignore_boxes)
     if not 0 < number <= MOST_LABELS:
@@ -173,8 +172,7 @@ def _draw_labels(axes: Axes, scene: Scene, outcome: Outcome, colors: Sequence[st
         f"{gt} {_short(scene.classes[label])}" + (", no prior" if outcome.empty[gt] else "")
         for gt, label in enumerate(scene.gt_labels.tolist())
     ] + [f"{_short(scene.classes[label])} crowd" for label in scene.ignore_labels.tolist()]
-    widths = [TextPath((0, 0), text.replace("$", "S"), size=font).get_extents().width for text in texts]
-    sizes = np.array([[width + 2 * pad + 1, font + 2 * pad] for width in widths]) / point
+    sizes = np.array([[text_width(text, font) + 2 * pad + 1, font + 2 * pad] for text in texts]) / point
     boxes = np.concatenate([scene.gt_boxes.double().numpy(), scene.ignore_boxes.double().numpy()])
     (x0, x1), (y1, y0) = axes.get_xlim(), axes.get_ylim()
     inset = 2 / point

@@ -21,6 +21,9 @@ from .picture import draw
 from .scene import SHIPPED, Scene, load_scene
 from .table import image_table
 
+FILE_WIDTH = 120
+"""Columns of tables that go to a file or a pipe."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -102,7 +105,7 @@ def run(options: Options, console: Console | None = None) -> int:
 def _console() -> Console:
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # a class name the terminal's encoding lacks must not end the run
-    return Console()
+    return Console(width=None if sys.stdout.isatty() else FILE_WIDTH)
 
 
 @contextmanager
@@ -132,6 +135,6 @@ def _make_folder(folder: Path) -> None:
 def _save(scene: Scene, outcome: Outcome, folder: Path) -> None:
     path = folder / f"{scene.name}_{outcome.preset}_{outcome.phase}.png"
     try:
-        draw(scene, outcome).savefig(path)
+        draw(scene, outcome).savefig(path, pil_kwargs={"compress_level": 4})  # 4: a third of the default's time, 4 % larger
     except OSError as error:
         raise CommandError(f"{path}: cannot be written: {error.strerror or error}") from None

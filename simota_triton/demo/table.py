@@ -19,7 +19,7 @@ def image_table(scene: Scene, outcomes: Sequence[Outcome]) -> Table:
     title = Text(f"{scene.name}, {width} x {height}, simulated predictions ({outcomes[0].phase})", style="bold")
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), collapse_padding=True)
     table.add_column("gt", justify="right", no_wrap=True)
-    table.add_column("class", min_width=8)
+    table.add_column("class", min_width=6)
     table.add_column("box", justify="right", no_wrap=True)
     table.add_column("preset", no_wrap=True)
     strides = [f"stride\n{stride}" if level == 0 else f"\n{stride}" for level, stride in enumerate(STRIDES)]
