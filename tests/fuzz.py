@@ -1,0 +1,135 @@
+"""Holds a backend against the float64 definition on many seeded scenes: every preset, variants of them, every form of
+the inputs.
+
+    python -m tests.fuzz --scenes 20000 --backend torch
+
+Prints what it saw and exits with 1 if any answer is unexplained. ``check(seed, backend)`` repeats one scene.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import random
+import time
+from collections import Counter
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+import torch
+
+from simota_triton import SimOTAAssigner, SimOTAConfig
+from simota_triton.backends import BACKENDS
+from simota_triton.config import CLS_CLASSES, CLS_COSTS, CONFLICTS, IOU_COSTS, K_POOLS, REGIONS, SCORES, UNION_RULES
+
+from .judge import judge
+from .scenes import FAMILIES, FORMS, LAYOUTS, make_scene
+
+PRESETS = SimOTAConfig.presets()
+
+
+OVERRIDES: dict[str, tuple[Any, ...]] = {
+    "candidate": REGIONS,
+    "eligible": REGIONS,
+    "center_radius": (0.5, 1.5, 4.0),
+    "penalty": (0.0, 20.0, 12345.678),
+    "own_pairs_only": (True, False),
+    "score": SCORES,
+    "cls_cost": CLS_COSTS,
+    "cls_classes": CLS_CLASSES,
+    "cls_weight": (0.0, 0.5, 2.0),
+    "prob_clamp": (0.0, 1e-3),
+    "iou_cost": IOU_COSTS,
+    "iou_weight": (0.0, 1.0, 7.5),
+    "log_eps": (1e-10, 1e-2),
+    "union_rule": UNION_RULES,
+    "center_weight": (0.0, 0.3, 2.0),
+    "center_base": (1.0, 2.0, 10.0),
+    "center_offset": (-1.0, 0.0, 5.0),
+    "candidate_topk": (1, 2, 20, 32),
+    "k_pool": K_POOLS,
+    "k_scale": (0.5, 1.0),
+    "conflict": CONFLICTS,
+}
+"""What a variant of a preset may change. Every third scene runs under a variant with one to four changes."""
+
+
+def config_of(seed: int) -> SimOTAConfig:
+    """The configuration of a scene: a preset, or a variant of it."""
+    turn = seed // len(FAMILIES)  # every family meets every preset
+    preset = PRESETS[turn % len(PRESETS)]
+    rng = random.Random(seed)
+    while turn % 3 == 2:
+        names = rng.sample(sorted(OVERRIDES), rng.randint(1, 4))
+        try:
+            return SimOTAConfig.from_preset(preset, **{name: rng.choice(OVERRIDES[name]) for name in names})
+        except ValueError:  # two fields contradict each other
+            continue
+    return SimOTAConfig.from_preset(preset)
+
+
+def check(seed: int, backend: str) -> tuple[Counter[str], list[str]]:
+    """Counts and complaints of one scene, under one configuration, handed over in one form; all follow from the seed."""
+    scene, config = make_scene(seed), config_of(seed)
+    turn = seed // len(FAMILIES) // len(PRESETS)
+    form, layout = FORMS[turn % len(FORMS)], LAYOUTS[turn // len(FORMS) % len(LAYOUTS)]
+    where = f"seed {seed}: {scene.family}, {config}, {form}, {layout}"
+    try:
+        result = scene.call(SimOTAAssigner(config, backend=backend), form, layout)
+        verdict = judge(result, scene.problem(config, form, layout), config)
+    except Exception as error:  # the seed is what one needs to know
+        return Counter(scenes=1, unexplained=1), [f"{where}: {type(error).__name__}: {error}"]
+    counts = Counter(scenes=1, positives=verdict.positives, excused=verdict.excused, unexplained=len(verdict.unexplained))
+    return counts, [f"{where}: {line}" for line in verdict.unexplained]
+
+
+def run(seeds: Iterable[int], backend: str, workers: int = 1, every: int = 0) -> tuple[Counter[str], list[str]]:
+    """Counts and complaints of many scenes; a progress line after ``every`` scenes."""
+    total: Counter[str] = Counter(scenes=0, positives=0, excused=0, unexplained=0)
+    complaints: list[str] = []
+    start = time.perf_counter()
+    with multiprocessing.get_context("spawn").Pool(workers, torch.set_num_threads, (1,)) if workers > 1 else _Inline() as pool:
+        for counts, lines in pool.imap_unordered(partial(check, backend=backend), seeds, 64):
+            total.update(counts)
+            complaints += lines
+            if every and total["scenes"] % every == 0:
+                print(
+                    f"{total['scenes']:8d} scenes, {total['scenes'] / (time.perf_counter() - start):.0f} a second, {_found(total)}",
+                    flush=True,
+                )
+    return total, complaints
+
+
+class _Inline:
+    """A pool of no processes."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        return None
+
+    def imap_unordered(self, function, values, chunk):
+        return map(function, values)
+
+
+def _found(total: Counter[str]) -> str:
+    return f"{total['positives']} positives, {total['excused']} excused, {total['unexplained']} unexplained"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__.splitlines()[0])
+    parser.add_argument("--scenes", type=int, default=20000, help="how many scenes")
+    parser.add_argument("--backend", choices=tuple(BACKENDS), default="torch")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first scene")
+    parser.add_argument("--workers", type=int, default=2, help="processes")
+    options = parser.parse_args()
+    total, complaints = run(range(options.seed, options.seed + options.scenes), options.backend, options.workers, every=1000)
+    print(*complaints[:20], sep="\n", end="\n" if complaints else "")
+    print(f"{options.backend}: {total['scenes']} scenes, {len(PRESETS)} presets, {_found(total)}")
+    return 1 if total["unexplained"] else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
