@@ -10,22 +10,21 @@ FOLD = 16
 
 
 class FoldedRows:
-    """Rows [g, n] whose largest elements are asked for.
+    """Rows [g, n], n a multiple of FOLD, whose largest elements are asked for.
 
     A row is viewed as [FOLD, n / FOLD]; a column whose maximum is too small holds nothing that is wanted.
     """
 
     def __init__(self, values: Tensor) -> None:
-        self.size = values.shape[1]
-        self.columns = -(-self.size // FOLD)
-        self.values = torch.nn.functional.pad(values, (0, self.columns * FOLD - self.size), value=-torch.inf)
-        self.maxima = self.values.view(-1, FOLD, self.columns).amax(1)  # [g, columns]
+        self.values = values
+        self.columns = values.shape[1] // FOLD
+        self.maxima = values.view(-1, FOLD, self.columns).amax(1)  # [g, columns]
         self._steps = self.columns * torch.arange(FOLD, device=values.device)
 
     def largest(self, width: int) -> tuple[Tensor, Tensor]:
         """The ``width`` largest (all, where the row is shorter), descending, and where they are: [g, w] each."""
         if self.columns <= 2 * width:
-            return self.values[:, : self.size].topk(min(width, self.size), dim=1)
+            return self.values.topk(min(width, self.values.shape[1]), dim=1)
         column = self.maxima.topk(width, dim=1, sorted=False).indices
         where = (column[:, None] + self._steps[:, None]).flatten(1)  # [g, FOLD * width]
         top = self.values.gather(1, where).topk(width, dim=1)

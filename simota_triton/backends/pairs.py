@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,8 +17,8 @@ from .candidates import BLOCK_PAIRS, Gts, find_candidates, usable_mask
 BEHIND = 2.0
 """Taken from the IoU of a pair that costs at least ``Costs.floor``, to rank it behind every pair that may cost less."""
 
-NEAR_COST = 4.0
-"""Priors whose centre term alone costs this much rank behind: typical k-th costs of a training are 1 to 4."""
+NEAR_COST = 8.0
+"""Priors whose centre term alone costs this much rank behind: few gts have a k-th cost above it."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,20 @@ class Pairs:
         """One after the other."""
         columns = zip(*((p.row, p.prior, p.iou, p.cost) for p in parts), strict=True)
         return Pairs(*(torch.cat(column) for column in columns))
+
+
+class PairTerms(NamedTuple):
+    """Unweighted terms of pairs, [n] each: the gt's class, what it replaces in the class sum, IoU, centre, penalty."""
+
+    own: Tensor
+    background: Tensor
+    iou: Tensor
+    center: Tensor | None
+    outside: Tensor | None
+
+    def select(self, which: Tensor) -> PairTerms:
+        """Some of the pairs."""
+        return PairTerms(*(None if t is None else t[which] for t in self))  # type: ignore[arg-type]
 
 
 class Costs:
@@ -93,13 +108,13 @@ class Costs:
     # that cost at least ``floor``: those that pay a penalty above every IoU cost, and those far from the gt's centre.
 
     def rank(self, image: int, rows: Tensor, iou: Tensor) -> Tensor:
-        """Order of decreasing bound of a block's pairs, [g, n]."""
+        """Order of decreasing bound of an image's candidates for gts ``rows`` [g], [g, n]."""
         rank, priors = iou, self.candidates[image].priors
         if self.near:
             offset_x, offset_y = (priors[:, i] - self.gts.centers[rows, i, None] for i in (0, 1))
-            reach = (1 / (self.near * priors[:, 2])).square()
+            scale = (1 / (self.near * priors[:, 2])).square_()
             # arithmetic in place of a comparison, which takes five times as long
-            far = offset_x.square_().add_(offset_y.square_()).mul_(reach).floor_().clamp_(max=1)
+            far = offset_x.square_().add_(offset_y.square_()).mul_(scale).floor_().clamp_(max=1)
             rank = torch.sub(rank, far, alpha=BEHIND)
         if self.penalty_ranks:
             inside = self.in_region(priors, rows[:, None], self.config.eligible)
@@ -120,28 +135,31 @@ class Costs:
         iou = torch.exp(-worth) - self.config.log_eps if self.config.iou_cost == "log" else 1 - worth
         return (iou - 1e-6).clamp(min=0)
 
-    def cost(self, row: Tensor, prior: Tensor, iou: Tensor, *, own_class_only: bool = False) -> Tensor:
-        """The cost of pairs, [n]; with ``own_class_only`` a lower bound that leaves the other classes' terms out."""
-        problem, config, gts = self.problem, self.config, self.gts
-        image, priors = gts.image[row], problem.priors[prior]
+    def terms(self, row: Tensor, prior: Tensor, iou: Tensor) -> PairTerms:
+        """The terms of pairs, [n] each, all but the sum over classes."""
+        problem, config = self.problem, self.config
+        image, priors = self.gts.image[row], problem.priors[prior]
         objectness = None if problem.obj_logits is None else problem.obj_logits.at(image, prior, torch.zeros_like(prior))
         scores = terms.class_scores(self._own_logits(row, prior), objectness, config)
-        cls = terms.class_cost(scores, iou, config)
-        if self.all_classes and not own_class_only:
-            cls = terms.swap_class(self.class_sum(self.flat(row, prior)), terms.background_cost(scores, config), cls)
         boxes = problem.pred_boxes[image, prior].float() if config.iou_cost == "giou" else iou
-        iou_term = terms.iou_cost(boxes, gts.boxes[row], iou, config)
-        return terms.pair_cost(cls, iou_term, *self._geometry(row, priors), config)
+        return PairTerms(
+            own=terms.class_cost(scores, iou, config),
+            background=terms.background_cost(scores, config) if self.all_classes else scores,
+            iou=terms.iou_cost(boxes, self.gts.boxes[row], iou, config),
+            center=terms.center_cost(priors, self.gts.centers[row], config) if config.center_weight else None,
+            outside=~self.in_region(priors, row, config.eligible) if self.has_penalty else None,
+        )
 
-    def bound(self, row: Tensor, prior: Tensor, iou: Tensor) -> Tensor:
-        """A lower bound of the cost of pairs, [n]: everything but the class term, and 1 - IoU for 1 - GIoU."""
-        iou_term = -torch.log(iou + self.config.log_eps) if self.config.iou_cost == "log" else 1 - iou
-        return terms.pair_cost(torch.zeros_like(iou), iou_term, *self._geometry(row, self.problem.priors[prior]), self.config)
+    def lower(self, t: PairTerms) -> Tensor:
+        """The cost without the other classes' terms: a lower bound where those count, else the cost."""
+        return terms.pair_cost(t.own, t.iou, t.center, t.outside, self.config)
 
-    def _geometry(self, row: Tensor, priors: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """Centre prior, and whether the penalty is paid, [n] each; None where the configuration has none."""
-        center = terms.center_cost(priors, self.gts.centers[row], self.config) if self.config.center_weight else None
-        return center, ~self.in_region(priors, row, self.config.eligible) if self.has_penalty else None
+    def cost(self, t: PairTerms, row: Tensor, prior: Tensor) -> Tensor:
+        """The cost of pairs, [n]."""
+        if not self.all_classes:
+            return self.lower(t)
+        own = terms.swap_class(self.class_sum(self.flat(row, prior)), t.background, t.own)
+        return terms.pair_cost(own, t.iou, t.center, t.outside, self.config)
 
     def class_sum(self, flat: Tensor) -> Tensor:
         """Background class cost of priors of the batch, summed over classes, [n]."""

@@ -23,7 +23,7 @@ from ..inputs import Problem
 from ..matching import Matching, count_k, pack_key
 from ..terms import COST_LIMIT
 from .candidates import Gts, blocks
-from .folded import FoldedRows
+from .folded import FOLD, FoldedRows
 from .pairs import Costs, Pairs
 
 GROUP_PAIRS = 1 << 20
@@ -70,115 +70,118 @@ def _match(costs: Costs) -> tuple[Tensor, Tensor, Pairs]:
     return k, claims, picked
 
 
-class _Block(NamedTuple):
-    """Gts of one image against its candidates: rows [g], IoU and rank [g, n]."""
+class _Table(NamedTuple):
+    """A group of gts [r] against the candidates of their images, [r, n]: IoU (0 past the end), rank (-inf past the end).
 
-    image: int
+    ``candidate`` [images, n] are the candidates, ``image`` [r] the row of it that belongs to a gt.
+    """
+
     rows: Tensor
     iou: Tensor
     rank: FoldedRows
+    candidate: Tensor
+    image: Tensor
+
+    def prior(self, row: Tensor, where: Tensor) -> Tensor:
+        """Prior of entries."""
+        return self.candidate[self.image[row], where]
 
 
 def _groups(costs: Costs) -> Iterator[list[tuple[int, slice]]]:
-    """(image, rows) blocks in groups of at most about ``GROUP_PAIRS`` pairs."""
+    """(image, rows) blocks in groups whose table has at most about ``GROUP_PAIRS`` entries."""
     group: list[tuple[int, slice]] = []
-    pairs = 0
+    count = width = 0
     for image, (start, stop) in enumerate(pairwise(costs.gts.starts)):
-        width = costs.candidates[image].index.shape[0]
-        for rows in blocks(start, stop, width):
-            size = (rows.stop - rows.start) * width
-            if group and pairs + size > GROUP_PAIRS:
+        size = costs.candidates[image].index.shape[0]
+        for rows in blocks(start, stop, size):
+            count, width = count + rows.stop - rows.start, max(width, size)
+            if group and count * width > GROUP_PAIRS:
                 yield group
-                group, pairs = [], 0
+                group, count, width = [], rows.stop - rows.start, size
             group.append((image, rows))
-            pairs += size
     yield group
+
+
+def _table(costs: Costs, group: list[tuple[int, slice]]) -> _Table:
+    """The table of a group."""
+    device = costs.gts.boxes.device
+    first, last = group[0][1].start, group[-1][1].stop
+    rows = torch.arange(first, last, device=device)
+    width = max(1, -(-max(costs.candidates[image].index.shape[0] for image, _ in group) // FOLD)) * FOLD
+    iou = torch.zeros((last - first, width), device=device)
+    rank = torch.full((last - first, width), -torch.inf, device=device)
+    index = torch.full((len(group), width), -1, dtype=torch.int64, device=device)
+    owner = torch.empty_like(rows)
+    for i, (image, part) in enumerate(group):
+        candidates, own = costs.candidates[image], rows[part.start - first : part.stop - first]
+        entries = slice(part.start - first, part.stop - first), slice(0, candidates.index.shape[0])
+        index[i, entries[1]] = candidates.index
+        owner[entries[0]] = i
+        pair_iou = costs.iou(candidates.boxes, own[:, None])
+        pair_rank = costs.rank(image, own, pair_iou)
+        exists = costs.exists(own[:, None], candidates.index)
+        if exists is not None:
+            pair_iou, pair_rank = torch.where(exists, pair_iou, 0.0), torch.where(exists, pair_rank, -torch.inf)
+        if candidates.selectable is not None:
+            pair_rank = torch.where(candidates.selectable, pair_rank, -torch.inf)
+        iou[entries], rank[entries] = pair_iou, pair_rank
+    return _Table(rows, iou, FoldedRows(rank), index, owner)
 
 
 def _select(costs: Costs, group: list[tuple[int, slice]], dynamic_k: Tensor) -> Pairs:
     """The pairs that a group of gts selects; sets their dynamic_k [N]."""
-    config, device = costs.config, dynamic_k.device
-    first, last = group[0][1].start, group[-1][1].stop
-    rows = torch.arange(first, last, device=device)
-    width = max(config.candidate_topk, config.max_dynamic_k)
-    prior = torch.full((last - first, width), -1, dtype=torch.int64, device=device)
-    iou = torch.zeros((last - first, width), device=device)
-    kept: list[_Block] = []
-    counted: list[tuple[Tensor, Tensor]] = []
-    for image, part in group:
-        index = costs.candidates[image].index
-        if not index.shape[0]:
-            continue
-        block, pool = _block(costs, image, rows[part.start - first : part.stop - first])
-        rank, where = block.rank.largest(width)
-        own = slice(part.start - first, part.stop - first), slice(0, rank.shape[1])
-        prior[own] = torch.where(rank > -torch.inf, index[where], -1)
-        iou[own] = block.iou.gather(1, where)
-        top, where = (iou[own], where) if pool is None else pool.largest(config.candidate_topk)
-        top, where = top[:, : config.candidate_topk], where[:, : config.candidate_topk]
-        dynamic_k[part] = count_k(top.double().sum(1), config.k_scale)
-        counted.append((block.rows[:, None].expand_as(where).flatten(), index[where].flatten()))
-        kept.append(block)
-    k = dynamic_k[rows]
-    limit = _upper_bound(costs, rows, prior, iou, k)
-    for pair in counted:
-        costs.read(*pair)
-    return _cheapest(_survivors(costs, kept, first, limit), rows, k)
+    config, table = costs.config, _table(costs, group)
+    row = torch.arange(table.rows.shape[0], device=table.rows.device)[:, None]
+    top, counted = FoldedRows(table.iou).largest(config.candidate_topk)
+    k = count_k(top.double().sum(1), config.k_scale)
+    dynamic_k[table.rows] = k
+    rank, where = table.rank.largest(config.max_dynamic_k)
+    listed = rank > -torch.inf
+    limit = _upper_bound(costs, listed, (table.rows[row.expand_as(where)], table.prior(row, where), table.iou.gather(1, where)), k)
+    row, counted = row.expand_as(counted)[top > 0], counted[top > 0]
+    costs.read(table.rows[row], table.prior(row, counted))
+    return _cheapest(_survivors(costs, table, limit), table.rows, k)
 
 
-def _block(costs: Costs, image: int, rows: Tensor) -> tuple[_Block, FoldedRows | None]:
-    """A block, and its IoUs that count for ``dynamic_k`` where those are not the ranks."""
-    candidates = costs.candidates[image]
-    iou = costs.iou(candidates.boxes, rows[:, None])
-    rank = costs.rank(image, rows, iou)
-    exists = costs.exists(rows[:, None], candidates.index)
-    pool = iou if exists is None else torch.where(exists, iou, 0.0)
-    if exists is not None:
-        rank = torch.where(exists, rank, -torch.inf)
-    if candidates.selectable is not None:
-        rank = torch.where(candidates.selectable, rank, -torch.inf)
-    return _Block(image, rows, iou, FoldedRows(rank)), None if rank is iou else FoldedRows(pool)
-
-
-def _upper_bound(costs: Costs, rows: Tensor, prior: Tensor, iou: Tensor, k: Tensor) -> Tensor:
-    """The k-th smallest cost of the listed priors of each gt, [r, w] and [r] -> [r, 1]; +inf where fewer are listed.
+def _upper_bound(costs: Costs, listed: Tensor, entries: tuple[Tensor, Tensor, Tensor], k: Tensor) -> Tensor:
+    """The k-th smallest cost of some priors of each gt, [r, 1]; +inf where fewer are listed.
 
     Where all classes count, sums over them are formed for the k best by their own class alone.
+
+    Args:
+        costs: Of the batch.
+        listed: [r, w] bool, which entries there are.
+        entries: Row, prior and IoU, [r, w] each.
+        k: [r].
     """
-    listed = prior >= 0
-    pair = rows[:, None].expand_as(prior)[listed], prior[listed], iou[listed]
-    cost = _kth_and_grid(costs.cost(*pair, own_class_only=True), listed, k)
+    row, prior, iou = (value[listed] for value in entries)
+    pair_terms = costs.terms(row, prior, iou)
+    limit, grid = _kth_and_grid(costs.lower(pair_terms), listed, k)
     if not costs.all_classes:
-        return cost[0]
-    best = (cost[1] <= cost[0])[listed]
-    exact = torch.full_like(pair[2], torch.inf)
-    exact[best] = costs.cost(*(value[best] for value in pair))
+        return limit
+    best = (grid <= limit)[listed]
+    exact = torch.full_like(iou, torch.inf)
+    exact[best] = costs.cost(pair_terms.select(best), row[best], prior[best])
     return _kth_and_grid(exact, listed, k)[0]
 
 
 def _kth_and_grid(values: Tensor, listed: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
     """Values of the listed places: the k-th smallest of each row, [r, 1], and all of them, [r, w]; +inf elsewhere."""
     grid = torch.full(listed.shape, torch.inf, device=values.device).masked_scatter_(listed, values)
-    return grid.sort(1).values.gather(1, k[:, None] - 1), grid
+    place = (k[:, None] - 1).clamp(max=listed.shape[1] - 1)
+    kth = grid.sort(1).values.gather(1, place)
+    return torch.where(k[:, None] <= listed.shape[1], kth, torch.inf), grid
 
 
-def _survivors(costs: Costs, kept: list[_Block], first: int, limit: Tensor) -> Pairs:
+def _survivors(costs: Costs, table: _Table, limit: Tensor) -> Pairs:
     """All pairs whose cost can be as low as their gt's ``limit`` [r, 1], with their costs."""
     reach = limit + _slack(limit)
-    threshold = costs.lowest_rank(reach)
-    found = []
-    for block in kept:
-        row, where = block.rank.at_least(threshold[block.rows - first])
-        found.append((block.rows[row], costs.candidates[block.image].index[where], block.iou[row, where]))
-    none = costs.gts.packed[:0]
-    row, prior, iou = (torch.cat(column) for column in zip((none, none, limit[:0, 0]), *found, strict=True))
-    if costs.config.center_weight or costs.has_penalty:
-        keep = costs.bound(row, prior, iou) <= reach[row - first, 0]
-        row, prior, iou = row[keep], prior[keep], iou[keep]
-    if costs.all_classes:
-        keep = costs.cost(row, prior, iou, own_class_only=True) <= reach[row - first, 0]
-        row, prior, iou = row[keep], prior[keep], iou[keep]
-    return Pairs(row, prior, iou, costs.cost(row, prior, iou))
+    row, where = table.rank.at_least(costs.lowest_rank(reach))
+    iou, prior, reach, row = table.iou[row, where], table.prior(row, where), reach[row, 0], table.rows[row]
+    pair_terms = costs.terms(row, prior, iou)
+    keep = costs.lower(pair_terms) <= reach
+    row, prior, iou = row[keep], prior[keep], iou[keep]
+    return Pairs(row, prior, iou, costs.cost(pair_terms.select(keep), row, prior))
 
 
 def _cheapest(pairs: Pairs, rows: Tensor, k: Tensor) -> Pairs:
@@ -236,7 +239,11 @@ def _rivals(costs: Costs, contested: Tensor, limit: Tensor) -> Pairs:
     row, place, iou = (torch.cat(column) for column in zip(*found, strict=True))
     exists = costs.exists(row, prior[place])
     near = torch.ones_like(row, dtype=torch.bool) if exists is None else exists
-    if not max_iou:
-        near &= costs.bound(row, prior[place], iou) <= reach[place]
-    row, prior, iou = row[near], prior[place[near]], iou[near]
-    return Pairs(row, prior, iou, -iou if max_iou else costs.cost(row, prior, iou))
+    row, place, iou = row[near], place[near], iou[near]
+    prior = prior[place]
+    if max_iou:
+        return Pairs(row, prior, iou, -iou)
+    pair_terms = costs.terms(row, prior, iou)
+    near = costs.lower(pair_terms) <= reach[place]
+    row, prior, iou = row[near], prior[near], iou[near]
+    return Pairs(row, prior, iou, costs.cost(pair_terms.select(near), row, prior))
