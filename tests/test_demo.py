@@ -87,16 +87,16 @@ def test_labels_are_places_in_the_categories_order_and_crowds_are_set_apart(tmp_
 
 
 def test_unusable_annotations_are_counted_by_reason(tmp_path):
-    bad_boxes = [[0, 0, 0, 5], [0, 0, 5, -1], [0, 0, math.nan, 5], [math.inf, 0, 5, 5], [0, 0, 1e300, 5]]
+    bad_boxes = [[0, 0, 0, 5], [0, 0, 5, -1], [0, 0, math.nan, 5], [0, math.nan, 5, 5], [math.inf, 0, 5, 5], [0, 0, 1e300, 5]]
     entries = [annotation(box) for box in bad_boxes]
     entries += [annotation([0, 0, 5, 5], category_id=99), annotation([0, 0, 5, 5], image_id=99), annotation([0, 0, 5, 5], image_id=98)]
     entries += [annotation([0, 0, 5]), annotation("box"), annotation(None), {"image_id": 7}, annotation([0, 0, 5, 5], category_id=[1]), 3]
     dataset = read_coco(write_coco(tmp_path, [*entries, annotation([1, 1, 5, 5])]))
     assert len(dataset.images[0].annotations) == 1
-    assert sorted(dataset.dropped.values()) == [1, 2, 5, 6]
+    assert sorted(dataset.dropped.values()) == [1, 2, 6, 6]
     warning = dataset.warning()
-    assert warning.startswith("annotations left out: 14 (")
-    assert "5 with a box that is empty" in warning
+    assert warning.startswith("annotations left out: 15 (")
+    assert "6 with a box that is empty" in warning
     assert "1 with an unknown category" in warning
     assert "2 with an unknown image" in warning
     assert "6 with fields that are missing" in warning

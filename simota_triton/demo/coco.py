@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -122,7 +121,7 @@ def _add(entry: dict[str, Any], images: dict[int, ImageRecord], label_of: dict[i
     if entry["category_id"] not in label_of:
         return "an unknown category"
     x, y, width, height = (float(value) for value in entry["bbox"])
-    if not (math.isfinite(x + y + width + height) and width > 0 and height > 0 and max(abs(x), abs(y), width, height) <= LARGEST_SIDE):
+    if not (width > 0 and height > 0 and all(abs(value) <= LARGEST_SIDE for value in (x, y, width, height))):  # refuses NaN too
         return "a box that is empty, not finite or absurdly large"
     box = (x, y, x + width, y + height)
     images[entry["image_id"]].annotations.append(Annotation(box, label_of[entry["category_id"]], bool(entry.get("iscrowd", 0))))
