@@ -31,8 +31,8 @@ class Matching(NamedTuple):
 
 
 def sortable(cost: Tensor) -> Tensor:
-    """float32 -> int64 in [-2^31, 2^31) with the same order."""
-    bits = cost.float().contiguous().view(torch.int32)
+    """float32 -> int64 in [-2^31, 2^31) with the same order; -0.0 is 0.0."""
+    bits = (cost.float() + 0.0).contiguous().view(torch.int32)
     return (bits ^ ((bits >> 31) & 0x7FFFFFFF)).long()
 
 
