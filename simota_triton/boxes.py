@@ -77,11 +77,15 @@ def intersection_and_union(boxes: Tensor, others: Tensor, rule: str = "none", ep
     return inter, guard((box_area(boxes) + box_area(others)).sub_(inter), rule, eps)
 
 
+def _corners(boxes: Tensor, box_format: str) -> Tensor:
+    return convert_boxes(boxes.float() if boxes.dtype in (torch.float16, torch.bfloat16) else boxes, box_format)
+
+
 def box_iou(boxes: Tensor, others: Tensor, box_format: str = "xyxy", *, rule: str = "none", eps: float = 0.0) -> Tensor:
     """IoU of broadcast boxes; exactly 1 for identical ones, 0 where they do not overlap (0/0 included).
 
     Args:
-        boxes: [..., 4].
+        boxes: [..., 4]. float16 and bfloat16 are computed in float32: a half overflows at an area of 256 x 256.
         others: [..., 4], broadcast against ``boxes``: pass ``boxes[:, None]`` and ``others[None]`` for all pairs.
         box_format: ``"xyxy"``, ``"xywh"`` (upper left corner and size) or ``"cxcywh"``.
         rule: Guard of the union, see :func:`guard`.
@@ -94,7 +98,7 @@ def box_iou(boxes: Tensor, others: Tensor, box_format: str = "xyxy", *, rule: st
         >>> box_iou(torch.tensor([0.0, 0.0, 2.0, 2.0]), torch.tensor([1.0, 0.0, 2.0, 2.0]), "xywh")
         tensor(0.3333)
     """
-    boxes, others = convert_boxes(boxes, box_format), convert_boxes(others, box_format)
+    boxes, others = _corners(boxes, box_format), _corners(others, box_format)
     inter, union = intersection_and_union(boxes, others, rule, eps)
     return inter / union
 
@@ -106,7 +110,7 @@ def box_giou(boxes: Tensor, others: Tensor, box_format: str = "xyxy", *, rule: s
         >>> box_giou(torch.tensor([0.0, 0.0, 1.0, 1.0]), torch.tensor([3.0, 0.0, 4.0, 1.0]))
         tensor(-0.5000)
     """
-    boxes, others = convert_boxes(boxes, box_format), convert_boxes(others, box_format)
+    boxes, others = _corners(boxes, box_format), _corners(others, box_format)
     inter, union = intersection_and_union(boxes, others, rule, eps)
     left, top = (torch.minimum(boxes[..., i], others[..., i]) for i in (0, 1))
     right, bottom = (torch.maximum(boxes[..., i], others[..., i]) for i in (2, 3))
