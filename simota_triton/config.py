@@ -19,6 +19,9 @@ CONFLICTS = ("all", "matched", "max_iou")
 MAX_TOPK = 32
 """Largest ``candidate_topk`` (and largest ``dynamic_k``): the width of the lists a backend keeps for each gt."""
 
+FLOAT32_RANGE = (2.0**-126, (2 - 2.0**-23) * 2.0**127)
+"""Smallest and largest normal float32: costs are computed with the numbers of a configuration in float32."""
+
 _CHOICES: dict[str, tuple[str, ...]] = {
     "candidate": REGIONS,
     "eligible": REGIONS,
@@ -125,6 +128,8 @@ class SimOTAConfig:
                 raise TypeError(f"{name}: expected a number, got {value!r} of type {_kind(value)}")
             if not math.isfinite(value):
                 raise ValueError(f"{name}: expected a finite number, got {value}")
+            if value and not FLOAT32_RANGE[0] <= abs(value) <= FLOAT32_RANGE[1]:
+                raise ValueError(f"{name}: expected 0 or a size that float32 holds, 1.2e-38 to 3.4e38, got {value}")
             if name in _NON_NEGATIVE and value < 0:
                 raise ValueError(f"{name}: expected a number >= 0, got {value}")
             if name in _POSITIVE and value <= 0:
