@@ -149,6 +149,13 @@ def test_the_letterbox_moves_boxes_and_pixels_alike(tmp_path):
     assert (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1) == (80, 32, 144, 96)
 
 
+def test_boxes_follow_the_rounding_of_each_side(tmp_path):
+    path = write_coco(tmp_path, [annotation([20, 3, 100, 30])], [{"id": 7, "file_name": "a.png", "width": 200, "height": 33}])
+    scene = scene_of(path, image_size=320)
+    assert scene.content == (320, 53)
+    assert scene.gt_boxes[0].tolist() == pytest.approx([20 * 320 / 200, 3 * 53 / 33, 120 * 320 / 200, 53.0])
+
+
 def test_a_photo_turned_by_its_exif_tag_fits_the_annotations_of_either_reading(tmp_path):
     image = Image.new("RGB", (100, 200))
     exif = Image.Exif()
@@ -309,6 +316,25 @@ def test_dots_are_the_assigned_priors_in_their_gts_colours_sized_by_stride():
     assert widths[0] < 8 < widths[2]
 
 
+@pytest.mark.parametrize(("image_size", "pixels"), [(64, 0.48), (640, 4.8), (1280, 4.8)])
+def test_dots_shrink_with_small_images_and_never_touch_in_large_ones(image_size, pixels):
+    scene = scene_of(SHIPPED, image_size=image_size)
+    [outcome] = run_presets(scene, ["yolox"], "mid", 0, "auto", CPU)
+    widths = artist(draw(scene, outcome), "dots-8").get_widths()
+    assert widths.tolist() == pytest.approx([pixels] * len(widths))
+    assert len(widths)
+
+
+@pytest.mark.parametrize(("brightness", "low", "high"), [(250, 0.5, 0.6), (140, 0.6, 0.66), (40, 0.9, 1.0)])
+def test_a_photo_is_dimmed_the_more_the_brighter_it_is(tmp_path, brightness, low, high):
+    Image.new("RGB", (200, 100), (brightness,) * 3).save(tmp_path / "a.png")
+    scene = scene_of(write_coco(tmp_path, []), images=tmp_path, image_size=64)
+    [outcome] = run_presets(scene, ["yolox"], "mid", 0, "auto", CPU)
+    figure = draw(scene, outcome)
+    column, row = pixel_of(figure, 32, 16)
+    assert low <= render(figure)[row, column].mean() / brightness <= high
+
+
 def test_pixels_at_a_dot_have_its_gts_colour_and_a_contested_one_a_white_ring():
     scene, [outcome] = shipped("rtmdet")
     figure = draw(scene, outcome)
@@ -436,14 +462,14 @@ def test_texts_of_the_shipped_scene_share_no_pixels_and_stay_in_the_frame(preset
 
 
 def test_odd_scenes_are_drawn(tmp_path):
-    names = [{"id": 10, "name": "$a$ _{ \\frac"}, {"id": 3, "name": "[bold]" * 9}, {"id": 4, "name": ""}]
+    names = [{"id": 10, "name": "$\\frac$"}, {"id": 3, "name": "[bold]" * 9}, {"id": 4, "name": ""}]
     entries = [
         annotation([-1e5, -1e5, 2e5, 2e5]),
         annotation([900, 900, 50, 50], category_id=3),
         annotation([0, 0, 0.01, 0.01], category_id=4),
     ]
     entries += [annotation([10, 10, 20, 20], category_id=4, iscrowd=1)]
-    image = [{"id": 7, "file_name": "a.png", "width": 3, "height": 300}]
+    image = [{"id": 7, "file_name": "$\\frac$.png", "width": 3, "height": 300}]
     for objects in (entries, []):
         scene = scene_of(write_coco(tmp_path, objects, image, names), image_size=96)
         for outcome in run_presets(scene, ["rtmdet", "yolox_main"], "untrained", 0, "auto", CPU):
