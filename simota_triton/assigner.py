@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from . import backends
+from . import backends, op
 from .checks import Ragged
 from .config import SimOTAConfig
 from .inputs import Problem, pack
@@ -16,15 +16,31 @@ from .result import AssignResult
 from .terms import in_region
 
 
+class CostMatrix(NamedTuple):
+    """What the matching of a batch works on.
+
+    Attributes:
+        cost: [B, G, P] float32, +inf where the gt may not take the prior.
+        iou: [B, G, P] float32, -1 where the pair does not count for ``dynamic_k``.
+    """
+
+    cost: Tensor
+    iou: Tensor
+
+
 class SimOTAAssigner:
     """SimOTA label assignment of a batch, in one call.
 
     Args:
         config: A preset's name (``SimOTAConfig.presets()`` lists them) or a :class:`SimOTAConfig`.
-        backend: ``"auto"``, ``"reference"`` (the dense definition) or ``"torch"``. ``"auto"`` asks the environment
-            variable SIMOTA_TRITON_BACKEND, then the device.
+        backend: ``"auto"``, ``"reference"`` (the dense definition), ``"torch"`` or ``"triton"`` (NVIDIA GPUs). ``"auto"``
+            asks the environment variable SIMOTA_TRITON_BACKEND, then the device.
         validate: Look at the values of gts, priors and offsets too. None: everywhere but on CUDA, where it costs a
             sync. Without it, a gt that would have been refused takes no part.
+
+    An assigner can be called inside ``torch.compile(fullgraph=True)``: it is then one operator, and values are not looked
+    at. A number of gts that changes from step to step does not compile again if gts are padded and that dimension is marked
+    with ``torch._dynamo.mark_dynamic(gt_boxes, 1)`` (likewise ``gt_labels`` and ``gt_mask``); unmarked, it compiles once more.
 
     Raises:
         TypeError, ValueError: An argument is not what it should be.
@@ -47,6 +63,7 @@ class SimOTAAssigner:
         if not isinstance(backend, str):
             raise TypeError(f"backend: expected a name, got {type(backend).__name__}")
         self.config = config
+        self._config_key = op.config_key(config)
         self.backend = backends.check_name(backend)
         self.validate = validate
 
@@ -99,15 +116,36 @@ class SimOTAAssigner:
             TypeError: An argument is no tensor.
             ValueError: Shape, dtype, device or value of an argument; the message says what was expected and what came.
         """
+        compiling = torch.compiler.is_compiling()
         problem = pack(
             self.config, pred_boxes, cls_logits, priors, gt_boxes, gt_labels, gt_mask=gt_mask, gt_offsets=gt_offsets,
             obj_logits=obj_logits, gt_centers=gt_centers, ignore_boxes=ignore_boxes, candidate_mask=candidate_mask,
-            validate=self.validate,
+            validate=False if compiling else self.validate,
         )  # fmt: skip
-        device = pred_boxes.device
+        with torch.autocast(pred_boxes.device.type, enabled=False):
+            if compiling:
+                return _result(problem, op.assign(problem, self._config_key, self.backend))
+            name, _ = backends.choose(self.backend, pred_boxes.device)
+            return _result(problem, backends.load(name).assign(problem, self.config))
+
+    @torch.no_grad()
+    def cost_matrix(self, *args: Any, **kwargs: Any) -> CostMatrix:
+        """Cost and IoU of every (gt, prior) pair, for looking at: from the kernels where the backend is ``"triton"``, else
+        from the dense definition. Takes what a call takes, and raises what it raises. Packed gts give the matrices of
+        padded ones: G is the most gts of an image.
+
+        Example:
+            >>> priors = torch.tensor([[8.0, 8.0, 8.0, 8.0], [40.0, 40.0, 8.0, 8.0]])
+            >>> boxes = torch.tensor([[[1.0, 1.0, 15.0, 14.0], [32.0, 32.0, 48.0, 48.0]]])
+            >>> gts = [torch.tensor([[0.0, 0.0, 16.0, 16.0]])], [torch.tensor([1])]
+            >>> SimOTAAssigner("rtmdet").cost_matrix(boxes, torch.zeros(1, 2, 2), priors, *gts).cost
+            tensor([[[1.2286,    inf]]])
+        """
+        problem = pack(self.config, *args, validate=self.validate, **kwargs)
+        device = problem.priors.device
         name, _ = backends.choose(self.backend, device)
         with torch.autocast(device.type, enabled=False):
-            return _result(problem, backends.load(name).assign(problem, self.config))
+            return CostMatrix(*backends.load_cost_matrix(name)(problem, self.config)[:2])
 
 
 def assign(*args: Any, config: str | SimOTAConfig = "rtmdet", backend: str = "auto", **kwargs: Any) -> AssignResult:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 VARIABLES = {
-    "SIMOTA_TRITON_BACKEND": 'backend of every assigner built with backend="auto": auto, reference, torch',
+    "SIMOTA_TRITON_BACKEND": 'backend of every assigner built with backend="auto": auto, reference, torch, triton',
 }
 """Name -> what it sets."""
 

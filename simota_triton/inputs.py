@@ -342,12 +342,12 @@ def _offsets(value: Tensor, rows: int, batch: int, device: torch.device, validat
     if value.device != device and value.device.type != "cpu":
         fail("gt_offsets", f"device {device} or cpu", str(value.device), "")
     on_host = value.device.type == "cpu"
-    if validate or on_host:
+    if validate or (on_host and not torch.compiler.is_compiling()):
         host = value.tolist()
         if host[0] != 0 or host[-1] != rows or any(a > b for a, b in pairwise(host)):
             fail("gt_offsets", f"0 first, N = {rows} last, never decreasing", f"{host if batch < 16 else host[:16]}", "")
         return value.to(device, torch.int64), max((b - a for a, b in pairwise(host)), default=0)
-    return value.long().clamp(0, rows).cummax(0).values, None
+    return value.to(device, torch.int64).clamp(0, rows).cummax(0).values, None
 
 
 def _candidate_mask(value: Tensor | None, batch: int, num_priors: int, device: torch.device) -> Tensor | None:

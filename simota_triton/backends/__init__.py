@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib
-from typing import Protocol, cast
+import importlib.util
+from collections.abc import Callable
+from typing import Any, Protocol, cast
 
 import torch
+from torch import Tensor
 
-from .. import env
+from .. import env, reference
 from ..config import SimOTAConfig
 from ..inputs import Problem
 from ..matching import Matching
@@ -15,10 +18,16 @@ from ..matching import Matching
 BACKENDS = {
     "reference": "simota_triton.reference",
     "torch": "simota_triton.backends.torch_pruned",
+    "triton": "simota_triton.backends.triton_fused",
 }
-"""Backend name -> module. ``reference`` is the dense definition, ``torch`` the fast path of plain PyTorch."""
+"""Backend name -> module. ``reference`` is the dense definition, ``torch`` the fast path of plain PyTorch, ``triton`` a
+fused cost pass for NVIDIA GPUs with the matching in PyTorch behind it."""
 
 CHOICES = ("auto", *BACKENDS)
+
+
+MIN_CAPABILITY = (8, 0)
+"""Oldest compute capability the kernels are compiled and tested for."""
 
 
 class Backend(Protocol):
@@ -45,9 +54,36 @@ def choose(name: str, device: torch.device) -> tuple[str, str]:
     name = check_name(env.backend(), "SIMOTA_TRITON_BACKEND")
     if name != "auto":
         return name, "SIMOTA_TRITON_BACKEND"
-    return "torch", f"plain PyTorch on {device.type}"
+    if device.type != "cuda":
+        return "torch", f"plain PyTorch on {device.type}"
+    refusal = triton_refusal(device)
+    return ("triton", "Triton on an NVIDIA GPU") if refusal is None else ("torch", f"plain PyTorch: {refusal}")
+
+
+def triton_refusal(device: torch.device) -> str | None:
+    """Why the Triton kernels cannot run on a device; None where they can."""
+    if importlib.util.find_spec("triton") is None:
+        return "Triton is not installed"
+    if device.type != "cuda":
+        from ..kernels.launch import INTERPRETED
+
+        if INTERPRETED:
+            return None
+        return "its tensors are not on a GPU (Triton's interpreter takes them, slowly: set TRITON_INTERPRET=1 before Triton is imported)"
+    if torch.version.hip is not None:
+        return "the kernels are for NVIDIA GPUs"
+    gpu = torch.cuda.get_device_properties(device)
+    if (gpu.major, gpu.minor) < MIN_CAPABILITY:
+        return f"compute capability {gpu.major}.{gpu.minor} is below {MIN_CAPABILITY[0]}.{MIN_CAPABILITY[1]}"
+    return None
 
 
 def load(name: str) -> Backend:
     """The backend's module."""
     return cast(Backend, importlib.import_module(BACKENDS[name]))
+
+
+def load_cost_matrix(name: str) -> Callable[[Problem, SimOTAConfig], tuple[Tensor, Tensor, Tensor]]:
+    """``cost_matrix`` of the backend's module, or the reference's where the backend forms no matrix."""
+    module: Any = load(name)
+    return getattr(module, "cost_matrix", reference.cost_matrix)

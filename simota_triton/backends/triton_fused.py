@@ -1,0 +1,72 @@
+"""The fused backend for NVIDIA GPUs: two Triton passes write cost and IoU of every pair, ``matching.py`` does the rest.
+
+Nothing waits for the host, unless gts come packed with their offsets on the device: how many gts the largest image holds,
+which is the height of the matrices, is then read back. Memory: about 40 bytes for every (gt, prior) pair at its peak, most
+of them keys that the matching sorts.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..config import SimOTAConfig
+from ..inputs import Problem
+from ..matching import Matching, dynamic_k_matching
+from ..tuning.kernel_config import INTERPRETER, KernelConfig, Shape, heuristic
+from . import triton_refusal
+
+
+def assign(problem: Problem, config: SimOTAConfig, kernels: KernelConfig | None = None) -> Matching:
+    """The assignment of a batch; see the module.
+
+    Raises:
+        RuntimeError: The kernels cannot run here; the message says why.
+        torch.OutOfMemoryError: The matrices do not fit; the message gives their size and what to do.
+    """
+    try:
+        cost, iou, gt_mask = cost_matrix(problem, config, kernels)
+        matching = dynamic_k_matching(
+            cost, iou, gt_mask=gt_mask, candidate_topk=config.candidate_topk, k_scale=config.k_scale, conflict=config.conflict
+        )
+    except torch.OutOfMemoryError as error:
+        raise torch.OutOfMemoryError(_no_room(problem, error)) from error
+    return matching._replace(dynamic_k=problem.gts.unpad(matching.dynamic_k))
+
+
+def cost_matrix(problem: Problem, config: SimOTAConfig, kernels: KernelConfig | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Cost and IoU of every pair, [B, G, P] float32, and which gts are real, [B, G]; as ``reference.cost_matrix``.
+
+    Args:
+        problem: The batch.
+        config: The configuration.
+        kernels: Launch parameters; None: those that ``tuning.kernel_config.heuristic`` picks for the GPU and the shape.
+
+    Raises:
+        RuntimeError: As :func:`assign`.
+    """
+    device = problem.priors.device
+    refusal = triton_refusal(device)
+    if refusal is not None:
+        raise RuntimeError(f"backend: 'triton' cannot run on {device}: {refusal}; use backend='torch'")
+    from ..kernels import launch
+
+    gt_mask = problem.gts.slots()[1]
+    batch, num_priors, _ = problem.shape
+    if kernels is None and launch.INTERPRETED:
+        kernels = INTERPRETER
+    elif kernels is None:
+        gpu = torch.cuda.get_device_properties(device)
+        kernels = heuristic((gpu.major, gpu.minor), Shape(batch, num_priors, gt_mask.shape[1]))
+    cost, iou = launch.run(problem, config, kernels, gt_mask.shape[1])
+    return cost, iou, gt_mask
+
+
+def _no_room(problem: Problem, error: Exception) -> str:
+    batch, num_priors, _ = problem.shape
+    width = problem.gts.max_count
+    size = "" if width is None else f" [B, G, P] = [{batch}, {width}, {num_priors}], {8e-9 * batch * width * num_priors:.1f} GB"
+    return (
+        f"backend: 'triton' keeps cost and IoU of every (gt, prior) pair,{size or ' [B, G, P]'} and as much again while it matches; use "
+        f"backend='torch', whose memory does not grow with G x P, or fewer images at once ({error})"
+    )

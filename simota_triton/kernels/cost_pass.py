@@ -1,0 +1,124 @@
+"""The second pass: cost and IoU of every (gt, prior) pair in one sweep."""
+
+import triton
+import triton.language as tl
+
+from .levels import decode, find_logits, find_tile, load_priors, matrix_row
+from .maths import (
+    COST_LIMIT,
+    box_area,
+    center_prior,
+    class_cost,
+    fraction,
+    giou_gap,
+    intersection_and_union,
+    pair_cost,
+    reciprocal,
+    region_depth,
+)
+
+
+@triton.jit(do_not_specialize=["G", "gts_per_program", "box_stride_b", "box_stride_p", "box_stride_c"])
+def cost_pass(
+    # outputs [B, G, P]
+    cost_ptr, iou_ptr,
+    # predictions, and the rows [B, P] of prior_pass
+    background_ptr, objectness_ptr, boxes_ptr, priors_ptr, cls_levels,
+    # gts: offsets [B + 1] and the table [N, 4] of prior_pass
+    gt_offsets_ptr, gt_table_ptr,
+    # sizes and strides, the tuples coded
+    G, gts_per_program, starts, cls_strides_b, cls_strides_p, cls_strides_c, box_stride_b, box_stride_p, box_stride_c,
+    # compiled in
+    RULE: tl.constexpr, LAYOUT: tl.constexpr, ALIGNED: tl.constexpr, ALIGNED_LOGITS: tl.constexpr, FAST: tl.constexpr,
+    TILE: tl.constexpr,
+):  # fmt: skip
+    """For a tile of priors of an image and a range of its gts::
+
+        cost[b, g, p] = ((cls * w + iou_cost * w) + centre * w) + penalty, +inf where g may not take p
+        iou[b, g, p]  = IoU, -1 where the pair does not count for dynamic_k
+
+    Lanes lie on priors, whose boxes stay in registers; the gts are a loop over scalars. Pointers are computed from g: a
+    pointer carried through the loop would lose the knowledge that its lanes are contiguous, and with it wide stores.
+
+    Grid: (tiles of all levels, B, ceil(G / gts_per_program)). Twin: ``reference.cost_matrix``.
+    """
+    P = decode(starts[len(starts) - 1], ALIGNED)
+    CANDIDATE: tl.constexpr = RULE.value.candidate
+    ELIGIBLE: tl.constexpr = RULE.value.eligible
+    image = tl.program_id(1).to(tl.int64)
+    level, level_start, first, end = find_tile(tl.program_id(0), starts, TILE, ALIGNED)
+    p = first + tl.arange(0, TILE)
+    in_tile = p < end
+
+    x, y, stride_x, stride_y, x1, y1, x2, y2 = load_priors(
+        priors_ptr, boxes_ptr, image, p, in_tile, box_stride_b, box_stride_p, box_stride_c
+    )
+    area = box_area(x1, y1, x2, y2)
+    reach_x, reach_y = RULE.value.center_radius * stride_x, RULE.value.center_radius * stride_y
+    log2_base_per_stride = RULE.value.log2_center_base * reciprocal(stride_x, FAST)
+    background = tl.load(background_ptr + image * P + p, mask=in_tile, other=float("inf"))
+    objectness = background
+    if objectness_ptr is not None:
+        objectness = tl.load(objectness_ptr + image * P + p, mask=in_tile, other=0.0)
+    counts = background < float("inf")
+    selectable = counts & (background >= 0.0)
+    background = tl.where(selectable, background, float("inf"))
+    ceiling = tl.where(selectable, COST_LIMIT, float("inf"))
+    logits, stride_p, stride_c = find_logits(
+        level, image, level_start, cls_levels, cls_strides_b, cls_strides_p, cls_strides_c, LAYOUT, ALIGNED_LOGITS
+    )
+    logits_of_p = p * stride_p
+
+    gt_first = tl.load(gt_offsets_ptr + image)
+    num_gts = (tl.load(gt_offsets_ptr + image + 1) - gt_first).to(tl.int32)
+    begin = tl.program_id(2) * gts_per_program
+    end_g = tl.minimum(begin + gts_per_program, G)
+    end_real = tl.minimum(end_g, num_gts)
+    for g in range(begin, end_real):
+        row = matrix_row(image, g, G, P)
+        gt = gt_table_ptr + (gt_first + g) * 4
+        gt_area, label = unpack(tl.load(gt + 3))
+        label = label.to(tl.int32, bitcast=True)
+        if label >= 0:
+            gx1, gy1 = unpack(tl.load(gt))
+            gx2, gy2 = unpack(tl.load(gt + 1))
+            cx, cy = unpack(tl.load(gt + 2))
+            logit = tl.load(logits + label.to(tl.int64) * stride_c + logits_of_p, mask=counts, other=0.0).to(tl.float32)
+
+            outside = counts
+            if RULE.value.penalized:
+                outside = region_depth(x, y, reach_x, reach_y, gx1, gy1, gx2, gy2, cx, cy, ELIGIBLE) <= 0.0
+            inter, union = intersection_and_union(x1, y1, x2, y2, area, gx1, gy1, gx2, gy2, gt_area, RULE)
+            iou = fraction(inter, union, FAST)
+            gap = giou_gap(x1, y1, x2, y2, gx1, gy1, gx2, gy2, union, RULE, FAST)
+            center = center_prior(x - cx, y - cy, log2_base_per_stride, RULE, FAST)
+            cls = class_cost(logit, objectness, iou, background, RULE, FAST)
+            cost = pair_cost(cls, iou, gap, center, outside, ceiling, RULE, FAST)
+
+            pair_counts = counts
+            if RULE.value.gt_class_only:
+                pair_counts &= tl.abs(logit) < float("inf")
+            if RULE.value.own_pairs_only:
+                pair_counts &= region_depth(x, y, reach_x, reach_y, gx1, gy1, gx2, gy2, cx, cy, CANDIDATE) > 0.0
+            if RULE.value.excludes_pairs:
+                cost = tl.where(pair_counts, cost, float("inf"))
+            if RULE.value.cls_free:
+                cost = tl.where(background < float("inf"), cost, float("inf"))
+            tl.store(cost_ptr + row + p, cost, mask=in_tile)
+            tl.store(iou_ptr + row + p, tl.where(pair_counts, iou, -1.0), mask=in_tile)
+        else:
+            _store_padding(cost_ptr, iou_ptr, row, p, in_tile, TILE)
+    for g in range(tl.maximum(begin, end_real), end_g):
+        _store_padding(cost_ptr, iou_ptr, matrix_row(image, g, G, P), p, in_tile, TILE)
+
+
+@triton.jit
+def unpack(pair):
+    """Two float32 of an int64."""
+    return pair.to(tl.int32).to(tl.float32, bitcast=True), (pair >> 32).to(tl.int32).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def _store_padding(cost_ptr, iou_ptr, row, p, in_tile, TILE: tl.constexpr):
+    tl.store(cost_ptr + row + p, tl.full([TILE], float("inf"), tl.float32), mask=in_tile)
+    tl.store(iou_ptr + row + p, tl.full([TILE], -1.0, tl.float32), mask=in_tile)

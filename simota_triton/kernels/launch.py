@@ -1,0 +1,165 @@
+"""The host side of the kernels: their arguments, grids and the device they run on."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+import torch
+import triton
+from torch import Tensor
+
+from ..config import SimOTAConfig
+from ..inputs import Problem, Scores
+from ..tuning.kernel_config import KernelConfig
+from .cost_pass import cost_pass
+from .prior_pass import prior_pass
+from .rule import Rule
+
+INTERPRETED = not isinstance(cost_pass, triton.JITFunction)
+"""Whether TRITON_INTERPRET=1 was set when Triton was imported: kernels then run on CPU tensors, slowly."""
+
+OPTIONS: dict[str, Any] = {} if INTERPRETED else {"enable_fp_fusion": False, "num_stages": 1}
+"""Compiler options. Without fusion a kernel's rounding is what its source says, under every version of Triton."""
+
+
+def codes(values: Iterable[int]) -> tuple[int, ...]:
+    """Integers as a tuple argument that is never specialised; ``levels.decode`` undoes it.
+
+    Triton compiles a kernel again for an integer that is 1 or a multiple of 16, inside tuples even where
+    ``do_not_specialize`` names the argument. Odd numbers from 3 are neither.
+    """
+    return tuple(2 * value + 3 for value in values)
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Class logits (and objectness) as kernel arguments.
+
+    Attributes:
+        cls: One [B, P_l, C] view a level.
+        obj: One [B, P_l, 1] view a level, or None.
+        starts: First prior of each level, then P.
+        layout: See ``levels.find_logits``.
+        aligned: Every start and P is a multiple of 4.
+        aligned_logits: Strides, pointers and C allow loads of 4 class logits.
+    """
+
+    cls: tuple[Tensor, ...]
+    obj: tuple[Tensor, ...] | None
+    starts: tuple[int, ...]
+    layout: str
+    aligned: bool
+    aligned_logits: bool
+
+    @classmethod
+    def of(cls, problem: Problem) -> Levels:
+        """The levels of a problem with at least one prior; read in place but for float64, which kernels do not take."""
+        levels = tuple(_readable(level) for level in problem.cls_logits.levels if level.shape[1])
+        sizes = [level.shape[1] for level in levels]
+        channels = levels[0].shape[2]
+        if all(level.stride(1) == 1 or level.shape[1] == 1 for level in levels):
+            layout = "priors"
+        elif channels == 1 or all(level.stride(2) == 1 for level in levels):
+            layout = "classes"
+        else:
+            layout = "any"
+        starts = tuple(accumulate(sizes, initial=0))
+        strides = [level.stride(dim) for level in levels for dim in (0, 1, 2) if (layout, dim) not in (("priors", 1), ("classes", 2))]
+        return cls(
+            cls=levels,
+            obj=None if problem.obj_logits is None else _like(problem.obj_logits, sizes),
+            starts=starts,
+            layout=layout,
+            aligned=not any(start % 4 for start in starts),
+            aligned_logits=not any(value % 4 for value in (*strides, channels))
+            and not any(level.data_ptr() % (4 * level.element_size()) for level in levels),
+        )
+
+    def strides(self, dim: int) -> tuple[int, ...]:
+        """Coded strides of the class logits."""
+        return codes(level.stride(dim) for level in self.cls)
+
+    def tiles(self, size: int) -> int:
+        """Tiles of ``size`` priors that cover all levels, none of which straddles two."""
+        return sum(-(-level.shape[1] // size) for level in self.cls)
+
+
+def _readable(value: Tensor) -> Tensor:
+    return value.float() if value.dtype == torch.float64 else value
+
+
+def _like(scores: Scores, sizes: list[int]) -> tuple[Tensor, ...]:
+    """Objectness in the levels of the class logits: views, unless it came in other levels."""
+    levels = tuple(_readable(level) for level in scores.levels if level.shape[1])
+    if [level.shape[1] for level in levels] == sizes:
+        return levels
+    return tuple(_readable(scores.dense()).split(sizes, dim=1))
+
+
+def run(problem: Problem, config: SimOTAConfig, kernels: KernelConfig, num_gts: int) -> tuple[Tensor, Tensor]:
+    """Both passes: cost and IoU, [B, G, P] float32 each."""
+    batch, num_priors, channels = problem.shape
+    gts = problem.gts
+    cost, iou = (torch.empty((batch, num_gts, num_priors), device=gts.boxes.device) for _ in range(2))
+    if cost.numel() == 0:
+        return cost, iou
+    levels = Levels.of(problem)
+    boxes, priors = _readable(problem.pred_boxes), problem.priors.contiguous()
+    gt_boxes, gt_centers, gt_labels = gts.boxes.contiguous(), gts.centers.contiguous(), gts.labels.contiguous()
+    gt_offsets, gt_mask = gts.offsets.contiguous(), None if gts.mask is None else gts.mask.contiguous()
+    background = torch.empty((batch, num_priors), device=boxes.device)
+    gt_table = torch.empty((gt_boxes.shape[0], 8), device=boxes.device)
+    objectness = None if levels.obj is None else torch.empty_like(background)
+    mask_strides = (0, 0) if problem.candidate_mask is None else problem.candidate_mask.stride()
+    common: dict[str, Any] = {
+        "starts": codes(levels.starts),
+        "cls_strides_b": levels.strides(0),
+        "cls_strides_p": levels.strides(1),
+        "cls_strides_c": levels.strides(2),
+        "box_stride_b": boxes.stride(0),
+        "box_stride_p": boxes.stride(1),
+        "box_stride_c": boxes.stride(2),
+        "RULE": Rule.of(config),
+        "LAYOUT": levels.layout,
+        "ALIGNED": levels.aligned,
+        "ALIGNED_LOGITS": levels.aligned_logits,
+        "FAST": not INTERPRETED,
+        **OPTIONS,
+    }
+    with _on(boxes.device):
+        prior_pass[levels.tiles(kernels.rows), batch](
+            background, objectness, gt_table,
+            boxes, priors, problem.candidate_mask, levels.cls, levels.obj,
+            gt_boxes, gt_centers, gt_labels, gt_offsets, gt_mask,
+            C=codes([channels])[0],
+            obj_strides_b=None if levels.obj is None else codes(level.stride(0) for level in levels.obj),
+            obj_strides_p=None if levels.obj is None else codes(level.stride(1) for level in levels.obj),
+            mask_stride_b=mask_strides[0], mask_stride_p=mask_strides[1],
+            ROWS=kernels.rows, num_warps=kernels.prior_warps, **common,
+        )  # fmt: skip
+        cost_pass[levels.tiles(kernels.tile), batch, -(-num_gts // kernels.gts_per_program)](
+            cost, iou,
+            background, objectness, boxes, priors, levels.cls,
+            gt_offsets, gt_table.view(torch.int64),
+            G=num_gts, gts_per_program=kernels.gts_per_program,
+            TILE=kernels.tile, num_warps=kernels.cost_warps, **common,
+        )  # fmt: skip
+    return cost, iou
+
+
+@contextlib.contextmanager
+def _on(device: torch.device) -> Iterator[None]:
+    """Triton launches on the current device; the interpreter computes in NumPy, whose warnings a GPU does not have."""
+    if INTERPRETED:
+        with np.errstate(all="ignore"):
+            yield
+    elif device.type == "cuda" and device.index != torch.cuda.current_device():
+        with torch.cuda.device(device):
+            yield
+    else:
+        yield

@@ -1,0 +1,136 @@
+"""The first pass: what belongs to a prior alone. Its candidate flag and the sum of its classes' background costs."""
+
+import triton
+import triton.language as tl
+
+from .levels import decode, find_logits, find_tile, load_priors
+from .maths import background_cost, box_area, region_depth, sigmoid
+
+COLUMNS = tl.constexpr(16)
+"""Gts, then classes, taken side by side. Part of the definition: it fixes the order in which classes are summed."""
+
+
+@triton.jit(do_not_specialize=["C", "box_stride_b", "box_stride_p", "box_stride_c", "mask_stride_b", "mask_stride_p"])
+def prior_pass(
+    # outputs [B, P]
+    background_ptr, objectness_ptr, gt_table_ptr,
+    # predictions; candidate_mask is optional, obj_levels are the class logits' levels
+    boxes_ptr, priors_ptr, candidate_mask_ptr, cls_levels, obj_levels,
+    # gts: [N, 4], [N, 2], [N], [B + 1], [N] (optional)
+    gt_boxes_ptr, gt_centers_ptr, gt_labels_ptr, gt_offsets_ptr, gt_mask_ptr,
+    # sizes and strides, the tuples coded
+    C, starts, cls_strides_b, cls_strides_p, cls_strides_c, obj_strides_b, obj_strides_p,
+    box_stride_b, box_stride_p, box_stride_c, mask_stride_b, mask_stride_p,
+    # compiled in
+    RULE: tl.constexpr, LAYOUT: tl.constexpr, ALIGNED: tl.constexpr, ALIGNED_LOGITS: tl.constexpr, FAST: tl.constexpr,
+    ROWS: tl.constexpr,
+):  # fmt: skip
+    """For a tile of priors of an image::
+
+        background[b, p] = sum over classes of background_cost(cls_logits[b, p, c]), or 0 where only the gt's class counts
+                         = +inf where the prior takes no part, -1 where it only counts for dynamic_k (k_pool "all")
+        objectness[b, p] = sigmoid(obj_logits[b, p, 0]), where the score is "joint"
+
+    A prior takes part if its box, area, point, objectness and (where they are summed) class logits are finite, the mask
+    allows it, and its point lies in the candidate region of any gt of the image. Logits of others are not read.
+
+    Grid: (tiles of all levels, B). Twin: ``reference.usable_priors``, ``terms.in_region`` and ``terms.background_cost``.
+    """
+    P = decode(starts[len(starts) - 1], ALIGNED)
+    REGION: tl.constexpr = RULE.value.candidate
+    image = tl.program_id(1).to(tl.int64)
+    level, level_start, first, end = find_tile(tl.program_id(0), starts, ROWS, ALIGNED)
+    p = first + tl.arange(0, ROWS)
+    in_tile = p < end
+    column = tl.arange(0, COLUMNS)
+
+    x, y, stride_x, stride_y, x1, y1, x2, y2 = load_priors(
+        priors_ptr, boxes_ptr, image, p, in_tile, box_stride_b, box_stride_p, box_stride_c
+    )
+    usable = in_tile & _finite(x1) & _finite(y1) & _finite(x2) & _finite(y2) & _finite(box_area(x1, y1, x2, y2))
+    usable &= _finite(x) & _finite(y) & _finite(stride_x) & _finite(stride_y)
+    if candidate_mask_ptr is not None:
+        mask = candidate_mask_ptr + image * mask_stride_b + p.to(tl.int64) * mask_stride_p
+        usable &= tl.load(mask, mask=in_tile, other=0) != 0
+    objectness = x
+    if obj_levels is not None:
+        obj_ptr, obj_stride, _ = find_logits(
+            level, image, level_start, obj_levels, obj_strides_b, obj_strides_p, obj_strides_p, "any", False
+        )
+        obj_logit = tl.load(obj_ptr + p.to(tl.int64) * obj_stride, mask=in_tile, other=0.0).to(tl.float32)
+        usable &= _finite(obj_logit)
+        objectness = sigmoid(obj_logit, FAST)
+        tl.store(objectness_ptr + image * P + p, objectness, mask=in_tile)
+
+    # the candidate region of any gt
+    gt_first = tl.load(gt_offsets_ptr + image)
+    num_gts = (tl.load(gt_offsets_ptr + image + 1) - gt_first).to(tl.int32)
+    reach_x, reach_y = (RULE.value.center_radius * stride_x)[:, None], (RULE.value.center_radius * stride_y)[:, None]
+    deepest = tl.full([ROWS, COLUMNS], -1.0, tl.float32)
+    for g in range(0, num_gts, COLUMNS):
+        valid = g + column < num_gts
+        gt = gt_first + g + column
+        if gt_mask_ptr is not None:
+            valid &= tl.load(gt_mask_ptr + gt, mask=valid, other=0) != 0
+        gx1 = tl.load(gt_boxes_ptr + gt * 4, mask=valid, other=float("inf"))
+        gy1 = tl.load(gt_boxes_ptr + gt * 4 + 1, mask=valid, other=0.0)
+        gx2 = tl.load(gt_boxes_ptr + gt * 4 + 2, mask=valid, other=0.0)
+        gy2 = tl.load(gt_boxes_ptr + gt * 4 + 3, mask=valid, other=0.0)
+        cx = tl.load(gt_centers_ptr + gt * 2, mask=valid, other=float("inf"))
+        cy = tl.load(gt_centers_ptr + gt * 2 + 1, mask=valid, other=0.0)
+        if tl.program_id(0) == 0:
+            own = g + column < num_gts
+            label = tl.load(gt_labels_ptr + gt, mask=valid, other=-1).to(tl.int32)
+            row = gt_table_ptr + gt * 8
+            tl.store(row, gx1, mask=own)
+            tl.store(row + 1, gy1, mask=own)
+            tl.store(row + 2, gx2, mask=own)
+            tl.store(row + 3, gy2, mask=own)
+            tl.store(row + 4, cx, mask=own)
+            tl.store(row + 5, cy, mask=own)
+            tl.store(row + 6, box_area(gx1, gy1, gx2, gy2), mask=own)
+            tl.store(row + 7, label.to(tl.float32, bitcast=True), mask=own)
+        gx1, gy1, gx2, gy2, cx, cy = gx1[None, :], gy1[None, :], gx2[None, :], gy2[None, :], cx[None, :], cy[None, :]
+        depth = region_depth(x[:, None], y[:, None], reach_x, reach_y, gx1, gy1, gx2, gy2, cx, cy, REGION)
+        deepest = tl.maximum(deepest, depth)
+    candidate = usable & (tl.max(deepest, 1) > 0.0)
+
+    # the background: columns are summed pairwise at the end, in an order that no tile size changes
+    background = tl.zeros([ROWS], tl.float32)
+    if RULE.value.all_classes:
+        read = usable if RULE.value.pool_all else candidate
+        if tl.max(read.to(tl.int32), 0) != 0:
+            logits, stride_p, stride_c = find_logits(
+                level, image, level_start, cls_levels, cls_strides_b, cls_strides_p, cls_strides_c, LAYOUT, ALIGNED_LOGITS
+            )
+            logits += p.to(tl.int64) * stride_p
+            C = decode(C, ALIGNED_LOGITS)
+            total = tl.zeros([ROWS, COLUMNS], tl.float32)
+            for c in range(0, C, COLUMNS):
+                present = read[:, None] & (c + column < C)[None, :]
+                logit = tl.load(logits[:, None] + ((c + column) * stride_c)[None, :], mask=present, other=0.0).to(tl.float32)
+                cost = background_cost(logit, objectness[:, None], RULE, FAST)
+                # 0 * logit makes NaN of a logit that is not finite
+                total += tl.where(present, tl.fma(logit, 0.0, cost), 0.0)
+            background = _sum_columns(total, ROWS)
+    exists = usable & _finite(background)
+    if RULE.value.pool_all:
+        result = tl.where(exists, tl.where(candidate, background, -1.0), float("inf"))
+    else:
+        result = tl.where(exists & candidate, background, float("inf"))
+    tl.store(background_ptr + image * P + p, result, mask=in_tile)
+
+
+@triton.jit
+def _finite(x):
+    return tl.abs(x) < float("inf")
+
+
+@triton.jit
+def _sum_columns(x, ROWS: tl.constexpr):
+    """[ROWS, COLUMNS] -> [ROWS], as a tree of pairs."""
+    half: tl.constexpr = COLUMNS // 2
+    for i in tl.static_range(4):
+        even, odd = tl.split(tl.reshape(x, [ROWS, half >> i, 2]))
+        x = even + odd
+    return tl.reshape(x, [ROWS])

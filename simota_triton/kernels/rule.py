@@ -1,0 +1,96 @@
+"""The part of a configuration that kernels are compiled for."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from ..config import SimOTAConfig
+
+
+@dataclass(frozen=True)
+class Rule:
+    """The fields of :class:`SimOTAConfig` that decide cost and pool, passed to kernels as one ``constexpr``.
+
+    Those that only the matching reads are left out, so that changing them compiles nothing. Triton's cache on disk tells
+    rules apart by this class's repr, which therefore has to show every value: a configuration's own repr names its preset.
+    Kernels read fields as ``RULE.value.penalty``: ``value`` unwraps a ``constexpr``, and is the rule itself where Triton's
+    interpreter passes it unwrapped.
+    """
+
+    candidate: str
+    eligible: str
+    center_radius: float
+    penalty: float
+    own_pairs_only: bool
+    score: str
+    cls_cost: str
+    all_classes: bool
+    cls_weight: float
+    prob_clamp: float
+    iou_cost: str
+    iou_weight: float
+    log_eps: float
+    union_rule: str
+    union_eps: float
+    center_weight: float
+    log2_center_base: float
+    center_offset: float
+    pool_all: bool
+
+    @property
+    def value(self) -> Rule:
+        """Itself."""
+        return self
+
+    # what kernels branch on, as plain booleans: Triton 3.3 does not compare fields
+
+    @property
+    def penalized(self) -> bool:
+        """Pairs outside a region of their own gt pay the penalty."""
+        return self.penalty > 0 and self.eligible != "all"
+
+    @property
+    def centered(self) -> bool:
+        """There is a centre prior."""
+        return self.center_weight > 0
+
+    @property
+    def cls_free(self) -> bool:
+        """The class term has no weight, so the +inf of a background does not reach the cost."""
+        return self.cls_weight == 0
+
+    @property
+    def gt_class_only(self) -> bool:
+        """The class term is that of the gt's class, which may not be finite in some pairs of a prior."""
+        return not self.all_classes
+
+    @property
+    def excludes_pairs(self) -> bool:
+        """A prior that takes part may still be out for some gts."""
+        return self.own_pairs_only or self.gt_class_only
+
+    @classmethod
+    def of(cls, config: SimOTAConfig) -> Rule:
+        """The rule of a configuration."""
+        return cls(
+            candidate=config.candidate,
+            eligible=config.eligible,
+            center_radius=config.center_radius,
+            penalty=config.penalty,
+            own_pairs_only=config.own_pairs_only,
+            score=config.score,
+            cls_cost=config.cls_cost,
+            all_classes=config.cls_classes == "all",
+            cls_weight=config.cls_weight,
+            prob_clamp=config.prob_clamp,
+            iou_cost=config.iou_cost,
+            iou_weight=config.iou_weight,
+            log_eps=config.log_eps,
+            union_rule=config.union_rule,
+            union_eps=config.union_eps,
+            center_weight=config.center_weight,
+            log2_center_base=math.log2(config.center_base),
+            center_offset=config.center_offset,
+            pool_all=config.k_pool == "all",
+        )

@@ -1,0 +1,108 @@
+"""``torch.ops.simota_triton.assign``: the whole assignment as one opaque PyTorch operator, for ``torch.compile``.
+
+It takes a packed problem as flat tensors. Opaque, because the backends hold kernel launches and data-dependent code that
+must not be traced; registered through ``torch.library.Library``, whose boundary costs less than half of
+``torch.library.custom_op``'s. Outside ``torch.compile`` the assigner calls its backend directly: an operator would give it
+nothing, and taking a problem apart and together again costs about 20 us a call.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+
+import torch
+from torch import Tensor
+
+from . import backends
+from .config import SimOTAConfig
+from .inputs import GroundTruth, Problem, Scores
+from .matching import Matching
+
+_LIBRARY = torch.library.Library("simota_triton", "DEF")
+_LIBRARY.define(
+    "assign(Tensor pred_boxes, Tensor[] cls_levels, Tensor[] obj_levels, Tensor priors, Tensor gt_boxes, Tensor gt_labels, "
+    "Tensor gt_centers, Tensor gt_offsets, Tensor? gt_mask, Tensor? candidate_mask, SymInt padded, SymInt max_count, str config, "
+    "str backend) -> (Tensor gt_index, Tensor matched_iou, Tensor dynamic_k, Tensor claims)"
+)
+UNKNOWN = -1
+"""``padded`` of gts that did not come padded, ``max_count`` where only the device knows it."""
+
+
+def config_key(config: SimOTAConfig) -> str:
+    """A configuration as the string that the operator takes."""
+    return json.dumps(dataclasses.asdict(config))
+
+
+def assign(problem: Problem, config: str, backend: str) -> Matching:
+    """The operator on a :class:`Problem`; ``config`` as :func:`config_key` gives it."""
+    gts = problem.gts
+    return Matching(
+        *torch.ops.simota_triton.assign(
+            problem.pred_boxes,
+            list(problem.cls_logits.levels),
+            [] if problem.obj_logits is None else list(problem.obj_logits.levels),
+            problem.priors,
+            gts.boxes,
+            gts.labels,
+            gts.centers,
+            gts.offsets,
+            gts.mask,
+            problem.candidate_mask,
+            UNKNOWN if gts.padded_shape is None else gts.padded_shape[1],
+            UNKNOWN if gts.max_count is None else gts.max_count,
+            config,
+            backend,
+        )
+    )
+
+
+@functools.cache
+def _config(key: str) -> SimOTAConfig:
+    return SimOTAConfig(**json.loads(key))
+
+
+def _assign(
+    pred_boxes: Tensor, cls_levels: list[Tensor], obj_levels: list[Tensor], priors: Tensor, gt_boxes: Tensor, gt_labels: Tensor,
+    gt_centers: Tensor, gt_offsets: Tensor, gt_mask: Tensor | None, candidate_mask: Tensor | None, padded: int, max_count: int,
+    config: str, backend: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    problem = Problem(
+        pred_boxes=pred_boxes,
+        cls_logits=Scores(tuple(cls_levels)),
+        obj_logits=Scores(tuple(obj_levels)) if obj_levels else None,
+        priors=priors,
+        gts=GroundTruth(
+            boxes=gt_boxes,
+            labels=gt_labels,
+            centers=gt_centers,
+            offsets=gt_offsets,
+            mask=gt_mask,
+            padded_shape=None if padded == UNKNOWN else (pred_boxes.shape[0], padded),
+            max_count=None if max_count == UNKNOWN else max_count,
+        ),
+        candidate_mask=candidate_mask,
+        ignore_boxes=None,
+    )
+    name, _ = backends.choose(backend, pred_boxes.device)
+    return tuple(backends.load(name).assign(problem, _config(config)))  # type: ignore[return-value]
+
+
+def _fake(
+    pred_boxes: Tensor, cls_levels: list[Tensor], obj_levels: list[Tensor], priors: Tensor, gt_boxes: Tensor, gt_labels: Tensor,
+    gt_centers: Tensor, gt_offsets: Tensor, gt_mask: Tensor | None, candidate_mask: Tensor | None, padded: int, max_count: int,
+    config: str, backend: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    per_prior = pred_boxes.shape[:2]
+    per_gt = (gt_boxes.shape[0],) if padded == UNKNOWN else (pred_boxes.shape[0], padded)
+    return (
+        pred_boxes.new_empty(per_prior, dtype=torch.int64),
+        pred_boxes.new_empty(per_prior, dtype=torch.float32),
+        pred_boxes.new_empty(per_gt, dtype=torch.int64),
+        pred_boxes.new_empty(per_prior, dtype=torch.int32),
+    )
+
+
+_LIBRARY.impl("assign", _assign, "CompositeExplicitAutograd")
+torch.library.register_fake("simota_triton::assign", _fake, lib=_LIBRARY)

@@ -1,0 +1,79 @@
+"""Launch parameters of the kernels: one frozen dataclass, and a pure function that picks it without a GPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+PROCESSORS = {(8, 0): 108, (8, 6): 84, (8, 9): 128, (9, 0): 132, (10, 0): 148, (12, 0): 170}
+"""Streaming multiprocessors of the largest GPU of a compute capability, from NVIDIA's data sheets."""
+
+PROGRAMS_PER_PROCESSOR = 8
+"""Programs of 4 warps and 64 registers a thread that a processor holds at once."""
+
+MIN_GTS_PER_PROGRAM = 16
+"""Below this, loading a tile's priors (about 150 instructions a lane) weighs more than 10 % of its pairs."""
+
+
+@dataclass(frozen=True)
+class KernelConfig:
+    """How the kernels are launched. Every choice gives the same bits.
+
+    Attributes:
+        rows: Priors a program of ``prior_pass``. Its tile is 16 columns wide.
+        prior_warps: Warps of those programs.
+        tile: Priors a program of ``cost_pass``; a lane holds tile / (32 * cost_warps) of them, whose boxes stay in registers.
+        cost_warps: Warps of those programs.
+        gts_per_program: Gts a program of ``cost_pass`` loops over.
+
+    Raises:
+        ValueError: A field is no power of two (``gts_per_program``: no positive number), or too small for its warps.
+    """
+
+    rows: int = 32
+    prior_warps: int = 1
+    tile: int = 512
+    cost_warps: int = 4
+    gts_per_program: int = 64
+
+    def __post_init__(self) -> None:
+        for name in ("rows", "prior_warps", "tile", "cost_warps"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1 or value & (value - 1):
+                raise ValueError(f"{name}: expected a power of two, got {value!r}")
+        if not isinstance(self.gts_per_program, int) or self.gts_per_program < 1:
+            raise ValueError(f"gts_per_program: expected a positive integer, got {self.gts_per_program!r}")
+        if self.tile < 32 * self.cost_warps:
+            raise ValueError(f"tile: expected at least a prior a lane, 32 * cost_warps = {32 * self.cost_warps}, got {self.tile}")
+
+
+INTERPRETER = KernelConfig(rows=512, tile=1024, gts_per_program=1 << 20)
+"""For Triton's interpreter, where an operation costs about the same on a tile of any size."""
+
+
+class Shape(NamedTuple):
+    """What a configuration is chosen by."""
+
+    batch: int
+    num_priors: int
+    num_gts: int
+
+
+def heuristic(capability: tuple[int, int], shape: Shape) -> KernelConfig:
+    """The configuration for a compute capability and a shape.
+
+    ``cost_pass`` is bound by its stores, so tiles are as wide as registers allow and gts are split over programs only as
+    far as it takes to fill the GPU: a split loads the tile's priors again.
+
+    Args:
+        capability: Compute capability, as ``torch.cuda.get_device_capability`` gives it; unknown ones count as the
+            nearest known below.
+        shape: B, P and G.
+    """
+    known = max((c for c in PROCESSORS if c <= capability), default=min(PROCESSORS))
+    wanted = PROCESSORS[known] * PROGRAMS_PER_PROCESSOR
+    base = KernelConfig()
+    programs = max(1, shape.batch * -(-shape.num_priors // base.tile))
+    splits = -(-wanted // programs)
+    gts = max(MIN_GTS_PER_PROGRAM, -(-shape.num_gts // splits))
+    return KernelConfig(gts_per_program=gts)
