@@ -5,6 +5,8 @@ All functions take one :class:`~bench.workloads.Batch` and return gt_index [B, P
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -12,6 +14,8 @@ from torch import Tensor
 from bench.workloads import Batch
 
 TOPK, IOU_WEIGHT, EPS, RADIUS = 13, 3.0, 1e-7, 3.0
+
+Solver = Callable[..., Tensor]
 
 
 def loop_image(pred_boxes: Tensor, cls_logits: Tensor, priors: Tensor, gt_boxes: Tensor, gt_labels: Tensor) -> Tensor:
@@ -68,7 +72,7 @@ def background_cost(logits: Tensor) -> Tensor:
 
 
 def match(cost: Tensor, iou: Tensor) -> Tensor:
-    """dynamic k, selection and conflicts of [..., G, n] without a loop over gts."""
+    """Dynamic k, selection and conflicts of [..., G, n] without a loop over gts."""
     width = min(TOPK, cost.shape[-1])
     dynamic_k = iou.topk(width, dim=-1, sorted=False).values.clamp(min=0).sum(-1).int().clamp_(min=1)
     values, indices = cost.topk(width, dim=-1, largest=False)
@@ -79,17 +83,21 @@ def match(cost: Tensor, iou: Tensor) -> Tensor:
     return torch.where(claims > 0, owner, -1)
 
 
-def vectorised_image(pred_boxes: Tensor, cls_logits: Tensor, priors: Tensor, gt_boxes: Tensor, gt_labels: Tensor) -> Tensor:
+def solve(boxes: Tensor, logits: Tensor, priors: Tensor, gt_boxes: Tensor, gt_labels: Tensor) -> Tensor:
+    """gt_index [n] of the candidates of one image."""
+    return match(*dense_cost(boxes, logits, priors, gt_boxes, gt_labels, background_cost(logits)))
+
+
+def vectorised_image(
+    pred_boxes: Tensor, cls_logits: Tensor, priors: Tensor, gt_boxes: Tensor, gt_labels: Tensor, solve: Solver = solve
+) -> Tensor:
     """One image, candidates compacted first."""
     out = torch.full((len(priors),), -1)
     x, y = priors[:, 0], priors[:, 1]
     gx1, gy1, gx2, gy2 = gt_boxes[:, None].unbind(-1)
     valid = ((x > gx1) & (x < gx2) & (y > gy1) & (y < gy2)).any(0).nonzero().squeeze(1)
-    if not len(valid):
-        return out
-    logits = cls_logits[valid]
-    cost, iou = dense_cost(pred_boxes[valid], logits, priors[valid], gt_boxes, gt_labels, background_cost(logits))
-    out[valid] = match(cost, iou)
+    if len(valid):
+        out[valid] = solve(pred_boxes[valid], cls_logits[valid], priors[valid], gt_boxes, gt_labels)
     return out
 
 
@@ -105,7 +113,7 @@ def vectorised_batch(
     return match(torch.where(selectable, cost, torch.inf), torch.where(selectable, iou, -1.0))
 
 
-def by_image(function: object, batch: Batch) -> Tensor:
+def by_image(function: Solver, batch: Batch) -> Tensor:
     """One of the per-image functions over a batch."""
     images = zip(batch.pred_boxes, batch.cls_logits, batch.gt_boxes, batch.gt_labels, strict=True)
-    return torch.stack([function(boxes, logits, batch.priors, gts, labels) for boxes, logits, gts, labels in images])  # type: ignore[operator]
+    return torch.stack([function(boxes, logits, batch.priors, gts, labels) for boxes, logits, gts, labels in images])

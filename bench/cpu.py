@@ -1,0 +1,93 @@
+"""The CPU table: our torch backend against its peers, in one run.
+
+``python -m bench.cpu`` measures with 2 threads, interleaved rounds, medians, mid phase; asserts that every peer gives the
+same assignment before it is timed; prints a Markdown table and writes ``bench/results/cpu/<phase>.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import platform
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.cases import PEERS, Case, ours, peer
+from bench.peak import peak_bytes
+from bench.workloads import CPU_BATCH, WORKLOADS, make_batch
+
+RESULTS = Path(__file__).parent / "results" / "cpu"
+SLOW = ("loop",)
+
+
+def measure(phase: str, rounds: int, names: list[str]) -> list[dict[str, Any]]:
+    """One row per workload and case: median and quartiles in ms, peak MB, speed-up of ours."""
+    rows = []
+    for workload_name in names:
+        workload = WORKLOADS[workload_name].with_batch(CPU_BATCH[workload_name])
+        batch = make_batch(workload, phase)
+        cases: dict[str, Case] = {"simota_triton (torch)": ours(batch, "torch")}
+        cases |= {name: peer(name, batch, workload) for name in PEERS}
+        expected = ours(batch, "reference")()
+        times: dict[str, list[float]] = {name: [] for name in cases}
+        differing = {name: int((case() != expected).sum()) for name, case in cases.items()}
+        if any(differing.values()):
+            raise SystemExit(f"{workload_name}: assignments differ from the reference: {differing}")
+        for i in range(rounds):
+            for name, case in cases.items():
+                if name in SLOW and i >= 3:
+                    continue
+                start = time.perf_counter()
+                case()
+                times[name].append((time.perf_counter() - start) * 1e3)
+        for name, case in cases.items():
+            low, median, high = statistics.quantiles(times[name], n=4)
+            row = {"workload": workload_name, "batch": workload.batch, "gts": workload.num_gts, "case": name, "median_ms": median}
+            rows.append(row | {"quartiles_ms": [low, high], "rounds": len(times[name]), "peak_mb": peak_bytes(case) / 1e6})
+            print(f"{workload_name:8} {name:24} {median:9.2f} ms  [{low:.2f}, {high:.2f}]  {rows[-1]['peak_mb']:8.1f} MB", flush=True)
+    return rows
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Markdown: a line per case, time and peak memory per workload."""
+    workloads = list(dict.fromkeys(row["workload"] for row in rows))
+    batches = {row["workload"]: row["batch"] for row in rows}
+    lines = ["| | " + " | ".join(f"{w} (B = {batches[w]})" for w in workloads) + " |", "|---|" + "---:|" * len(workloads)]
+    for case in dict.fromkeys(row["case"] for row in rows):
+        cells = [next(r for r in rows if r["case"] == case and r["workload"] == w) for w in workloads]
+        lines.append(f"| {case} | " + " | ".join(f"{c['median_ms']:.1f} ms, {c['peak_mb']:.0f} MB" for c in cells) + " |")
+    return "\n".join(lines)
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers depend on."""
+    model = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), "")
+    facts = {"cpu": model or platform.processor(), "threads": torch.get_num_threads(), "torch": torch.__version__}
+    return facts | {"python": platform.python_version(), "date": datetime.date.today().isoformat()}
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--phase", default="mid", help="untrained, mid (default) or trained")
+    parser.add_argument("--rounds", type=int, default=21, help="interleaved rounds of each case")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--workloads", nargs="+", default=list(CPU_BATCH), help="of: " + ", ".join(CPU_BATCH))
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the JSON")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    with torch.no_grad():
+        rows = measure(args.phase, args.rounds, args.workloads)
+    args.out.mkdir(parents=True, exist_ok=True)
+    path = args.out / f"{args.phase}.json"
+    path.write_text(json.dumps({"machine": machine(), "phase": args.phase, "rows": rows}, indent=1) + "\n")
+    print(f"\n{table(rows)}\n\nwritten: {path}")
+
+
+if __name__ == "__main__":
+    main()
