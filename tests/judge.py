@@ -111,7 +111,7 @@ def cost_intervals(problem: Problem, config: SimOTAConfig, expected: Tensor) -> 
         cls = terms.class_cost(at_label(scores), iou, config)
         if config.cls_classes == "all":
             negatives = terms.background_cost(scores, config).sum(2)[:, None]
-            cls = (negatives - terms.background_cost(at_label(scores), config) + cls).clamp(min=0)
+            cls = terms.swap_class(negatives, terms.background_cost(at_label(scores), config), cls)
         return cls * config.cls_weight, terms.iou_cost(pred, gt_boxes.double(), iou, config) * config.iou_weight
 
     iou = terms.pair_iou(pred, gt_boxes.double(), config)
@@ -156,8 +156,8 @@ def cost_intervals(problem: Problem, config: SimOTAConfig, expected: Tensor) -> 
 
 def _scores(problem: Problem, config: SimOTAConfig) -> tuple[Tensor, list[Tensor]]:
     """Class scores as the definition takes them, and where a sigmoid of another make could put them, all float64."""
-    logits = problem.cls_logits.dense()
-    objectness = None if problem.obj_logits is None else problem.obj_logits.dense()
+    logits = problem.cls_logits.dense().contiguous()
+    objectness = None if problem.obj_logits is None else problem.obj_logits.dense().contiguous()
     p = terms.class_scores(logits, objectness, config)
     if config.score not in ("sigmoid", "joint"):
         return p.double(), []

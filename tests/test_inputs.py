@@ -1,0 +1,323 @@
+"""The forms, layouts and dtypes that inputs come in: all of them give the same answer, to the bit."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+import torch
+
+from simota_triton import SimOTAAssigner, SimOTAConfig, mask_centers
+from simota_triton.backends import BACKENDS
+from simota_triton.boxes import box_center
+from simota_triton.inputs import pack
+
+from .scenes import FAMILIES, FORMS, LAYOUTS, make_scene
+
+PRESETS = ("rtmdet", "yolox", "seed", "super_gradients_fast", "picodet")
+SCENES = {"reference": 3 * len(FAMILIES), "torch": 3 * len(FAMILIES)}
+"""Scenes for each backend; the others run in an interpreter where there is no GPU, and get fewer."""
+
+PER_PRIOR = ("gt_index", "labels", "matched_iou", "fg_mask", "gt_boxes", "ignore_mask", "claims")
+
+
+def scenes(backend, only=lambda scene: True):
+    return [scene for scene in map(make_scene, range(SCENES.get(backend, 6))) if only(scene)]
+
+
+def assert_same(first, second, fields=PER_PRIOR, where=""):
+    for name in fields:
+        assert torch.equal(getattr(first, name), getattr(second, name)), (name, where)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_three_forms_of_gts_give_the_same_answer(backend, preset):
+    assigner = SimOTAAssigner(preset, backend=backend)
+    for scene in scenes(backend):
+        of_list, padded, packed = (scene.call(assigner, form) for form in ("list", "padded", "packed"))
+        assert_same(of_list, padded, where=scene.seed)
+        assert_same(of_list, packed, where=scene.seed)
+        assert torch.equal(of_list.dynamic_k, packed.dynamic_k)
+        for b, boxes in enumerate(scene.gt_boxes):
+            assert padded.dynamic_k[b].tolist() == of_list.to_image(b).dynamic_k.tolist() + [0] * (padded.dynamic_k.shape[1] - len(boxes))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_padding_may_stand_anywhere(backend, preset):
+    assigner = SimOTAAssigner(preset, backend=backend)
+    for scene in scenes(backend):
+        of_list, scattered = scene.call(assigner), scene.call(assigner, "scattered")
+        assert_same(of_list, scattered, ("labels", "matched_iou", "fg_mask", "gt_boxes", "claims"), scene.seed)
+        slots = (scattered.dynamic_k > 0).long().cumsum(1) - 1  # slot of a real gt -> its place among the real ones
+        row = torch.where(scattered.fg_mask, scattered.gt_index, 0)
+        mapped = slots.gather(1, row) if slots.shape[1] else row
+        assert torch.equal(torch.where(scattered.fg_mask, mapped, -1), of_list.gt_index)
+        assert torch.equal(scattered.dynamic_k[scattered.dynamic_k > 0], of_list.dynamic_k)
+
+
+def test_forms_without_padding_need_no_mask():
+    scene = make_scene(1)
+    count = min(map(len, scene.gt_boxes))
+    assigner = SimOTAAssigner("rtmdet", backend="reference")
+    boxes, labels = (torch.stack([v[:count] for v in values]) for values in (scene.gt_boxes, scene.gt_labels))
+    without = assigner(scene.pred_boxes, scene.cls_logits, scene.priors, boxes, labels)
+    all_real = torch.ones(boxes.shape[:2], dtype=torch.bool)
+    assert_same(without, assigner(scene.pred_boxes, scene.cls_logits, scene.priors, boxes, labels, gt_mask=all_real))
+    assert bool((without.dynamic_k > 0).all())
+
+
+@pytest.mark.parametrize("preset", SimOTAConfig.presets())
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_layout_of_logits_changes_nothing(backend, preset):
+    assigner = SimOTAAssigner(preset, backend=backend)
+    for scene in scenes(backend):
+        flat, *others = (scene.call(assigner, layout=layout) for layout in LAYOUTS)
+        for other in others:
+            assert_same(flat, other, where=scene.seed)
+            assert torch.equal(flat.dynamic_k, other.dynamic_k)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_objectness_may_come_without_its_last_dimension(backend):
+    scene, assigner = make_scene(3), SimOTAAssigner("yolox", backend=backend)
+    assert_same(scene.call(assigner), scene.call(assigner, obj_logits=scene.obj_logits[..., 0]))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_priors_of_three_columns_have_square_strides(backend, preset):
+    assigner = SimOTAAssigner(preset, backend=backend)
+    for scene in scenes(backend, lambda scene: scene.family != "odd_strides"):
+        full = scene.call(assigner)
+        assert torch.equal(scene.priors[:, 2], scene.priors[:, 3])
+        assert_same(full, replace(scene, priors=scene.priors[:, :3]).call(assigner), where=scene.seed)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_half_precision_inputs_are_taken_at_their_value(backend, preset, dtype):
+    assigner = SimOTAAssigner(preset, backend=backend)
+    for scene in scenes(backend, lambda scene: scene.family not in ("nonfinite", "far")):
+        half = {name: getattr(scene, name).to(dtype) for name in ("pred_boxes", "cls_logits", "obj_logits", "priors")}
+        half["gt_boxes"] = [boxes.to(dtype) for boxes in scene.gt_boxes]
+        single = {name: value.float() if name != "gt_boxes" else [boxes.float() for boxes in value] for name, value in half.items()}
+        first, second = replace(scene, **half).call(assigner), replace(scene, **single).call(assigner)
+        assert_same(first, second, where=scene.seed)
+        assert first.matched_iou.dtype == first.gt_boxes.dtype == torch.float32
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_float64_inputs_are_rounded_to_float32(backend):
+    assigner = SimOTAAssigner("yolox", backend=backend)
+    for scene in scenes(backend):
+        names = ("pred_boxes", "cls_logits", "obj_logits", "priors")
+        wide = replace(
+            scene, **{name: getattr(scene, name).double() for name in names}, gt_boxes=[boxes.double() for boxes in scene.gt_boxes]
+        )
+        assert_same(scene.call(assigner), wide.call(assigner), where=scene.seed)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int16, torch.int8, torch.uint8])
+def test_labels_of_any_integer_dtype(dtype):
+    scene, assigner = make_scene(3), SimOTAAssigner("rtmdet", backend="reference")
+    narrow = replace(scene, gt_labels=[labels.to(dtype) for labels in scene.gt_labels])
+    assert_same(scene.call(assigner), narrow.call(assigner))
+    assert narrow.call(assigner).labels.dtype == torch.int64
+
+
+# independence of what else is in the batch
+
+
+@pytest.mark.parametrize("form", FORMS[:2])
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_image_does_not_depend_on_its_batch(backend, preset, form):
+    assigner = SimOTAAssigner(preset, backend=backend)
+    for scene in scenes(backend, lambda scene: len(scene.gt_boxes) > 1 and scene.family != "identical"):
+        together = scene.call(assigner, form)
+        for b in range(len(scene.gt_boxes)):
+            alone = one_image(scene, b).call(assigner, form)
+            for name in PER_PRIOR:
+                assert torch.equal(getattr(alone, name)[0], getattr(together, name)[b]), (name, scene.seed, b)
+            assert (
+                alone.dynamic_k.flatten().tolist()[: len(scene.gt_boxes[b])]
+                == together.to_image(b).dynamic_k.tolist()[: len(scene.gt_boxes[b])]
+            )
+
+
+def one_image(scene, b):
+    def own(values):
+        return None if values is None else values[b : b + 1]
+
+    mask = scene.candidate_mask
+    return replace(
+        scene,
+        **{name: own(getattr(scene, name)) for name in ("pred_boxes", "cls_logits", "obj_logits", "gt_boxes", "gt_labels")},
+        **{name: own(getattr(scene, name)) for name in ("gt_centers", "ignore_boxes")},
+        candidate_mask=mask if mask is None or mask.ndim == 1 else own(mask),
+    )
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_order_of_gts_and_priors_is_only_a_matter_of_names(backend):
+    assigner = SimOTAAssigner("rtmdet", backend=backend)
+    generator = torch.Generator().manual_seed(0)
+    for scene in scenes(
+        backend, lambda scene: scene.family in ("random", "mid", "trained", "swapped", "huge") and scene.candidate_mask is None
+    ):
+        there = torch.randperm(len(scene.priors), generator=generator)
+        turned = replace(
+            scene, priors=scene.priors[there], pred_boxes=scene.pred_boxes[:, there], cls_logits=scene.cls_logits[:, there],
+            gt_boxes=[b.flip(0) for b in scene.gt_boxes], gt_labels=[v.flip(0) for v in scene.gt_labels],
+            gt_centers=None if scene.gt_centers is None else [c.flip(0) for c in scene.gt_centers],
+        )  # fmt: skip
+        first, second = scene.call(assigner), turned.call(assigner)
+        count = torch.tensor([len(b) for b in scene.gt_boxes])[:, None]
+        index = torch.where(second.fg_mask, count - 1 - second.gt_index, -1)
+        assert torch.equal(first.gt_index[:, there], index), scene.seed
+        assert torch.equal(first.matched_iou[:, there], second.matched_iou), scene.seed
+
+
+# masks of candidates, centres, ignore boxes
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_masked_prior_might_as_well_not_exist(backend, preset):
+    assigner = SimOTAAssigner(preset, backend=backend)
+    generator = torch.Generator().manual_seed(3)
+    for scene in scenes(backend, lambda scene: scene.family != "identical"):
+        mask = torch.rand(len(scene.priors), generator=generator) < 0.6
+        masked = replace(scene, candidate_mask=mask).call(assigner)
+        fewer = replace(
+            scene, candidate_mask=None, priors=scene.priors[mask], pred_boxes=scene.pred_boxes[:, mask],
+            cls_logits=scene.cls_logits[:, mask], obj_logits=scene.obj_logits[:, mask],
+        ).call(assigner)  # fmt: skip
+        for name in PER_PRIOR:
+            assert torch.equal(getattr(masked, name)[:, mask], getattr(fewer, name)), (name, scene.seed)
+        assert torch.equal(masked.dynamic_k, fewer.dynamic_k)
+        assert not bool(masked.fg_mask[:, ~mask].any())
+        each = mask.expand(len(scene.gt_boxes), -1).clone()
+        assert_same(masked, replace(scene, candidate_mask=each).call(assigner), where=scene.seed)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_given_centres_take_the_place_of_box_centres(backend):
+    for preset in PRESETS:
+        assigner = SimOTAAssigner(preset, backend=backend)
+        for scene in scenes(backend, lambda scene: scene.gt_centers is None)[:12]:
+            given = [box_center(boxes) for boxes in scene.gt_boxes]
+            assert_same(scene.call(assigner), replace(scene, gt_centers=given).call(assigner), where=scene.seed)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_moved_centre_moves_the_positives(backend):
+    priors = torch.tensor([[8.0 * i, 16.0, 8.0, 8.0] for i in range(1, 12)])
+    gt, labels = [torch.tensor([[0.0, 0.0, 96.0, 32.0]])], [torch.tensor([0])]
+    quarter = gt[0].expand(1, 11, 4) + torch.tensor([0.0, 0.0, 0.0, 96.0])  # IoUs of 1/4: dynamic k is floor(11 / 4)
+    rtmdet = SimOTAAssigner("rtmdet", backend=backend)
+    args = (quarter, torch.zeros(1, 11, 1), priors, gt, labels)
+    assert rtmdet(*args).fg_mask.nonzero()[:, 1].tolist() == [4, 5]  # x = 48, and of 40 and 56, which are as far, the first
+    assert rtmdet(*args, gt_centers=[torch.tensor([[25.0, 16.0]])]).fg_mask.nonzero()[:, 1].tolist() == [2, 3]  # x = 24, 32
+    yolox = SimOTAAssigner("yolox_main", backend=backend)
+    args, objectness = (gt[0].expand(1, 11, 4), *args[1:]), torch.zeros(1, 11, 1)
+    assert yolox(*args, obj_logits=objectness).fg_mask.nonzero()[:, 1].tolist() == [4, 5, 6]  # 36 < x < 60
+    moved = yolox(*args, obj_logits=objectness, gt_centers=[torch.tensor([[76.0, 16.0]])])
+    assert moved.fg_mask.nonzero()[:, 1].tolist() == [8, 9]  # 64 < x < 88
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.float32, torch.float16])
+def test_mask_centres_are_mean_pixel_indices(dtype):
+    masks = torch.zeros(3, 10, 12, dtype=torch.bool)
+    masks[0, 2:5, 4:8] = True  # rows 2 3 4, columns 4 5 6 7
+    masks[1, 0, 0] = masks[1, 9, 11] = masks[1, 9, 0] = True
+    boxes = torch.tensor([[4.0, 2.0, 8.0, 5.0], [0.0, 0.0, 12.0, 10.0], [3.0, 5.0, 6.0, 9.0]])
+    centers = mask_centers(masks.to(dtype), boxes)
+    assert centers.dtype == torch.float32
+    torch.testing.assert_close(centers, torch.tensor([[5.5, 3.0], [11 / 3, 6.0], [4.5, 7.0]]))  # the third mask is empty: its box
+
+
+def test_mask_centres_weigh_soft_masks():
+    masks = torch.zeros(1, 2, 4)
+    masks[0, 0, 0], masks[0, 1, 3] = 0.75, 0.25
+    torch.testing.assert_close(mask_centers(masks, torch.zeros(1, 4)), torch.tensor([[0.75, 0.25]]))
+
+
+def test_mask_centres_of_many_masks_and_of_none():
+    generator = torch.Generator().manual_seed(0)
+    masks = torch.rand(45, 17, 23, generator=generator) < 0.3  # more than one block
+    grid_y, grid_x = torch.meshgrid(torch.arange(17.0), torch.arange(23.0), indexing="ij")
+    expected = torch.stack([torch.stack([grid_x[m].mean(), grid_y[m].mean()]) for m in masks])
+    torch.testing.assert_close(mask_centers(masks, torch.zeros(45, 4)), expected)
+    assert mask_centers(torch.zeros(0, 5, 5), torch.zeros(0, 4)).shape == (0, 2)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_ignore_boxes_flag_background_strictly_inside_them(backend):
+    priors = torch.tensor([[8.0 * i, 8.0, 8.0, 8.0] for i in range(1, 7)])
+    pred = torch.tensor([[4.0, 0.0, 20.0, 16.0]]).expand(2, 6, 4)
+    args = (
+        pred,
+        torch.zeros(2, 6, 1),
+        priors,
+        [torch.tensor([[4.0, 0.0, 20.0, 16.0]]), torch.zeros(0, 4)],
+        [torch.tensor([0]), torch.zeros(0).long()],
+    )
+    assigner = SimOTAAssigner("rtmdet", backend=backend)
+    plain = assigner(*args)
+    assert plain.fg_mask.tolist() == [[True, True] + [False] * 4, [False] * 6]
+    assert not bool(plain.ignore_mask.any())
+    ignore = [torch.tensor([[0.0, 0.0, 32.0, 32.0], [47.0, 0.0, 49.0, 9.0]]), torch.tensor([[20.0, 0.0, 30.0, 8.0]])]
+    flagged = assigner(*args, ignore_boxes=ignore)
+    assert_same(plain, flagged, ("gt_index", "labels", "matched_iou", "claims", "dynamic_k"))
+    # image 0: priors 0 and 1 are positive, 2 (x = 24) is inside, 3 (x = 32) on the edge, 5 (x = 48) in the second box
+    # image 1: prior 2 lies on the lower edge of its box
+    assert flagged.ignore_mask.tolist() == [[False, False, True, False, False, True], [False] * 6]
+    padded = torch.zeros(2, 3, 4)
+    padded[0, :2], padded[1, :1] = ignore[0], ignore[1]
+    assert_same(flagged, assigner(*args, ignore_boxes=padded))
+    half = [boxes.half() for boxes in ignore]
+    assert_same(flagged, assigner(*args, ignore_boxes=half))
+
+
+# packing
+
+
+def test_packing_leaves_predictions_where_they_are():
+    scene = make_scene(3)
+    problem = scene.problem(SimOTAConfig.rtmdet())
+    assert problem.pred_boxes.data_ptr() == scene.pred_boxes.data_ptr()
+    assert problem.cls_logits.levels[0].data_ptr() == scene.cls_logits.data_ptr()
+    maps = [torch.randn(1, 3, 4, 5), torch.randn(1, 3, 2, 2)]
+    priors = torch.ones(24, 4)
+    problem = pack(SimOTAConfig.rtmdet(), torch.zeros(1, 24, 4), maps, priors, [torch.zeros(0, 4)], [torch.zeros(0).long()])
+    assert [level.data_ptr() for level in problem.cls_logits.levels] == [level.data_ptr() for level in maps]
+
+
+def test_scores_are_read_in_prior_order_whatever_their_layout():
+    scene = make_scene(3)
+    batch, count, classes = scene.cls_logits.shape
+    generator = torch.Generator().manual_seed(0)
+    image, prior, label = (torch.randint(n, (200,), generator=generator) for n in (batch, count, classes))
+    for layout in LAYOUTS:
+        scores = scene.problem(SimOTAConfig.rtmdet(), layout=layout).cls_logits
+        assert scores.shape == (batch, count, classes)
+        assert torch.equal(scores.dense(), scene.cls_logits)
+        assert torch.equal(scores.rows(image, prior), scene.cls_logits[image, prior])
+        assert torch.equal(scores.at(image, prior, label), scene.cls_logits[image, prior, label])
+
+
+@pytest.mark.parametrize("offsets", [[0, 3, 3, 5], [0, 0, 0, 5], [0, 5, 5, 5], [0, 1, 2, 5]])
+def test_rows_of_packed_gts_know_their_image(offsets):
+    counts = [b - a for a, b in pairwise(offsets)]
+    gts = pack(
+        SimOTAConfig.rtmdet(), torch.zeros(3, 2, 4), torch.zeros(3, 2, 1), torch.ones(2, 4), torch.arange(20.0).view(5, 4),
+        torch.zeros(5, dtype=torch.int64), gt_offsets=torch.tensor(offsets),
+    ).gts  # fmt: skip
+    assert gts.image().tolist() == [b for b, count in enumerate(counts) for _ in range(count)]
+    row, valid = gts.slots()
+    assert [row[b][valid[b]].tolist() for b in range(3)] == [list(range(offsets[b], offsets[b + 1])) for b in range(3)]
+    per_slot = torch.arange(row.numel()).view(row.shape)
+    assert gts.unpad(per_slot).tolist() == per_slot[valid].tolist()
