@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 
 from .levels import decode, find_logits, find_tile, load_priors
-from .maths import background_cost, box_area, region_depth, sigmoid
+from .maths import COST_LIMIT, background_cost, box_area, region_depth, sigmoid
 
 COLUMNS = tl.constexpr(16)
 """Gts, then classes, taken side by side. Part of the definition: it fixes the order in which classes are summed."""
@@ -113,7 +113,8 @@ def prior_pass(
                 # 0 * logit makes NaN of a logit that is not finite
                 total += tl.where(present, tl.fma(logit, 0.0, cost), 0.0)
             background = _sum_columns(total, ROWS)
-    exists = usable & _finite(background)
+    exists = usable & (background == background)
+    background = tl.minimum(background, COST_LIMIT)  # a sum that overflows is dear, not unreadable
     if RULE.value.pool_all:
         result = tl.where(exists, tl.where(candidate, background, -1.0), float("inf"))
     else:
