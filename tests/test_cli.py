@@ -88,6 +88,17 @@ def test_info_survives_a_setting_that_is_wrong(monkeypatch, capsys):
     assert "none: SIMOTA_TRITON_BACKEND: expected one of 'auto'" in capsys.readouterr().out
 
 
+def test_a_backend_that_cannot_run_here_is_told_with_the_reason(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(backends, "triton_refusal", lambda device: f"{device} is no GPU")
+    monkeypatch.setattr(demo_run, "triton_refusal", lambda device: f"{device} is no GPU")
+    assert main(["demo", "--backend", "triton", "--out", str(tmp_path / "out")]) == 2
+    assert one_line(capsys.readouterr().err).endswith("backend triton cannot run on cpu: cpu is no GPU")
+    assert not (tmp_path / "out").exists()
+    monkeypatch.setenv("SIMOTA_TRITON_BACKEND", "triton")
+    assert main(["info"]) == 0
+    assert "triton (SIMOTA_TRITON_BACKEND), which cannot run here: cpu is no GPU" in capsys.readouterr().out
+
+
 def test_info_lists_every_variable_the_package_reads(capsys):
     package = Path(simota_triton.__file__).parent
     read = {name for path in package.rglob("*.py") for name in re.findall(r"\bSIMOTA_TRITON_[A-Z_]+\b", path.read_text())}

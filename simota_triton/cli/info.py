@@ -74,8 +74,10 @@ def chosen() -> list[Row]:
     rows = []
     for name in ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0))]:
         try:
-            backend, reason = backends.choose("auto", torch.device(name))
-            rows.append((name, f"{backend} ({reason})"))
+            device = torch.device(name)
+            backend, reason = backends.choose("auto", device)
+            refusal = backends.triton_refusal(device) if backend.startswith("triton") else None
+            rows.append((name, f"{backend} ({reason})" + (f", which cannot run here: {refusal}" if refusal else "")))
         except ValueError as error:
             rows.append((name, f"none: {error}"))
     return rows

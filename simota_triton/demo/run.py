@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ..backends import choose
+from ..backends import choose, triton_refusal
 from ..cli.errors import CommandError, report
 from ..result import AssignSummary
 from .coco import ImageRecord, read_coco
@@ -65,6 +65,8 @@ def run(options: Options, console: Console | None = None) -> int:
         backend, reason = choose(options.backend, options.device)
     except ValueError as error:
         raise CommandError(str(error)) from None
+    if backend.startswith("triton") and (refusal := triton_refusal(options.device)):
+        raise CommandError(f"backend {backend} cannot run on {options.device}: {refusal}")
     dataset = read_coco(options.coco or SHIPPED)
     records = dataset.images[: options.limit]
     if not records:
