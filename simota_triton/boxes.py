@@ -60,21 +60,24 @@ def box_area(boxes: Tensor) -> Tensor:
 
 
 def guard(area: Tensor, rule: str, eps: float) -> Tensor:
-    """An area that something is divided by: ``"none"`` as it is, ``"add"`` eps to it, ``"max"`` of it and eps.
+    """An area that something is divided by, in place: ``"none"`` as it is, ``"add"`` eps to it, ``"max"`` of it and eps.
 
     It is kept positive in every case, so that 0 / 0 is 0.
     """
     if rule == "add":
-        area = area + eps
-    return area.clamp(min=max(eps, SMALLEST) if rule == "max" else SMALLEST)
+        area = area.add_(eps)
+    return area.clamp_(min=max(eps, SMALLEST) if rule == "max" else SMALLEST)
 
 
 def intersection_and_union(boxes: Tensor, others: Tensor, rule: str = "none", eps: float = 0.0) -> tuple[Tensor, Tensor]:
     """Intersection and guarded union of broadcast xyxy boxes: [..., 4], [..., 4] -> [...], [...]."""
-    left, top = (torch.maximum(boxes[..., i], others[..., i]) for i in (0, 1))
-    right, bottom = (torch.minimum(boxes[..., i], others[..., i]) for i in (2, 3))
-    inter = right.sub_(left).clamp_(min=0).mul_(bottom.sub_(top).clamp_(min=0))
+    inter = _overlap(boxes, others, 0).mul_(_overlap(boxes, others, 1))
     return inter, guard((box_area(boxes) + box_area(others)).sub_(inter), rule, eps)
+
+
+def _overlap(boxes: Tensor, others: Tensor, axis: int) -> Tensor:
+    low = torch.maximum(boxes[..., axis], others[..., axis])
+    return torch.minimum(boxes[..., 2 + axis], others[..., 2 + axis]).sub_(low).clamp_(min=0)
 
 
 def _corners(boxes: Tensor, box_format: str) -> Tensor:

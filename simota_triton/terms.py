@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .boxes import box_giou, box_iou
+from .boxes import box_giou, intersection_and_union
 from .config import SimOTAConfig
 
 COST_LIMIT = 3.0e38
@@ -74,9 +74,9 @@ def in_region(priors: Tensor, gt_boxes: Tensor, gt_centers: Tensor, region: str,
     return (inside[0] if len(inside) == 1 else torch.maximum(*inside)) > 0
 
 
-def pair_iou(pred_boxes: Tensor, gt_boxes: Tensor, config: SimOTAConfig) -> Tensor:
-    """IoU of a prediction and a gt, [..., 4] and [..., 4] -> [...]."""
-    return box_iou(pred_boxes, gt_boxes, rule=config.union_rule, eps=config.union_eps)
+def pair_iou(pred_boxes: Tensor, gt_boxes: Tensor, config: SimOTAConfig, out: Tensor | None = None) -> Tensor:
+    """IoU of a prediction and a gt, [..., 4] and [..., 4] -> [...], into ``out`` if given."""
+    return torch.div(*intersection_and_union(pred_boxes, gt_boxes, config.union_rule, config.union_eps), out=out)
 
 
 def iou_cost(pred_boxes: Tensor, gt_boxes: Tensor, iou: Tensor, config: SimOTAConfig) -> Tensor:

@@ -62,13 +62,11 @@ class Candidates:
     Attributes:
         index: [n], ascending.
         boxes: [n, 4] float32, each column contiguous.
-        priors: [n, 4], each column contiguous.
         selectable: [n] bool, the others only count for ``dynamic_k``; None for all.
     """
 
     index: Tensor
     boxes: Tensor
-    priors: Tensor
     selectable: Tensor | None
 
 
@@ -89,7 +87,7 @@ class Grid:
         """The grid of priors [P, 4], or None where they lie too irregularly for it to pay."""
         along, inverse = [], []
         for i in (0, 1):
-            bits = priors[:, i::2].contiguous().view(torch.int64).squeeze(1)
+            bits = priors[:, i::2].clone(memory_format=torch.contiguous_format).view(torch.int64).squeeze(1)
             distinct, where = bits.unique(return_inverse=True)
             along.append(distinct[:, None].view(torch.float32))
             inverse.append(where)
@@ -118,12 +116,11 @@ def find_candidates(problem: Problem, config: SimOTAConfig, gts: Gts, usable: Te
         compared = torch.ones_like(selectable) if usable is None else usable
     image, prior = compared.nonzero().unbind(1)
     counts = torch.bincount(image, minlength=problem.shape[0]).tolist()
-    boxes = problem.pred_boxes.permute(2, 0, 1).float().flatten(1)  # [4, B * P]
-    boxes = boxes.index_select(1, image * problem.shape[1] + prior)
-    priors = problem.priors.t().contiguous().index_select(1, prior)
+    boxes = problem.pred_boxes.flatten(0, 1).index_select(0, image * problem.shape[1] + prior)
+    boxes = boxes.float().t().contiguous()  # [4, n]
     keep = selectable[image, prior].split(counts) if config.k_pool == "all" else [None] * len(counts)
-    columns = zip(prior.split(counts), boxes.split(counts, 1), priors.split(counts, 1), keep, strict=True)
-    return [Candidates(index, own_boxes.t(), own_priors.t(), mask) for index, own_boxes, own_priors, mask in columns]
+    columns = zip(prior.split(counts), boxes.split(counts, 1), keep, strict=True)
+    return [Candidates(index, own_boxes.t(), mask) for index, own_boxes, mask in columns]
 
 
 def _in_any_region(problem: Problem, config: SimOTAConfig, gts: Gts) -> Tensor:

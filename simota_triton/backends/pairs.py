@@ -88,9 +88,10 @@ class Costs:
         """Region test of priors [..., 4] and gts ``rows`` of a shape that broadcasts against [...]."""
         return terms.in_region(priors, self.gts.boxes[rows], self.gts.centers[rows], region, self.config.center_radius)
 
-    def iou(self, boxes: Tensor, rows: Tensor) -> Tensor:
-        """IoU of predictions [..., 4] and gts ``rows`` of a shape that broadcasts against [...]."""
-        return terms.pair_iou(boxes, self.gts.boxes[rows], self.config)
+    def iou(self, row: Tensor, prior: Tensor) -> Tensor:
+        """IoU of pairs, [n]."""
+        boxes = self.problem.pred_boxes[self.gts.image[row], prior].float()
+        return terms.pair_iou(boxes, self.gts.boxes[row], self.config)
 
     def exists(self, rows: Tensor, prior: Tensor) -> Tensor | None:
         """Whether pairs (of one shape when broadcast) take part at all; None for all."""
@@ -107,23 +108,33 @@ class Costs:
     # for 1 - GIoU (GIoU <= IoU). What is left falls with the IoU, so the rank is the IoU itself, less ``BEHIND`` for pairs
     # that cost at least ``floor``: those that pay a penalty above every IoU cost, and those far from the gt's centre.
 
-    def rank(self, image: int, rows: Tensor, iou: Tensor) -> Tensor:
-        """Order of decreasing bound of an image's candidates for gts ``rows`` [g], [g, n]."""
-        rank, priors = iou, self.candidates[image].priors
+    def iou_block(self, image: int, rows: Tensor, out: Tensor) -> None:
+        """IoUs of gts ``rows`` [g] and an image's candidates, into ``out`` [g, n]; -inf where a pair does not exist."""
+        terms.pair_iou(self.candidates[image].boxes, self.gts.boxes[rows, None], self.config, out=out)
+        exists = self.exists(rows[:, None], self.candidates[image].index)
+        if exists is not None:
+            out.masked_fill_(~exists, -torch.inf)
+
+    def rank_block(self, image: int, rows: Tensor, iou: Tensor) -> None:
+        """Turn a block's IoUs into ranks, in place."""
+        candidates = self.candidates[image]
+        priors = self.problem.priors.index_select(0, candidates.index)
         if self.near:
-            offset_x, offset_y = (priors[:, i] - self.gts.centers[rows, i, None] for i in (0, 1))
+            offset_x, offset_y = (priors[:, i].contiguous() - self.gts.centers[rows, i, None] for i in (0, 1))
             scale = (1 / (self.near * priors[:, 2])).square_()
             # arithmetic in place of a comparison, which takes five times as long
-            far = offset_x.square_().add_(offset_y.square_()).mul_(scale).floor_().clamp_(max=1)
-            rank = torch.sub(rank, far, alpha=BEHIND)
+            behind = offset_x.square_().add_(offset_y.square_()).mul_(scale).floor_().clamp_(max=1)
         if self.penalty_ranks:
-            inside = self.in_region(priors, rows[:, None], self.config.eligible)
-            rank = torch.minimum(rank, torch.where(inside, iou, iou - BEHIND))
-        return rank
+            outside = (~self.in_region(priors, rows[:, None], self.config.eligible)).float()
+            behind = torch.maximum(behind, outside) if self.near else outside
+        if self.near or self.penalty_ranks:
+            iou.sub_(behind, alpha=BEHIND)
+        if candidates.selectable is not None:
+            iou.masked_fill_(~candidates.selectable, -torch.inf)
 
     def lowest_rank(self, limit: Tensor) -> Tensor:
         """The smallest rank that a pair with a cost of at most ``limit`` can have."""
-        paid = limit >= self.floor
+        paid = (limit >= self.floor) & (self.floor < torch.inf)
         iou = self.lowest_iou(torch.where(paid, limit - self.floor, limit))
         return torch.where(paid, iou - BEHIND, iou)
 

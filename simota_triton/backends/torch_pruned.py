@@ -23,7 +23,7 @@ from ..inputs import Problem
 from ..matching import Matching, count_k, pack_key
 from ..terms import COST_LIMIT
 from .candidates import Gts, blocks
-from .folded import FOLD, FoldedRows
+from .folded import ALIGN, FoldedRows
 from .pairs import Costs, Pairs
 
 GROUP_PAIRS = 1 << 20
@@ -39,17 +39,19 @@ def assign(problem: Problem, config: SimOTAConfig) -> Matching:
     batch, num_priors, _ = problem.shape
     device = problem.priors.device
     gts = Gts.of(problem)
-    gt_index = torch.full((batch * num_priors,), -1, dtype=torch.int64, device=device)
-    matched_iou = torch.zeros(batch * num_priors, device=device)
-    claims = torch.zeros(batch * num_priors, dtype=torch.int32, device=device)
     dynamic_k = torch.zeros(problem.gts.boxes.shape[0], dtype=torch.int64, device=device)
+    won: Pairs | None = None
+    claims = torch.zeros(batch * num_priors, dtype=torch.int32, device=device)
     if gts.packed.numel():
         costs = Costs(problem, config, gts, careful=False)
-        k, claims, won = _match(costs)
+        dynamic_k[gts.packed], won = _match(costs, claims)
         if not costs.clean():
-            k, claims, won = _match(Costs(problem, config, gts, careful=True))
-        dynamic_k[gts.packed] = k
-        flat = costs.flat(won.row, won.prior)
+            costs = Costs(problem, config, gts, careful=True)
+            dynamic_k[gts.packed], won = _match(costs, claims.zero_())
+    gt_index = torch.full((batch * num_priors,), -1, dtype=torch.int64, device=device)
+    matched_iou = torch.zeros(batch * num_priors, device=device)
+    if won is not None:
+        flat = gts.image[won.row] * num_priors + won.prior
         gt_index[flat] = gts.slot[won.row]
         matched_iou[flat] = won.iou
     return Matching(
@@ -60,35 +62,32 @@ def assign(problem: Problem, config: SimOTAConfig) -> Matching:
     )
 
 
-def _match(costs: Costs) -> tuple[Tensor, Tensor, Pairs]:
-    """dynamic_k of the real gts, claims [B * P], and the pairs that are left once conflicts are resolved."""
-    batch, num_priors, _ = costs.problem.shape
+def _match(costs: Costs, claims: Tensor) -> tuple[Tensor, Pairs]:
+    """dynamic_k of the real gts, and the pairs that are left once conflicts are resolved; counts ``claims`` [B * P]."""
     k = torch.ones_like(costs.gts.packed)
     picked = Pairs.concatenate([_select(costs, group, k) for group in _groups(costs)])
     flat = costs.flat(picked.row, picked.prior)
-    claims = torch.zeros(batch * num_priors, dtype=torch.int32, device=flat.device)
     claims.scatter_add_(0, flat, torch.ones_like(flat, dtype=torch.int32))
     contested = claims[flat] > 1
     if bool(contested.any()):
         picked = Pairs.concatenate([picked[~contested], _resolve(costs, picked[contested])])
-    return k, claims, picked
+    return k, picked
 
 
 class _Table(NamedTuple):
-    """A group of gts [r] against the candidates of their images, [r, n]: IoU (0 past the end), rank (-inf past the end).
+    """A group of gts against the candidates of their images: ranks [r, n], -inf past the end.
 
-    ``candidate`` [images, n] are the candidates, ``image`` [r] the row of it that belongs to a gt.
+    ``candidate`` [images, n] are the candidates, ``image`` [r] the row of it that belongs to a gt; ``rows`` [r] are the gts.
     """
 
     rows: Tensor
-    iou: Tensor
     rank: FoldedRows
     candidate: Tensor
     image: Tensor
 
-    def prior(self, row: Tensor, where: Tensor) -> Tensor:
-        """Prior of entries."""
-        return self.candidate[self.image[row], where]
+    def pairs(self, row: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
+        """Gt and prior of entries."""
+        return self.rows[row], self.candidate[self.image[row], where]
 
 
 def _groups(costs: Costs) -> Iterator[list[tuple[int, slice]]]:
@@ -106,65 +105,47 @@ def _groups(costs: Costs) -> Iterator[list[tuple[int, slice]]]:
     yield group
 
 
-def _table(costs: Costs, group: list[tuple[int, slice]]) -> _Table:
-    """The table of a group."""
-    device = costs.gts.boxes.device
-    first, last = group[0][1].start, group[-1][1].stop
-    rows = torch.arange(first, last, device=device)
-    width = max(1, -(-max(costs.candidates[image].index.shape[0] for image, _ in group) // FOLD)) * FOLD
-    iou = torch.zeros((last - first, width), device=device)
-    rank = torch.full((last - first, width), -torch.inf, device=device)
-    index = torch.full((len(group), width), -1, dtype=torch.int64, device=device)
-    owner = torch.empty_like(rows)
-    for i, (image, part) in enumerate(group):
-        candidates, own = costs.candidates[image], rows[part.start - first : part.stop - first]
-        entries = slice(part.start - first, part.stop - first), slice(0, candidates.index.shape[0])
-        index[i, entries[1]] = candidates.index
-        owner[entries[0]] = i
-        pair_iou = costs.iou(candidates.boxes, own[:, None])
-        pair_rank = costs.rank(image, own, pair_iou)
-        exists = costs.exists(own[:, None], candidates.index)
-        if exists is not None:
-            pair_iou, pair_rank = torch.where(exists, pair_iou, 0.0), torch.where(exists, pair_rank, -torch.inf)
-        if candidates.selectable is not None:
-            pair_rank = torch.where(candidates.selectable, pair_rank, -torch.inf)
-        iou[entries], rank[entries] = pair_iou, pair_rank
-    return _Table(rows, iou, FoldedRows(rank), index, owner)
-
-
 def _select(costs: Costs, group: list[tuple[int, slice]], dynamic_k: Tensor) -> Pairs:
     """The pairs that a group of gts selects; sets their dynamic_k [N]."""
-    config, table = costs.config, _table(costs, group)
-    row = torch.arange(table.rows.shape[0], device=table.rows.device)[:, None]
-    top, counted = FoldedRows(table.iou).largest(config.candidate_topk)
-    k = count_k(top.double().sum(1), config.k_scale)
-    dynamic_k[table.rows] = k
-    rank, where = table.rank.largest(LISTED * config.max_dynamic_k)
-    listed = rank > -torch.inf
-    limit = _upper_bound(costs, listed, (table.rows[row.expand_as(where)], table.prior(row, where), table.iou.gather(1, where)), k)
-    row, counted = row.expand_as(counted)[top > 0], counted[top > 0]
-    costs.read(table.rows[row], table.prior(row, counted))
-    return _cheapest(_survivors(costs, table, limit), table.rows, k)
+    config, device = costs.config, costs.gts.boxes.device
+    rows = torch.arange(group[0][1].start, group[-1][1].stop, device=device)
+    width = max(1, -(-max(costs.candidates[image].index.shape[0] for image, _ in group) // ALIGN)) * ALIGN
+    values = torch.empty((rows.shape[0], width), device=device)  # first IoUs, then ranks
+    candidate = torch.full((len(group), width), -1, dtype=torch.int64, device=device)
+    owner = torch.empty_like(rows)
+    parts = []
+    for i, (image, part) in enumerate(group):
+        own, index = slice(part.start - group[0][1].start, part.stop - group[0][1].start), costs.candidates[image].index
+        owner[own], candidate[i, : index.shape[0]] = i, index
+        values[own, index.shape[0] :] = -torch.inf
+        parts.append((image, rows[own], values[own, : index.shape[0]]))
+        costs.iou_block(*parts[-1])
+    iou, where = FoldedRows(values).largest(config.candidate_topk)
+    dynamic_k[rows] = k = count_k(iou.clamp(min=0).double().sum(1), config.k_scale)
+    for part_of_image in parts:
+        costs.rank_block(*part_of_image)
+    table = _Table(rows, FoldedRows(values), candidate, owner)
+    row, column = (iou > 0).nonzero().unbind(1)
+    counted = table.pairs(row, where[row, column])
+    limit = _upper_bound(costs, table, k)
+    costs.read(*counted)
+    return _cheapest(_survivors(costs, table, limit), rows, k)
 
 
-def _upper_bound(costs: Costs, listed: Tensor, entries: tuple[Tensor, Tensor, Tensor], k: Tensor) -> Tensor:
-    """The k-th smallest cost of some priors of each gt, [r, 1]; +inf where fewer are listed.
+def _upper_bound(costs: Costs, table: _Table, k: Tensor) -> Tensor:
+    """The k-th smallest cost of the priors of best rank, [r, 1]; +inf where there are fewer.
 
     Where all classes count, sums over them are formed for the k best by their own class alone.
-
-    Args:
-        costs: Of the batch.
-        listed: [r, w] bool, which entries there are.
-        entries: Row, prior and IoU, [r, w] each.
-        k: [r].
     """
-    row, prior, iou = (value[listed] for value in entries)
-    pair_terms = costs.terms(row, prior, iou)
+    rank, where = table.rank.largest(LISTED * costs.config.max_dynamic_k)
+    listed = rank > -torch.inf
+    row, prior = table.pairs(listed.nonzero()[:, 0], where[listed])
+    pair_terms = costs.terms(row, prior, costs.iou(row, prior))
     limit, grid = _kth_and_grid(costs.lower(pair_terms), listed, k)
     if not costs.all_classes:
         return limit
     best = (grid <= limit)[listed]
-    exact = torch.full_like(iou, torch.inf)
+    exact = torch.full_like(pair_terms.own, torch.inf)
     exact[best] = costs.cost(pair_terms.select(best), row[best], prior[best])
     return _kth_and_grid(exact, listed, k)[0]
 
@@ -180,8 +161,9 @@ def _kth_and_grid(values: Tensor, listed: Tensor, k: Tensor) -> tuple[Tensor, Te
 def _survivors(costs: Costs, table: _Table, limit: Tensor) -> Pairs:
     """All pairs whose cost can be as low as their gt's ``limit`` [r, 1], with their costs."""
     reach = limit + _slack(limit)
-    row, where = table.rank.at_least(costs.lowest_rank(reach))
-    iou, prior, reach, row = table.iou[row, where], table.prior(row, where), reach[row, 0], table.rows[row]
+    entry, where = table.rank.at_least(costs.lowest_rank(reach))
+    row, prior = table.pairs(entry, where)
+    iou, reach = costs.iou(row, prior), reach[entry, 0]
     pair_terms = costs.terms(row, prior, iou)
     keep = costs.lower(pair_terms) <= reach
     row, prior, iou = row[keep], prior[keep], iou[keep]
@@ -229,7 +211,6 @@ def _rivals(costs: Costs, contested: Tensor, limit: Tensor) -> Pairs:
     reach = limit if max_iou else limit + _slack(limit)
     threshold = -limit if max_iou else costs.lowest_iou(reach)
     image, prior = contested // num_priors, contested % num_priors
-    boxes = costs.problem.pred_boxes[image, prior].float()
     starts = torch.tensor(gts.starts, device=image.device)
     counts = starts.diff()[image]
     found = []
@@ -237,7 +218,7 @@ def _rivals(costs: Costs, contested: Tensor, limit: Tensor) -> Pairs:
         place = torch.repeat_interleave(torch.arange(part.start, part.stop, device=image.device), counts[part])
         ends = counts[part].cumsum(0)
         row = starts[image[place]] + torch.arange(place.shape[0], device=image.device) - (ends - counts[part])[place - part.start]
-        iou = costs.iou(boxes[place], row)
+        iou = costs.iou(row, prior[place])
         near = iou >= threshold[place]
         found.append((row[near], place[near], iou[near]))
     row, place, iou = (torch.cat(column) for column in zip(*found, strict=True))
