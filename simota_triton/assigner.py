@@ -36,7 +36,7 @@ class SimOTAAssigner:
         backend: ``"auto"``, ``"reference"`` (the dense definition), ``"torch"`` or ``"triton"`` (NVIDIA GPUs). ``"auto"``
             asks the environment variable SIMOTA_TRITON_BACKEND, then the device.
         validate: Look at the values of gts, priors and offsets too. None: everywhere but on CUDA, where it costs a
-            sync. Without it, a gt that would have been refused takes no part.
+            sync. Without it, a gt or prior that would have been refused takes no part.
 
     An assigner can be called inside ``torch.compile(fullgraph=True)``: it is then one operator, and values are not looked
     at. A number of gts that changes from step to step does not compile again if gts are padded and that dimension is marked

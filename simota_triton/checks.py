@@ -21,7 +21,7 @@ def list_counts(name: str, values: Sequence[Tensor], batch: int, width: int) -> 
             name,
             f"a list of B = {batch} tensors [*, {width}]",
             f"{len(values)} tensors",
-            "pass an empty [0, 4] tensor for an image without gts",
+            "pass an empty [0, 4] tensor for an image without any",
         )
     for i, value in enumerate(values):
         tensor(f"{name}[{i}]", value)

@@ -164,6 +164,8 @@ def pack(
     cls = _scores("cls_logits", cls_logits, batch, num_priors, device)
     if cls.shape[2] < 1:
         fail("cls_logits", "[B, P, C] with at least one class", level_shapes(cls_logits), "")
+    if validate and config.score == "prob":
+        _check_probabilities(cls)
     obj = None
     if obj_logits is not None:
         if config.score != "joint":
@@ -216,6 +218,15 @@ def _scores(name: str, value: Ragged, batch: int, num_priors: int, device: torch
     return Scores(tuple(levels))
 
 
+def _check_probabilities(scores: Scores) -> None:
+    """Refuse finite scores outside [0, 1]; what is not finite keeps its prior out, as everywhere."""
+    for level in scores.levels:
+        wrong = level.isfinite() & ((level < 0) | (level > 1))
+        if bool(wrong.any()):
+            expected = "probabilities in [0, 1], because the configuration's score is 'prob'"
+            fail("cls_logits", expected, f"{float(level[wrong][0])}", "use score='sigmoid' for logits")
+
+
 def _priors(priors: Tensor, num_priors: int, device: torch.device, validate: bool) -> Tensor:
     tensor("priors", priors)
     if priors.ndim != 2 or priors.shape[1] not in (3, 4):
@@ -227,11 +238,14 @@ def _priors(priors: Tensor, num_priors: int, device: torch.device, validate: boo
     priors = priors.float()
     if priors.shape[1] == 3:
         priors = torch.cat([priors, priors[:, 2:]], dim=1)
-    if validate and num_priors:
-        if not bool(priors.isfinite().all()):
-            fail("priors", "finite values", "NaN or Inf", "")
-        if not bool((priors[:, 2:] > 0).all()):
-            fail("priors", "strides > 0 in columns 2 and 3", f"{float(priors[:, 2:].min())}", "")
+    if validate:
+        for expected, wrong in (
+            ("finite values", ~priors.isfinite().all(1)),
+            ("strides > 0 in columns 2 and 3", ~(priors[:, 2:] > 0).all(1)),
+        ):
+            if bool(wrong.any()):
+                row = int(wrong.nonzero()[0])
+                fail("priors", expected, f"{priors[row].tolist()} in row {row}", "")
     return priors
 
 
@@ -308,22 +322,15 @@ def _ground_truth(
     centers = box_center(boxes) if centers is None else centers.float()
     if mask is not None:
         centers = torch.where(mask[:, None], centers, 0.0)
-    usable = boxes.isfinite().all(1) & box_area(boxes).isfinite() & centers.isfinite().all(1)
-    in_range = (labels >= 0) & (labels < num_classes)
+    good_box, good_center = boxes.isfinite().all(1) & box_area(boxes).isfinite(), centers.isfinite().all(1)
+    good_label = (labels >= 0) & (labels < num_classes)
     if validate:
-        if not bool(usable.all()):
-            row = int((~usable).int().argmax())
-            fail(
-                "gt_boxes",
-                "finite boxes of finite area (and finite gt_centers)",
-                f"{boxes[row].tolist()} in row {row}",
-                "drop that gt or mask it out",
-            )
-        if not bool(in_range.all()):
-            row = int((~in_range).int().argmax())
-            fail("gt_labels", f"labels in [0, {num_classes}), the classes of cls_logits", f"{int(labels[row])} in row {row}", "")
+        remedy = "drop that gt or mask it out"
+        _check_gts("gt_boxes", boxes, good_box, "finite boxes of finite area", remedy, offsets)
+        _check_gts("gt_centers", centers, good_center, "finite values", remedy, offsets)
+        _check_gts("gt_labels", labels, good_label, f"labels in [0, {num_classes}), the classes of cls_logits", "", offsets)
     else:
-        keep = usable & in_range
+        keep = good_box & good_center & good_label
         mask = keep if mask is None else mask & keep
         boxes, centers, labels = (
             torch.where(keep[:, None], boxes, 0.0),
@@ -333,6 +340,14 @@ def _ground_truth(
     return GroundTruth(boxes, labels, centers, offsets, mask, padded_shape, max_count)
 
 
+def _check_gts(name: str, values: Tensor, good: Tensor, expected: str, remedy: str, offsets: Tensor) -> None:
+    """Refuse the first gt whose value is not good, by its place in its image."""
+    if not bool(good.all()):
+        row = int((~good).nonzero()[0])
+        image = int((offsets[1:] <= row).sum())
+        fail(name, expected, f"{values[row].tolist()} for gt {row - int(offsets[image])} of image {image}", remedy)
+
+
 def _offsets(value: Tensor, rows: int, batch: int, device: torch.device, validate: bool) -> tuple[Tensor, int | None]:
     tensor("gt_offsets", value)
     if value.shape != (batch + 1,):
@@ -340,7 +355,8 @@ def _offsets(value: Tensor, rows: int, batch: int, device: torch.device, validat
     if value.dtype not in (torch.int64, torch.int32):
         fail("gt_offsets", "int64 or int32", str(value.dtype), "use gt_offsets.long()")
     if value.device != device and value.device.type != "cpu":
-        fail("gt_offsets", f"device {device} or cpu", str(value.device), "")
+        expected = f"device {device}" + ("" if device.type == "cpu" else " or cpu")
+        fail("gt_offsets", expected, str(value.device), "use gt_offsets.to(pred_boxes.device)")
     on_host = value.device.type == "cpu"
     if validate or (on_host and not torch.compiler.is_compiling()):
         host = value.tolist()

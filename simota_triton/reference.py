@@ -61,9 +61,9 @@ def cost_matrix(problem: Problem, config: SimOTAConfig, dtype: torch.dtype = tor
 
 
 def usable_priors(problem: Problem) -> Tensor:
-    """[B, P] bool: the prior takes part, its box and objectness are finite and its area does not overflow."""
-    boxes = problem.pred_boxes.float()
-    usable = boxes.isfinite().all(2) & box_area(boxes).isfinite() & problem.priors.isfinite().all(1)
+    """[B, P] bool: the prior is one (finite, strides above 0) and takes part, its box, its area and its objectness are finite."""
+    boxes, priors = problem.pred_boxes.float(), problem.priors
+    usable = boxes.isfinite().all(2) & box_area(boxes).isfinite() & priors.isfinite().all(1) & (priors[:, 2:] > 0).all(1)
     if problem.candidate_mask is not None:
         usable = usable & problem.candidate_mask
     if problem.obj_logits is not None:

@@ -31,8 +31,9 @@ def prior_pass(
                          = +inf where the prior takes no part, -1 where it only counts for dynamic_k (k_pool "all")
         objectness[b, p] = sigmoid(obj_logits[b, p, 0]), where the score is "joint"
 
-    A prior takes part if its box, area, point, objectness and (where they are summed) class logits are finite, the mask
-    allows it, and its point lies in the candidate region of any gt of the image. Logits of others are not read.
+    A prior takes part if its box, area, point, objectness and (where they are summed) class logits are finite, its strides
+    above 0, the mask allows it, and its point lies in the candidate region of any gt of the image. Logits of others are
+    not read.
 
     Grid: (tiles of all levels, B). Twin: ``reference.usable_priors``, ``terms.in_region`` and ``terms.background_cost``.
     """
@@ -48,7 +49,7 @@ def prior_pass(
         priors_ptr, boxes_ptr, image, p, in_tile, box_stride_b, box_stride_p, box_stride_c
     )
     usable = in_tile & _finite(x1) & _finite(y1) & _finite(x2) & _finite(y2) & _finite(box_area(x1, y1, x2, y2))
-    usable &= _finite(x) & _finite(y) & _finite(stride_x) & _finite(stride_y)
+    usable &= _finite(x) & _finite(y) & _finite(stride_x) & _finite(stride_y) & (stride_x > 0.0) & (stride_y > 0.0)
     if candidate_mask_ptr is not None:
         mask = candidate_mask_ptr + image * mask_stride_b + p.to(tl.int64) * mask_stride_p
         usable &= tl.load(mask, mask=in_tile, other=0) != 0

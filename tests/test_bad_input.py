@@ -1,0 +1,337 @@
+"""What is wrong is refused: by the argument's name, with what was expected, what came, and what to do about it."""
+
+# ruff: noqa: E501 (a table, one case a line)
+
+import re
+
+import pytest
+import torch
+
+import simota_triton
+from simota_triton import SimOTAAssigner, SimOTAConfig, assign, mask_centers
+from simota_triton.backends import BACKENDS
+
+from .scenes import make_scene
+
+B, P, C, G = 2, 6, 3, 2
+NAN, INF = float("nan"), float("inf")
+META = torch.device("meta")
+OFF = "cpu, as pred_boxes, got meta"
+
+
+def inputs(form="padded", config="rtmdet"):
+    """Valid arguments: an assigner's, and its configuration."""
+    boxes = torch.tensor([[[0.0, 0.0, 20.0, 20.0], [10.0, 0.0, 40.0, 20.0]]]).repeat(B, 1, 1)
+    labels = torch.tensor([[0, 2]]).repeat(B, 1)
+    args = {
+        "config": config,
+        "pred_boxes": boxes[:, :1].repeat(1, P, 1),
+        "cls_logits": torch.zeros(B, P, C),
+        "priors": torch.tensor([[8.0 * i, 8.0, 8.0, 8.0] for i in range(1, P + 1)]),
+    }
+    if form == "padded":
+        return {**args, "gt_boxes": boxes, "gt_labels": labels, "gt_mask": torch.ones(B, G, dtype=torch.bool)}
+    if form == "list":
+        return {**args, "gt_boxes": list(boxes), "gt_labels": list(labels)}
+    return {**args, "gt_boxes": boxes.flatten(0, 1), "gt_labels": labels.flatten(), "gt_offsets": torch.tensor([0, G, 2 * G])}
+
+
+def with_value(name, place, value, form="padded"):
+    """The argument ``name`` with one element changed."""
+    changed = inputs(form)[name]
+    if isinstance(changed, list):
+        changed = [part.clone() for part in changed]
+        changed[place[0]][place[1:]] = value
+    else:
+        changed = changed.clone()
+        changed[place] = value
+    return {name: changed}
+
+
+def maps(*sizes, channels=C, batch=B, **options):
+    return [torch.zeros(batch, channels, *size, **options) for size in sizes]
+
+
+JOINT = "yolox"
+OBJ = torch.zeros(B, P, 1)
+LABELS = torch.zeros(B, G, dtype=torch.int64)
+
+CASES = [
+    # predictions
+    ("padded", {"pred_boxes": [[0.0] * 4]}, TypeError, "pred_boxes: expected a torch.Tensor, got list"),
+    ("padded", {"pred_boxes": torch.zeros(P, 4)}, ValueError, "pred_boxes: expected [B, P, 4], got [6, 4]; add the batch dimension with pred_boxes[None]"),
+    ("padded", {"pred_boxes": torch.zeros(B, 4, P)}, ValueError, "pred_boxes: expected [B, P, 4], got [2, 4, 6]"),
+    ("padded", {"pred_boxes": torch.zeros(B, P, 4).long()}, ValueError, "pred_boxes: expected a floating dtype (float16, bfloat16, float32, float64), got torch.int64; use pred_boxes.float()"),
+    ("padded", {"pred_boxes": torch.zeros(B, P, 4, dtype=torch.complex64)}, ValueError, "pred_boxes: expected a floating dtype"),
+    ("padded", {"cls_logits": None}, TypeError, "cls_logits: expected a tensor [B, P, C] or a list of [B, C, H, W] maps, got NoneType"),
+    ("padded", {"cls_logits": torch.zeros(P, C)}, ValueError, "cls_logits: expected [B, P, C] = [2, 6, C], got [6, 3]; or a list of [B, C, H, W] maps"),
+    ("padded", {"cls_logits": torch.zeros(B, C, P)}, ValueError, "cls_logits: expected [B, P, C] = [2, 6, C], got [2, 3, 6]"),
+    ("padded", {"cls_logits": torch.zeros(B + 1, P, C)}, ValueError, "cls_logits: expected [B, P, C] = [2, 6, C], got [3, 6, 3]"),
+    ("padded", {"cls_logits": torch.zeros(B, P, 0)}, ValueError, "cls_logits: expected [B, P, C] with at least one class, got [2, 6, 0]"),
+    ("padded", {"cls_logits": torch.zeros(B, P, C).int()}, ValueError, "cls_logits: expected a floating dtype (float16, bfloat16, float32, float64), got torch.int32; use cls_logits.float()"),
+    ("padded", {"cls_logits": torch.zeros(B, P, C, device=META)}, ValueError, f"cls_logits: expected device {OFF}; use cls_logits.to(pred_boxes.device)"),
+    ("padded", {"cls_logits": []}, ValueError, "cls_logits: expected levels with P = 6 cells in total, one prior a cell, got 0 cells in 0 levels"),
+    ("padded", {"cls_logits": maps((2, 2), (1, 1))}, ValueError, "cls_logits: expected levels with P = 6 cells in total, one prior a cell, got 5 cells in 2 levels; flatten heads with several priors a cell to [B, P, C]"),
+    ("padded", {"cls_logits": [*maps((2, 2)), *maps((1, 2), channels=C + 1)]}, ValueError, "cls_logits[1]: expected [B, C, H, W] with B = 2 and the same channels on every level, got [2, 4, 1, 2]"),
+    ("padded", {"cls_logits": maps((2, 3), batch=3)}, ValueError, "cls_logits[0]: expected [B, C, H, W] with B = 2 and the same channels on every level, got [3, 3, 2, 3]"),
+    ("padded", {"cls_logits": [torch.zeros(B, P, C)]}, ValueError, "cls_logits[0]: expected [B, C, H, W] with B = 2 and the same channels on every level, got [2, 6, 3]"),
+    ("padded", {"cls_logits": [*maps((2, 2)), *maps((1, 2), dtype=torch.float16)]}, ValueError, "cls_logits[1]: expected the dtype of level 0, torch.float32, got torch.float16; cast the levels to one dtype"),
+    ("padded", {"cls_logits": [*maps((2, 2)), None]}, TypeError, "cls_logits[1]: expected a torch.Tensor, got NoneType"),
+    ("padded", {"cls_logits": [*maps((2, 2)), *maps((1, 2), device=META)]}, ValueError, f"cls_logits: expected device {OFF}"),
+    ("padded", {"config": SimOTAConfig.yolox(score="prob"), "cls_logits": torch.full((B, P, C), 1.25)}, ValueError, "cls_logits: expected probabilities in [0, 1], because the configuration's score is 'prob', got 1.25; use score='sigmoid' for logits"),
+    ("padded", {"config": SimOTAConfig.damo(score="prob"), "cls_logits": torch.full((B, P, C), -3.0)}, ValueError, "cls_logits: expected probabilities in [0, 1]"),
+    # objectness
+    ("padded", {"config": JOINT}, ValueError, "obj_logits: expected [B, P, 1], because the configuration's score is 'joint' (sqrt of class and objectness), got None; pass the objectness logits, or use score='sigmoid'"),
+    ("padded", {"obj_logits": OBJ}, ValueError, "obj_logits: expected None, because the configuration's score is 'logit', got a value; use score='joint' or leave it out"),
+    ("padded", {"config": JOINT, "obj_logits": torch.zeros(B, P, C)}, ValueError, "obj_logits: expected [B, P, 1] = [2, 6, 1], got [2, 6, 3]"),
+    ("padded", {"config": JOINT, "obj_logits": torch.zeros(B, P + 1)}, ValueError, "obj_logits: expected [B, P, 1] = [2, 6, 1], got [2, 7, 1]"),
+    ("padded", {"config": JOINT, "obj_logits": OBJ.bool()}, ValueError, "obj_logits: expected a floating dtype"),
+    ("padded", {"config": JOINT, "obj_logits": OBJ.to(META)}, ValueError, f"obj_logits: expected device {OFF}"),
+    ("padded", {"config": JOINT, "obj_logits": maps((2, 3))}, ValueError, "obj_logits[0]: expected [B, 1, H, W] with B = 2"),
+    ("padded", {"config": JOINT, "obj_logits": maps((2, 2), channels=1)}, ValueError, "obj_logits: expected levels with P = 6 cells in total"),
+    ("padded", {"config": JOINT, "obj_logits": 0.5}, TypeError, "obj_logits: expected a tensor [B, P, 1] or a list of [B, 1, H, W] maps, got float"),
+    # priors
+    ("padded", {"priors": [(8, 8, 8, 8)]}, TypeError, "priors: expected a torch.Tensor, got list"),
+    ("padded", {"priors": torch.ones(1, P, 4)}, ValueError, "priors: expected [P, 4] x, y, stride_x, stride_y (or [P, 3] x, y, stride), got [1, 6, 4]"),
+    ("padded", {"priors": torch.ones(P, 2)}, ValueError, "priors: expected [P, 4] x, y, stride_x, stride_y (or [P, 3] x, y, stride), got [6, 2]"),
+    ("padded", {"priors": torch.ones(P - 1, 4)}, ValueError, "priors: expected P = 6 rows, as in pred_boxes, got [5, 4]"),
+    ("padded", {"priors": torch.ones(P, 4).long()}, ValueError, "priors: expected a floating dtype"),
+    ("padded", {"priors": torch.ones(P, 4, device=META)}, ValueError, f"priors: expected device {OFF}; use priors.to(pred_boxes.device)"),
+    ("padded", with_value("priors", (3, 0), NAN), ValueError, "priors: expected finite values, got [nan, 8.0, 8.0, 8.0] in row 3"),
+    ("padded", with_value("priors", (2, 3), INF), ValueError, "priors: expected finite values, got [24.0, 8.0, 8.0, inf] in row 2"),
+    ("padded", with_value("priors", (4, 2), 0.0), ValueError, "priors: expected strides > 0 in columns 2 and 3, got [40.0, 8.0, 0.0, 8.0] in row 4"),
+    ("padded", with_value("priors", (5, 3), -8.0), ValueError, "priors: expected strides > 0 in columns 2 and 3, got [48.0, 8.0, 8.0, -8.0] in row 5"),
+    ("padded", {"priors": torch.tensor([[8.0, 8.0, -4.0]]).repeat(P, 1)}, ValueError, "priors: expected strides > 0 in column"),
+    # gt boxes, any form
+    ("padded", {"gt_boxes": None}, TypeError, "gt_boxes: expected a tensor or a list of tensors, got NoneType"),
+    ("padded", {"gt_boxes": torch.zeros(B, G, 5)}, ValueError, "gt_boxes: expected [B, G, 4] with B = 2, got [2, 2, 5]"),
+    ("padded", {"gt_boxes": torch.zeros(B + 1, G, 4)}, ValueError, "gt_boxes: expected [B, G, 4] with B = 2, got [3, 2, 4]"),
+    ("padded", {"gt_boxes": torch.zeros(4)}, ValueError, "gt_boxes: expected [B, G, 4], a list of [G, 4], or packed [N, 4] with gt_offsets, got [4]"),
+    ("padded", {"gt_boxes": torch.zeros(B, G, 4).int()}, ValueError, "gt_boxes: expected a floating dtype (float16, bfloat16, float32, float64), got torch.int32; use gt_boxes.float()"),
+    ("padded", {"gt_boxes": torch.zeros(B, G, 4, device=META)}, ValueError, f"gt_boxes: expected device {OFF}"),
+    ("padded", with_value("gt_boxes", (1, 0, 2), NAN), ValueError, "gt_boxes: expected finite boxes of finite area, got [0.0, 0.0, nan, 20.0] for gt 0 of image 1; drop that gt or mask it out"),
+    ("padded", with_value("gt_boxes", (0, 1, 0), -INF), ValueError, "gt_boxes: expected finite boxes of finite area, got [-inf, 0.0, 40.0, 20.0] for gt 1 of image 0"),
+    ("padded", with_value("gt_boxes", (1, 1), torch.tensor([0.0, 0.0, 1e30, 1e30])), ValueError, "gt_boxes: expected finite boxes of finite area, got [0.0, 0.0, 1"),
+    ("list", with_value("gt_boxes", (1, 1, 3), INF, "list"), ValueError, "gt_boxes: expected finite boxes of finite area, got [10.0, 0.0, 40.0, inf] for gt 1 of image 1"),
+    ("packed", with_value("gt_boxes", (2, 1), NAN, "packed"), ValueError, "gt_boxes: expected finite boxes of finite area, got [0.0, nan, 20.0, 20.0] for gt 0 of image 1"),
+    # gt labels
+    ("padded", {"gt_labels": [LABELS[0], LABELS[1]]}, TypeError, "gt_labels: expected a torch.Tensor, got list"),
+    ("padded", {"gt_labels": LABELS[..., None]}, ValueError, "gt_labels: expected [B, G] = [2, 2], the form of gt_boxes, got [2, 2, 1]; squeeze the last dimension"),
+    ("padded", {"gt_labels": torch.zeros(B, G + 1).long()}, ValueError, "gt_labels: expected [B, G] = [2, 2], the form of gt_boxes, got [2, 3]"),
+    ("padded", {"gt_labels": LABELS.float()}, ValueError, "gt_labels: expected an integer dtype, got torch.float32; use gt_labels.long()"),
+    ("padded", {"gt_labels": LABELS.bool()}, ValueError, "gt_labels: expected an integer dtype, got torch.bool"),
+    ("padded", {"gt_labels": LABELS.to(META)}, ValueError, f"gt_labels: expected device {OFF}"),
+    ("padded", {"gt_labels": torch.tensor([[0, 1], [-1, 2]])}, ValueError, "gt_labels: expected labels in [0, 3), the classes of cls_logits, got -1 for gt 0 of image 1"),
+    ("padded", {"gt_labels": torch.tensor([[0, 3], [1, 2]])}, ValueError, "gt_labels: expected labels in [0, 3), the classes of cls_logits, got 3 for gt 1 of image 0"),
+    ("packed", {"gt_labels": torch.tensor([0, 1, 2, 1 << 40])}, ValueError, "gt_labels: expected labels in [0, 3), the classes of cls_logits, got 1099511627776 for gt 1 of image 1"),
+    ("packed", {"gt_labels": LABELS}, ValueError, "gt_labels: expected [N] = [4], the form of gt_boxes, got [2, 2]"),
+    ("list", {"gt_labels": LABELS}, TypeError, "gt_labels: expected a list of tensors, as gt_boxes, got Tensor"),
+    # gts as lists
+    ("list", {"gt_boxes": [torch.zeros(G, 4)]}, ValueError, "gt_boxes: expected a list of B = 2 tensors [*, 4], got 1 tensors; pass an empty [0, 4] tensor for an image without any"),
+    ("list", {"gt_boxes": [torch.zeros(G, 4), torch.zeros(4)]}, ValueError, "gt_boxes[1]: expected [*, 4], got [4]"),
+    ("list", {"gt_boxes": [torch.zeros(G, 4), torch.zeros(0)]}, ValueError, "gt_boxes[1]: expected [*, 4], got [0]"),
+    ("list", {"gt_boxes": [torch.zeros(G, 4), [[0.0] * 4]]}, TypeError, "gt_boxes[1]: expected a torch.Tensor, got list"),
+    ("list", {"gt_boxes": [torch.zeros(G, 4), torch.zeros(G, 4, device=META)]}, ValueError, f"gt_boxes[1]: expected device {OFF}; use gt_boxes.to(pred_boxes.device)"),
+    ("list", {"gt_boxes": [torch.zeros(G, 4), torch.zeros(G, 4).half()]}, ValueError, "gt_boxes[1]: expected the dtype of the first, torch.float32, got torch.float16; cast the list to one dtype"),
+    ("list", {"gt_boxes": (box for box in torch.zeros(B, G, 4))}, TypeError, "gt_boxes: expected a tensor or a list of tensors, got generator"),
+    ("list", {"gt_labels": [LABELS[0]]}, ValueError, "gt_labels: expected a list of B = 2 tensors, got 1 tensors"),
+    ("list", {"gt_labels": [LABELS[0], LABELS[1][:1]]}, ValueError, "gt_labels[1]: expected [2], got [1]"),
+    ("list", {"gt_labels": [LABELS[0], LABELS[1][:, None]]}, ValueError, "gt_labels[1]: expected [2], got [2, 1]"),
+    ("list", {"gt_labels": [LABELS[0], LABELS[1].to(META)]}, ValueError, f"gt_labels[1]: expected device {OFF}"),
+    ("list", {"gt_mask": torch.ones(B, G, dtype=torch.bool)}, ValueError, "gt_mask: expected None with a list of gts, got a value; leave it out"),
+    ("list", {"gt_offsets": torch.tensor([0, 2, 4])}, ValueError, "gt_offsets: expected None with a list of gts, got a value; leave it out"),
+    # gts padded
+    ("padded", {"gt_mask": [[True, True]] * B}, TypeError, "gt_mask: expected a torch.Tensor, got list"),
+    ("padded", {"gt_mask": torch.ones(B, G, 1, dtype=torch.bool)}, ValueError, "gt_mask: expected [B, G] = [2, 2], got [2, 2, 1]; squeeze the last dimension"),
+    ("padded", {"gt_mask": torch.ones(B, dtype=torch.bool)}, ValueError, "gt_mask: expected [B, G] = [2, 2], got [2]"),
+    ("padded", {"gt_mask": torch.ones(B, G)}, ValueError, "gt_mask: expected torch.bool, True for real gts, got torch.float32; use gt_mask.bool()"),
+    ("padded", {"gt_mask": torch.ones(B, G, dtype=torch.bool, device=META)}, ValueError, f"gt_mask: expected device {OFF}"),
+    ("padded", {"gt_offsets": torch.tensor([0, 2, 4])}, ValueError, "gt_offsets: expected None with padded gt_boxes [B, G, 4], got a value; leave it out, or pass packed gt_boxes [N, 4]"),
+    # gts packed
+    ("packed", {"gt_offsets": None}, ValueError, "gt_offsets: expected [B + 1] with packed gt_boxes [N, 4], got None; pass the offsets, padded gt_boxes [B, G, 4], or a list of [G, 4]"),
+    ("packed", {"gt_offsets": [0, 2, 4]}, TypeError, "gt_offsets: expected a torch.Tensor, got list"),
+    ("packed", {"gt_offsets": torch.tensor([0, 4])}, ValueError, "gt_offsets: expected [B + 1] = [3], got [2]"),
+    ("packed", {"gt_offsets": torch.tensor([0.0, 2.0, 4.0])}, ValueError, "gt_offsets: expected int64 or int32, got torch.float32; use gt_offsets.long()"),
+    ("packed", {"gt_offsets": torch.tensor([1, 2, 4])}, ValueError, "gt_offsets: expected 0 first, N = 4 last, never decreasing, got [1, 2, 4]"),
+    ("packed", {"gt_offsets": torch.tensor([0, 2, 3])}, ValueError, "gt_offsets: expected 0 first, N = 4 last, never decreasing, got [0, 2, 3]"),
+    ("packed", {"gt_offsets": torch.tensor([0, 5, 4])}, ValueError, "gt_offsets: expected 0 first, N = 4 last, never decreasing, got [0, 5, 4]"),
+    ("packed", {"gt_offsets": torch.tensor([0, -1, 4])}, ValueError, "gt_offsets: expected 0 first, N = 4 last, never decreasing, got [0, -1, 4]"),
+    ("packed", {"gt_offsets": torch.tensor([0, 2, 4], device=META)}, ValueError, "gt_offsets: expected device cpu, got meta; use gt_offsets.to(pred_boxes.device)"),
+    ("packed", {"gt_mask": torch.ones(4, dtype=torch.bool)}, ValueError, "gt_mask: expected None with packed gt_boxes [N, 4], got a value; leave it out"),
+    # centres
+    ("padded", {"gt_centers": torch.zeros(B, G)}, ValueError, "gt_centers: expected [B, G, 2] = [2, 2, 2], the form of gt_boxes, got [2, 2]"),
+    ("padded", {"gt_centers": torch.zeros(B, G, 2).long()}, ValueError, "gt_centers: expected a floating dtype"),
+    ("padded", {"gt_centers": torch.zeros(B, G, 2, device=META)}, ValueError, f"gt_centers: expected device {OFF}"),
+    ("padded", {"gt_centers": torch.tensor([[[0.0, 0.0], [1.0, NAN]]] * B)}, ValueError, "gt_centers: expected finite values, got [1.0, nan] for gt 1 of image 0; drop that gt or mask it out"),
+    ("packed", {"gt_centers": torch.zeros(B, G, 2)}, ValueError, "gt_centers: expected [N, 2] = [4, 2], the form of gt_boxes, got [2, 2, 2]"),
+    ("list", {"gt_centers": torch.zeros(B, G, 2)}, TypeError, "gt_centers: expected a list of tensors, as gt_boxes, got Tensor"),
+    ("list", {"gt_centers": [torch.zeros(G, 2), torch.zeros(1, 2)]}, ValueError, "gt_centers[1]: expected [2, 2], got [1, 2]"),
+    # ignore boxes and candidates
+    ("padded", {"ignore_boxes": 3}, TypeError, "ignore_boxes: expected a tensor or a list of tensors, got int"),
+    ("padded", {"ignore_boxes": torch.zeros(3, 4)}, ValueError, "ignore_boxes: expected [B, I, 4] with B = 2, or a list of [I, 4], got [3, 4]; pad with zero boxes"),
+    ("padded", {"ignore_boxes": torch.zeros(B, 3, 4).long()}, ValueError, "ignore_boxes: expected a floating dtype"),
+    ("padded", {"ignore_boxes": torch.zeros(B, 3, 4, device=META)}, ValueError, f"ignore_boxes: expected device {OFF}"),
+    ("padded", {"ignore_boxes": torch.full((B, 1, 4), NAN)}, ValueError, "ignore_boxes: expected finite values, got NaN or Inf; pad with zero boxes"),
+    ("padded", {"ignore_boxes": [torch.zeros(1, 4)]}, ValueError, "ignore_boxes: expected a list of B = 2 tensors [*, 4], got 1 tensors; pass an empty [0, 4] tensor"),
+    ("padded", {"ignore_boxes": [torch.zeros(1, 4), torch.zeros(1, 5)]}, ValueError, "ignore_boxes[1]: expected [*, 4], got [1, 5]"),
+    ("padded", {"ignore_boxes": [torch.zeros(1, 4, device=META)] * B}, ValueError, f"ignore_boxes[0]: expected device {OFF}"),
+    ("padded", {"candidate_mask": [True] * P}, TypeError, "candidate_mask: expected a torch.Tensor, got list"),
+    ("padded", {"candidate_mask": torch.ones(B, dtype=torch.bool)}, ValueError, "candidate_mask: expected [B, P] = [2, 6] or [P], got [2]"),
+    ("padded", {"candidate_mask": torch.ones(1, P, dtype=torch.bool)}, ValueError, "candidate_mask: expected [B, P] = [2, 6] or [P], got [1, 6]"),
+    ("padded", {"candidate_mask": torch.ones(P)}, ValueError, "candidate_mask: expected torch.bool, True for priors that may be assigned, got torch.float32; use candidate_mask.bool()"),
+    ("padded", {"candidate_mask": torch.ones(P, dtype=torch.bool, device=META)}, ValueError, f"candidate_mask: expected device {OFF}"),
+    # the assigner itself
+    ("padded", {"config": "yolo"}, ValueError, "preset: expected one of 'seed', 'rtmdet'"),
+    ("padded", {"config": None}, TypeError, "config: expected a preset's name or a SimOTAConfig, got NoneType"),
+    ("padded", {"config": {"candidate_topk": 3}}, TypeError, "config: expected a preset's name or a SimOTAConfig, got dict"),
+    ("padded", {"backend": "cuda"}, ValueError, "backend: expected one of 'auto', 'reference', 'torch'"),
+    ("padded", {"backend": None}, TypeError, "backend: expected a name, got NoneType"),
+    ("padded", {"validate": 1}, TypeError, "validate: expected True, False or None, got 1"),
+]  # fmt: skip
+
+
+def call(args):
+    args = dict(args)
+    assigner = SimOTAAssigner(args.pop("config"), backend=args.pop("backend", "reference"), validate=args.pop("validate", None))
+    return assigner(**args)
+
+
+@pytest.mark.parametrize(
+    ("form", "changes", "error", "message"), CASES, ids=[f"{form}-{'-'.join(changes)}-{i}" for i, (form, changes, _, _) in enumerate(CASES)]
+)
+def test_wrong_input_is_refused(form, changes, error, message):
+    with pytest.raises(error, match="^" + re.escape(message)):
+        call({**inputs(form), **changes})
+
+
+@pytest.mark.parametrize("form", ["padded", "list", "packed"])
+def test_the_inputs_that_the_cases_change_are_right(form):
+    assert int(call(inputs(form)).num_pos.sum()) > 0
+    assert int(call({**inputs(form, JOINT), "obj_logits": OBJ}).num_pos.sum()) > 0
+
+
+def test_a_wrong_backend_from_the_environment_is_refused_by_its_name(monkeypatch):
+    monkeypatch.setenv("SIMOTA_TRITON_BACKEND", "fast")
+    with pytest.raises(ValueError, match=r"^SIMOTA_TRITON_BACKEND: expected one of 'auto', 'reference', 'torch'.*, got 'fast'"):
+        call({**inputs(), "backend": "auto"})
+    assert call({**inputs(), "backend": "reference"})  # what is asked for is not looked up
+
+
+@pytest.mark.parametrize("backend", ["reference", "torch"])
+def test_the_environment_chooses_where_nothing_is_asked_for(monkeypatch, backend):
+    used = []
+    load = simota_triton.backends.load
+    monkeypatch.setattr(simota_triton.backends, "load", lambda name: used.append(name) or load(name))
+    monkeypatch.setenv("SIMOTA_TRITON_BACKEND", backend)
+    call({**inputs(), "backend": "auto"})
+    assert used == [backend]
+
+
+def test_assign_is_an_assigner_in_one_call():
+    args = inputs(config="nanodet")
+    config = args.pop("config")
+    assert torch.equal(assign(**args, config=config).gt_index, SimOTAAssigner(config)(**args).gt_index)
+    with pytest.raises(ValueError, match=r"^preset: expected one of"):
+        assign(**args, config="nanodets")
+    with pytest.raises(ValueError, match=r"^backend: expected one of"):
+        assign(**args, backend="numpy")
+
+
+@pytest.mark.parametrize(
+    ("masks", "boxes", "error", "message"),
+    [
+        ([], torch.zeros(0, 4), TypeError, "masks: expected a torch.Tensor, got list"),
+        (torch.zeros(2, 5, 5), None, TypeError, "gt_boxes: expected a torch.Tensor, got NoneType"),
+        (torch.zeros(5, 5), torch.zeros(5, 4), ValueError, "masks: expected [G, H, W], got [5, 5]"),
+        (torch.zeros(2, 5, 5).long(), torch.zeros(2, 4), ValueError, "masks: expected bool, uint8 or a floating dtype, got torch.int64; use masks.bool()"),
+        (torch.zeros(2, 5, 5), torch.zeros(3, 4), ValueError, "gt_boxes: expected [G, 4] = [2, 4], got [3, 4]"),
+    ],
+)  # fmt: skip
+def test_wrong_masks_are_refused(masks, boxes, error, message):
+    with pytest.raises(error, match="^" + re.escape(message)):
+        mask_centers(masks, boxes)
+
+
+# validate=False: shapes, dtypes and devices are looked at, values are not
+
+
+VALUES = [case for case in CASES if any(words in case[3] for words in ("finite", "labels in", "strides >", "probabilities in"))]
+
+
+@pytest.mark.parametrize(("form", "changes", "error", "message"), VALUES, ids=[f"{form}-{i}" for i, (form, _, _, _) in enumerate(VALUES)])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_values_are_not_looked_at_on_request(backend, form, changes, error, message):
+    call({**inputs(form), **changes, "validate": False, "backend": backend, **objectness(changes)})
+
+
+def objectness(changes):
+    config = changes.get("config")
+    return {"obj_logits": OBJ} if config is not None and config.score == "joint" else {}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("form", ["list", "padded", "packed"])
+@pytest.mark.parametrize("preset", ["rtmdet", "yolox", "seed"])
+def test_without_validation_a_wrong_gt_takes_no_part(preset, form, backend):
+    assigner = SimOTAAssigner(preset, backend=backend, validate=False)
+    for seed in (1, 22, 25, 43) if backend in ("reference", "torch") else (22,):
+        scene = make_scene(seed)
+        wrong = [torch.arange(len(boxes)) % 3 == 1 for boxes in scene.gt_boxes]
+        kept = without(scene, wrong)
+        spoil(scene, wrong)
+        result, clean = scene.call(assigner, form), kept.call(SimOTAAssigner(preset, backend=backend))
+        for b, bad in enumerate(wrong):
+            place = (~bad).nonzero().flatten()  # place of the i-th gt that is left among all
+            expected = clean.gt_index[b]
+            if len(place):
+                expected = torch.where(expected >= 0, place[expected.clamp(min=0)], -1)
+            assert result.gt_index[b].tolist() == expected.tolist()
+            assert result.labels[b].tolist() == clean.labels[b].tolist()
+            k = result.to_image(b).dynamic_k[: len(bad)]
+            assert k[bad].tolist() == [0] * int(bad.sum())
+            assert k[~bad].tolist() == clean.to_image(b).dynamic_k.tolist()
+        assert any(bool(bad.any()) for bad in wrong)
+
+
+def without(scene, wrong):
+    """The scene without these gts."""
+    again = make_scene(scene.seed)
+    again.gt_boxes = [boxes[~bad] for boxes, bad in zip(again.gt_boxes, wrong, strict=True)]
+    again.gt_labels = [labels[~bad] for labels, bad in zip(again.gt_labels, wrong, strict=True)]
+    if again.gt_centers is not None:
+        again.gt_centers = [centers[~bad] for centers, bad in zip(again.gt_centers, wrong, strict=True)]
+    return again
+
+
+def spoil(scene, wrong):
+    """Make these gts such that they would be refused, in every way there is."""
+    for b, bad in enumerate(wrong):
+        for i, g in enumerate(bad.nonzero().flatten().tolist()):
+            if i % 3 == 0:
+                scene.gt_boxes[b][g, i % 4] = (NAN, INF, -INF)[i % 3]
+            elif i % 3 == 1:
+                scene.gt_labels[b][g] = (-1, scene.num_classes, 1 << 40, -(1 << 62))[i % 4]
+            else:
+                scene.gt_boxes[b][g] = torch.tensor([-1e30, -1e30, 1e30, 1e30])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_without_validation_a_wrong_prior_takes_no_part(backend):
+    for preset in ("rtmdet", "yolox_main", "seed"):
+        scene = make_scene(22)
+        scene.candidate_mask = None
+        assigner = SimOTAAssigner(preset, backend=backend, validate=False)
+        bad = torch.arange(len(scene.priors)) % 7 == 2
+        expected = scene.call(assigner, candidate_mask=~bad)
+        for i, p in enumerate(bad.nonzero().flatten().tolist()):
+            scene.priors[p, i % 4] = (NAN, INF, -INF)[i % 3] if i % 4 < 2 else (0.0, -8.0, NAN)[i % 3]
+        result = scene.call(assigner)
+        assert torch.equal(result.gt_index, expected.gt_index)
+        assert torch.equal(result.dynamic_k, expected.dynamic_k)
+        assert int(result.num_pos.sum()) > 5
+
+
+@pytest.mark.parametrize("validate", [False, None])
+def test_offsets_on_the_host_are_always_looked_at(validate):
+    with pytest.raises(ValueError, match="gt_offsets: expected 0 first"):
+        call({**inputs("packed"), "gt_offsets": torch.tensor([0, 9, 4]), "validate": validate})
