@@ -26,8 +26,8 @@ from .candidates import Gts, blocks
 from .folded import ALIGN, FoldedRows
 from .pairs import Costs, Pairs
 
-GROUP_PAIRS = 1 << 20
-"""(gt, candidate) pairs kept at once, 4 MB: fewer, larger groups share the cost of small operations."""
+GROUP_PAIRS = 1 << 19
+"""(gt, candidate) pairs kept at once, 2 MB: groups share the cost of small operations."""
 
 LISTED = 2
 """Priors that the first bound is taken from, for each that may be selected: with 1, sums over all classes are formed for
