@@ -1,0 +1,183 @@
+"""What an assignment gives back: every field and view against what it is defined by."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from simota_triton import AssignResult, AssignSummary, ImageAssignment, SimOTAAssigner
+from simota_triton.backends import BACKENDS
+
+from .scenes import FAMILIES, FORMS, make_scene
+
+SEEDS = {"reference": range(2 * len(FAMILIES)), "torch": range(2 * len(FAMILIES))}
+FEW = (1, 6, 7, 8, 22)
+
+
+@pytest.fixture
+def example():
+    """Two images: three gts of which one is padding, and one gt; five priors, one of them in conflict, one ignored."""
+    priors = torch.tensor([[8.0 * i, 8.0, 8.0, 8.0] for i in range(1, 6)])
+    boxes = torch.tensor(
+        [[[0.0, 0.0, 20.0, 16.0], [12.0, 0.0, 28.0, 16.0], [0.0, 0.0, 0.0, 0.0]], [[28.0, 0.0, 44.0, 16.0]] + [[0.0] * 4] * 2]
+    )
+    mask = torch.tensor([[True, True, False], [True, False, False]])
+    labels = torch.tensor([[2, 1, 0], [0, 0, 0]])
+    pred = boxes[0, [0, 0, 1, 1, 1]].repeat(2, 1, 1)
+    pred[1] = boxes[1, 0]
+    ignore = [torch.tensor([[36.0, 0.0, 44.0, 16.0]])] * 2
+    return SimOTAAssigner("rtmdet", backend="reference")(
+        pred, torch.zeros(2, 5, 4), priors, boxes, labels, gt_mask=mask, ignore_boxes=ignore
+    )
+
+
+def test_the_example_by_hand(example):
+    # image 0: x = 8, 16 and 24 are candidates; their IoUs with gt 0 are 1, 1 and 2/7, with gt 1 they are 2/7, 2/7 and 1
+    assert example.dynamic_k.tolist() == [[2, 1, 0], [2, 0, 0]]
+    assert example.gt_index.tolist() == [[0, 0, 1, -1, -1], [-1, -1, -1, 0, 0]]
+    assert example.labels.tolist() == [[2, 2, 1, 4, 4], [4, 4, 4, 0, 0]]
+    assert example.matched_iou.tolist() == [[1.0, 1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0, 1.0]]
+    assert example.fg_mask.tolist() == [[True] * 3 + [False] * 2, [False] * 3 + [True] * 2]
+    assert example.ignore_mask.tolist() == [[False] * 4 + [True], [False] * 5]
+    assert example.claims.tolist() == [[1, 1, 1, 0, 0], [0, 0, 0, 1, 1]]
+    assert example.num_pos.tolist() == [3, 2]
+    assert example.num_classes == 4
+    assert example.gt_boxes[0].tolist() == [[0.0, 0.0, 20.0, 16.0]] * 2 + [[12.0, 0.0, 28.0, 16.0]] + [[0.0] * 4] * 2
+    assert example.gt_boxes[1].tolist() == [[0.0] * 4] * 3 + [[28.0, 0.0, 44.0, 16.0]] * 2
+
+
+def test_the_matching_matrix_of_the_example(example):
+    matrix = example.matching_matrix()
+    assert matrix.shape == (2, 5, 3)
+    assert matrix.dtype == torch.bool
+    assert matrix.nonzero().tolist() == [[0, 0, 0], [0, 1, 0], [0, 2, 1], [1, 3, 0], [1, 4, 0]]
+
+
+def test_the_summary_of_the_example(example):
+    summary = example.summary()
+    assert summary == AssignSummary(num_gts=3, num_pos=5, num_conflicts=0, num_empty=0, num_ignored=1, dynamic_k={1: 1, 2: 2})
+    assert str(summary) == "3 gts, 5 positives, 0 conflicts, 0 gts without a prior, 1 priors ignored, dynamic k 1:1 2:2"
+
+
+def test_an_image_of_the_example(example):
+    image = example.to_image(1)
+    assert isinstance(image, ImageAssignment)
+    for name in ("gt_index", "labels", "matched_iou", "gt_boxes", "fg_mask", "ignore_mask", "claims", "dynamic_k"):
+        assert torch.equal(getattr(image, name), getattr(example, name)[1]), name
+        assert torch.equal(getattr(example.to_image(-1), name), getattr(image, name)), name
+    for wrong in (2, -3):
+        with pytest.raises(IndexError, match=f"image: expected -2 <= image < 2, got {wrong}"):
+            example.to_image(wrong)
+
+
+def test_the_summary_counts_conflicts_and_gts_that_no_prior_learns():
+    boxes = torch.tensor([[0.0, 0.0, 20.0, 16.0]] * 2 + [[900.0, 0.0, 920.0, 16.0]])
+    priors = torch.tensor([[8.0, 8.0, 8.0, 8.0], [40.0, 8.0, 8.0, 8.0]])
+    args = (boxes[:1].expand(1, 2, 4), torch.zeros(1, 2, 1), priors, [boxes], [torch.zeros(3).long()])
+    summary = SimOTAAssigner("rtmdet", backend="reference")(*args).summary()
+    assert summary == AssignSummary(num_gts=3, num_pos=1, num_conflicts=1, num_empty=2, num_ignored=0, dynamic_k={1: 3})
+
+
+def test_an_empty_summary():
+    args = (torch.zeros(2, 3, 4), torch.zeros(2, 3, 1), torch.ones(3, 4), [torch.zeros(0, 4)] * 2, [torch.zeros(0).long()] * 2)
+    summary = SimOTAAssigner("rtmdet", backend="reference")(*args).summary()
+    assert summary == AssignSummary(num_gts=0, num_pos=0, num_conflicts=0, num_empty=0, num_ignored=0, dynamic_k={})
+    assert str(summary) == "0 gts, 0 positives, 0 conflicts, 0 gts without a prior, 0 priors ignored, dynamic k -"
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("preset", ["rtmdet", "yolox", "seed"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_all_views_follow_from_gt_index(backend, preset, form):
+    assigner = SimOTAAssigner(preset, backend=backend)
+    for seed in SEEDS.get(backend, FEW):
+        scene = make_scene(seed)
+        result = scene.call(assigner, form)
+        batch, num_priors, num_classes = scene.cls_logits.shape
+        args, kwargs = scene.inputs(assigner.config.score, form)
+        boxes, labels = args[3:]
+        dtypes = {
+            "gt_index": torch.int64,
+            "labels": torch.int64,
+            "matched_iou": torch.float32,
+            "ignore_mask": torch.bool,
+            "claims": torch.int32,
+        }
+        for name, dtype in dtypes.items():
+            assert getattr(result, name).dtype == dtype, name
+            assert getattr(result, name).shape == (batch, num_priors), name
+        assert result.num_classes == num_classes
+        assert result.dynamic_k.dtype == torch.int64
+        assert result.dynamic_k.shape == (boxes.shape[:2] if form in ("padded", "scattered") else (sum(map(len, scene.gt_boxes)),))
+        matrix = result.matching_matrix()
+        summary = result.summary()
+        learnt = 0
+        for b in range(batch):
+            image = result.to_image(b)
+            if form == "packed":
+                start = kwargs["gt_offsets"][b]
+                own_boxes, own_labels = boxes[start : start + len(scene.gt_boxes[b])], labels[start : start + len(scene.gt_boxes[b])]
+            else:
+                own_boxes, own_labels = boxes[b], labels[b]
+            assert image.dynamic_k.shape == (len(own_boxes),)
+            for p, g in enumerate(image.gt_index.tolist()):
+                if g < 0:
+                    assert (image.labels[p], image.matched_iou[p]) == (num_classes, 0)
+                    assert image.gt_boxes[p].tolist() == [0.0] * 4
+                else:
+                    assert image.labels[p] == own_labels[g]
+                    assert image.gt_boxes[p].tolist() == own_boxes[g].tolist()
+                    assert image.dynamic_k[g] > 0
+                    assert image.claims[p] > 0
+                    assert not image.ignore_mask[p]
+                assert matrix[b, p].nonzero().flatten().tolist() == ([] if g < 0 else [g])
+            learnt += len(image.gt_index[image.fg_mask].unique())
+            assert result.num_pos[b] == int((image.gt_index >= 0).sum())
+        real = sum(map(len, scene.gt_boxes))
+        assert (summary.num_gts, summary.num_pos) == (real, int(result.num_pos.sum()))
+        assert summary.num_empty == real - learnt
+        assert sum(summary.dynamic_k.values()) == real
+        assert summary.num_conflicts == int((result.claims > 1).sum())
+        assert summary.num_ignored == int(result.ignore_mask.sum())
+
+
+def test_results_carry_no_gradient_and_leave_the_inputs_alone():
+    scene = make_scene(3)
+    tensors = [scene.pred_boxes, scene.cls_logits, scene.obj_logits, scene.priors, *scene.gt_boxes]
+    before = [tensor.clone() for tensor in tensors]
+    for tensor in tensors[:3]:
+        tensor.requires_grad_()
+    for backend in BACKENDS:
+        result = scene.call(SimOTAAssigner("yolox", backend=backend))
+        assert not any(getattr(result, name).requires_grad for name in ("matched_iou", "gt_boxes"))
+        assert all(torch.equal(tensor, old) for tensor, old in zip(tensors, before, strict=True)), backend
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_autocast_changes_nothing(backend):
+    scene = make_scene(22)
+    assigner = SimOTAAssigner("yolox", backend=backend)
+    plain = scene.call(assigner)
+    for dtype in (torch.bfloat16, torch.float16):
+        with torch.autocast("cpu", dtype=dtype):
+            assert torch.equal(scene.call(assigner).gt_index, plain.gt_index)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_same_call_gives_the_same_answer_again(backend):
+    scene, assigner = make_scene(1), SimOTAAssigner("rtmdet", backend=backend)
+    first = scene.call(assigner)
+    for _ in range(3):
+        again = scene.call(assigner)
+        assert all(torch.equal(getattr(first, name), getattr(again, name)) for name in ("gt_index", "matched_iou", "claims", "dynamic_k"))
+
+
+def test_results_are_frozen_and_print_without_their_gts(example):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        example.labels = None
+    assert isinstance(example, AssignResult)
+    assert "gts=" not in repr(example)
+
+
+def test_an_assigner_prints_what_it_is():
+    assert repr(SimOTAAssigner("rtmdet", backend="torch")) == "SimOTAAssigner(SimOTAConfig.rtmdet(), backend='torch')"
