@@ -50,17 +50,18 @@ def cost_pass(
     p = first + tl.arange(0, TILE)
     in_tile = p < end
 
+    # priors that do not count are not even read: nothing they hold can make a NaN
+    background = tl.load(background_ptr + image * P + p, mask=in_tile, other=float("inf"))
+    counts = background < float("inf")
     x, y, stride_x, stride_y, x1, y1, x2, y2 = load_priors(
-        priors_ptr, boxes_ptr, image, p, in_tile, box_stride_b, box_stride_p, box_stride_c
+        priors_ptr, boxes_ptr, image, p, counts, box_stride_b, box_stride_p, box_stride_c
     )
     area = box_area(x1, y1, x2, y2)
     reach_x, reach_y = RULE.value.center_radius * stride_x, RULE.value.center_radius * stride_y
     log2_base_per_stride = RULE.value.log2_center_base * reciprocal(stride_x, FAST)
-    background = tl.load(background_ptr + image * P + p, mask=in_tile, other=float("inf"))
     objectness = background
     if objectness_ptr is not None:
-        objectness = tl.load(objectness_ptr + image * P + p, mask=in_tile, other=0.0)
-    counts = background < float("inf")
+        objectness = tl.load(objectness_ptr + image * P + p, mask=counts, other=0.0)
     selectable = counts & (background >= 0.0)
     background = tl.where(selectable, background, float("inf"))
     ceiling = tl.where(selectable, COST_LIMIT, float("inf"))

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +22,9 @@ from .rule import Rule
 
 INTERPRETED = not isinstance(cost_pass, triton.JITFunction)
 """Whether TRITON_INTERPRET=1 was set when Triton was imported: kernels then run on CPU tensors, slowly."""
+
+FAST = not INTERPRETED
+"""Whether kernels use the GPU's approximate units, which the interpreter does not have; see ``maths``."""
 
 OPTIONS: dict[str, Any] = {} if INTERPRETED else {"enable_fp_fusion": False, "num_stages": 1}
 """Compiler options. Without fusion a kernel's rounding is what its source says, under every version of Triton."""
@@ -89,6 +92,37 @@ class Levels:
         return sum(-(-level.shape[1] // size) for level in self.cls)
 
 
+class Shared(NamedTuple):
+    """What both passes read, and the arguments they take under one name."""
+
+    levels: Levels
+    boxes: Tensor
+    priors: Tensor
+    keywords: dict[str, Any]
+
+    @classmethod
+    def of(cls, problem: Problem, config: SimOTAConfig) -> Shared:
+        """The arguments of a problem with at least one prior."""
+        levels = Levels.of(problem)
+        boxes = _readable(problem.pred_boxes)
+        keywords = {
+            "starts": codes(levels.starts),
+            "cls_strides_b": levels.strides(0),
+            "cls_strides_p": levels.strides(1),
+            "cls_strides_c": levels.strides(2),
+            "box_stride_b": boxes.stride(0),
+            "box_stride_p": boxes.stride(1),
+            "box_stride_c": boxes.stride(2),
+            "RULE": Rule.of(config),
+            "LAYOUT": levels.layout,
+            "ALIGNED": levels.aligned,
+            "ALIGNED_LOGITS": levels.aligned_logits,
+            "FAST": FAST,
+            **OPTIONS,
+        }
+        return cls(levels, boxes, problem.priors.contiguous(), keywords)
+
+
 def _readable(value: Tensor) -> Tensor:
     return value.float() if value.dtype == torch.float64 else value
 
@@ -101,53 +135,66 @@ def _like(scores: Scores, sizes: list[int]) -> tuple[Tensor, ...]:
     return tuple(_readable(scores.dense()).split(sizes, dim=1))
 
 
+class Rows(NamedTuple):
+    """What ``prior_pass`` hands to ``cost_pass``.
+
+    Attributes:
+        background: [B, P] float32, see there.
+        objectness: [B, P] float32, or None.
+        gt_table: [N, 8] float32: x1, y1, x2, y2, centre x, centre y, area, label (the bits of an int32, -1 for padding).
+    """
+
+    background: Tensor
+    objectness: Tensor | None
+    gt_table: Tensor
+
+
 def run(problem: Problem, config: SimOTAConfig, kernels: KernelConfig, num_gts: int) -> tuple[Tensor, Tensor]:
     """Both passes: cost and IoU, [B, G, P] float32 each."""
+    batch, num_priors, _ = problem.shape
+    if batch * num_gts * num_priors == 0:
+        return tuple(torch.empty((batch, num_gts, num_priors), device=problem.priors.device) for _ in range(2))  # type: ignore[return-value]
+    shared = Shared.of(problem, config)
+    return run_cost_pass(problem, run_prior_pass(problem, kernels, shared), kernels, num_gts, shared)
+
+
+def run_prior_pass(problem: Problem, kernels: KernelConfig, shared: Shared) -> Rows:
+    """The first pass."""
     batch, num_priors, channels = problem.shape
-    gts = problem.gts
-    cost, iou = (torch.empty((batch, num_gts, num_priors), device=gts.boxes.device) for _ in range(2))
-    if cost.numel() == 0:
-        return cost, iou
-    levels = Levels.of(problem)
-    boxes, priors = _readable(problem.pred_boxes), problem.priors.contiguous()
-    gt_boxes, gt_centers, gt_labels = gts.boxes.contiguous(), gts.centers.contiguous(), gts.labels.contiguous()
-    gt_offsets, gt_mask = gts.offsets.contiguous(), None if gts.mask is None else gts.mask.contiguous()
-    background = torch.empty((batch, num_priors), device=boxes.device)
-    gt_table = torch.empty((gt_boxes.shape[0], 8), device=boxes.device)
-    objectness = None if levels.obj is None else torch.empty_like(background)
+    gts, device = problem.gts, problem.priors.device
+    levels = shared.levels
+    rows = Rows(
+        background=torch.empty((batch, num_priors), device=device),
+        objectness=None if levels.obj is None else torch.empty((batch, num_priors), device=device),
+        gt_table=torch.empty((gts.boxes.shape[0], 8), device=device),
+    )
     mask_strides = (0, 0) if problem.candidate_mask is None else problem.candidate_mask.stride()
-    common: dict[str, Any] = {
-        "starts": codes(levels.starts),
-        "cls_strides_b": levels.strides(0),
-        "cls_strides_p": levels.strides(1),
-        "cls_strides_c": levels.strides(2),
-        "box_stride_b": boxes.stride(0),
-        "box_stride_p": boxes.stride(1),
-        "box_stride_c": boxes.stride(2),
-        "RULE": Rule.of(config),
-        "LAYOUT": levels.layout,
-        "ALIGNED": levels.aligned,
-        "ALIGNED_LOGITS": levels.aligned_logits,
-        "FAST": not INTERPRETED,
-        **OPTIONS,
-    }
-    with _on(boxes.device):
+    with _on(device):
         prior_pass[levels.tiles(kernels.rows), batch](
-            background, objectness, gt_table,
-            boxes, priors, problem.candidate_mask, levels.cls, levels.obj,
-            gt_boxes, gt_centers, gt_labels, gt_offsets, gt_mask,
+            *rows,
+            shared.boxes, shared.priors, problem.candidate_mask, levels.cls, levels.obj,
+            *(value.contiguous() for value in (gts.boxes, gts.centers, gts.labels, gts.offsets)),
+            None if gts.mask is None else gts.mask.contiguous(),
             C=codes([channels])[0],
             obj_strides_b=None if levels.obj is None else codes(level.stride(0) for level in levels.obj),
             obj_strides_p=None if levels.obj is None else codes(level.stride(1) for level in levels.obj),
             mask_stride_b=mask_strides[0], mask_stride_p=mask_strides[1],
-            ROWS=kernels.rows, num_warps=kernels.prior_warps, **common,
+            ROWS=kernels.rows, num_warps=kernels.prior_warps, **shared.keywords,
         )  # fmt: skip
-        cost_pass[levels.tiles(kernels.tile), batch, -(-num_gts // kernels.gts_per_program)](
+    return rows
+
+
+def run_cost_pass(problem: Problem, rows: Rows, kernels: KernelConfig, num_gts: int, shared: Shared) -> tuple[Tensor, Tensor]:
+    """The second pass."""
+    batch, num_priors, _ = problem.shape
+    cost, iou = (torch.empty((batch, num_gts, num_priors), device=problem.priors.device) for _ in range(2))
+    with _on(problem.priors.device):
+        cost_pass[shared.levels.tiles(kernels.tile), batch, -(-num_gts // kernels.gts_per_program)](
             cost, iou,
-            background, objectness, boxes, priors, levels.cls,
-            gt_offsets, gt_table.view(torch.int64),
+            rows.background, rows.objectness, shared.boxes, shared.priors, shared.levels.cls,
+            problem.gts.offsets.contiguous(), rows.gt_table.view(torch.int64),
             G=num_gts, gts_per_program=kernels.gts_per_program,
-            TILE=kernels.tile, num_warps=kernels.cost_warps, **common,
+            TILE=kernels.tile, num_warps=kernels.cost_warps, **shared.keywords,
         )  # fmt: skip
     return cost, iou
 

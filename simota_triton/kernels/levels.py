@@ -74,18 +74,20 @@ def find_logits(level, image, level_start, levels, strides_b, strides_p, strides
 
 
 @triton.jit
-def load_priors(priors_ptr, boxes_ptr, image, p, in_tile, box_stride_b, box_stride_p, box_stride_c):
-    """Points x, y and strides x, y of priors, and the corners x1, y1, x2, y2 of their boxes in an image; float32."""
-    x = tl.load(priors_ptr + p * 4, mask=in_tile, other=0.0)
-    y = tl.load(priors_ptr + p * 4 + 1, mask=in_tile, other=0.0)
-    stride_x = tl.load(priors_ptr + p * 4 + 2, mask=in_tile, other=1.0)
-    stride_y = tl.load(priors_ptr + p * 4 + 3, mask=in_tile, other=1.0)
+def load_priors(priors_ptr, boxes_ptr, image, p, mask, box_stride_b, box_stride_p, box_stride_c):
+    """Points x, y and strides x, y of priors, and the corners x1, y1, x2, y2 of their boxes in an image; float32. Empty boxes
+    where masked.
+    """
+    x = tl.load(priors_ptr + p * 4, mask=mask, other=0.0)
+    y = tl.load(priors_ptr + p * 4 + 1, mask=mask, other=0.0)
+    stride_x = tl.load(priors_ptr + p * 4 + 2, mask=mask, other=1.0)
+    stride_y = tl.load(priors_ptr + p * 4 + 3, mask=mask, other=1.0)
     corner = boxes_ptr + image * box_stride_b + p.to(tl.int64) * box_stride_p
     step = box_stride_c.to(tl.int64)
-    x1 = tl.load(corner, mask=in_tile, other=0.0).to(tl.float32)
-    y1 = tl.load(corner + step, mask=in_tile, other=0.0).to(tl.float32)
-    x2 = tl.load(corner + 2 * step, mask=in_tile, other=0.0).to(tl.float32)
-    y2 = tl.load(corner + 3 * step, mask=in_tile, other=0.0).to(tl.float32)
+    x1 = tl.load(corner, mask=mask, other=0.0).to(tl.float32)
+    y1 = tl.load(corner + step, mask=mask, other=0.0).to(tl.float32)
+    x2 = tl.load(corner + 2 * step, mask=mask, other=0.0).to(tl.float32)
+    y2 = tl.load(corner + 3 * step, mask=mask, other=0.0).to(tl.float32)
     return x, y, stride_x, stride_y, x1, y1, x2, y2
 
 

@@ -140,7 +140,7 @@ def region_depth(x, y, reach_x, reach_y, gx1, gy1, gx2, gy2, cx, cy, REGION: tl.
     in_box = tl.minimum(_depth(x, gx1, gx2), _depth(y, gy1, gy2))
     in_center = tl.minimum(_depth(x, cx - reach_x, cx + reach_x), _depth(y, cy - reach_y, cy + reach_y))
     if REGION == "all":
-        return tl.where((x == x) & (gx1 < float("inf")), 1.0, -1.0)
+        return tl.where(gx1 < float("inf"), 1.0, -1.0) + x * 0.0
     elif REGION == "box":
         return in_box
     elif REGION == "center":

@@ -1,0 +1,103 @@
+"""What the tests of the Triton kernels share: where they run, problems on that device, and a GPU's approximate units for
+Triton's interpreter.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+import triton.language as tl
+from torch import Tensor
+from triton.runtime.interpreter import TensorHandle
+
+from simota_triton.config import SimOTAConfig
+from simota_triton.inputs import Problem, Scores, pack
+from simota_triton.kernels import launch
+from simota_triton.simulate import random_gts, simulate_predictions
+
+DEVICE = torch.device("cpu" if launch.INTERPRETED else "cuda")
+PRESETS = SimOTAConfig.presets()
+
+
+def on_device(problem: Problem) -> Problem:
+    """The problem where kernels run."""
+
+    def moved(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value.to(DEVICE)  # keeps strides
+        if isinstance(value, Scores):
+            return Scores(tuple(map(moved, value.levels)))
+        return value
+
+    gts = replace(problem.gts, **{name: moved(value) for name, value in vars(problem.gts).items()})
+    return replace(problem, **{name: moved(value) for name, value in vars(problem).items()} | {"gts": gts})
+
+
+def random_inputs(
+    num_priors: int, counts: list[int], num_classes: int, seed: int = 0, phase: str = "mid", size: int = 96
+) -> tuple[Tensor, Tensor, Tensor, Tensor, list[Tensor], list[Tensor]]:
+    """pred_boxes, cls_logits, obj_logits, priors, gt_boxes, gt_labels of images with ``counts`` gts, on scattered priors."""
+    generator = torch.Generator().manual_seed(seed)
+    stride = torch.tensor([4.0, 8.0, 16.0])[torch.randint(3, (num_priors, 1), generator=generator)].expand(-1, 2)
+    priors = torch.cat([torch.rand(num_priors, 2, generator=generator) * size, stride], 1)
+    gts = [random_gts(count, size, num_classes, generator, median=40.0) for count in counts]
+    boxes, labels = [b for b, _ in gts], [label for _, label in gts]
+    pred = simulate_predictions(boxes, labels, priors, num_classes, phase, generator)
+    return pred.pred_boxes, pred.cls_logits, pred.obj_logits, priors, boxes, labels
+
+
+def random_problem(config: SimOTAConfig, num_priors: int, counts: list[int], num_classes: int, seed: int = 0, **options: Any) -> Problem:
+    """A random problem, on the CPU."""
+    pred, cls, obj, *rest = random_inputs(num_priors, counts, num_classes, seed)
+    return pack(config, pred, cls, *rest, obj_logits=obj if config.score == "joint" else None, **options)
+
+
+UNITS = {
+    "rcp": (np.reciprocal, 2.0**-23),
+    "lg2": (np.log2, 2.0**-22),
+    "ex2": (np.exp2, 2.0**-22),
+    "sqrt": (np.sqrt, 2.0**-23),
+    "rsqrt": (lambda x: 1 / np.sqrt(x), 2.0**-22.4),
+}
+"""Instruction -> what it computes, and its largest relative error (of lg2 between 0.5 and 2: absolute)."""
+
+
+class ApproximateUnits:
+    """Runs the kernels' inline PTX in NumPy, as wrong as PTX's manual allows.
+
+    Every approximate instruction is off by up to its bound, one way for some operands and the other way for others, always the
+    same for the same operand; subnormal numbers are flushed to zero.
+    """
+
+    def __init__(self, monkeypatch: Any) -> None:
+        self.calls = 0
+        monkeypatch.setattr(tl, "inline_asm_elementwise", self)
+        monkeypatch.setattr(launch, "FAST", True)
+
+    def __call__(self, asm: str, constraints: str, args: list[Any], **_: Any) -> Any:
+        self.calls += 1
+        values = [np.float32(arg.handle.data) for arg in args]
+        unit = asm.split(".")[0]
+        if unit == "fma":
+            assert asm.startswith("fma.rn.sat.f32")
+            a, b, c = (value.astype(np.float64) for value in values)
+            result = np.nan_to_num(np.clip(np.float32(a * b + c), 0, 1), nan=0.0)
+        else:
+            assert asm.startswith(f"{unit}.approx.ftz.f32")
+            result = self._approximate(unit, values[0])
+        shaped = max(args, key=lambda arg: arg.handle.data.size)
+        return tl.tensor(TensorHandle(result.astype(np.float32), tl.float32), shaped.type)
+
+    def _approximate(self, unit: str, x: np.ndarray) -> np.ndarray:
+        tiny = np.finfo(np.float32).tiny
+        x = np.where(np.abs(x) < tiny, np.copysign(np.float32(0), x), x).astype(np.float32)
+        function, bound = UNITS[unit]
+        exact = function(x.astype(np.float64))
+        sign = (x.view(np.uint32).astype(np.uint64) * 2654435761 >> 16) % 1024 / 511.5 - 1  # in [-1, 1]
+        error = sign * bound
+        absolute = (unit == "lg2") & (x >= 0.5) & (x <= 2)
+        result = np.float32(np.where(absolute, exact + error, exact * (1 + error)))
+        return np.where(np.abs(result) < tiny, np.float32(0), result)
