@@ -69,15 +69,17 @@ def guard(area: Tensor, rule: str, eps: float) -> Tensor:
     return area.clamp_(min=max(eps, SMALLEST) if rule == "max" else SMALLEST)
 
 
-def intersection_and_union(boxes: Tensor, others: Tensor, rule: str = "none", eps: float = 0.0) -> tuple[Tensor, Tensor]:
-    """Intersection and guarded union of broadcast xyxy boxes: [..., 4], [..., 4] -> [...], [...]."""
-    inter = _overlap(boxes, others, 0).mul_(_overlap(boxes, others, 1))
+def intersection_and_union(
+    boxes: Tensor, others: Tensor, rule: str = "none", eps: float = 0.0, out: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Intersection (in ``out`` if given) and guarded union of broadcast xyxy boxes: [..., 4], [..., 4] -> [...], [...]."""
+    inter = _overlap(boxes, others, 0, out).mul_(_overlap(boxes, others, 1))
     return inter, guard((box_area(boxes) + box_area(others)).sub_(inter), rule, eps)
 
 
-def _overlap(boxes: Tensor, others: Tensor, axis: int) -> Tensor:
+def _overlap(boxes: Tensor, others: Tensor, axis: int, out: Tensor | None = None) -> Tensor:
     low = torch.maximum(boxes[..., axis], others[..., axis])
-    return torch.minimum(boxes[..., 2 + axis], others[..., 2 + axis]).sub_(low).clamp_(min=0)
+    return torch.minimum(boxes[..., 2 + axis], others[..., 2 + axis], out=out).sub_(low).clamp_(min=0)
 
 
 def _corners(boxes: Tensor, box_format: str) -> Tensor:

@@ -76,7 +76,8 @@ def in_region(priors: Tensor, gt_boxes: Tensor, gt_centers: Tensor, region: str,
 
 def pair_iou(pred_boxes: Tensor, gt_boxes: Tensor, config: SimOTAConfig, out: Tensor | None = None) -> Tensor:
     """IoU of a prediction and a gt, [..., 4] and [..., 4] -> [...], into ``out`` if given."""
-    return torch.div(*intersection_and_union(pred_boxes, gt_boxes, config.union_rule, config.union_eps), out=out)
+    inter, union = intersection_and_union(pred_boxes, gt_boxes, config.union_rule, config.union_eps, out)
+    return torch.div(inter, union, out=out)
 
 
 def iou_cost(pred_boxes: Tensor, gt_boxes: Tensor, iou: Tensor, config: SimOTAConfig) -> Tensor:

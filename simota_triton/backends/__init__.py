@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 
@@ -62,8 +61,12 @@ def choose(name: str, device: torch.device) -> tuple[str, str]:
 
 def triton_refusal(device: torch.device) -> str | None:
     """Why the Triton kernels cannot run on a device; None where they can."""
-    if importlib.util.find_spec("triton") is None:
+    try:
+        import triton  # noqa: F401
+    except ModuleNotFoundError:
         return "Triton is not installed"
+    except ImportError as error:
+        return f"Triton's import fails ({error})"
     if device.type != "cuda":
         from ..kernels.launch import INTERPRETED
 

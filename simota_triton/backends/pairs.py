@@ -12,7 +12,10 @@ from torch import Tensor
 from .. import terms
 from ..config import SimOTAConfig
 from ..inputs import Problem
-from .candidates import BLOCK_PAIRS, Gts, find_candidates, usable_mask
+from .candidates import Gts, find_candidates, usable_mask
+
+BLOCK_SCORES = 1 << 16
+"""Scores of whole priors read at once; their class costs take five tensors of this size."""
 
 BEHIND = 2.0
 """Taken from the IoU of a pair that costs at least ``Costs.floor``, to rank it behind every pair that may cost less."""
@@ -55,7 +58,7 @@ class PairTerms(NamedTuple):
 
 
 class Costs:
-    """Candidates, bounds and costs of a problem; remembers the class sums of the priors it was asked about.
+    """Candidates, bounds and costs of a problem.
 
     A first attempt (not ``careful``) takes all scores to be finite and looks only at those it reads: ``clean`` tells
     whether they were. A prior that was never read cannot matter, so a clean attempt stands; another is made carefully,
@@ -74,7 +77,7 @@ class Costs:
         self._read: list[Tensor] = []
         usable = usable_mask(problem, self.all_classes) if careful or not _boxes_are_finite(problem) else None
         self.candidates = find_candidates(problem, config, gts, usable)
-        self._class_sum = torch.full((problem.shape[0] * problem.shape[1],), torch.nan, device=gts.boxes.device)
+        self.rows_at_once = max(1, BLOCK_SCORES // problem.shape[2])
 
     def clean(self) -> bool:
         """Whether every score that was read is finite."""
@@ -165,20 +168,12 @@ class Costs:
         """The cost without the other classes' terms: a lower bound where those count, else the cost."""
         return terms.pair_cost(t.own, t.iou, t.center, t.outside, self.config)
 
-    def cost(self, t: PairTerms, row: Tensor, prior: Tensor) -> Tensor:
+    def cost(self, t: PairTerms, row: Tensor, prior: Tensor, sums: ClassSums) -> Tensor:
         """The cost of pairs, [n]."""
         if not self.all_classes:
             return self.lower(t)
-        own = terms.swap_class(self.class_sum(self.flat(row, prior)), t.background, t.own)
+        own = terms.swap_class(sums.of(self.flat(row, prior)), t.background, t.own)
         return terms.pair_cost(own, t.iou, t.center, t.outside, self.config)
-
-    def class_sum(self, flat: Tensor) -> Tensor:
-        """Background class cost of priors of the batch, summed over classes, [n]."""
-        missing = flat[self._class_sum[flat].isnan()].unique()
-        for part in missing.split(max(1, BLOCK_PAIRS // self.problem.shape[2])):
-            scores = terms.class_scores(*self._scores(part), self.config)
-            self._class_sum[part] = terms.background_cost(scores, self.config).sum(1)
-        return self._class_sum[flat]
 
     def read(self, row: Tensor, prior: Tensor) -> None:
         """Look at the scores of pairs that count for ``dynamic_k``, whether or not they are costed."""
@@ -187,9 +182,8 @@ class Costs:
         if not self.all_classes:
             self._own_logits(row, prior)
             return
-        flat = self.flat(row, prior)
-        for part in flat[self._class_sum[flat].isnan()].split(max(1, BLOCK_PAIRS // self.problem.shape[2])):
-            self._scores(part)
+        for part in self.flat(row, prior).unique().split(self.rows_at_once):
+            self.scores(part)
 
     def _own_logits(self, row: Tensor, prior: Tensor) -> Tensor:
         """Logits of the gts' own classes, [n]."""
@@ -197,13 +191,31 @@ class Costs:
         self._read.append(logits.sum(dtype=torch.float32))
         return logits
 
-    def _scores(self, flat: Tensor) -> tuple[Tensor, Tensor | None]:
+    def scores(self, flat: Tensor) -> tuple[Tensor, Tensor | None]:
         """Class and objectness logits of priors of the batch, [n, C] and [n, 1]."""
         problem = self.problem
         image, prior = flat // problem.shape[1], flat % problem.shape[1]
         logits = problem.cls_logits.rows(image, prior)
         self._read.append(logits.sum(dtype=torch.float32))
         return logits, None if problem.obj_logits is None else problem.obj_logits.rows(image, prior)
+
+
+class ClassSums:
+    """Background class cost of priors, summed over classes; remembers those of a range of images."""
+
+    def __init__(self, costs: Costs, first_image: int, last_image: int) -> None:
+        num_priors = costs.problem.shape[1]
+        self._costs, self._start = costs, first_image * num_priors
+        self._known = torch.full(((last_image + 1 - first_image) * num_priors,), torch.nan, device=costs.gts.boxes.device)
+
+    def of(self, flat: Tensor) -> Tensor:
+        """The sums of priors of the batch, [n]."""
+        costs, place = self._costs, flat - self._start
+        for part in flat[self._known[place].isnan()].unique().split(costs.rows_at_once):
+            logits, objectness = costs.scores(part)
+            scores = terms.class_scores(logits, objectness, costs.config)
+            self._known[part - self._start] = terms.background_cost(scores, costs.config).sum(1)
+        return self._known[place]
 
 
 def _boxes_are_finite(problem: Problem) -> bool:

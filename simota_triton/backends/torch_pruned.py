@@ -24,10 +24,10 @@ from ..matching import Matching, count_k, pack_key
 from ..terms import COST_LIMIT
 from .candidates import Gts, blocks
 from .folded import ALIGN, FoldedRows
-from .pairs import Costs, Pairs
+from .pairs import ClassSums, Costs, Pairs
 
-GROUP_PAIRS = 1 << 19
-"""(gt, candidate) pairs kept at once, 2 MB: groups share the cost of small operations."""
+GROUP_PAIRS = 1 << 21
+"""(gt, candidate) pairs kept at once, 8 MB: the larger the groups, the fewer small operations there are."""
 
 LISTED = 2
 """Priors that the first bound is taken from, for each that may be selected: with 1, sums over all classes are formed for
@@ -127,12 +127,13 @@ def _select(costs: Costs, group: list[tuple[int, slice]], dynamic_k: Tensor) -> 
     table = _Table(rows, FoldedRows(values), candidate, owner)
     row, column = (iou > 0).nonzero().unbind(1)
     counted = table.pairs(row, where[row, column])
-    limit = _upper_bound(costs, table, k)
+    sums = ClassSums(costs, group[0][0], group[-1][0])
+    limit = _upper_bound(costs, table, k, sums)
     costs.read(*counted)
-    return _cheapest(_survivors(costs, table, limit), rows, k)
+    return _cheapest(_survivors(costs, table, limit, sums), rows, k)
 
 
-def _upper_bound(costs: Costs, table: _Table, k: Tensor) -> Tensor:
+def _upper_bound(costs: Costs, table: _Table, k: Tensor, sums: ClassSums) -> Tensor:
     """The k-th smallest cost of the priors of best rank, [r, 1]; +inf where there are fewer.
 
     Where all classes count, sums over them are formed for the k best by their own class alone.
@@ -146,7 +147,7 @@ def _upper_bound(costs: Costs, table: _Table, k: Tensor) -> Tensor:
         return limit
     best = (grid <= limit)[listed]
     exact = torch.full_like(pair_terms.own, torch.inf)
-    exact[best] = costs.cost(pair_terms.select(best), row[best], prior[best])
+    exact[best] = costs.cost(pair_terms.select(best), row[best], prior[best], sums)
     return _kth_and_grid(exact, listed, k)[0]
 
 
@@ -158,7 +159,7 @@ def _kth_and_grid(values: Tensor, listed: Tensor, k: Tensor) -> tuple[Tensor, Te
     return torch.where(k[:, None] <= listed.shape[1], kth, torch.inf), grid
 
 
-def _survivors(costs: Costs, table: _Table, limit: Tensor) -> Pairs:
+def _survivors(costs: Costs, table: _Table, limit: Tensor, sums: ClassSums) -> Pairs:
     """All pairs whose cost can be as low as their gt's ``limit`` [r, 1], with their costs."""
     reach = limit + _slack(limit)
     entry, where = table.rank.at_least(costs.lowest_rank(reach))
@@ -167,7 +168,7 @@ def _survivors(costs: Costs, table: _Table, limit: Tensor) -> Pairs:
     pair_terms = costs.terms(row, prior, iou)
     keep = costs.lower(pair_terms) <= reach
     row, prior, iou = row[keep], prior[keep], iou[keep]
-    return Pairs(row, prior, iou, costs.cost(pair_terms.select(keep), row, prior))
+    return Pairs(row, prior, iou, costs.cost(pair_terms.select(keep), row, prior, sums))
 
 
 def _cheapest(pairs: Pairs, rows: Tensor, k: Tensor) -> Pairs:
@@ -231,4 +232,4 @@ def _rivals(costs: Costs, contested: Tensor, limit: Tensor) -> Pairs:
     pair_terms = costs.terms(row, prior, iou)
     near = costs.lower(pair_terms) <= reach[place]
     row, prior, iou = row[near], prior[near], iou[near]
-    return Pairs(row, prior, iou, costs.cost(pair_terms.select(near), row, prior))
+    return Pairs(row, prior, iou, costs.cost(pair_terms.select(near), row, prior, ClassSums(costs, 0, costs.problem.shape[0] - 1)))
