@@ -11,7 +11,7 @@ from .literal import RULES, Image, matched
 from .scenes import FAMILIES, make_scene
 
 INF = float("inf")
-PER_FAMILY = 3
+PER_FAMILY = 2
 CASES = [(family, family_index + len(FAMILIES) * i) for family_index, family in enumerate(FAMILIES) for i in range(PER_FAMILY)]
 
 
@@ -76,7 +76,7 @@ def test_costs_and_answers_are_those_of_the_literal_rule(preset):
         verdict = judge(as_matching(answers, iou), problem, config)
         assert not verdict.unexplained, (family, seed)
         positives, excused = positives + verdict.positives, excused + verdict.excused
-    assert positives > 400
+    assert positives > 300
     assert excused <= positives / 100  # ties in exact arithmetic, such as one box with two labels and no overlap
 
 

@@ -146,6 +146,20 @@ def test_prob_clamp_acts_inside_the_logarithms_only(cls_cost):
     torch.testing.assert_close(terms.class_cost(p, t, clamped), expected, rtol=1e-7, atol=0)
 
 
+@pytest.mark.parametrize("fields", [{}, {"cls_cost": "soft_bce"}, {"cls_cost": "vfl"}, {"score": "logit", "cls_cost": "soft_bce"}])
+def test_a_pair_swaps_its_class_from_background_to_target(fields):
+    rule, iou, label = config(**fields), torch.tensor(0.6).double(), 2
+    scores = torch.tensor([0.1, 0.9, 0.4, 0.7]).double()
+    background = terms.background_cost(scores, rule)
+    whole = background.clone()
+    whole[label] = terms.class_cost(scores[label], iou, rule)
+    torch.testing.assert_close(terms.swap_class(background.sum(), background[label], whole[label]), whole.sum())
+
+
+def test_rounding_leaves_no_negative_class_term():
+    assert float(terms.swap_class(torch.tensor(1.0), torch.tensor(1.0 + 2**-23), torch.tensor(0.0))) == 0.0
+
+
 def test_scores():
     z, obj = torch.tensor([[[0.0, 2.0]]]), torch.tensor([[[1.0]]])
     sigmoid = lambda v: 1 / (1 + math.exp(-v))  # noqa: E731
