@@ -15,7 +15,7 @@ from ..inputs import Problem
 from ..reference import usable_priors
 
 BLOCK_PAIRS = 1 << 18
-"""(gt, candidate) pairs formed at once: 1 MB a tensor, of which three are alive.
+"""(gt, candidate) pairs formed at once: 1 MB a tensor, of which three are alive."""
 
 GRID_FACTOR = 4
 """Priors count as a grid while their distinct columns times rows are at most this many times P (1.7 for three levels)."""
