@@ -20,7 +20,7 @@ Solver = Callable[..., Tensor]
 
 def loop_image(pred_boxes: Tensor, cls_logits: Tensor, priors: Tensor, gt_boxes: Tensor, gt_labels: Tensor) -> Tensor:
     """One image as mmdet's DynamicSoftLabelAssigner does it: [n, G, C] class costs, a Python loop over gts."""
-    out = torch.full((len(priors),), -1)
+    out = torch.full((len(priors),), -1, device=priors.device)
     inside = ((priors[:, None, :2] > gt_boxes[None, :, :2]) & (priors[:, None, :2] < gt_boxes[None, :, 2:])).all(2)
     valid = inside.any(1)
     boxes, logits, points = pred_boxes[valid], cls_logits[valid], priors[valid]
@@ -76,7 +76,7 @@ def match(cost: Tensor, iou: Tensor) -> Tensor:
     width = min(TOPK, cost.shape[-1])
     dynamic_k = iou.topk(width, dim=-1, sorted=False).values.clamp(min=0).sum(-1).int().clamp_(min=1)
     values, indices = cost.topk(width, dim=-1, largest=False)
-    taken = (torch.arange(width) < dynamic_k.unsqueeze(-1)) & values.isfinite()
+    taken = (torch.arange(width, device=cost.device) < dynamic_k.unsqueeze(-1)) & values.isfinite()
     matching = torch.zeros_like(cost, dtype=torch.bool).scatter_(-1, indices, taken)
     claims = matching.sum(-2)
     owner = torch.where(claims > 1, cost.min(-2).indices, matching.int().argmax(-2))
@@ -92,7 +92,7 @@ def vectorised_image(
     pred_boxes: Tensor, cls_logits: Tensor, priors: Tensor, gt_boxes: Tensor, gt_labels: Tensor, solve: Solver = solve
 ) -> Tensor:
     """One image, candidates compacted first."""
-    out = torch.full((len(priors),), -1)
+    out = torch.full((len(priors),), -1, device=priors.device)
     x, y = priors[:, 0], priors[:, 1]
     gx1, gy1, gx2, gy2 = gt_boxes[:, None].unbind(-1)
     valid = ((x > gx1) & (x < gx2) & (y > gy1) & (y < gy2)).any(0).nonzero().squeeze(1)

@@ -1,0 +1,71 @@
+"""The benchmarks compute what they claim to time."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench.cases import ours, peer
+from bench.cpu import table
+from bench.peak import peak_bytes
+from bench.workloads import WORKLOADS, gt_counts, make_batch
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_a_workload_has_the_gts_it_says(name):
+    workload = WORKLOADS[name]
+    counts = gt_counts(workload, torch.Generator().manual_seed(0))
+    assert sum(counts) == workload.num_gts
+    assert max(counts) <= workload.most
+    assert len(counts) == workload.batch
+
+
+@pytest.mark.parametrize("phase", ["untrained", "mid", "trained"])
+@pytest.mark.parametrize("name", ["plain, by image", "plain, batched", "loop"])
+def test_peers_assign_as_the_reference_does(name, phase):
+    workload = dataclasses.replace(WORKLOADS["coco"].with_batch(2), image_size=320, num_classes=11)
+    batch = make_batch(workload, phase, seed=3)
+    expected = ours(batch, "reference")()
+    assert (expected >= 0).sum() > 10
+    assert torch.equal(peer(name, batch, workload)(), expected)
+
+
+def test_the_same_seed_gives_the_same_batch_and_another_gives_another():
+    workload = WORKLOADS["coco"].with_batch(1)
+    first, again, other = (make_batch(workload, "mid", seed=seed).pred_boxes for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_peak_memory_counts_what_is_alive_at_once():
+    def call():
+        first = torch.ones(1 << 20, dtype=torch.uint8)
+        del first
+        second, third = torch.ones(1 << 21, dtype=torch.uint8), torch.ones(1 << 20, dtype=torch.uint8)
+        return second, third
+
+    assert 3 << 20 <= peak_bytes(call) < (3 << 20) + 4096
+
+
+def test_the_table_has_a_line_for_each_case_and_a_column_for_each_workload():
+    rows = [{"workload": w, "batch": 2, "case": c, "median_ms": 1.25, "peak_mb": 3.0} for w in ("coco", "o365") for c in ("ours", "loop")]
+    lines = table(rows).splitlines()
+    assert lines[0] == "| | coco (B = 2) | o365 (B = 2) |"
+    assert lines[2:] == ["| ours | 1.2 ms, 3 MB | 1.2 ms, 3 MB |", "| loop | 1.2 ms, 3 MB | 1.2 ms, 3 MB |"]
+
+
+def test_the_gpu_run_tries_out_on_a_cpu(tmp_path):
+    environment = os.environ | {"TRITON_INTERPRET": "1"}
+    command = [sys.executable, "-m", "bench.gpu", "--device", "cpu", "--scenes", "2", "--rounds", "1", "--out", str(tmp_path)]
+    subprocess.run(command, check=True, cwd=ROOT, env=environment, capture_output=True)
+    assert json.loads((tmp_path / "correctness.json").read_text())["unexplained"] == 0
+    rows = json.loads((tmp_path / "times.json").read_text())["rows"]
+    assert {row["case"] for row in rows} == {"kernels", "matching", "whole", "batched", "batched, compiled", "loop"}
+    assert all(row["differing_priors"] in (0, None) for row in rows)
