@@ -1,0 +1,60 @@
+"""Compare with every installed peer: ``python -m tests.peers --scenes 200``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+
+import torch
+
+from simota_triton.backends import BACKENDS
+
+from .compare import compare
+from .loading import Missing
+from .registry import LEFT_OUT, PEERS
+
+
+def main() -> int:
+    """Print one line a peer; 0 if nothing is unexplained and every peer is there."""
+    parser = argparse.ArgumentParser(prog="python -m tests.peers", description=__doc__)
+    parser.add_argument("--scenes", type=int, default=200, help="scenes for each peer")
+    parser.add_argument("--first", type=int, default=0, help="seed of the first scene")
+    parser.add_argument("--only", default="", help="peers whose package and name contain this")
+    parser.add_argument("--backend", action="append", choices=BACKENDS, help="ours; may be repeated; default: all that run on a CPU")
+    parser.add_argument("--allow-missing", action="append", default=[], metavar="PACKAGE", help="packages that may be absent")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore", FutureWarning)  # the originals use calls that torch has since deprecated
+    torch.set_num_threads(1)  # on tensors this small a second thread costs time
+    names = options.backend or ["reference", "torch"]
+    seeds = range(options.first, options.first + options.scenes)
+    print(f"torch {torch.__version__}, scenes {seeds.start} to {seeds.stop - 1}, ours: {', '.join(names)}\n")
+    print(
+        f"{'package':24}{'original':42}{'preset':22}{'scenes':>7}{'positives':>10}{'differing':>10}{'documented':>11}{'ties':>6}{'unexplained':>12}"
+    )
+    failed = 0
+    for peer in PEERS:
+        if options.only not in f"{peer.package} {peer.name}":
+            continue
+        start = f"{peer.package:24}{peer.name:42}{peer.preset:22}"
+        try:
+            tally = compare(peer, peer.load(), seeds, names)
+        except Missing as reason:
+            print(f"{start}skipped: {reason}")
+            failed += peer.package.split()[0] not in options.allow_missing
+            continue
+        print(
+            f"{start}{tally.scenes:7}{tally.positives:10}{tally.differing:10}{tally.documented:11}{tally.excused:6}"
+            f"{len(tally.unexplained):12}",
+            flush=True,
+        )
+        for line in tally.unexplained[:5]:
+            print(f"    {line}")
+        failed += bool(tally.unexplained)
+    for name, reason in LEFT_OUT.items():
+        print(f"{name}: left out, {reason}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

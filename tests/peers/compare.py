@@ -1,0 +1,95 @@
+"""Assign a scene by an original and by us, and judge every prior on which they differ."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from simota_triton import SimOTAConfig, backends
+from simota_triton.inputs import Problem, pack
+from simota_triton.matching import Matching
+from simota_triton.terms import in_region
+from tests.judge import judge
+
+from .peer import Owners, Peer
+from .scenes import Scene, make_scene
+
+
+@dataclass
+class Tally:
+    """What a comparison found.
+
+    Attributes:
+        scenes: Scenes compared.
+        positives: Priors that the original assigned.
+        differing: Priors whose gt differs, summed over our backends.
+        documented: Of these, those under a documented deviation.
+        excused: Of these, those whose answers are near-ties on both sides, by the judge.
+        unexplained: One line for each thing left over.
+    """
+
+    scenes: int = 0
+    positives: int = 0
+    differing: int = 0
+    documented: int = 0
+    excused: int = 0
+    unexplained: list[str] = field(default_factory=list)
+
+
+def compare(peer: Peer, assign: Callable[..., Owners], seeds: Iterable[int], names: Iterable[str]) -> Tally:
+    """Compare on the scenes of ``seeds``, with every backend in ``names``."""
+    tally = Tally()
+    for seed in seeds:
+        scene = make_scene(seed, peer.strides, peer.offset, inverted=peer.inverted)
+        if peer.on_grid:
+            scene = scene.on_grid()
+        arguments, overrides = peer.variants[seed // 7 % len(peer.variants)]
+        config = SimOTAConfig.from_preset(peer.preset, **overrides)
+        problem = pack_scene(scene, peer, config)
+        original = assign(scene, candidates(problem, config), **arguments)
+        tally.scenes += 1
+        tally.positives += int((original.gt_index >= 0).sum())
+        for name in names:
+            _compare(config, problem, original, backends.load(name).assign(problem, config), f"scene {seed}, {name}", tally)
+    return tally
+
+
+def pack_scene(scene: Scene, peer: Peer, config: SimOTAConfig) -> Problem:
+    """Our form of the scene."""
+    obj_logits = scene.obj_logits if config.score == "joint" else None
+    return pack(
+        config, scene.pred_boxes, scene.cls_logits, scene.priors, scene.gt_boxes, scene.gt_labels, obj_logits=obj_logits,
+        **peer.extras(scene),
+    )  # fmt: skip
+
+
+def candidates(problem: Problem, config: SimOTAConfig) -> Tensor:
+    """[B, P] bool, the priors that take part."""
+    row, valid = problem.gts.slots()
+    boxes, centers = problem.gts.boxes[row][:, :, None], problem.gts.centers[row][:, :, None]
+    inside = in_region(problem.priors[None, None], boxes, centers, config.candidate, config.center_radius)
+    inside = (inside & valid[..., None]).any(1)
+    return inside if problem.candidate_mask is None else inside & problem.candidate_mask
+
+
+def _compare(config: SimOTAConfig, problem: Problem, original: Owners, ours: Matching, where: str, tally: Tally) -> None:
+    theirs = Matching(original.gt_index, original.iou, torch.cat(original.dynamic_k), original.claims)
+    differing = theirs.gt_index != ours.gt_index
+    tally.differing += int(differing.sum())
+    tally.documented += int((differing & original.documented).sum())
+    theirs = Matching(*(torch.where(original.documented, b, a) if a.ndim == 2 else a for a, b in zip(theirs, ours, strict=True)))
+    differing = theirs.gt_index != ours.gt_index
+    same_iou = bool(torch.allclose(theirs.matched_iou, ours.matched_iou, rtol=0, atol=1e-6) or differing.any())
+    if same_iou and not differing.any() and torch.equal(theirs.dynamic_k, ours.dynamic_k):
+        return
+    wrong = [
+        f"{where}, {who}: {line}"
+        for who, side in (("original", theirs), ("ours", ours))
+        for line in judge(side, problem, config).unexplained
+    ]
+    tally.unexplained += wrong
+    if not wrong:
+        tally.excused += int(differing.sum())

@@ -1,0 +1,35 @@
+"""The originals agree with us: a sample of what ``python -m tests.peers`` compares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from .compare import compare
+from .loading import Missing
+from .peer import Peer
+from .registry import PEERS
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """On tensors this small a second thread costs time."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # the originals use calls that torch has since deprecated
+@pytest.mark.parametrize("peer", PEERS, ids=lambda peer: f"{peer.package}-{peer.name}".replace(" ", "-"))
+def test_same_assignment(peer: Peer) -> None:
+    try:
+        assign = peer.load()
+    except Missing as reason:
+        pytest.skip(str(reason))
+    tally = compare(peer, assign, range(1000, 1020), ["reference", "torch"])
+    assert tally.unexplained == []
+    assert tally.positives > 1000
+    assert tally.differing == tally.documented + tally.excused
