@@ -152,13 +152,15 @@ class Order(Selections):
         return result
 
     def write(self, owners: Owners, cost: Tensor) -> None:  # type: ignore[override]
+        outside = (cost == 1e8).all(2)
         for b, own in enumerate(owners.dynamic_k):
             own[:] = self.k[b, : len(own)]
             for g, k in enumerate(own.tolist()):
-                rows = self.order[b, :k, g]
-                owners.claims[b, rows] += 1
-                if (cost[b, rows] == 1e8).all(1).any():
-                    owners.documented[b] |= cost[b, :, g] >= 1e8
+                first, rest = self.order[b, :k, g], self.order[b, k:, g]
+                owners.claims[b, first] += 1
+                owners.documented[b, first] |= outside[b, first]
+                passed_over = rest[~outside[b, rest]][: int(outside[b, first].sum())]
+                owners.documented[b, passed_over] = True
 
 
 def inside_flags(scene: Scene) -> dict[str, Any]:
