@@ -25,6 +25,9 @@ def main() -> int:
     parser.add_argument("--allow-missing", action="append", default=[], metavar="PACKAGE", help="packages that may be absent")
     options = parser.parse_args()
     warnings.simplefilter("ignore", FutureWarning)  # the originals use calls that torch has since deprecated
+    chosen = [peer for peer in PEERS if options.only in f"{peer.package} {peer.name}"]
+    if not chosen:
+        parser.error(f"--only: no peer's package and name contain {options.only!r}")
     torch.set_num_threads(1)  # on tensors this small a second thread costs time
     names = options.backend or ["reference", "torch"]
     seeds = range(options.first, options.first + options.scenes)
@@ -33,9 +36,7 @@ def main() -> int:
         f"{'package':24}{'original':42}{'preset':22}{'scenes':>7}{'positives':>10}{'differing':>10}{'documented':>11}{'ties':>6}{'unexplained':>12}"
     )
     failed = 0
-    for peer in PEERS:
-        if options.only not in f"{peer.package} {peer.name}":
-            continue
+    for peer in chosen:
         start = f"{peer.package:24}{peer.name:42}{peer.preset:22}"
         try:
             tally = compare(peer, peer.load(), seeds, names)
