@@ -19,6 +19,8 @@ def pytest_collection_modifyitems(items):
         for marker, needed in (("gpu", 1), ("multigpu", 2)):
             if item.get_closest_marker(marker) and gpus < needed:
                 item.add_marker(pytest.mark.skip(reason=f"needs {needed} NVIDIA GPU{'s' * (needed > 1)}, found {gpus}"))
+        if getattr(item, "callspec", None) and item.callspec.params.get("backend") == "triton" and not os.environ.get("TRITON_INTERPRET"):
+            item.add_marker(pytest.mark.skip(reason="its tensors are on the CPU: set TRITON_INTERPRET=1"))
 
 
 @pytest.fixture(autouse=True)

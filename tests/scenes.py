@@ -23,6 +23,12 @@ FORMS = ("list", "padded", "scattered", "packed")
 LAYOUTS = ("flat", "strided", "maps")
 """How logits are handed over: contiguous, a view with gaps or other strides, the head's level maps."""
 
+QUICK = ("reference", "torch")
+"""Backends that take any number of scenes. The others run in Triton's interpreter where there is no GPU: a second a scene."""
+
+SMALL = (69, 140)
+"""Seeds of scenes for those."""
+
 JUNK_BOXES = ((float("nan"),) * 4, (float("inf"),) * 4, (0.0, 0.0, 0.0, 0.0), (-1e30, -1e30, 1e30, 1e30), (0.0, 0.0, 64.0, 64.0))
 JUNK_LABELS = (-1, 0, 1, 1 << 40, -(1 << 62))
 

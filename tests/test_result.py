@@ -8,10 +8,7 @@ import torch
 from simota_triton import AssignResult, AssignSummary, ImageAssignment, SimOTAAssigner
 from simota_triton.backends import BACKENDS
 
-from .scenes import FAMILIES, FORMS, make_scene
-
-SEEDS = {"reference": range(len(FAMILIES)), "torch": range(len(FAMILIES))}
-FEW = (6, 8, 22)
+from .scenes import FAMILIES, FORMS, QUICK, SMALL, make_scene
 
 
 @pytest.fixture
@@ -90,7 +87,7 @@ def test_an_empty_summary():
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_all_views_follow_from_gt_index(backend, preset, form):
     assigner = SimOTAAssigner(preset, backend=backend)
-    for seed in SEEDS.get(backend, FEW):
+    for seed in range(len(FAMILIES)) if backend in QUICK else SMALL[:2]:
         scene = make_scene(seed)
         result = scene.call(assigner, form)
         batch, num_priors, num_classes = scene.cls_logits.shape
@@ -142,7 +139,7 @@ def test_all_views_follow_from_gt_index(backend, preset, form):
 
 
 def test_results_carry_no_gradient_and_leave_the_inputs_alone():
-    scene = make_scene(3)
+    scene = make_scene(69)
     tensors = [scene.pred_boxes, scene.cls_logits, scene.obj_logits, scene.priors, *scene.gt_boxes]
     before = [tensor.clone() for tensor in tensors]
     for tensor in tensors[:3]:
@@ -155,7 +152,7 @@ def test_results_carry_no_gradient_and_leave_the_inputs_alone():
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_autocast_changes_nothing(backend):
-    scene = make_scene(22)
+    scene = make_scene(69)
     assigner = SimOTAAssigner("yolox", backend=backend)
     plain = scene.call(assigner)
     for dtype in (torch.bfloat16, torch.float16):
@@ -165,7 +162,7 @@ def test_autocast_changes_nothing(backend):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_same_call_gives_the_same_answer_again(backend):
-    scene, assigner = make_scene(1), SimOTAAssigner("rtmdet", backend=backend)
+    scene, assigner = make_scene(1 if backend in QUICK else 140), SimOTAAssigner("rtmdet", backend=backend)
     first = scene.call(assigner)
     for _ in range(3):
         again = scene.call(assigner)
