@@ -100,7 +100,7 @@ def test_keys_keep_the_order_of_costs():
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_minus_zero_costs_as_much_as_zero(dtype):
-    assert matched([[0.0, -0.0, 0.0]], [[0.9, 0.9, 0.9]], dtype)[0] == [0, 0, -1]
+    assert matched([[0.0, -0.0, 0.0]], [[0.5, 0.5, 0.5]], dtype)[0] == [0, -1, -1]
 
 
 def test_keys_rank_by_cost_then_index():
