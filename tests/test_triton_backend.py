@@ -161,13 +161,13 @@ def test_auto_takes_triton_where_it_runs_and_says_why_not(monkeypatch):
     monkeypatch.setattr(torch.version, "hip", "6.2")
     assert backends.choose("auto", gpu) == ("torch", "plain PyTorch: the kernels are for NVIDIA GPUs")
     monkeypatch.setattr(torch.version, "hip", None)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "triton", None)
     assert backends.choose("auto", gpu) == ("torch", "plain PyTorch: Triton is not installed")
 
 
 def test_a_request_that_cannot_be_met_is_refused_with_a_remedy(monkeypatch):
     problem, config = on_device(random_problem(SimOTAConfig.rtmdet(), 20, [2], 3)), SimOTAConfig.rtmdet()
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "triton", None)
     with pytest.raises(RuntimeError, match=r"^backend: 'triton' cannot run on .*: Triton is not installed; use backend='torch'$"):
         triton_fused.assign(problem, config)
 

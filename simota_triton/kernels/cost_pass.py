@@ -5,7 +5,6 @@ import triton.language as tl
 
 from .levels import decode, find_logits, find_tile, load_priors, matrix_row
 from .maths import (
-    COST_LIMIT,
     box_area,
     center_prior,
     class_cost,
@@ -62,9 +61,9 @@ def cost_pass(
     objectness = background
     if objectness_ptr is not None:
         objectness = tl.load(objectness_ptr + image * P + p, mask=counts, other=0.0)
-    selectable = counts & (background >= 0.0)
-    background = tl.where(selectable, background, float("inf"))
-    ceiling = tl.where(selectable, COST_LIMIT, float("inf"))
+    selectable = counts
+    if RULE.value.pool_all:
+        selectable = counts & (background >= 0.0)
     logits, stride_p, stride_c = find_logits(
         level, image, level_start, cls_levels, cls_strides_b, cls_strides_p, cls_strides_c, LAYOUT, ALIGNED_LOGITS
     )
@@ -94,18 +93,16 @@ def cost_pass(
             gap = giou_gap(x1, y1, x2, y2, gx1, gy1, gx2, gy2, union, RULE, FAST)
             center = center_prior(x - cx, y - cy, log2_base_per_stride, RULE, FAST)
             cls = class_cost(logit, objectness, iou, background, RULE, FAST)
-            cost = pair_cost(cls, iou, gap, center, outside, ceiling, RULE, FAST)
+            cost = pair_cost(cls, iou, gap, center, outside, RULE, FAST)
 
-            pair_counts = counts
+            pair_counts, pair_selectable = counts, selectable
             if RULE.value.gt_class_only:
-                pair_counts &= tl.abs(logit) < float("inf")
+                readable = tl.abs(logit) < float("inf")
+                pair_counts, pair_selectable = counts & readable, selectable & readable
             if RULE.value.own_pairs_only:
-                pair_counts &= region_depth(x, y, reach_x, reach_y, gx1, gy1, gx2, gy2, cx, cy, CANDIDATE) > 0.0
-            if RULE.value.excludes_pairs:
-                cost = tl.where(pair_counts, cost, float("inf"))
-            if RULE.value.cls_free:
-                cost = tl.where(background < float("inf"), cost, float("inf"))
-            tl.store(cost_ptr + row + p, cost, mask=in_tile)
+                pair_selectable &= region_depth(x, y, reach_x, reach_y, gx1, gy1, gx2, gy2, cx, cy, CANDIDATE) > 0.0
+                pair_counts = pair_selectable
+            tl.store(cost_ptr + row + p, tl.where(pair_selectable, cost, float("inf")), mask=in_tile)
             tl.store(iou_ptr + row + p, tl.where(pair_counts, iou, -1.0), mask=in_tile)
         else:
             _store_padding(cost_ptr, iou_ptr, row, p, in_tile, TILE)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 import triton
 from torch import Tensor
@@ -153,7 +152,8 @@ def run(problem: Problem, config: SimOTAConfig, kernels: KernelConfig, num_gts: 
     """Both passes: cost and IoU, [B, G, P] float32 each."""
     batch, num_priors, _ = problem.shape
     if batch * num_gts * num_priors == 0:
-        return tuple(torch.empty((batch, num_gts, num_priors), device=problem.priors.device) for _ in range(2))  # type: ignore[return-value]
+        nothing = torch.empty((batch, num_gts, num_priors), device=problem.priors.device)
+        return nothing, nothing.clone()
     shared = Shared.of(problem, config)
     return run_cost_pass(problem, run_prior_pass(problem, kernels, shared), kernels, num_gts, shared)
 
@@ -203,6 +203,8 @@ def run_cost_pass(problem: Problem, rows: Rows, kernels: KernelConfig, num_gts: 
 def _on(device: torch.device) -> Iterator[None]:
     """Triton launches on the current device; the interpreter computes in NumPy, whose warnings a GPU does not have."""
     if INTERPRETED:
+        import numpy as np
+
         with np.errstate(all="ignore"):
             yield
     elif device.type == "cuda" and device.index != torch.cuda.current_device():

@@ -259,11 +259,13 @@ def class_cost(x, objectness, iou, background, RULE: tl.constexpr, FAST: tl.cons
         x: Logit (probability) of the gt's class.
         objectness: As in :func:`class_ends`.
         iou: IoU of the pair.
-        background: Sum of the background costs of the prior's classes; 0 for the gt's class alone. +inf stays +inf.
+        background: Sum of the background costs of the prior's classes; not read for the gt's class alone.
     """
     SCORE: tl.constexpr = RULE.value.score
     CLS_COST: tl.constexpr = RULE.value.cls_cost
     p, zero, one = class_ends(x, objectness, RULE, FAST)
+    if RULE.value.gt_class_only:
+        background = 0.0
     if CLS_COST == "bce":
         if RULE.value.all_classes:
             background -= zero
@@ -287,8 +289,8 @@ def class_cost(x, objectness, iou, background, RULE: tl.constexpr, FAST: tl.cons
 
 
 @triton.jit
-def pair_cost(cls, iou, giou_gap, center, outside, ceiling, RULE: tl.constexpr, FAST: tl.constexpr):
-    """((cls * w + iou cost * w) + centre * w) + penalty in this order, clamped to ``ceiling``.
+def pair_cost(cls, iou, giou_gap, center, outside, RULE: tl.constexpr, FAST: tl.constexpr):
+    """((cls * w + iou cost * w) + centre * w) + penalty in this order, clamped to COST_LIMIT.
 
     Args:
         cls: Class term.
@@ -296,7 +298,6 @@ def pair_cost(cls, iou, giou_gap, center, outside, ceiling, RULE: tl.constexpr, 
         giou_gap: See :func:`giou_gap`; read where the IoU cost is ``"giou"``.
         center: Centre prior; read where it has a weight.
         outside: Pairs that pay the penalty; read where there is one.
-        ceiling: COST_LIMIT; +inf for priors whose background, and with it their cost, is +inf.
     """
     IOU_COST: tl.constexpr = RULE.value.iou_cost
     cost = cls * RULE.value.cls_weight
@@ -308,4 +309,4 @@ def pair_cost(cls, iou, giou_gap, center, outside, ceiling, RULE: tl.constexpr, 
         cost = tl.fma(center, RULE.value.center_weight, cost)
     if RULE.value.penalized:
         cost = tl.where(outside, cost + RULE.value.penalty, cost)
-    return tl.minimum(cost, ceiling)
+    return tl.minimum(cost, COST_LIMIT)

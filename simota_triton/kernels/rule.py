@@ -56,19 +56,9 @@ class Rule:
         return self.center_weight > 0
 
     @property
-    def cls_free(self) -> bool:
-        """The class term has no weight, so the +inf of a background does not reach the cost."""
-        return self.cls_weight == 0
-
-    @property
     def gt_class_only(self) -> bool:
         """The class term is that of the gt's class, which may not be finite in some pairs of a prior."""
         return not self.all_classes
-
-    @property
-    def excludes_pairs(self) -> bool:
-        """A prior that takes part may still be out for some gts."""
-        return self.own_pairs_only or self.gt_class_only
 
     @classmethod
     def of(cls, config: SimOTAConfig) -> Rule:
