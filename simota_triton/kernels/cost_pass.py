@@ -45,9 +45,18 @@ def cost_pass(
     CANDIDATE: tl.constexpr = RULE.value.candidate
     ELIGIBLE: tl.constexpr = RULE.value.eligible
     image = tl.program_id(1).to(tl.int64)
-    level, level_start, first, end = find_tile(tl.program_id(0), starts, TILE, ALIGNED)
+    level, level_start, first, level_end = find_tile(tl.program_id(0), starts, TILE, ALIGNED)
     p = first + tl.arange(0, TILE)
-    in_tile = p < end
+    in_tile = p < level_end
+
+    gt_first = tl.load(gt_offsets_ptr + image)
+    num_gts = (tl.load(gt_offsets_ptr + image + 1) - gt_first).to(tl.int32)
+    begin = tl.program_id(2) * gts_per_program
+    end = tl.minimum(begin + gts_per_program, G)
+    end_real = tl.minimum(end, num_gts)
+    # padding behind the image's gts, first, so that nothing it needs lives through the loop over pairs
+    for g in range(tl.maximum(begin, end_real), end):
+        _store_padding(cost_ptr, iou_ptr, matrix_row(image, g, G, P), p, in_tile, TILE)
 
     # priors that do not count are not even read: nothing they hold can make a NaN
     background = tl.load(background_ptr + image * P + p, mask=in_tile, other=float("inf"))
@@ -69,11 +78,6 @@ def cost_pass(
     )
     logits_of_p = p * stride_p
 
-    gt_first = tl.load(gt_offsets_ptr + image)
-    num_gts = (tl.load(gt_offsets_ptr + image + 1) - gt_first).to(tl.int32)
-    begin = tl.program_id(2) * gts_per_program
-    end_g = tl.minimum(begin + gts_per_program, G)
-    end_real = tl.minimum(end_g, num_gts)
     for g in range(begin, end_real):
         row = matrix_row(image, g, G, P)
         gt = gt_table_ptr + (gt_first + g) * 4
@@ -106,8 +110,6 @@ def cost_pass(
             tl.store(iou_ptr + row + p, tl.where(pair_counts, iou, -1.0), mask=in_tile)
         else:
             _store_padding(cost_ptr, iou_ptr, row, p, in_tile, TILE)
-    for g in range(tl.maximum(begin, end_real), end_g):
-        _store_padding(cost_ptr, iou_ptr, matrix_row(image, g, G, P), p, in_tile, TILE)
 
 
 @triton.jit

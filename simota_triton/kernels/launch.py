@@ -168,6 +168,7 @@ def run_prior_pass(problem: Problem, kernels: KernelConfig, shared: Shared) -> R
         objectness=None if levels.obj is None else torch.empty((batch, num_priors), device=device),
         gt_table=torch.empty((gts.boxes.shape[0], 8), device=device),
     )
+    limit = {} if INTERPRETED else {"maxnreg": kernels.prior_registers}
     mask_strides = (0, 0) if problem.candidate_mask is None else problem.candidate_mask.stride()
     with _on(device):
         prior_pass[levels.tiles(kernels.rows), batch](
@@ -179,7 +180,7 @@ def run_prior_pass(problem: Problem, kernels: KernelConfig, shared: Shared) -> R
             obj_strides_b=None if levels.obj is None else codes(level.stride(0) for level in levels.obj),
             obj_strides_p=None if levels.obj is None else codes(level.stride(1) for level in levels.obj),
             mask_stride_b=mask_strides[0], mask_stride_p=mask_strides[1],
-            ROWS=kernels.rows, num_warps=kernels.prior_warps, **shared.keywords,
+            ROWS=kernels.rows, num_warps=kernels.prior_warps, **limit, **shared.keywords,
         )  # fmt: skip
     return rows
 

@@ -22,6 +22,7 @@ class KernelConfig:
     Attributes:
         rows: Priors a program of ``prior_pass``. Its tile is 16 columns wide.
         prior_warps: Warps of those programs.
+        prior_registers: Registers a thread of them may use. Left alone, ptxas aims for fewer than 100 and spills a few.
         tile: Priors a program of ``cost_pass``; a lane holds tile / (32 * cost_warps) of them, whose boxes stay in registers.
         cost_warps: Warps of those programs.
         gts_per_program: Gts a program of ``cost_pass`` loops over.
@@ -32,6 +33,7 @@ class KernelConfig:
 
     rows: int = 32
     prior_warps: int = 1
+    prior_registers: int = 128
     tile: int = 512
     cost_warps: int = 4
     gts_per_program: int = 64
