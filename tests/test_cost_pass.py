@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from simota_triton.config import SimOTAConfig
 from simota_triton.inputs import pack
 from simota_triton.kernels import launch
 from simota_triton.kernels.levels import find_logits, find_tile, matrix_row
+from simota_triton.kernels.rule import Rule
 from simota_triton.tuning.kernel_config import INTERPRETER, KernelConfig
 
 from .judge import cost_intervals
@@ -244,6 +247,44 @@ def test_the_rows_of_the_first_pass():
     assert torch.equal(table[:, 4:6], gts.centers)
     assert torch.equal(table[:, 6], (gts.boxes[:, 2:] - gts.boxes[:, :2]).prod(1))
     assert torch.equal(table[:, 7].contiguous().view(torch.int32), gts.labels.int())
+
+
+def levels_of(logits):
+    pred, _, _, *rest = random_inputs(252, [1, 1], 4)
+    return launch.Levels.of(pack(CONFIG, pred, logits, *rest))
+
+
+def test_what_a_launch_may_assume_about_addresses():
+    """A wrong promise would be a misaligned load on a GPU, which the interpreter cannot show."""
+    flat = torch.zeros(2, 252, 8)
+    found = {name: levels_of(view(flat)) for name, view in LAYOUTS.items()}
+    assert {name: levels.layout for name, levels in found.items()} == {
+        "contiguous": "classes", "gaps": "classes", "classes first": "priors", "images last": "any", "three maps": "priors",
+        "odd maps": "priors", "eight maps": "priors", "channels last": "classes",
+    }  # fmt: skip
+    assert [name for name, levels in found.items() if not levels.aligned] == ["odd maps", "eight maps"]
+    assert found["three maps"].starts == (0, 192, 240, 252)
+    assert [name for name, levels in found.items() if not levels.aligned_logits] == ["gaps", "images last", "odd maps", "eight maps"]
+    assert not levels_of(torch.zeros(2, 252, 6)).aligned_logits
+    for dtype, offset, expected in (
+        (torch.float32, 2, False),
+        (torch.float32, 4, True),
+        (torch.float16, 4, True),
+        (torch.float16, 2, False),
+    ):
+        moved = torch.zeros(2 * 252 * 8 + offset, dtype=dtype)[offset:].view(2, 252, 8)
+        assert levels_of(moved).aligned_logits is expected
+
+
+def test_a_rule_is_told_apart_by_its_text_and_ignores_what_only_the_matching_reads():
+    rules = {Rule.of(SimOTAConfig.from_preset(preset)) for preset in PRESETS}
+    assert len({repr(rule) for rule in rules}) == len(rules)
+    for rule in rules:
+        assert all(f"{field.name}={getattr(rule, field.name)!r}" in repr(rule) for field in dataclasses.fields(rule))
+    assert Rule.of(SimOTAConfig.rtmdet(candidate_topk=3, k_scale=2.0, conflict="max_iou")) == Rule.of(CONFIG)
+    read = {"cls_classes": "gt", "k_pool": "all", "center_base": 2.0}
+    for name, value in read.items():
+        assert Rule.of(CONFIG.replace(**{name: value})) != Rule.of(CONFIG)
 
 
 @triton.jit
