@@ -112,7 +112,7 @@ def test_integers_are_taken_for_numbers():
 
 
 @pytest.mark.parametrize(
-    ("topk", "scale", "most"), [(1, 1.0, 1), (13, 1.0, 13), (10, 1.1, 11), (10, 0.05, 1), (32, 1.0, 32), (20, 1.6, 32)]
+    ("topk", "scale", "most"), [(1, 1.0, 1), (13, 1.0, 13), (10, 1.1, 11), (13, 1.1, 14), (10, 0.05, 1), (32, 1.0, 32), (20, 1.6, 32)]
 )
 def test_the_largest_possible_dynamic_k(topk, scale, most):
     assert SimOTAConfig(candidate_topk=topk, k_scale=scale).max_dynamic_k == most <= MAX_TOPK

@@ -117,6 +117,7 @@ def test_all_views_follow_from_gt_index(backend, preset, form):
             else:
                 own_boxes, own_labels = boxes[b], labels[b]
             assert image.dynamic_k.shape == (len(own_boxes),)
+            assert torch.equal(result.to_image(b - batch).dynamic_k, image.dynamic_k)
             for p, g in enumerate(image.gt_index.tolist()):
                 if g < 0:
                     assert (image.labels[p], image.matched_iou[p]) == (num_classes, 0)
