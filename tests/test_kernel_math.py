@@ -284,6 +284,15 @@ def test_class_costs_are_those_of_the_definition(config, fast):
     assert ((found - expected).abs() <= 2e-6 * (1 + total + expected + x.abs()) + 2 * reach).all()
 
 
+@pytest.mark.parametrize("preset", ["rtmdet", "yolox", "damo", "picodet"])
+def test_the_class_term_never_falls_below_zero(preset):
+    config = SimOTAConfig.from_preset(preset)
+    x, iou, objectness = uniform(1, 9, 3), uniform(0.6, 1, 6), torch.ones(N)
+    found = run(_class, x, objectness, iou, torch.zeros(N), RULE=Rule.of(config), FAST=launch.FAST)  # no background: less than its part
+    assert (found >= 0).all()
+    assert (found == 0).sum() > N / 4
+
+
 def test_the_centre_prior_overflows_to_infinity_and_nothing_else(fast):
     config = SimOTAConfig.rtmdet()
     dx, dy = uniform(-600, 600), uniform(-600, 600, 1)
