@@ -1,8 +1,7 @@
 """The fused backend for NVIDIA GPUs: two Triton passes write cost and IoU of every pair, ``matching.py`` does the rest.
 
 Nothing waits for the host, unless gts come packed with their offsets on the device: how many gts the largest image holds,
-which is the height of the matrices, is then read back. Memory: about 40 bytes for every (gt, prior) pair at its peak, most
-of them keys that the matching sorts.
+which is the height of the matrices, is then read back.
 """
 
 from __future__ import annotations
@@ -15,6 +14,9 @@ from ..inputs import Problem
 from ..matching import Matching, dynamic_k_matching
 from ..tuning.kernel_config import INTERPRETER, KernelConfig, Shape, heuristic
 from . import triton_refusal
+
+BYTES_A_PAIR = 30
+"""Peak memory for every (gt, prior) pair of the padded batch: cost and IoU, and the keys that the matching sorts."""
 
 
 def assign(problem: Problem, config: SimOTAConfig, kernels: KernelConfig | None = None) -> Matching:
@@ -64,9 +66,9 @@ def cost_matrix(problem: Problem, config: SimOTAConfig, kernels: KernelConfig | 
 
 def _no_room(problem: Problem, error: Exception) -> str:
     batch, num_priors, _ = problem.shape
-    width = problem.gts.max_count
-    size = "" if width is None else f" [B, G, P] = [{batch}, {width}, {num_priors}], {8e-9 * batch * width * num_priors:.1f} GB"
+    width = problem.gts.slots()[0].shape[1]
     return (
-        f"backend: 'triton' keeps cost and IoU of every (gt, prior) pair,{size or ' [B, G, P]'} and as much again while it matches; use "
-        f"backend='torch', whose memory does not grow with G x P, or fewer images at once ({error})"
+        f"backend: 'triton' keeps every (gt, prior) pair, [B, G, P] = [{batch}, {width}, {num_priors}], which takes about "
+        f"{BYTES_A_PAIR * batch * width * num_priors / 1e9:.1f} GB; use backend='torch', whose memory does not grow with G x P, or fewer "
+        f"images at once ({error})"
     )
