@@ -284,6 +284,15 @@ def test_class_costs_are_those_of_the_definition(config, fast):
     assert ((found - expected).abs() <= 2e-6 * (1 + total + expected + x.abs()) + 2 * reach).all()
 
 
+@pytest.mark.parametrize("score", ["sigmoid", "joint", "prob"])
+def test_logarithms_of_probabilities_are_clamped_at_minus_100(score, fast):
+    config = SimOTAConfig(score=score, cls_cost="bce", cls_classes="gt")
+    x = (torch.tensor([0.0, 1.0]) if score == "prob" else torch.tensor([-200.0, 200.0])).repeat(N // 2)
+    ones = torch.ones(N)
+    assert torch.equal(binary("background_cost", x, ones, fast, config), torch.tensor([0.0, 100.0]).repeat(N // 2))
+    assert torch.equal(run(_class, x, ones, ones, ones, RULE=Rule.of(config), FAST=fast).abs(), torch.tensor([100.0, 0.0]).repeat(N // 2))
+
+
 @pytest.mark.parametrize("preset", ["rtmdet", "yolox", "damo", "picodet"])
 def test_the_class_term_never_falls_below_zero(preset):
     config = SimOTAConfig.from_preset(preset)
