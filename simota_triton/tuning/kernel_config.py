@@ -53,6 +53,11 @@ INTERPRETER = KernelConfig(rows=512, tile=1024, gts_per_program=1 << 20)
 """For Triton's interpreter, where an operation costs about the same on a tile of any size."""
 
 
+def known_capability(capability: tuple[int, int]) -> tuple[int, int]:
+    """The largest known compute capability that is not above this one, or the smallest known."""
+    return max((known for known in PROCESSORS if known <= capability), default=min(PROCESSORS))
+
+
 class Shape(NamedTuple):
     """What a configuration is chosen by."""
 
@@ -72,8 +77,7 @@ def heuristic(capability: tuple[int, int], shape: Shape) -> KernelConfig:
             nearest known below.
         shape: B, P and G.
     """
-    known = max((c for c in PROCESSORS if c <= capability), default=min(PROCESSORS))
-    wanted = PROCESSORS[known] * PROGRAMS_PER_PROCESSOR
+    wanted = PROCESSORS[known_capability(capability)] * PROGRAMS_PER_PROCESSOR
     base = KernelConfig()
     programs = max(1, shape.batch * -(-shape.num_priors // base.tile))
     splits = -(-wanted // programs)

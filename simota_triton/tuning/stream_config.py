@@ -1,0 +1,74 @@
+"""Launch parameters of the streaming kernels, and the pure function that picks them without a GPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .kernel_config import PROCESSORS, Shape, known_capability
+
+MAX_SPLITS = 8
+"""Most programs that share a gt's search for its largest IoUs: ``select`` merges their lists of 32 in the registers of a warp."""
+
+WARPS_PER_PROCESSOR = 24
+"""Programs of one warp that a processor's 65,536 registers hold at 80 registers a thread."""
+
+
+@dataclass(frozen=True)
+class StreamConfig:
+    """How the streaming kernels are launched. Every choice gives the same bits.
+
+    Attributes:
+        tile: Priors a tile, which lie in a block of cells of one level. A tile is looked at or skipped as a whole.
+        rows: Priors a program of ``class_sums``.
+        bounds: Tiles whose bounds a gt keeps in registers at once.
+        splits: Programs that share the tiles of a gt in ``top_iou``, at most ``MAX_SPLITS``.
+        gts: Gts that ``prepare`` and ``resolve`` look at side by side.
+        resolvers: Programs of ``resolve``, each of which takes contested priors in turn.
+
+    Raises:
+        ValueError: A field is no power of two (``splits``, ``resolvers``: no positive number) or out of range.
+    """
+
+    tile: int = 64
+    rows: int = 16
+    bounds: int = 256
+    splits: int = 1
+    gts: int = 128
+    resolvers: int = 1024
+
+    def __post_init__(self) -> None:
+        for name, least in (("tile", 32), ("rows", 8), ("bounds", 32), ("gts", 32)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < least or value & (value - 1):
+                raise ValueError(f"{name}: expected a power of two of at least {least}, got {value!r}")
+        for name in ("splits", "resolvers"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name}: expected a positive integer, got {value!r}")
+        if self.splits > MAX_SPLITS:
+            raise ValueError(f"splits: expected at most {MAX_SPLITS}, got {self.splits}")
+        if self.rows > self.tile:
+            raise ValueError(f"rows: expected at most the priors of a tile, {self.tile}, got {self.rows}")
+
+
+STREAM_INTERPRETER = StreamConfig(tile=1024, rows=1024, resolvers=1)
+"""For Triton's interpreter, where an operation costs about the same on a tile of any size."""
+
+
+def stream_heuristic(capability: tuple[int, int], shape: Shape) -> StreamConfig:
+    """The configuration for a compute capability and a shape.
+
+    A gt is one warp, so few gts leave most of a GPU idle: then several warps share each gt's search for its largest IoUs, which
+    costs some insertions more (26 to 77 a gt in simulated scenes) but divides its latency.
+
+    Args:
+        capability: Compute capability, as ``torch.cuda.get_device_capability`` gives it; unknown ones count as the nearest
+            known below.
+        shape: B, P and the number of gts of the whole batch.
+    """
+    processors = PROCESSORS[known_capability(capability)]
+    room = processors * WARPS_PER_PROCESSOR
+    splits = 1
+    while splits < MAX_SPLITS and 2 * splits * shape.num_gts <= 2 * room:
+        splits *= 2
+    return StreamConfig(splits=splits, resolvers=8 * processors)
