@@ -35,9 +35,11 @@ def sum_background(logits, stride_c, read, objectness, C, RULE: tl.constexpr, FA
 
 @triton.jit
 def _sum_columns(x, ROWS: tl.constexpr):
-    """[ROWS, COLUMNS] -> [ROWS], as a tree of pairs."""
+    """[ROWS, COLUMNS] -> [ROWS], as a tree: column i and i + 8, then i and i + 4, ...
+
+    A sum over an axis of two has one order, wherever the two lie; within a warp it needs no shared memory.
+    """
     half: tl.constexpr = COLUMNS // 2
     for i in tl.static_range(4):
-        even, odd = tl.split(tl.reshape(x, [ROWS, half >> i, 2]))
-        x = even + odd
+        x = tl.sum(tl.reshape(x, [ROWS, 2, half >> i]), 1)
     return tl.reshape(x, [ROWS])

@@ -16,7 +16,7 @@ from ...inputs import Problem
 from ...matching import Matching
 from ...tuning.stream_config import StreamConfig
 from ..gts import TABLE_COLUMNS
-from ..launch import OPTIONS, Shared, codes, on_device
+from ..launch import INTERPRETED, OPTIONS, Shared, codes, on_device
 from .class_sums import class_sums
 from .prepare import prepare
 from .resolve import resolve
@@ -84,6 +84,10 @@ def _grid(cells: Cells, tile: int, levels: tuple[int, ...]) -> Grid:
         -(-width // tile_width) * -(-(-(-size // width)) // height) for size, width in zip(sizes, widths, strict=True)
     )
     return Grid(tuple(accumulate(sizes, initial=0)), tuple(widths), tile_width, num_tiles)
+
+
+LIMIT = {} if INTERPRETED else {"maxnreg": 80}
+"""24 warps fit a processor at 80 registers a thread. Left alone, ptxas takes up to 124, to have more loads under way."""
 
 
 class Scratch(NamedTuple):
@@ -176,7 +180,7 @@ def run(problem: Problem, config: SimOTAConfig, kernels: StreamConfig) -> tuple[
     offsets = gts.offsets.contiguous()
     starts = codes(grid.starts)
     common = {
-        "RULE": shared.keywords["RULE"], "FAST": shared.keywords["FAST"], "TILE": kernels.tile, "num_warps": 1, **OPTIONS,
+        "RULE": shared.keywords["RULE"], "FAST": shared.keywords["FAST"], "TILE": kernels.tile, "num_warps": 1, **LIMIT, **OPTIONS,
     }  # fmt: skip
     logits = {
         "cls_levels": levels.cls, "LAYOUT": levels.layout,
@@ -191,7 +195,7 @@ def run(problem: Problem, config: SimOTAConfig, kernels: StreamConfig) -> tuple[
             shared.boxes, shared.priors, problem.candidate_mask, levels.obj,
             *(value.contiguous() for value in (gts.boxes, gts.centers, gts.labels)), offsets,
             None if gts.mask is None else gts.mask.contiguous(),
-            C=codes([channels])[0], N=num_gts, num_tiles=grid.num_tiles, bisections=batch.bit_length(),
+            C=codes([channels])[0], N=num_gts, num_tiles=grid.num_tiles, num_slots=grid.num_tiles * kernels.tile,
             starts=starts, widths=codes(grid.widths),
             obj_strides_b=None if levels.obj is None else codes(level.stride(0) for level in levels.obj),
             obj_strides_p=None if levels.obj is None else codes(level.stride(1) for level in levels.obj),

@@ -13,7 +13,7 @@ UNCLAIMED = tl.constexpr(0x7FFFFFFFFFFFFFFF)
 """The cheapest claim on a prior that nobody claims."""
 
 
-@triton.jit(do_not_specialize=["N", "num_tiles", "bisections", "box_stride_b", "box_stride_p", "box_stride_c", "mask_stride_b", "mask_stride_p"])
+@triton.jit(do_not_specialize=["N", "num_tiles", "num_slots", "box_stride_b", "box_stride_p", "box_stride_c", "mask_stride_b", "mask_stride_p"])
 def prepare(
     # outputs [B, P]
     gt_index_ptr, matched_iou_ptr, labels_ptr, claims_ptr,
@@ -25,7 +25,7 @@ def prepare(
     # gts: [N, 4], [N, 2], [N], [B + 1], [N] (optional)
     gt_boxes_ptr, gt_centers_ptr, gt_labels_ptr, gt_offsets_ptr, gt_mask_ptr,
     # sizes and strides, the tuples coded
-    C, N, num_tiles, bisections, starts, widths, obj_strides_b, obj_strides_p,
+    C, N, num_tiles, num_slots, starts, widths, obj_strides_b, obj_strides_p,
     box_stride_b, box_stride_p, box_stride_c, mask_stride_b, mask_stride_p,
     # compiled in
     RULE: tl.constexpr, FAST: tl.constexpr, TILE: tl.constexpr, WIDTH: tl.constexpr, GTS: tl.constexpr,
@@ -49,7 +49,7 @@ def prepare(
     REGION: tl.constexpr = RULE.value.candidate
     tile, image = tl.program_id(0), tl.program_id(1).to(tl.int64)
     B = tl.num_programs(1)
-    S = num_tiles * TILE
+    S = num_slots  # passed, so that no store is known to be aligned: a wider one would need another layout, by way of shared memory
     place = tl.arange(0, TILE)
     level, level_start, origin, width, left, end = find_cells(tile, starts, widths, TILE, WIDTH)
     p, here = cells(place, origin, width, left, end, WIDTH)
@@ -66,7 +66,7 @@ def prepare(
     if obj_levels is not None:
         if len(obj_levels) == 1:
             level_start = 0
-        obj_ptr, obj_stride, _ = find_logits(
+        obj_ptr, obj_stride, _unused = find_logits(
             level, image, level_start, obj_levels, obj_strides_b, obj_strides_p, obj_strides_p, "any", False
         )
         obj_logit = tl.load(obj_ptr + p.to(tl.int64) * obj_stride, mask=here, other=0.0).to(tl.float32)
@@ -142,31 +142,23 @@ def prepare(
         tl.store(cheapest_ptr + out, tl.full([TILE], UNCLAIMED, tl.int64), mask=here)
 
     if image == 0:
-        point = points_ptr + tile * TILE + place
+        point = points_ptr + slot
         tl.store(point, x)
         tl.store(point + S, y)
         tl.store(point + 2 * S, stride_x)
         tl.store(point + 3 * S, stride_y)
         tl.store(point + 4 * S, p.to(tl.float32, bitcast=True))
-        tl.store(slot_of_ptr + p, tile * TILE + place, mask=here)
+        tl.store(slot_of_ptr + p, slot.to(tl.int32), mask=here)
         if tile == 0:
             tl.store(num_contested_ptr, 0)
 
-    # this program's share of the gts; image = how many images end at or before the gt
-    row = (image * num_tiles + tile) * GTS
-    while row < N:
+    # this program's share of the gts; those before the first image's and behind the last one's belong to none
+    row = tl.where(image == 0, 0, gt_first) + tile * GTS
+    end_row = tl.where(image == B - 1, N, gt_first + num_gts)
+    while row < end_row:
         gt = row + lane
-        own = gt < N
-        low = tl.zeros([GTS], tl.int32)
-        high = tl.zeros([GTS], tl.int32) + B
-        for _ in range(bisections):
-            middle = (low + high) // 2
-            ended = tl.load(gt_offsets_ptr + 1 + middle, mask=middle < B, other=N) <= gt
-            low = tl.where(ended & (low < high), middle + 1, low)
-            high = tl.where(ended, high, middle)
-        low = tl.minimum(low, B - 1)
-        begin = tl.load(gt_offsets_ptr + low)
-        owned = own & (gt >= begin) & (gt < tl.load(gt_offsets_ptr + B))
-        gx1, gy1, gx2, gy2, cx, cy, label = load_gts(gt_boxes_ptr, gt_centers_ptr, gt_labels_ptr, gt_mask_ptr, gt, owned, C)
-        store_gts(gt_table_ptr, gt, own, gx1, gy1, gx2, gy2, cx, cy, label, low, (gt - begin).to(tl.int32))
-        row += plane // TILE * GTS
+        owned = (gt >= gt_first) & (gt < gt_first + num_gts)
+        sx1, sy1, sx2, sy2, scx, scy, label = load_gts(gt_boxes_ptr, gt_centers_ptr, gt_labels_ptr, gt_mask_ptr, gt, owned, C)
+        image_of = tl.zeros([GTS], tl.int32) + tl.program_id(1)
+        store_gts(gt_table_ptr, gt, gt < end_row, sx1, sy1, sx2, sy2, scx, scy, label, image_of, (gt - gt_first).to(tl.int32))
+        row += num_tiles * GTS
