@@ -12,7 +12,7 @@ Of a pair with a cost of at most c it follows that
 
 * its IoU is at least exp(-c / iou_weight) - log_eps, or 1 - c / iou_weight (``lowest_iou``),
 * its distance is at most center_offset + log((c - LEAST) / center_weight) / log(center_base) strides (``farthest``),
-* and if it pays the penalty, the rest of its cost is at most c - penalty (``unpaid``).
+* and if it pays the penalty, both hold of c - penalty, which must not be below LEAST (``pair_limits``).
 
 Of the pairs of a tile and a gt of area a, whose predictions lie in a box that shares the area o with the gt and have areas of at
 most m: an intersection is at most min(o, m), a union at least a (``tile_iou``).
@@ -70,15 +70,29 @@ def farthest(cost, RULE: tl.constexpr, FAST: tl.constexpr):
 
 
 @triton.jit
-def beyond(distance_squared, stride, farthest_squared):
-    """Whether a pair is farther away than :func:`farthest` allows; no where strides of 1e-15 or less make squares vanish."""
-    return distance_squared > tl.fma(farthest_squared * stride, stride, 1e-30)
+def pair_limits(cost, RULE: tl.constexpr, FAST: tl.constexpr):
+    """What a pair that costs at most ``cost`` must satisfy, for :func:`may_cost`: its least IoU, its least IoU if it pays the
+    penalty (2 where it cannot afford that), and its largest distance as :func:`farthest` gives it.
+    """
+    iou = lowest_iou(cost, RULE, FAST)
+    iou_if_paid = iou
+    if RULE.value.penalized:
+        rest = (cost - RULE.value.penalty) + tl.abs(cost) * PAID_SLACK
+        iou_if_paid = tl.where(rest < least_cost(RULE), 2.0, lowest_iou(rest, RULE, FAST))
+    return iou, iou_if_paid, farthest(cost, RULE, FAST)
 
 
 @triton.jit
-def unpaid(cost, RULE: tl.constexpr):
-    """What remains of ``cost`` for a pair that pays the penalty."""
-    return (cost - RULE.value.penalty) + tl.abs(cost) * PAID_SLACK
+def may_cost(inter, union, x, y, stride_x, cx, cy, outside, iou, iou_if_paid, reach, RULE: tl.constexpr):
+    """Whether pairs satisfy ``iou``, ``iou_if_paid`` and ``reach`` of :func:`pair_limits`: no division, no logarithm."""
+    if RULE.value.penalized:
+        iou = tl.where(outside, iou_if_paid, iou)
+    may = ~below(inter, union, iou)
+    if RULE.value.distance_counts:
+        dx, dy = x - cx, y - cy
+        # strides of 1e-15 or less, whose squares vanish, are never too far
+        may &= tl.fma(dx, dx, dy * dy) <= tl.fma(reach * stride_x, stride_x, 1e-30)
+    return may
 
 
 @triton.jit
@@ -164,7 +178,9 @@ def tile_floor(iou, distance_squared, eligible, RULE: tl.constexpr, FAST: tl.con
     else:
         floor = (1.0 - IOU_SLACK - iou) * WEIGHT
     if RULE.value.distance_counts:
-        exponent = square_root(distance_squared, FAST) * RULE.value.log2_center_base - RULE.value.center_offset * RULE.value.log2_center_base
+        exponent = (
+            square_root(distance_squared, FAST) * RULE.value.log2_center_base - RULE.value.center_offset * RULE.value.log2_center_base
+        )
         floor += exp2(tl.minimum(exponent, 126.0), FAST) * ((1.0 - SLACK) * RULE.value.center_weight)
     if RULE.value.penalized:
         floor += tl.where(eligible, 0.0, RULE.value.penalty)

@@ -48,9 +48,7 @@ def class_sums(
         objectness = background
         if RULE.value.joint:
             objectness = tl.load(slots_ptr + slot + 5 * plane)
-        total = sum_background(
-            logits + p.to(tl.int64) * stride_p, stride_c, read, objectness, decode(C, ALIGNED_LOGITS), RULE, FAST, ROWS
-        )
+        total = sum_background(logits + p.to(tl.int64) * stride_p, stride_c, read, objectness, decode(C, ALIGNED_LOGITS), RULE, FAST, ROWS)
         lost = read & (total != total)
         total = tl.where(background < 0.0, -1.0, tl.minimum(total, COST_LIMIT))  # a sum that overflows is dear, not unreadable
         tl.store(slots_ptr + slot + 4 * plane, tl.where(read & ~lost, total, float("inf")))

@@ -80,9 +80,7 @@ def _grid(cells: Cells, tile: int, levels: tuple[int, ...]) -> Grid:
     else:
         sizes, widths = list(levels), [tile_width] * len(levels)
     height = tile // tile_width
-    num_tiles = sum(
-        -(-width // tile_width) * -(-(-(-size // width)) // height) for size, width in zip(sizes, widths, strict=True)
-    )
+    num_tiles = sum(-(-width // tile_width) * -(-(-(-size // width)) // height) for size, width in zip(sizes, widths, strict=True))
     return Grid(tuple(accumulate(sizes, initial=0)), tuple(widths), tile_width, num_tiles)
 
 
@@ -123,7 +121,14 @@ def scratch_sizes(batch: int, num_priors: int, num_gts: int, config: SimOTAConfi
     }
 
 
-_DTYPES = {"contested": torch.int64, "cheapest": torch.int64, "gts": torch.int64, "slot_of": torch.int32, "top": torch.int32, "num_contested": torch.int32}
+_DTYPES = {
+    "contested": torch.int64,
+    "cheapest": torch.int64,
+    "gts": torch.int64,
+    "slot_of": torch.int32,
+    "top": torch.int32,
+    "num_contested": torch.int32,
+}
 _ALIGNMENT = 16
 
 

@@ -13,7 +13,9 @@ UNCLAIMED = tl.constexpr(0x7FFFFFFFFFFFFFFF)
 """The cheapest claim on a prior that nobody claims."""
 
 
-@triton.jit(do_not_specialize=["N", "num_tiles", "num_slots", "box_stride_b", "box_stride_p", "box_stride_c", "mask_stride_b", "mask_stride_p"])
+@triton.jit(
+    do_not_specialize=["N", "num_tiles", "num_slots", "box_stride_b", "box_stride_p", "box_stride_c", "mask_stride_b", "mask_stride_p"]
+)
 def prepare(
     # outputs [B, P]
     gt_index_ptr, matched_iou_ptr, labels_ptr, claims_ptr,
@@ -53,9 +55,7 @@ def prepare(
     place = tl.arange(0, TILE)
     level, level_start, origin, width, left, end = find_cells(tile, starts, widths, TILE, WIDTH)
     p, here = cells(place, origin, width, left, end, WIDTH)
-    x, y, stride_x, stride_y, x1, y1, x2, y2 = load_priors(
-        priors_ptr, boxes_ptr, image, p, here, box_stride_b, box_stride_p, box_stride_c
-    )
+    x, y, stride_x, stride_y, x1, y1, x2, y2 = load_priors(priors_ptr, boxes_ptr, image, p, here, box_stride_b, box_stride_p, box_stride_c)
     area = box_area(x1, y1, x2, y2)
     usable = here & usable_priors(x, y, stride_x, stride_y, x1, y1, x2, y2)
     if candidate_mask_ptr is not None:
@@ -89,9 +89,7 @@ def prepare(
     g = 0
     while (g < num_gts) & (shallowest <= 0.0):
         gt = gt_first + g + lane
-        gx1, gy1, gx2, gy2, cx, cy, _ = load_gts(
-            gt_boxes_ptr, gt_centers_ptr, gt_labels_ptr, gt_mask_ptr, gt, g + lane < num_gts, C
-        )
+        gx1, gy1, gx2, gy2, cx, cy, _ = load_gts(gt_boxes_ptr, gt_centers_ptr, gt_labels_ptr, gt_mask_ptr, gt, g + lane < num_gts, C)
         near = meets(box_left, box_top, box_right, box_bottom, stride, gx1, gy1, gx2, gy2, cx, cy, RULE, REGION)
         waiting = tl.where(near, lane, GTS)
         nearest = tl.min(waiting)

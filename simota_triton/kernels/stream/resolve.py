@@ -6,7 +6,7 @@ import triton.language as tl
 from ..gts import load_table
 from ..levels import decode, find_logits
 from ..maths import box_area, finite, fraction, intersection_and_union, region_depth
-from .bounds import below, beyond, farthest, least_cost, lowest_iou, unpaid
+from .bounds import may_cost, pair_limits
 from .pairs import cost_of_pairs, key_of_cost
 from .tiles import find_level
 from .visits import NONE
@@ -72,11 +72,7 @@ def resolve(
                 limit = limit * 0.0 + float("inf")
             best = tl.full([], NONE, tl.int32)
             winner = tl.load(gt_index_ptr + out).to(tl.int32)
-            iou_free, reach, rest = lowest_iou(limit, RULE, FAST), farthest(limit, RULE, FAST), limit
-            iou_paid = iou_free
-            if RULE.value.penalized:
-                rest = unpaid(limit, RULE)
-                iou_paid = lowest_iou(rest, RULE, FAST)
+            least_iou, least_iou_if_paid, reach = pair_limits(limit, RULE, FAST)
             g = 0
             while g < num_gts:
                 mask = g + lane < num_gts
@@ -86,12 +82,7 @@ def resolve(
                 outside = worth
                 if RULE.value.penalized:
                     outside = region_depth(x, y, reach_x, reach_y, gx1, gy1, gx2, gy2, cx, cy, ELIGIBLE) <= 0.0
-                    worth &= ~below(inter, union, tl.where(outside, iou_paid, iou_free)) & ~(outside & (rest < least_cost(RULE)))
-                else:
-                    worth &= ~below(inter, union, iou_free)
-                if RULE.value.distance_counts:
-                    dx, dy = x - cx, y - cy
-                    worth &= ~beyond(tl.fma(dx, dx, dy * dy), stride_x, reach)
+                worth &= may_cost(inter, union, x, y, stride_x, cx, cy, outside, least_iou, least_iou_if_paid, reach, RULE)
                 if RULE.value.own_pairs_only:
                     worth &= region_depth(x, y, reach_x, reach_y, gx1, gy1, gx2, gy2, cx, cy, CANDIDATE) > 0.0
                 if tl.max(worth.to(tl.int32)) != 0:

@@ -6,7 +6,7 @@ import triton.language as tl
 from ..gts import load_place, load_table
 from ..levels import decode, find_logits
 from ..maths import box_area, finite, fraction, intersection_and_union, region_depth
-from .bounds import below, beyond, farthest, least_cost, lowest_iou, meets, tile_distance, tile_floor, tile_iou, unpaid
+from .bounds import may_cost, meets, pair_limits, tile_distance, tile_floor, tile_iou
 from .pairs import cost_of_key, cost_of_pairs, key_of_cost
 from .tiles import find_level, load_boxes, load_points
 from .visits import LANES, NONE, drop, first_visit, index_of, order, without
@@ -83,11 +83,7 @@ def select(
                 alive &= meets(left, top, right, bottom, stride, gx1, gy1, gx2, gy2, cx, cy, RULE, CANDIDATE)
             waiting = order(distance, alive & ~(floor > limit), BOUNDS)
             nearest = first_visit(waiting)
-            iou_free, reach, rest = lowest_iou(limit, RULE, FAST), farthest(limit, RULE, FAST), limit
-            iou_paid = iou_free
-            if RULE.value.penalized:
-                rest = unpaid(limit, RULE)
-                iou_paid = lowest_iou(rest, RULE, FAST)
+            least_iou, least_iou_if_paid, reach = pair_limits(limit, RULE, FAST)
             while nearest != NONE:
                 slot = (first + index_of(nearest, BOUNDS)) * TILE + place
                 x1, y1, x2, y2 = load_boxes(slots_ptr, image * S + slot, plane)
@@ -96,18 +92,12 @@ def select(
                 nearest = first_visit(waiting)
                 area = box_area(x1, y1, x2, y2)
                 inter, union = intersection_and_union(x1, y1, x2, y2, area, gx1, gy1, gx2, gy2, gt_area, RULE)
+                reach_x, reach_y = RULE.value.center_radius * stride_x, RULE.value.center_radius * stride_y
                 outside = inter == inter
                 if RULE.value.penalized:
-                    reach_x, reach_y = RULE.value.center_radius * stride_x, RULE.value.center_radius * stride_y
                     outside = region_depth(x, y, reach_x, reach_y, gx1, gy1, gx2, gy2, cx, cy, ELIGIBLE) <= 0.0
-                    worth = ~below(inter, union, tl.where(outside, iou_paid, iou_free)) & ~(outside & (rest < least_cost(RULE)))
-                else:
-                    worth = ~below(inter, union, iou_free)
-                if RULE.value.distance_counts:
-                    dx, dy = x - cx, y - cy
-                    worth &= ~beyond(tl.fma(dx, dx, dy * dy), stride_x, reach)
+                worth = may_cost(inter, union, x, y, stride_x, cx, cy, outside, least_iou, least_iou_if_paid, reach, RULE)
                 if RULE.value.own_pairs_only:
-                    reach_x, reach_y = RULE.value.center_radius * stride_x, RULE.value.center_radius * stride_y
                     worth &= region_depth(x, y, reach_x, reach_y, gx1, gy1, gx2, gy2, cx, cy, CANDIDATE) > 0.0
                 if tl.max(worth.to(tl.int32)) != 0:
                     background = tl.load(slots_ptr + image * S + slot + 4 * plane, mask=worth, other=float("inf"))
@@ -120,9 +110,9 @@ def select(
                     logits, stride_p, stride_c = find_logits(
                         level, image, level_start, cls_levels, cls_strides_b, cls_strides_p, cls_strides_c, LAYOUT, False
                     )
-                    logit = tl.load(
-                        logits + label.to(tl.int64) * stride_c + p.to(tl.int64) * stride_p, mask=worth, other=0.0
-                    ).to(tl.float32)
+                    logit = tl.load(logits + label.to(tl.int64) * stride_c + p.to(tl.int64) * stride_p, mask=worth, other=0.0).to(
+                        tl.float32
+                    )
                     if RULE.value.gt_class_only:
                         worth &= finite(logit)
                     cost, _ = cost_of_pairs(
@@ -142,11 +132,7 @@ def select(
                         cheapest = tl.min(found)
                         prior = tl.min(tl.where(found == cheapest, p, NONE))
                     limit = tl.where(dearest == NONE, float("inf"), cost_of_key(dearest))
-                    iou_free, reach, rest = lowest_iou(limit, RULE, FAST), farthest(limit, RULE, FAST), limit
-                    iou_paid = iou_free
-                    if RULE.value.penalized:
-                        rest = unpaid(limit, RULE)
-                        iou_paid = lowest_iou(rest, RULE, FAST)
+                    least_iou, least_iou_if_paid, reach = pair_limits(limit, RULE, FAST)
                     waiting = drop(waiting, floor > limit)
                     nearest = first_visit(waiting)
             first += BOUNDS
@@ -173,7 +159,7 @@ def select(
 
 @triton.jit
 def _dynamic_k(top_ptr, k_scale, candidate_topk, splits):
-    """k from the lists of a gt."""
+    """K from the lists of a gt."""
     if splits == 1:
         total = tl.sum(tl.load(top_ptr + tl.arange(0, LANES)).to(tl.float32, bitcast=True).to(tl.float64))
     else:

@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 
 from ..gts import load_place, load_table
-from ..levels import decode, find_logits
+from ..levels import find_logits
 from ..maths import box_area, finite, fraction, intersection_and_union, region_depth
 from .bounds import below, meets, tile_distance, tile_iou
 from .tiles import find_level, load_boxes, load_points
@@ -79,9 +79,9 @@ def top_iou(
                         logits, stride_p, stride_c = find_logits(
                             level, image, level_start, cls_levels, cls_strides_b, cls_strides_p, cls_strides_c, LAYOUT, False
                         )
-                        logit = tl.load(
-                            logits + label.to(tl.int64) * stride_c + p.to(tl.int64) * stride_p, mask=worth, other=0.0
-                        ).to(tl.float32)
+                        logit = tl.load(logits + label.to(tl.int64) * stride_c + p.to(tl.int64) * stride_p, mask=worth, other=0.0).to(
+                            tl.float32
+                        )
                         worth &= finite(logit)
                     found = tl.where(worth, fraction(inter, union, FAST).to(tl.int32, bitcast=True), -1)
                     largest = tl.max(found)
