@@ -41,5 +41,4 @@ def assign(problem: Problem, config: SimOTAConfig, kernels: StreamConfig | None 
         gpu = torch.cuda.get_device_properties(device)
         batch, num_priors, _ = problem.shape
         kernels = stream_heuristic((gpu.major, gpu.minor), Shape(batch, num_priors, problem.gts.boxes.shape[0]))
-    matching, labels = stream.run(problem, config, kernels)
-    return matching._replace(dynamic_k=matching.dynamic_k.view(problem.gts.padded_shape or (-1,)))
+    return stream.run(problem, config, kernels)
