@@ -4,6 +4,7 @@ Triton's interpreter.
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from typing import Any
 
@@ -13,10 +14,13 @@ import triton.language as tl
 from torch import Tensor
 from triton.runtime.interpreter import TensorHandle
 
+from simota_triton.backends import triton_fused, triton_stream
 from simota_triton.config import SimOTAConfig
 from simota_triton.inputs import Problem, Scores, pack
 from simota_triton.kernels import launch
+from simota_triton.matching import Matching
 from simota_triton.simulate import random_gts, simulate_predictions
+from simota_triton.tuning.stream_config import StreamConfig
 
 DEVICE = torch.device("cpu" if launch.INTERPRETED else "cuda")
 PRESETS = SimOTAConfig.presets()
@@ -53,6 +57,39 @@ def random_problem(config: SimOTAConfig, num_priors: int, counts: list[int], num
     """A random problem, on the CPU."""
     pred, cls, obj, *rest = random_inputs(num_priors, counts, num_classes, seed)
     return pack(config, pred, cls, *rest, obj_logits=obj if config.score == "joint" else None, **options)
+
+
+def fused(problem: Problem, config: SimOTAConfig) -> Matching:
+    """The matching of backend "triton" on the CPU, with labels."""
+    matching = Matching(*(None if value is None else value.cpu() for value in triton_fused.assign(on_device(problem), config)))
+    gts, channels = problem.gts, problem.shape[2]
+    if not gts.labels.shape[0]:
+        return matching._replace(labels=torch.full_like(matching.gt_index, channels))
+    row = torch.where(matching.gt_index >= 0, gts.offsets[:-1, None] + matching.gt_index, 0)
+    return matching._replace(labels=torch.where(matching.gt_index >= 0, gts.labels[row], channels))
+
+
+def streamed(problem: Problem, config: SimOTAConfig, kernels: StreamConfig | None = None) -> Matching:
+    """The matching of backend "triton-stream" on the CPU."""
+    return Matching(*(value.cpu() for value in triton_stream.assign(on_device(problem), config, kernels)))
+
+
+def assert_same(found: Matching, expected: Matching, what: Any = "") -> None:
+    """Every value of two matchings is the same to the bit."""
+    for name, a, b in zip(Matching._fields, found, expected, strict=True):
+        assert a.dtype == b.dtype and a.shape == b.shape, f"{name}: {a.dtype} {list(a.shape)}, expected {b.dtype} {list(b.shape)}, {what}"
+        wrong = (a != b).nonzero().tolist()
+        assert not wrong, f"{name}: {len(wrong)} differ, at {wrong[0]}: {a[*wrong[0]]}, expected {b[*wrong[0]]}, {what}"
+
+
+def random_launch(seed: int) -> StreamConfig:
+    """Launch parameters of the streaming kernels that follow from the seed, small enough to prune scenes of some hundred priors."""
+    rng = random.Random(seed)
+    tile = rng.choice([32, 64, 64, 128, 256, 1024])
+    return StreamConfig(
+        tile=tile, rows=rng.choice([rows for rows in (8, 32, 256, 1024) if tile // 4 <= rows <= tile]), bounds=rng.choice([32, 64, 256]),
+        splits=rng.choice([1, 1, 2, 3, 5, 8]), gts=rng.choice([32, 128]), resolvers=rng.choice([1, 1, 3]),
+    )  # fmt: skip
 
 
 UNITS = {
