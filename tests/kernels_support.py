@@ -77,9 +77,9 @@ def streamed(problem: Problem, config: SimOTAConfig, kernels: StreamConfig | Non
 def assert_same(found: Matching, expected: Matching, what: Any = "") -> None:
     """Every value of two matchings is the same to the bit."""
     for name, a, b in zip(Matching._fields, found, expected, strict=True):
-        assert a.dtype == b.dtype and a.shape == b.shape, f"{name}: {a.dtype} {list(a.shape)}, expected {b.dtype} {list(b.shape)}, {what}"
+        assert (a.dtype, a.shape) == (b.dtype, b.shape), f"{name}: {a.dtype} {list(a.shape)}, expected {b.dtype} {list(b.shape)}, {what}"
         wrong = (a != b).nonzero().tolist()
-        assert not wrong, f"{name}: {len(wrong)} differ, at {wrong[0]}: {a[*wrong[0]]}, expected {b[*wrong[0]]}, {what}"
+        assert not wrong, f"{name}: {len(wrong)} differ, at {wrong[0]}: {a[tuple(wrong[0])]}, expected {b[tuple(wrong[0])]}, {what}"
 
 
 def random_launch(seed: int) -> StreamConfig:
