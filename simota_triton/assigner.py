@@ -132,7 +132,10 @@ class SimOTAAssigner:
         with _without_autocast(pred_boxes.device):
             if compiling:
                 return _result(problem, op.assign(problem, self._config_key, self.backend))
-            return _result(problem, backends.load(name).assign(problem, self.config))
+            backend: Any = backends.load(name)
+            if hasattr(backend, "assign_with_labels"):
+                return _result(problem, *backend.assign_with_labels(problem, self.config))
+            return _result(problem, backend.assign(problem, self.config))
 
     @torch.no_grad()
     def cost_matrix(self, *args: Any, **kwargs: Any) -> CostMatrix:
@@ -166,16 +169,14 @@ def _without_autocast(device: torch.device) -> contextlib.AbstractContextManager
     return contextlib.nullcontext()
 
 
-def _result(problem: Problem, matching: Matching) -> AssignResult:
+def _result(problem: Problem, matching: Matching, labels: Tensor | None = None) -> AssignResult:
     gts = problem.gts
     num_classes = problem.shape[2]
     fg_mask = matching.gt_index >= 0
-    if matching.labels is not None:
-        labels = matching.labels
-    elif gts.labels.shape[0]:
+    if labels is None and gts.labels.shape[0]:
         labels = gts.labels[torch.where(fg_mask, gts.offsets[:-1, None] + matching.gt_index, 0)]
         labels = torch.where(fg_mask, labels, num_classes)
-    else:
+    elif labels is None:
         labels = torch.full_like(matching.gt_index, num_classes)
     ignored = torch.zeros_like(fg_mask)
     if problem.ignore_boxes is not None:

@@ -189,23 +189,23 @@ def _float64_bits(value: float) -> int:
     return int.from_bytes(struct.pack("<d", value), "little", signed=True)
 
 
-def _background(problem: Problem) -> Matching:
+def _background(problem: Problem) -> tuple[Matching, Tensor]:
     """What :func:`run` gives where there is nothing to assign."""
     batch, num_priors, channels = problem.shape
     gts, device = problem.gts, problem.priors.device
     gt_index = torch.full((batch, num_priors), -1, dtype=torch.int64, device=device)
     dynamic_k = torch.ones(gts.boxes.shape[0], dtype=torch.int64, device=device)
-    return Matching(
+    matching = Matching(
         gt_index=gt_index,
         matched_iou=torch.zeros((batch, num_priors), device=device),
         dynamic_k=(dynamic_k if gts.mask is None else dynamic_k * gts.mask).view(gts.padded_shape or (-1,)),
         claims=torch.zeros((batch, num_priors), dtype=torch.int32, device=device),
-        labels=torch.full_like(gt_index, channels),
     )
+    return matching, torch.full_like(gt_index, channels)
 
 
-def run(problem: Problem, config: SimOTAConfig, kernels: StreamConfig) -> Matching:
-    """All kernels."""
+def run(problem: Problem, config: SimOTAConfig, kernels: StreamConfig) -> tuple[Matching, Tensor]:
+    """All kernels: the matching, and the labels, [B, P] int64."""
     batch, num_priors, channels = problem.shape
     gts, device = problem.gts, problem.priors.device
     num_gts = gts.boxes.shape[0]
@@ -250,4 +250,4 @@ def run(problem: Problem, config: SimOTAConfig, kernels: StreamConfig) -> Matchi
             slots, points, slot_of, table, num_contested, contested, contested_cost, cheapest,
             levels.cls, offsets, **plan.resolve,
         )  # fmt: skip
-    return Matching(gt_index, matched_iou, dynamic_k, claims, labels)
+    return Matching(gt_index, matched_iou, dynamic_k, claims), labels
