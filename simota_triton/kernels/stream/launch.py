@@ -167,7 +167,7 @@ def _plan(config: SimOTAConfig, kernels: StreamConfig, layout: Layout, cells: Ce
         **common, "LAYOUT": layout.layout, "num_tiles": grid.num_tiles,
         "cls_strides_b": layout.strides[0], "cls_strides_p": layout.strides[1], "cls_strides_c": layout.strides[2],
     }  # fmt: skip
-    by_gt = {**logits, "B": batch, "candidate_topk": config.candidate_topk, "splits": kernels.splits, "BOUNDS": kernels.bounds}
+    by_gt = {**logits, "B": batch, "candidate_topk": config.candidate_topk, "splits": kernels.splits}
     return Plan(
         grid=grid,
         prepare={
@@ -178,8 +178,8 @@ def _plan(config: SimOTAConfig, kernels: StreamConfig, layout: Layout, cells: Ce
             **logits, "C": coded_channels, "widths": widths, "ALIGNED_LOGITS": layout.aligned_logits, "WIDTH": grid.tile_width,
             "ROWS": kernels.rows,
         } if config.cls_classes == "all" else None,
-        top_iou=by_gt,
-        select={**by_gt, "k_scale": _float64_bits(config.k_scale)},
+        top_iou={**by_gt, "BOUNDS": kernels.iou_bounds},
+        select={**by_gt, "BOUNDS": kernels.bounds, "k_scale": _float64_bits(config.k_scale)},
         resolve={**logits, "B": batch, "CONFLICT": config.conflict, "GTS": kernels.gts},
     )  # fmt: skip
 
