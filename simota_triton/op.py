@@ -88,7 +88,7 @@ def _assign(
         cells=tuple(zip(cells[::2], cells[1::2], strict=True)) or None,
     )
     name, _ = backends.choose(backend, pred_boxes.device)
-    return tuple(backends.load(name).assign(problem, _config(config)))[:4]  # type: ignore[return-value]
+    return tuple(backends.load(name).assign(problem, _config(config)))  # type: ignore[return-value]
 
 
 def _fake(
