@@ -32,8 +32,8 @@ from .kernels_support import (
 )
 from .scenes import FAMILIES, SMALL, make_scene
 
-TILES = StreamConfig(tile=64, rows=64, bounds=32, splits=2, gts=32, resolvers=1)
-SMALL_TILES = StreamConfig(tile=32, rows=32, bounds=32, gts=32, resolvers=1)
+TILES = StreamConfig(tile=64, rows=64, bounds=32, iou_bounds=32, splits=2, gts=32, resolvers=1)
+SMALL_TILES = StreamConfig(tile=32, rows=32, bounds=32, iou_bounds=32, gts=32, resolvers=1)
 
 
 def scene_problem(seed):
@@ -96,8 +96,8 @@ def test_launch_parameters_change_no_bit(preset):
     problem = grid_problem(config, (2, 0, 1), sizes=(56, 120), level_shapes=[(7, 15), (4, 8), (2, 4)])
     expected = fused(problem, config)
     for kernels in (
-        StreamConfig(tile=32, rows=8, bounds=32, splits=8, gts=32, resolvers=5),
-        StreamConfig(tile=64, rows=64, bounds=32, splits=3, gts=256, resolvers=1),
+        StreamConfig(tile=32, rows=8, bounds=32, iou_bounds=32, splits=8, gts=32, resolvers=5),
+        StreamConfig(tile=64, rows=64, bounds=32, iou_bounds=32, splits=3, gts=256, resolvers=1),
         StreamConfig(tile=256, rows=16, bounds=64, splits=2, resolvers=2),
     ):
         assert_same(streamed(problem, config, kernels), expected, kernels)

@@ -17,14 +17,13 @@ from simota_triton.kernels import launch
 from simota_triton.kernels.stream import launch as stream
 from simota_triton.kernels.stream.prepare import UNCLAIMED
 from simota_triton.kernels.stream.tiles import AWAY, SUMMARY
-from simota_triton.matching import Matching
 from simota_triton.tuning.kernel_config import INTERPRETER
 from simota_triton.tuning.stream_config import StreamConfig
 
-from .kernels_support import PRESETS, assert_same, fused, on_device, random_inputs, random_problem
+from .kernels_support import PRESETS, Answer, assert_same, fused, on_device, random_inputs, random_problem
 
 KERNELS = ("prepare", "class_sums", "top_iou", "select", "resolve")
-TILES = StreamConfig(tile=128, rows=32, bounds=32, gts=32, resolvers=1)
+TILES = StreamConfig(tile=128, rows=32, bounds=32, iou_bounds=32, gts=32, resolvers=1)
 
 
 class Nothing:
@@ -37,7 +36,7 @@ class Nothing:
 class State(NamedTuple):
     """Outputs and scratch memory after some of the kernels, on the CPU, by prior and by tile."""
 
-    out: Matching
+    out: Answer
     scratch: stream.Scratch
     grid: stream.Grid
     batch: int
@@ -90,12 +89,12 @@ def run_until(last: str, problem: Problem, config: SimOTAConfig, kernels: Stream
         patch.setattr(torch, "empty", poisoned)
         patch.setattr(torch, "empty_like", lambda value: poisoned(value.shape, dtype=value.dtype, device=value.device))
         patch.setattr(stream, "_allocate", keep("scratch", stream._allocate))
-        patch.setattr(stream, "_grid", keep("grid", stream._grid))
+        patch.setattr(stream, "_plan", keep("plan", stream._plan))
         for name in KERNELS[KERNELS.index(last) + 1 :]:
             patch.setattr(stream, name, Nothing())
-        out = stream.run(on_device(problem), config, kernels)
+        out = Answer.of(*stream.run(on_device(problem), config, kernels))
     scratch = stream.Scratch(*(None if part is None else part.cpu() for part in kept["scratch"]))
-    return State(Matching(*(value.cpu() for value in out)), scratch, kept["grid"], problem.shape[0])
+    return State(out, scratch, kept["plan"].grid, problem.shape[0])
 
 
 def expected_candidates(problem: Problem, config: SimOTAConfig) -> tuple[Tensor, Tensor]:
@@ -304,7 +303,7 @@ def test_the_largest_ious(preset, splits, bounds):
     config = SimOTAConfig.from_preset(preset)
     problem = random_problem(config, 200, [2, 1], 4)
     problem.pred_boxes[0, 60:75] = problem.gts.boxes[0]  # more IoUs of 1 than are summed
-    state = run_until("top_iou", problem, config, StreamConfig(tile=32, rows=32, bounds=bounds, splits=splits, resolvers=1))
+    state = run_until("top_iou", problem, config, StreamConfig(tile=32, rows=32, bounds=32, iou_bounds=bounds, splits=splits, resolvers=1))
     lists = state.scratch.top.view(torch.float32).view(3, splits, 32)
     _, iou = launch.run(on_device(problem), config, INTERPRETER, 2)
     iou = torch.cat([iou[0], iou[1, :1]]).cpu()

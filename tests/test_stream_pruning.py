@@ -15,7 +15,7 @@ from simota_triton.tuning.stream_config import StreamConfig
 from .judge import judge
 from .kernels_support import assert_same, fused, streamed
 
-KERNELS = StreamConfig(tile=32, rows=32, bounds=32, splits=2, gts=32, resolvers=1)
+KERNELS = StreamConfig(tile=32, rows=32, bounds=32, iou_bounds=32, splits=2, gts=32, resolvers=1)
 SIZE, CLASSES = 96, 3
 PRIORS = grid_priors(SIZE)  # 12 * 12, 6 * 6 and 3 * 3: nine tiles
 
@@ -199,5 +199,10 @@ def test_more_tiles_than_are_kept_in_registers():
     boxes = torch.tensor([[3.0, 30.0, 60.0, 90.0], [190.0, 40.0, 250.0, 90.0]])
     for preset in ("rtmdet", "picodet"):
         check(
-            preset, boxes, priors=priors, pred=pred, level_shapes=[(24, 66)], kernels=StreamConfig(tile=32, rows=32, bounds=32, resolvers=1)
+            preset,
+            boxes,
+            priors=priors,
+            pred=pred,
+            level_shapes=[(24, 66)],
+            kernels=StreamConfig(tile=32, rows=32, bounds=32, iou_bounds=32, resolvers=1),
         )
