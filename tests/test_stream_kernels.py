@@ -190,6 +190,7 @@ def test_prepare(preset):
 def test_prepare_for_every_candidate_region(region, pool):
     config = SimOTAConfig.rtmdet(candidate=region, k_pool=pool, center_radius=1.5)
     pred, cls, _, priors, boxes, labels = random_inputs(97, [40, 1], 4)  # more gts than are looked at side by side
+    priors[:, 3] *= 1.5
     centers = [box[:, :2] + 5.0 for box in boxes]
     mask = torch.rand(2, 97, generator=torch.Generator().manual_seed(0)) < 0.7
     check_prepare(pack(config, pred, cls, priors, boxes, labels, gt_centers=centers, candidate_mask=mask), config)
