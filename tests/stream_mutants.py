@@ -104,7 +104,7 @@ MUTANTS = (
         "top_iou.py",
         "drop(waiting, bound <= least.to(tl.float32, bitcast=True))",
         "drop(waiting, bound <= 1.01 * least.to(tl.float32, bitcast=True))",
-        f"{KERNELS} -k largest",
+        f"{KERNELS} -k hardly_differ",
     ),
     Mutant("equal IoUs count once", "select.py", "tl.sum(equal.to(tl.int32))", "1", f"{PRUNING} -k ties_at"),
     Mutant(
