@@ -100,11 +100,12 @@ def test_predictions_sit_on_other_gts(preset):
 
 
 def test_a_gt_that_sees_its_own_pairs_alone_does_not_take_better_ones():
-    """Priors of the other gt predict the first one exactly, its own ones roughly."""
-    boxes = torch.tensor([[4.0, 4.0, 36.0, 36.0], [52.0, 52.0, 90.0, 90.0]])
-    pred = torch.where((PRIORS[:, :2] < 40).all(1)[:, None], boxes[0] + 5.0, boxes[0])
-    found = check(SimOTAConfig.rtmdet(own_pairs_only=True), boxes, pred=pred)
-    assert (PRIORS[found.gt_index[0] == 0, :2] < 40).all()
+    """Priors of the other gt, on the same tiles, predict the first one exactly, its own ones roughly."""
+    boxes = torch.tensor([[4.0, 4.0, 36.0, 36.0], [20.0, 20.0, 60.0, 60.0]])
+    own = ((PRIORS[:, :2] > 4) & (PRIORS[:, :2] < 36)).all(1)
+    pred = torch.where(own[:, None], boxes[0] + 5.0, boxes[0])
+    found = check(SimOTAConfig.nanodet(own_pairs_only=True), boxes, pred=pred, cls=torch.zeros(len(PRIORS), CLASSES))
+    assert own[found.gt_index[0] == 0].all()
     assert (found.gt_index == 0).sum() > 2
 
 
