@@ -25,7 +25,7 @@ size, by 2^-22. A bound that is too weak costs time, one that is too strong an a
 import triton
 import triton.language as tl
 
-from ..maths import LN2, LOG2E, exp2, log2, reciprocal, square_root
+from ..maths import COST_LIMIT, LN2, LOG2E, exp2, log2, reciprocal, square_root
 from .tiles import AWAY
 
 SLACK = tl.constexpr(2.0**-12)
@@ -74,6 +74,7 @@ def pair_limits(cost, RULE: tl.constexpr, FAST: tl.constexpr):
     """What a pair that costs at most ``cost`` must satisfy, for :func:`may_cost`: its least IoU, its least IoU if it pays the
     penalty (2 where it cannot afford that), and its largest distance as :func:`farthest` gives it.
     """
+    cost = tl.where(cost < COST_LIMIT, cost, float("inf"))  # costs are clamped there: nothing follows from such a cost
     iou = lowest_iou(cost, RULE, FAST)
     iou_if_paid = iou
     if RULE.value.penalized:
