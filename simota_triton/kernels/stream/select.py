@@ -68,9 +68,10 @@ def select(
     slots_ptr += image * num_tiles * (PLANES * TILE)
     tiles_ptr += image * (tl.cdiv(num_tiles, 32) * SUMMARY * 32)
     if label >= 0:
-        first = 0
-        while first < num_tiles:
-            tile = first + tl.arange(0, BOUNDS)
+        parts = tl.cdiv(num_tiles, BOUNDS)  # see top_iou
+        part = 0
+        while part < parts:
+            tile = tl.arange(0, BOUNDS) * parts + part
             summary = tiles_ptr + summary_at(tile)
             alive = tl.load(summary + 10 * 32, mask=tile < num_tiles, other=0.0) > 0.0
             distance, left, top, right, bottom, stride = tile_distance(summary, alive, cx, cy, FAST)
@@ -88,7 +89,7 @@ def select(
             next_visit = tl.min(waiting)
             least_iou, least_iou_if_paid, reach = pair_limits(limit, RULE, FAST)
             while least_bound(next_visit, BOUNDS) <= limit - least_cost(RULE):
-                visited = first + index_of(next_visit, BOUNDS)
+                visited = index_of(next_visit, BOUNDS) * parts + part
                 slot = slots_ptr + visited * (PLANES * TILE) + place
                 point = points_ptr + visited * (POINT * TILE) + place
                 x1, y1, x2, y2 = load_four(slot, TILE)
@@ -138,7 +139,7 @@ def select(
                         prior = tl.min(tl.where(found == cheapest, p, NONE))
                     limit = tl.where(dearest == NONE, float("inf"), cost_of_key(dearest))
                     least_iou, least_iou_if_paid, reach = pair_limits(limit, RULE, FAST)
-            first += BOUNDS
+            part += 1
 
     taken = (priors >= 0) & (priors != NONE)
     out = image * P + priors

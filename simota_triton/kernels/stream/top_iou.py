@@ -48,9 +48,11 @@ def top_iou(
     slots_ptr += image * num_tiles * (PLANES * TILE)
     tiles_ptr += image * (tl.cdiv(num_tiles, 32) * SUMMARY * 32)
     if label >= 0:
-        first = 0
-        while first < num_tiles:
-            tile = first + tl.arange(0, BOUNDS) * splits + split
+        # parts hold tiles of the whole image, so that the first one already fills the list with good ones
+        parts = tl.cdiv(num_tiles, BOUNDS * splits)
+        part = 0
+        while part < parts:
+            tile = (tl.arange(0, BOUNDS) * parts + part) * splits + split
             present = tile < num_tiles
             summary = tiles_ptr + summary_at(tile)
             bound = tile_iou(summary, present, gx1, gy1, gx2, gy2, gt_area, FAST)
@@ -62,7 +64,7 @@ def top_iou(
             waiting = order(1.0 - bound + nearer(distance), bound > 0.0, BOUNDS)
             next_visit = tl.min(waiting)
             while 1.0 - least_bound(next_visit, BOUNDS) > least.to(tl.float32, bitcast=True):
-                visited = first + index_of(next_visit, BOUNDS) * splits + split
+                visited = (index_of(next_visit, BOUNDS) * parts + part) * splits + split
                 x1, y1, x2, y2 = load_four(slots_ptr + visited * (PLANES * TILE) + place, TILE)
                 point = points_ptr + visited * (POINT * TILE) + place
                 waiting = without(waiting, next_visit)
@@ -94,7 +96,7 @@ def top_iou(
                         best = tl.where(lane == out, largest, best)
                         least = tl.min(best)
                         largest = tl.max(found)
-            first += BOUNDS * splits
+            part += 1
     tl.store(top_ptr + (gt.to(tl.int64) * splits + split) * LANES + lane, tl.where(best == NONE, 0, best))
 
 
