@@ -24,12 +24,14 @@ def sum_background(logits, stride_c, read, objectness, C, RULE: tl.constexpr, FA
     """
     column = tl.arange(0, COLUMNS)
     total = tl.zeros([ROWS, COLUMNS], tl.float32)
+    pointer = logits[:, None] + (column * stride_c)[None, :]
     for c in range(0, C, COLUMNS):
-        present = read[:, None] & (c + column < C)[None, :]
-        logit = tl.load(logits[:, None] + ((c + column) * stride_c)[None, :], mask=present, other=0.0).to(tl.float32)
+        present = read[:, None] & (column < C - c)[None, :]
+        logit = tl.load(pointer, mask=present, other=0.0).to(tl.float32)
         cost = background_cost(logit, objectness[:, None], RULE, FAST)
         # 0 * logit makes NaN of a logit that is not finite
         total += tl.where(present, tl.fma(logit, 0.0, cost), 0.0)
+        pointer += COLUMNS * stride_c
     return _sum_columns(total, ROWS)
 
 
