@@ -15,28 +15,33 @@ ALIGN = FOLD * FOLD
 """Rows of a multiple of this length fold twice."""
 
 
+def fold(values: Tensor) -> Tensor:
+    """Maxima [g, n / FOLD] of rows [g, n] viewed as [FOLD, n / FOLD]."""
+    return values.view(values.shape[0], FOLD, -1).amax(1)
+
+
+def unfold(column: Tensor, columns: int) -> Tensor:
+    """What lies in a fold's columns: [...] -> [..., FOLD], places in the row of ``FOLD * columns`` elements."""
+    return column[..., None] + torch.arange(FOLD, device=column.device) * columns
+
+
 class FoldedRows:
     """Rows [g, n] whose largest elements are asked for.
 
-    A long row is viewed as [FOLD, n / FOLD]: a column whose maximum is too small holds nothing that is wanted. The maxima
-    are searched in the same way.
+    A column of a long row's fold whose maximum is too small holds nothing that is wanted. The maxima are searched in the
+    same way.
     """
 
     def __init__(self, values: Tensor) -> None:
         self.values = values
-        self.maxima: FoldedRows | None = None
-        if values.shape[1] >= LONG and values.shape[1] % FOLD == 0:
-            self.maxima = FoldedRows(values.view(values.shape[0], FOLD, -1).amax(1))
-            self._steps = values.shape[1] // FOLD * torch.arange(FOLD, device=values.device)
+        self.maxima = FoldedRows(fold(values)) if values.shape[1] >= LONG and values.shape[1] % FOLD == 0 else None
 
-    def largest(self, width: int) -> tuple[Tensor, Tensor]:
-        """The ``width`` largest (all, where the row is shorter), in any order, and where they are: [g, w] each."""
+    def largest(self, width: int) -> Tensor:
+        """Where the ``width`` largest (all, where the row is shorter) are, in any order: [g, w]."""
         if self.maxima is None or self.values.shape[1] <= 2 * FOLD * width:
-            return self.values.topk(min(width, self.values.shape[1]), dim=1, sorted=False)
-        column = self.maxima.largest(width)[1]
-        where = (column[:, None] + self._steps[:, None]).flatten(1)  # [g, FOLD * width]
-        top = self.values.gather(1, where).topk(width, dim=1, sorted=False)
-        return top.values, where.gather(1, top.indices)
+            return self.values.topk(min(width, self.values.shape[1]), dim=1, sorted=False).indices
+        where = unfold(self.maxima.largest(width), self.maxima.values.shape[1]).flatten(1)  # [g, FOLD * width]
+        return where.gather(1, self.values.gather(1, where).topk(width, dim=1, sorted=False).indices)
 
     def at_least(self, threshold: Tensor) -> tuple[Tensor, Tensor]:
         """Row and place, [m] each, of the elements that reach their row's threshold [g, 1] (> -inf)."""
@@ -44,6 +49,6 @@ class FoldedRows:
             row, where = (self.values >= threshold).nonzero().unbind(1)
             return row, where
         row, column = self.maxima.at_least(threshold)
-        place = column[:, None] + self._steps  # [c, FOLD]
+        place = unfold(column, self.maxima.values.shape[1])  # [c, FOLD]
         hit, step = (self.values[row[:, None], place] >= threshold[row]).nonzero().unbind(1)
         return row[hit], place[hit, step]
