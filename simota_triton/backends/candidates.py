@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .. import terms
@@ -92,7 +93,9 @@ def candidate_mask(problem: Problem, config: SimOTAConfig, gts: Gts, levels: Lev
 
 
 def near_priors(problem: Problem, gts: Gts, levels: Levels | None, rows: slice, radius: float) -> Tensor:
-    """Priors of its image within ``radius`` strides of each gt's centre along both axes, and some more: [g, w], -1 for none."""
+    """Priors of its image within ``radius`` strides of each gt's centre along both axes, and some more: [g, w], P or more for
+    none.
+    """
     if levels is not None:
         return levels.window(gts.centers[rows], radius)
     found = []
@@ -101,9 +104,9 @@ def near_priors(problem: Problem, gts: Gts, levels: Levels | None, rows: slice, 
         close = (offset <= 1.001 * radius * problem.priors[:, 2:].amax(1, keepdim=True)).all(2)
         width = int(close.sum(1).max())
         order = close.byte().argsort(dim=1, descending=True, stable=True)[:, :width]
-        found.append(order.masked_fill_(~close.gather(1, order), -1))
+        found.append(order.masked_fill_(~close.gather(1, order), problem.shape[1]))
     width = max(part.shape[1] for part in found)
-    return torch.cat([torch.nn.functional.pad(part, (0, width - part.shape[1]), value=-1) for part in found])
+    return torch.cat([F.pad(part, (0, width - part.shape[1]), value=problem.shape[1]) for part in found])
 
 
 def usable_mask(problem: Problem, all_classes: bool) -> Tensor:

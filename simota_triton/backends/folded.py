@@ -22,7 +22,7 @@ def fold(values: Tensor) -> Tensor:
 
 def unfold(column: Tensor, columns: int) -> Tensor:
     """What lies in a fold's columns: [...] -> [..., FOLD], places in the row of ``FOLD * columns`` elements."""
-    return column[..., None] + torch.arange(FOLD, device=column.device) * columns
+    return column[..., None] + torch.arange(0, FOLD * columns, columns, device=column.device)
 
 
 class FoldedRows:
@@ -36,12 +36,13 @@ class FoldedRows:
         self.values = values
         self.maxima = FoldedRows(fold(values)) if values.shape[1] >= LONG and values.shape[1] % FOLD == 0 else None
 
-    def largest(self, width: int) -> Tensor:
-        """Where the ``width`` largest (all, where the row is shorter) are, in any order: [g, w]."""
-        if self.maxima is None or self.values.shape[1] <= 2 * FOLD * width:
-            return self.values.topk(min(width, self.values.shape[1]), dim=1, sorted=False).indices
-        where = unfold(self.maxima.largest(width), self.maxima.values.shape[1]).flatten(1)  # [g, FOLD * width]
-        return where.gather(1, self.values.gather(1, where).topk(width, dim=1, sorted=False).indices)
+    def largest(self, width: int) -> tuple[Tensor, Tensor]:
+        """The ``width`` largest (all, where the row is shorter), in any order, and where they are: [g, w] each."""
+        if self.maxima is None or self.maxima.values.shape[1] <= width:
+            return self.values.topk(min(width, self.values.shape[1]), dim=1, sorted=False)
+        where = unfold(self.maxima.largest(width)[1], self.maxima.values.shape[1]).flatten(1)  # [g, FOLD * width]
+        top = self.values.gather(1, where).topk(width, dim=1, sorted=False)
+        return top.values, where.gather(1, top.indices)
 
     def at_least(self, threshold: Tensor) -> tuple[Tensor, Tensor]:
         """Row and place, [m] each, of the elements that reach their row's threshold [g, 1] (> -inf)."""

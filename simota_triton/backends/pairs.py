@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import terms
+from ..boxes import box_area
 from ..config import SimOTAConfig
-from ..inputs import Problem
+from ..inputs import Problem, Scores
 from .candidates import Gts, candidate_mask, near_priors, usable_mask
 from .folded import ALIGN
 from .levels import Levels
@@ -23,34 +24,34 @@ BLOCK_SCORES = 1 << 16
 NEAR_COST = 8.0
 """What the centre term alone costs outside the priors near a gt: few gts have a k-th cost above it."""
 
-LARGE_WINDOW = 8
-"""Priors near a gt are listed where that can be at most this part of a level of all priors."""
+NEAR_PART = 1 / 16
+"""Priors near a gt are listed where a circle of that radius holds at most this part of all priors."""
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Some pairs: row among the real gts, place of the prior in the batch (see ``Costs``), IoU and cost, [n] each."""
+    """Some pairs: row among the real gts, prior within the image, IoU and cost, [n] each."""
 
     row: Tensor
-    place: Tensor
+    prior: Tensor
     iou: Tensor
     cost: Tensor
 
     def select(self, which: Tensor) -> Pairs:
         """The pairs of some indices."""
-        return Pairs(*(column.index_select(0, which) for column in (self.row, self.place, self.iou, self.cost)))
+        return Pairs(*(column.index_select(0, which) for column in (self.row, self.prior, self.iou, self.cost)))
 
     @staticmethod
     def concatenate(parts: list[Pairs]) -> Pairs:
         """One after the other."""
         if len(parts) == 1:
             return parts[0]
-        columns = zip(*((p.row, p.place, p.iou, p.cost) for p in parts), strict=True)
+        columns = zip(*((p.row, p.prior, p.iou, p.cost) for p in parts), strict=True)
         return Pairs(*(torch.cat(column) for column in columns))
 
 
 class PairTerms(NamedTuple):
-    """Unweighted terms of pairs, [n] each: the gt's class, what it replaces in the class sum, IoU, centre, penalty."""
+    """Unweighted terms of pairs: the gt's class, what it replaces in the class sum, IoU, centre, penalty."""
 
     own: Tensor
     background: Tensor
@@ -59,48 +60,53 @@ class PairTerms(NamedTuple):
     outside: Tensor | None
 
     def select(self, which: Tensor) -> PairTerms:
-        """The terms of some indices."""
-        return PairTerms(*(None if t is None else t.index_select(0, which) for t in self))  # type: ignore[arg-type]
+        """The terms of some of the flattened pairs, [n] each."""
+        return PairTerms(*(None if t is None else t.flatten().index_select(0, which) for t in self))  # type: ignore[arg-type]
 
 
 class Costs:
     """Bounds and costs of a problem's pairs.
 
-    Images are padded to ``stride`` priors; prior p of image b is at place b * stride + p.
+    Images are padded to ``stride`` priors: prior p of image b is at place b * stride + p, and prior P, like all padding, is
+    none. Lists of pairs are two tensors of indices, row and prior, of shapes that broadcast against each other.
 
     A first attempt (not ``careful``) takes all scores to be finite and looks only at those it reads: ``clean`` tells
     whether they were. A prior that was never read cannot matter, so a clean attempt stands; another is made carefully,
     with masks over all scores, which take longer than everything else.
 
     Attributes:
-        boxes: [B * stride, 4] float32, zeros where the prior does not count for ``dynamic_k``.
-        selectable: [B * stride] bool, candidates.
-        priors: [stride, 4].
         floor: What pairs that are not among :meth:`near` cost at least, beside their IoU term.
     """
 
     def __init__(self, problem: Problem, config: SimOTAConfig, gts: Gts, *, careful: bool) -> None:
-        self.problem, self.config, self.gts = problem, config, gts
+        self.problem, self.config, self.gts, self.careful = problem, config, gts, careful
         self.all_classes = config.cls_classes == "all"
         self.has_penalty = config.penalty > 0 and config.eligible != "all"
-        self.careful = careful
         self._masks_pairs = config.own_pairs_only or (careful and not self.all_classes)
         self._read: list[Tensor] = []
         batch, num_priors, _ = problem.shape
-        self.stride = -(-num_priors // ALIGN) * ALIGN
+        self.stride = (num_priors // ALIGN + 1) * ALIGN
         self._levels = Levels.of(problem.priors)
         usable = usable_mask(problem, self.all_classes) if careful or not _boxes_are_finite(problem) else None
         selectable = candidate_mask(problem, config, gts, self._levels)
         if usable is not None:
             selectable = selectable & usable
         pool = selectable if config.k_pool == "candidates" else usable
-        boxes = torch.zeros((batch, self.stride, 4), device=gts.boxes.device)
-        boxes[:, :num_priors] = problem.pred_boxes
+        # columns of their own, because arithmetic on them is six times as fast as on columns of a matrix
+        corners = torch.zeros((4, batch, self.stride), device=gts.boxes.device)
+        corners[:, :, :num_priors] = problem.pred_boxes.permute(2, 0, 1)
+        if usable is not None:
+            corners[:, :, :num_priors].masked_fill_(~usable, 0)  # what is not finite stays so when multiplied
         if pool is not None:
-            boxes[:, :num_priors].masked_fill_(~pool[..., None], 0)
-        self.boxes, self._corners = boxes.view(-1, 4), boxes.permute(0, 2, 1).contiguous()  # [B, 4, stride]
-        self.priors = F.pad(problem.priors, (0, 0, 0, self.stride - num_priors))
-        self.selectable = F.pad(selectable, (0, self.stride - num_priors)).view(-1)
+            corners[:, :, :num_priors].mul_(pool)
+        self._corners = corners.flatten(1)  # [4, B * stride], zeros where a prior does not count for dynamic_k
+        self._areas = box_area(self._corners.t())  # [B * stride]
+        self._gt_corners, self._gt_areas = gts.boxes.t().contiguous(), box_area(gts.boxes)  # [4, N], [N]
+        selectable = F.pad(selectable, (0, self.stride - num_priors)).view(-1)
+        self._hidden = selectable.float().reciprocal_().sub_(1)  # [B * stride], +inf where a prior cannot be selected, else 0
+        priors = problem.priors if usable is None else problem.priors.where(usable.any(0)[:, None], 1.0)
+        self._priors = F.pad(priors, (0, 0, 0, self.stride - num_priors), value=1.0).t().contiguous()  # [4, stride]
+        self._start = gts.image * self.stride  # [N], place of prior 0
         self._radius, self.floor = self._window()
 
     def _window(self) -> tuple[float, float]:
@@ -112,158 +118,160 @@ class Costs:
         if self.has_penalty and config.eligible in ("center", "box_and_center"):
             windows.append((config.center_radius, config.penalty))
         radius, floor = min(windows)
-        return (radius, floor) if math.pi * radius**2 < self.problem.shape[1] / LARGE_WINDOW else (0.0, 0.0)
+        return (radius, floor) if math.pi * radius**2 <= NEAR_PART * self.problem.shape[1] else (0.0, 0.0)
 
     def near(self, rows: slice) -> Tensor | None:
-        """Places of all priors whose pairs with gts ``rows`` can cost less than ``floor``, and of others, [g, w], -1 for
-        none; None where the floor is 0.
-        """
+        """All priors whose pairs with gts ``rows`` can cost less than ``floor``, and others, [g, w]; None where the floor is 0."""
         if not self._radius:
             return None
-        prior = near_priors(self.problem, self.gts, self._levels, rows, self._radius)
-        return torch.where(prior < 0, -1, prior + self.gts.image[rows, None] * self.stride)
+        return near_priors(self.problem, self.gts, self._levels, rows, self._radius).clamp_(max=self.problem.shape[1])
 
     def clean(self) -> bool:
         """Whether every score that was read is finite."""
         return self.careful or bool(torch.stack(self._read).isfinite().all())
 
+    def places(self, row: Tensor, prior: Tensor) -> Tensor:
+        """Where priors are among those of all images."""
+        return prior + _take(self._start, row)
+
     def iou_block(self, image: int, rows: slice) -> Tensor:
         """IoUs of gts and all priors of their image, [g, stride]; -inf where a pair does not exist."""
-        iou = terms.pair_iou(self._corners[image].t(), self.gts.boxes[rows, None], self.config)
+        own = slice(image * self.stride, (image + 1) * self.stride)
+        gt_boxes = self._gt_corners[:, rows, None].movedim(0, -1)
+        iou = terms.pair_iou(self._corners[:, own].t(), gt_boxes, self.config, self._areas[own] + self._gt_areas[rows, None])
         if self._masks_pairs:
-            row = torch.arange(rows.start, rows.stop, device=iou.device)
-            place = torch.arange(self.stride, device=iou.device) + image * self.stride
-            iou.masked_fill_(~self.exists(row[:, None], place), -torch.inf)
+            row, prior = (torch.arange(a, b, device=iou.device) for a, b in ((rows.start, rows.stop), (0, self.stride)))
+            iou.masked_fill_(~self._exists(row[:, None], prior), -torch.inf)
         return iou
 
-    # Pairs are two tensors of indices, row and place, of shapes that broadcast against each other.
-
-    def iou(self, row: Tensor, place: Tensor) -> Tensor:
+    def iou(self, row: Tensor, prior: Tensor) -> Tensor:
         """IoU of pairs; -inf where one does not exist."""
-        iou = terms.pair_iou(_take(self.boxes, place), _take(self.gts.boxes, row), self.config)
-        return iou.masked_fill_(~self.exists(row, place), -torch.inf) if self._masks_pairs else iou
+        places = self.places(row, prior)
+        areas = _take(self._areas, places).add_(_take(self._gt_areas, row))
+        boxes, gt_boxes = _take_columns(self._corners, places), _take_columns(self._gt_corners, row)
+        iou = terms.pair_iou(boxes, gt_boxes, self.config, areas)
+        return iou.masked_fill_(~self._exists(row, prior), -torch.inf) if self._masks_pairs else iou
 
-    def exists(self, row: Tensor, place: Tensor) -> Tensor:
+    def _exists(self, row: Tensor, prior: Tensor) -> Tensor:
         """Whether pairs take part at all."""
-        mask = torch.ones((), dtype=torch.bool, device=place.device)
+        mask = torch.ones((), dtype=torch.bool, device=prior.device)
         if self.config.own_pairs_only:
-            mask = self._in_region(row, place, self.config.candidate)
+            mask = self._in_region(row, prior, self.config.candidate)
         if self.careful and not self.all_classes:
-            mask = mask & self._own_logits(row, place).isfinite()
+            mask = mask & self._own_logits(row, prior).isfinite()
         return mask
 
-    def can_select(self, place: Tensor, iou: Tensor) -> Tensor:
-        """Whether pairs of these IoUs may be selected."""
-        return _take(self.selectable, place.clamp(min=0)) & (iou > -torch.inf)
+    def hidden(self, row: Tensor, prior: Tensor, iou: Tensor) -> Tensor:
+        """+inf where pairs of these IoUs cannot be selected, else 0."""
+        hidden = _take(self._hidden, self.places(row, prior))
+        return hidden.masked_fill_(iou == -torch.inf, torch.inf) if self._masks_pairs else hidden
 
-    def flat(self, place: Tensor) -> Tensor:
-        """Index b * P + p of places."""
-        return place - place // self.stride * (self.stride - self.problem.shape[1])
-
-    def bound(self, row: Tensor, place: Tensor, iou: Tensor) -> Tensor:
+    def bound(self, row: Tensor, prior: Tensor, iou: Tensor) -> Tensor:
         """The cost without its class term, a lower bound of it."""
-        return terms.pair_cost(torch.zeros((), device=iou.device), *self._other_terms(row, place, iou), self.config)
+        return terms.pair_cost(torch.zeros((), device=iou.device), *self._other_terms(row, prior, iou.clamp(min=0)), self.config)
 
     def lowest_iou(self, limit: Tensor) -> Tensor:
-        """The smallest IoU that a pair with a cost of at most ``limit`` can have, and a few ulp less."""
+        """The smallest IoU that a pair with a cost of at most ``limit`` can have, and a few ulp less; above 1 where there is none."""
         if not self.config.iou_weight:
-            return torch.zeros_like(limit)
+            return torch.where(limit < 0, torch.inf, 0.0)
         worth = limit / self.config.iou_weight
         iou = torch.exp(-worth) - self.config.log_eps if self.config.iou_cost == "log" else 1 - worth  # GIoU <= IoU
         return (iou - 1e-6).clamp(min=0)
 
-    def terms(self, row: Tensor, place: Tensor, iou: Tensor) -> PairTerms:
-        """The terms of pairs, [n] each, all but the sum over classes."""
-        config, scores = self.config, self._own_scores(row, place)
+    def terms(self, row: Tensor, prior: Tensor, iou: Tensor) -> PairTerms:
+        """The terms of pairs, all but the sum over classes."""
+        problem, config, objectness = self.problem, self.config, None
+        if problem.obj_logits is not None:
+            objectness = self._at(problem.obj_logits, row, prior, torch.zeros_like(row))
+        scores = terms.class_scores(self._own_logits(row, prior), objectness, config)
         own = terms.class_cost(scores, iou, config)
         background = terms.background_cost(scores, config) if self.all_classes else scores
-        return PairTerms(own, background, *self._other_terms(row, place, iou))
+        return PairTerms(own, background, *self._other_terms(row, prior, iou))
 
-    def _other_terms(self, row: Tensor, place: Tensor, iou: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    def _other_terms(self, row: Tensor, prior: Tensor, iou: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """IoU, centre and penalty terms."""
         config = self.config
-        boxes = _take(self.boxes, place) if config.iou_cost == "giou" else iou
-        priors, centers = _take(self.priors, place % self.stride), _take(self.gts.centers, row)
-        return (
-            terms.iou_cost(boxes, _take(self.gts.boxes, row), iou, config),
-            terms.center_cost(priors, centers, config) if config.center_weight else None,
-            ~self._in_region(row, place, config.eligible) if self.has_penalty else None,
-        )
+        boxes = _take_columns(self._corners, self.places(row, prior)) if config.iou_cost == "giou" else iou
+        center = None
+        if config.center_weight:
+            center = terms.center_cost(_take_columns(self._priors, prior), _take(self.gts.centers, row), config)
+        outside = ~self._in_region(row, prior, config.eligible) if self.has_penalty else None
+        return terms.iou_cost(boxes, _take_columns(self._gt_corners, row), iou, config), center, outside
 
-    def _in_region(self, row: Tensor, place: Tensor, region: str) -> Tensor:
-        gts, priors = self.gts, _take(self.priors, place % self.stride)
-        return terms.in_region(priors, _take(gts.boxes, row), _take(gts.centers, row), region, self.config.center_radius)
+    def _in_region(self, row: Tensor, prior: Tensor, region: str) -> Tensor:
+        priors, boxes, centers = _take_columns(self._priors, prior), _take_columns(self._gt_corners, row), _take(self.gts.centers, row)
+        return terms.in_region(priors, boxes, centers, region, self.config.center_radius)
 
     def lower(self, t: PairTerms) -> Tensor:
         """The cost without the other classes' terms: a lower bound where those count, else the cost."""
         return terms.pair_cost(t.own, t.iou, t.center, t.outside, self.config)
 
-    def cost(self, t: PairTerms, place: Tensor, sums: ClassSums) -> Tensor:
+    def cost(self, t: PairTerms, row: Tensor, prior: Tensor, sums: ClassSums) -> Tensor:
         """The cost of pairs, [n]."""
         if not self.all_classes:
             return self.lower(t)
-        own = terms.swap_class(sums.of(place), t.background, t.own)
+        own = terms.swap_class(sums.of(self.places(row, prior)), t.background, t.own)
         return terms.pair_cost(own, t.iou, t.center, t.outside, self.config)
 
-    def read(self, row: Tensor, place: Tensor) -> None:
+    def read(self, row: Tensor, prior: Tensor, sums: ClassSums) -> None:
         """Look at the scores of pairs that count for ``dynamic_k``, whether or not they are costed."""
         if self.careful:
             return
         if not self.all_classes:
-            self._own_logits(row, place)
+            self._own_logits(row, prior)
             return
-        for part in place.unique().split(self.rows_at_once):
+        for part in sums.unknown(self.places(row, prior)):
             self.scores(part)
 
-    def _own_scores(self, row: Tensor, place: Tensor) -> Tensor:
-        """Class scores of the gts' own classes."""
-        image, prior = place // self.stride, place % self.stride
-        objectness = None if self.problem.obj_logits is None else self.problem.obj_logits.at(image, prior, torch.zeros_like(prior))
-        return terms.class_scores(self._own_logits(row, place), objectness, self.config)
-
-    def _own_logits(self, row: Tensor, place: Tensor) -> Tensor:
+    def _own_logits(self, row: Tensor, prior: Tensor) -> Tensor:
         """Logits of the gts' own classes."""
-        row, place = torch.broadcast_tensors(row, place)
-        image, prior, label = place.flatten() // self.stride, place.flatten() % self.stride, _take(self.gts.labels, row.flatten())
-        logits = self.problem.cls_logits.at(image, prior.clamp(max=self.problem.shape[1] - 1), label)
+        logits = self._at(self.problem.cls_logits, row, prior, _take(self.gts.labels, row))
         self._read.append(logits.sum(dtype=torch.float32))
-        return logits.view(place.shape)
+        return logits
 
-    def scores(self, place: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Class and objectness logits of places, [n, C] and [n, 1]."""
+    def _at(self, scores: Scores, row: Tensor, prior: Tensor, label: Tensor) -> Tensor:
+        """Logits of pairs; padding has the last prior's."""
+        image, prior, label = torch.broadcast_tensors(_take(self.gts.image, row), prior.clamp(max=self.problem.shape[1] - 1), label)
+        return scores.at(image.flatten(), prior.flatten(), label.flatten()).view(image.shape)
+
+    def scores(self, places: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Class and objectness logits of priors of all images, [n, C] and [n, 1]."""
         problem = self.problem
-        image, prior = place // self.stride, place % self.stride
+        image, prior = places // self.stride, places % self.stride
         logits = problem.cls_logits.rows(image, prior)
         self._read.append(logits.sum(dtype=torch.float32))
         return logits, None if problem.obj_logits is None else problem.obj_logits.rows(image, prior)
 
-    @property
-    def rows_at_once(self) -> int:
-        """Priors whose scores are read at once."""
-        return max(1, BLOCK_SCORES // self.problem.shape[2])
-
 
 class ClassSums:
-    """Background class cost of places, summed over classes; remembers those it was asked for."""
+    """Background class cost of the priors of all images, summed over classes; remembers those it was asked for."""
 
     def __init__(self, costs: Costs) -> None:
         self._costs = costs
-        self._known = torch.full_like(costs.boxes[:, 0], torch.nan)
+        self._known = torch.full((costs.problem.shape[0] * costs.stride,), torch.nan, device=costs.gts.boxes.device)
 
-    def of(self, place: Tensor) -> Tensor:
-        """The sums of places, [n]."""
-        costs = self._costs
-        unknown = self._known.index_select(0, place).isnan().nonzero().squeeze(1)
-        for part in place.index_select(0, unknown).unique().split(costs.rows_at_once):
-            logits, objectness = costs.scores(part)
-            scores = terms.class_scores(logits, objectness, costs.config)
-            self._known[part] = terms.background_cost(scores, costs.config).sum(1)
-        return self._known.index_select(0, place)
+    def unknown(self, places: Tensor) -> tuple[Tensor, ...]:
+        """Those it was not asked for, in parts."""
+        places = places.index_select(0, self._known.index_select(0, places).isnan().nonzero().squeeze(1))
+        return places.split(max(1, BLOCK_SCORES // self._costs.problem.shape[2])) if places.numel() else ()
+
+    def of(self, places: Tensor) -> Tensor:
+        """The sums, [n]."""
+        config = self._costs.config
+        for part in self.unknown(places):
+            scores = terms.class_scores(*self._costs.scores(part), config)
+            self._known.index_copy_(0, part, terms.background_cost(scores, config).sum(1))
+        return self._known.index_select(0, places)
 
 
 def _take(values: Tensor, index: Tensor) -> Tensor:
     """``values[index]``, three times as fast."""
     return values.index_select(0, index.flatten()).view(*index.shape, *values.shape[1:])
+
+
+def _take_columns(columns: Tensor, index: Tensor) -> Tensor:
+    """Rows [..., k] of a matrix that is stored as its columns [k, n]; again columns in memory."""
+    return columns.index_select(1, index.flatten()).view(columns.shape[0], *index.shape).movedim(0, -1)
 
 
 def _boxes_are_finite(problem: Problem) -> bool:
@@ -276,4 +284,4 @@ def _boxes_are_finite(problem: Problem) -> bool:
     ]
     if problem.pred_boxes.numel():
         values += [extreme.float().square() for extreme in problem.pred_boxes.aminmax()]
-    return bool(torch.stack(values).isfinite().all())
+    return bool(torch.stack(values).isfinite().all() & (problem.priors[:, 2:] > 0).all())

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..config import SimOTAConfig
 from ..inputs import Problem
-from ..matching import Matching, count_k, pack_key, sortable
+from ..matching import Matching, count_k, sortable
 from ..terms import COST_LIMIT
 from .candidates import Gts, blocks
 from .folded import FoldedRows, fold, unfold
@@ -45,15 +45,13 @@ def assign(problem: Problem, config: SimOTAConfig) -> Matching:
         dynamic_k[gts.packed] = 1
     elif gts.packed.numel():
         costs = Costs(problem, config, gts, careful=False)
-        matched = _match(costs)
+        dynamic_k[gts.packed], won = _match(costs, claims)
         if not costs.clean():
             costs = Costs(problem, config, gts, careful=True)
-            matched = _match(costs)
-        dynamic_k[gts.packed], picked, won = matched
-        gt_index[costs.flat(won.place)] = gts.slot[won.row]
-        matched_iou[costs.flat(won.place)] = won.iou
-        flat = costs.flat(picked)
-        claims.scatter_add_(0, flat, torch.ones_like(flat, dtype=torch.int32))
+            dynamic_k[gts.packed], won = _match(costs, claims.zero_())
+        flat = gts.image[won.row] * num_priors + won.prior
+        gt_index[flat] = gts.slot[won.row]
+        matched_iou[flat] = won.iou
     return Matching(
         gt_index=gt_index.view(batch, num_priors),
         matched_iou=matched_iou.view(batch, num_priors),
@@ -62,24 +60,25 @@ def assign(problem: Problem, config: SimOTAConfig) -> Matching:
     )
 
 
-def _match(costs: Costs) -> tuple[Tensor, Tensor, Pairs]:
-    """dynamic_k of the real gts, the places they selected, and the pairs that are left once conflicts are resolved."""
-    num_gts, sums = costs.gts.packed.shape[0], ClassSums(costs)
-    k = torch.ones_like(costs.gts.packed)
+def _match(costs: Costs, claims: Tensor) -> tuple[Tensor, Pairs]:
+    """dynamic_k of the real gts, and the pairs that are left once conflicts are resolved; counts ``claims`` [B * P]."""
+    gts, sums = costs.gts, ClassSums(costs)
+    k = torch.ones_like(gts.packed)
     size = max(1, GROUP_PAIRS // costs.stride)
-    groups = [slice(start, min(start + size, num_gts)) for start in range(0, num_gts, size)]
+    groups = [slice(start, min(start + size, k.shape[0])) for start in range(0, k.shape[0], size)]
     picked = Pairs.concatenate([_select(costs, rows, k, sums) for rows in groups])
-    count = torch.zeros(costs.boxes.shape[0], dtype=torch.int32, device=k.device)
-    count.scatter_add_(0, picked.place, torch.ones_like(picked.place, dtype=torch.int32))
-    contested = count.index_select(0, picked.place) > 1
-    if not bool(contested.any()):
-        return k, picked.place, picked
-    single, several = ((contested == flag).nonzero().squeeze(1) for flag in (False, True))
-    return k, picked.place, Pairs.concatenate([picked.select(single), _resolve(costs, picked.select(several), sums)])
+    flat = gts.image.index_select(0, picked.row) * costs.problem.shape[1] + picked.prior
+    claims.scatter_add_(0, flat, torch.ones_like(flat, dtype=torch.int32))
+    contested = claims.index_select(0, flat) > 1
+    several = contested.nonzero().squeeze(1)
+    if not several.numel():
+        return k, picked
+    single = (~contested).nonzero().squeeze(1)
+    return k, Pairs.concatenate([picked.select(single), _resolve(costs, picked.select(several), sums)])
 
 
 class _Ious(NamedTuple):
-    """IoUs of some gts with all priors of their image, of which the maxima of each fold are kept."""
+    """IoUs of some gts with all priors of their image, of which the maxima of a fold are kept."""
 
     costs: Costs
     row: Tensor
@@ -91,99 +90,87 @@ class _Ious(NamedTuple):
         parts = [fold(costs.iou_block(image, part)) for image, part in costs.gts.blocks(rows, costs.stride)]
         return _Ious(costs, torch.arange(rows.start, rows.stop, device=parts[0].device), FoldedRows(torch.cat(parts)))
 
-    def _unfold(self, row: Tensor, column: Tensor) -> tuple[Tensor, Tensor]:
-        """Places that lie in columns [...] of the folds of gts, and their IoUs, [..., FOLD]."""
-        place = unfold(column, self.maxima.values.shape[1]) + self.costs.gts.image[row][..., None] * self.costs.stride
-        return place, self.costs.iou(row[..., None], place)
-
     def largest(self, width: int) -> tuple[Tensor, Tensor]:
-        """The largest IoUs of each gt and their places, [g, w], in any order."""
-        place, iou = (t.flatten(1) for t in self._unfold(self.row[:, None], self.maxima.largest(width)))
-        top = iou.topk(min(width, iou.shape[1]), dim=1, sorted=False)
-        return top.values, place.gather(1, top.indices)
+        """The largest IoUs of each gt and their priors, [g, w], in any order."""
+        prior = unfold(self.maxima.largest(width)[1], self.maxima.values.shape[1]).flatten(1)
+        top = self.costs.iou(self.row[:, None], prior).topk(min(width, prior.shape[1]), dim=1, sorted=False)
+        return top.values, prior.gather(1, top.indices)
 
     def at_least(self, threshold: Tensor) -> tuple[Tensor, Tensor]:
-        """Row (of the table) and place, [m] each, of IoUs that reach their gt's threshold [g, 1] (> -inf)."""
-        row, column = self.maxima.at_least(threshold)
-        place, iou = self._unfold(self.row[row], column)
-        which, step = (iou >= threshold[row]).nonzero().unbind(1)
-        return row[which], place[which, step]
+        """Row of the table and prior, [m] each, of IoUs that reach their gt's threshold [g, 1] (> -inf)."""
+        entry, column = self.maxima.at_least(threshold)
+        prior = unfold(column, self.maxima.values.shape[1])
+        which, step = (self.costs.iou(self.row[entry][:, None], prior) >= threshold[entry]).nonzero().unbind(1)
+        return entry[which], prior[which, step]
 
 
 def _select(costs: Costs, rows: slice, dynamic_k: Tensor, sums: ClassSums) -> Pairs:
     """The pairs that a group of gts selects; sets their dynamic_k [N]."""
     config = costs.config
     ious = _Ious.of(costs, rows)
-    iou, place = ious.largest(config.candidate_topk)  # [g, q]
+    iou, best = ious.largest(config.candidate_topk)  # [g, q]
     dynamic_k[rows] = k = count_k(iou.clamp(min=0).double().sum(1), config.k_scale)
-    row = ious.row[:, None]
     limit = torch.full((k.shape[0], 1), torch.inf, device=iou.device)
 
-    near, bound = costs.near(rows), None  # [g, w]
+    row, near = ious.row[:, None], costs.near(rows)  # [g, 1], [g, w]
     if near is not None:
-        near_iou = costs.iou(row, near.clamp(min=0))
-        exists = (near >= 0) & costs.can_select(near, near_iou)
-        near = near.clamp(min=0)
-        bound = costs.bound(row, near, near_iou).masked_fill_(~exists, torch.inf)
-        best = bound.topk(min(LISTED * config.max_dynamic_k, bound.shape[1]), dim=1, largest=False, sorted=False)
-        limit = _kth_cost(costs, ious.row, near.gather(1, best.indices), best.values < torch.inf, k, sums)
-    far = (_reach(limit) >= costs.floor).nonzero()[:, 0]
-    if far.numel():
-        listed = costs.can_select(place[far], iou[far])
-        limit[far] = torch.minimum(limit[far], _kth_cost(costs, ious.row[far], place[far], listed, k[far], sums))
-    costs.read(*(t[iou > 0] for t in (row.expand_as(place), place)))
+        near_iou = costs.iou(row, near)
+        rank = costs.bound(row, near, near_iou).add_(costs.hidden(row, near, near_iou)).neg_()
+        where = FoldedRows(rank).largest(LISTED * config.max_dynamic_k)[1]
+        limit = _kth_cost(costs, row, near.gather(1, where), near_iou.gather(1, where), k, sums)
+    few = (limit == torch.inf).nonzero()[:, 0]
+    if few.numel():
+        limit[few] = _kth_cost(costs, row[few], best[few], iou[few], k[few], sums)
+    entry, column = (iou > 0).nonzero().unbind(1)
+    costs.read(ious.row[entry], best[entry, column], sums)
 
-    reach, found = _reach(limit), []
-    if near is not None and bound is not None:
-        entry, column = (bound <= reach).nonzero().unbind(1)
-        found.append((entry, near[entry, column]))
-    if far.numel():
-        threshold = torch.where(reach >= costs.floor, costs.lowest_iou(reach - costs.floor), torch.inf)
-        found.append(ious.at_least(threshold))
-    entry, place = found[0]
-    if len(found) > 1:
-        size = costs.boxes.shape[0]
-        key = torch.cat([entry * size + place for entry, place in found]).unique()
-        entry, place = key // size, key % size
-    return _cheapest(_survivors(costs, rows.start + entry, place, reach[entry, 0], sums), rows, k)
+    reach = _reach(limit)
+    entry, prior = torch.zeros((2, 0), dtype=torch.int64, device=k.device)
+    if near is not None:
+        entry, column = (rank >= -reach).nonzero().unbind(1)
+        prior = near[entry, column]
+    threshold = costs.lowest_iou(reach - costs.floor)
+    if bool((threshold <= 1).any()):
+        others = ious.at_least(threshold)
+        key = torch.cat([entry * costs.stride + prior, others[0] * costs.stride + others[1]]).unique()
+        entry, prior = key // costs.stride, key % costs.stride
+    return _cheapest(_within(costs, rows.start + entry, prior, reach[entry, 0], sums), rows, k)
 
 
-def _kth_cost(costs: Costs, row: Tensor, place: Tensor, listed: Tensor, k: Tensor, sums: ClassSums) -> Tensor:
-    """The k-th smallest cost of gts' ``listed`` pairs, [g, 1], or more; +inf where there are fewer.
+def _kth_cost(costs: Costs, row: Tensor, prior: Tensor, iou: Tensor, k: Tensor, sums: ClassSums) -> Tensor:
+    """The k-th smallest cost of pairs of gts [g, 1] and priors [g, w], [g, 1], or more; +inf where there are fewer.
 
     Where all classes count, sums over them are formed for the k best by their own class alone.
     """
-    entry, column = listed.nonzero().unbind(1)
-    row, place = row[entry], place[entry, column]
-    pair_terms = costs.terms(row, place, costs.iou(row, place))
-    limit, grid = _kth_and_grid(costs.lower(pair_terms), listed, k)
+    pair_terms, hidden = costs.terms(row, prior, iou.clamp(min=0)), costs.hidden(row, prior, iou)
+    lower = costs.lower(pair_terms).add_(hidden)
+    limit = _kth(lower, k)
     if not costs.all_classes:
         return limit
-    best = (grid <= limit)[listed].nonzero().squeeze(1)
-    exact = torch.full_like(pair_terms.own, torch.inf)
-    exact[best] = costs.cost(pair_terms.select(best), place[best], sums)
-    return _kth_and_grid(exact, listed, k)[0]
+    best = ((lower <= limit) & (hidden == 0)).flatten().nonzero().squeeze(1)
+    row, prior = (t.flatten().index_select(0, best) for t in (row.expand_as(prior), prior))
+    exact = torch.full_like(lower, torch.inf)
+    exact.view(-1).index_copy_(0, best, costs.cost(pair_terms.select(best), row, prior, sums))
+    return _kth(exact, k)
 
 
-def _kth_and_grid(values: Tensor, listed: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-    """Values of the listed places: the k-th smallest of each row, [g, 1], and all of them, [g, w]; +inf elsewhere."""
-    grid = torch.full(listed.shape, torch.inf, device=values.device).masked_scatter_(listed, values)
-    place = (k[:, None] - 1).clamp(max=listed.shape[1] - 1)
-    kth = grid.sort(1).values.gather(1, place)
-    return torch.where(k[:, None] <= listed.shape[1], kth, torch.inf), grid
+def _kth(values: Tensor, k: Tensor) -> Tensor:
+    """The k-th smallest value of each row [g, w], [g, 1]; +inf where there are fewer."""
+    kth = values.sort(1).values.gather(1, (k[:, None] - 1).clamp(max=values.shape[1] - 1))
+    return torch.where(k[:, None] <= values.shape[1], kth, torch.inf)
 
 
-def _survivors(costs: Costs, row: Tensor, place: Tensor, reach: Tensor, sums: ClassSums) -> Pairs:
+def _within(costs: Costs, row: Tensor, prior: Tensor, reach: Tensor, sums: ClassSums) -> Pairs:
     """Those of some pairs whose cost can be within ``reach`` [n], with their costs."""
-    iou = costs.iou(row, place)
-    pair_terms = costs.terms(row, place, iou)
-    keep = ((costs.lower(pair_terms) <= reach) & costs.can_select(place, iou)).nonzero().squeeze(1)
-    row, place, iou = (t.index_select(0, keep) for t in (row, place, iou))
-    return Pairs(row, place, iou, costs.cost(pair_terms.select(keep), place, sums))
+    iou = costs.iou(row, prior)
+    pair_terms = costs.terms(row, prior, iou)
+    keep = (costs.lower(pair_terms) + costs.hidden(row, prior, iou) <= reach).nonzero().squeeze(1)
+    row, prior, iou = (t.index_select(0, keep) for t in (row, prior, iou))
+    return Pairs(row, prior, iou, costs.cost(pair_terms.select(keep), row, prior, sums))
 
 
 def _cheapest(pairs: Pairs, rows: slice, k: Tensor) -> Pairs:
-    """The k cheapest of pairs in ascending order of row and place, of each of these gts."""
+    """The k cheapest of pairs in ascending order of row and prior, of each of these gts."""
     order = ((pairs.row << 32) + sortable(pairs.cost)).argsort(stable=True)
     row = pairs.row.index_select(0, order) - rows.start
     start = torch.searchsorted(row, torch.arange(k.shape[0], device=row.device))
@@ -192,27 +179,20 @@ def _cheapest(pairs: Pairs, rows: slice, k: Tensor) -> Pairs:
 
 
 def _reach(limit: Tensor) -> Tensor:
-    """Costs up to a limit and what rounding may add to them (a few ulp of the cost, and of the class sums that it is a difference
-    of); below +inf, the cost of a pair that does not exist.
+    """Costs up to a limit, and as much more as rounding may add (a few ulp of the cost, and of the class sums that it is a
+    difference of); below the +inf of what cannot be selected.
     """
-    return (limit + _slack(limit)).clamp(max=COST_LIMIT)
-
-
-def _slack(limit: Tensor) -> Tensor:
-    """What is added to a limit so that rounding (a few ulp of the cost, and of the class sums that it is a difference of)
-    never drops a pair that belongs.
-    """
-    return 1e-3 + 1e-4 * limit.clamp(max=COST_LIMIT)
+    return (limit + 1e-3 + 1e-4 * limit.clamp(max=COST_LIMIT)).clamp(max=COST_LIMIT)
 
 
 def _resolve(costs: Costs, claims: Pairs, sums: ClassSums) -> Pairs:
     """The pair that wins each contested prior, given all pairs that selected one."""
     max_iou = costs.config.conflict == "max_iou"
-    place, which = claims.place.unique(return_inverse=True)  # [m], ascending
+    place, which = costs.places(claims.row, claims.prior).unique(return_inverse=True)  # [m], ascending
     limit = _lowest(-claims.iou if max_iou else claims.cost, which, place.shape[0])
     if costs.config.conflict != "matched":
         claims = _rivals(costs, place, limit, sums)
-        which = torch.searchsorted(place, claims.place)
+        which = torch.searchsorted(place, costs.places(claims.row, claims.prior))
     worth = -claims.iou if max_iou else claims.cost
     best = worth == _lowest(worth, which, place.shape[0])[which]
     row = torch.full_like(place, costs.gts.boxes.shape[0]).scatter_reduce(0, which[best], claims.row[best], "amin")
@@ -229,7 +209,7 @@ def _rivals(costs: Costs, contested: Tensor, limit: Tensor, sums: ClassSums) -> 
     max_iou, gts = costs.config.conflict == "max_iou", costs.gts
     reach = limit if max_iou else _reach(limit)
     threshold = -limit if max_iou else costs.lowest_iou(reach)
-    image = contested // costs.stride
+    image, prior = contested // costs.stride, contested % costs.stride
     starts = torch.tensor(gts.starts, device=image.device)
     counts = starts.diff()[image]
     found = []
@@ -237,9 +217,8 @@ def _rivals(costs: Costs, contested: Tensor, limit: Tensor, sums: ClassSums) -> 
         which = torch.repeat_interleave(torch.arange(part.start, part.stop, device=image.device), counts[part])
         ends = counts[part].cumsum(0)
         row = starts[image[which]] + torch.arange(which.shape[0], device=image.device) - (ends - counts[part])[which - part.start]
-        iou = costs.iou(row, contested[which])
+        iou = costs.iou(row, prior[which])
         near = (iou >= threshold[which]).nonzero().squeeze(1)
         found.append((row[near], which[near], iou[near]))
     row, which, iou = (torch.cat(column) for column in zip(*found, strict=True))
-    place = contested[which]
-    return Pairs(row, place, iou, -iou) if max_iou else _survivors(costs, row, place, reach[which], sums)
+    return Pairs(row, prior[which], iou, -iou) if max_iou else _within(costs, row, prior[which], reach[which], sums)
