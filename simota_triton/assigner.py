@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from . import backends, op
@@ -154,14 +155,11 @@ def assign(*args: Any, config: str | SimOTAConfig = "rtmdet", backend: str = "au
 
 
 def _result(problem: Problem, matching: Matching) -> AssignResult:
-    gts = problem.gts
-    num_classes = problem.shape[2]
+    gts, num_classes = problem.gts, problem.shape[2]
     fg_mask = matching.gt_index >= 0
-    if gts.labels.shape[0]:
-        labels = gts.labels[torch.where(fg_mask, gts.offsets[:-1, None] + matching.gt_index, 0)]
-        labels = torch.where(fg_mask, labels, num_classes)
-    else:
-        labels = torch.full_like(matching.gt_index, num_classes)
+    labels = F.pad(gts.labels, (0, 1), value=num_classes)  # of all gts, then of background
+    row = torch.where(fg_mask, gts.offsets[:-1, None] + matching.gt_index, gts.labels.shape[0])
+    labels = labels.index_select(0, row.flatten()).view(row.shape)
     ignored = torch.zeros_like(fg_mask)
     if problem.ignore_boxes is not None:
         boxes = problem.ignore_boxes[:, :, None]

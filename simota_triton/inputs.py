@@ -245,12 +245,9 @@ def _priors(priors: Tensor, num_priors: int, device: torch.device, validate: boo
     if priors.shape[1] == 3:
         priors = torch.cat([priors, priors[:, 2:]], dim=1)
     if validate:
-        for expected, wrong in (
-            ("finite values", ~priors.isfinite().all(1)),
-            ("strides > 0 in columns 2 and 3", ~(priors[:, 2:] > 0).all(1)),
-        ):
-            if bool(wrong.any()):
-                row = int(wrong.nonzero()[0])
+        for expected, good in (("finite values", priors.isfinite()), ("strides > 0 in columns 2 and 3", priors[:, 2:] > 0)):
+            if not bool(good.all()):
+                row = int((~good.all(1)).nonzero()[0])
                 fail("priors", expected, f"{priors[row].tolist()} in row {row}", "")
     return priors
 

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 FOLD = 8
-"""Elements folded into one maximum. topk takes 1 to 10 ns an element on a CPU, nonzero 1.4 ns, a maximum 0.1 ns."""
+"""Elements of a row of IoUs folded into one maximum. Where the order of values surprises the branch predictor, topk takes 5
+to 10 ns an element on a CPU, nonzero 1.4 ns, a maximum 0.1 ns.
+"""
 
 LONG = 512
 """Rows of at least this length are folded."""
@@ -28,8 +30,8 @@ def unfold(column: Tensor, columns: int) -> Tensor:
 class FoldedRows:
     """Rows [g, n] whose largest elements are asked for.
 
-    A column of a long row's fold whose maximum is too small holds nothing that is wanted. The maxima are searched in the
-    same way.
+    A column of a fold whose maximum is too small holds nothing that is wanted. Maxima of long rows are searched in the same
+    way.
     """
 
     def __init__(self, values: Tensor) -> None:

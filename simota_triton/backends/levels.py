@@ -17,7 +17,7 @@ MAX_LEVELS = 16
 """Priors whose strides change more often are not taken for levels."""
 
 MARGIN = 0.01
-"""Strides that windows are wider than asked for: covers rounding, and priors that lie off their cell by half of it."""
+"""Strides that windows are wider than asked for, which covers rounding."""
 
 OUTSIDE = 1 << 40
 """Added to lines that a level does not have: the index of their cells is then larger than any prior's."""
@@ -57,18 +57,17 @@ class Levels(NamedTuple):
         regular = torch.empty_like(priors)
         left = top = 0
         for start, stop in pairwise([0, *(i + 1 for i in changes), priors.shape[0]]):
-            own = priors[start:stop]
-            x, y, stride, _ = own[0].tolist()
-            width = int((own[:, 1] == y).sum())
+            x, y, stride, _ = priors[start].tolist()
+            width = int((priors[start:stop, 1] == y).sum())
             if not width or (stop - start) % width or not stride > 0:
                 return None
             height = (stop - start) // width
-            columns.append(own[:width, ::2])
-            rows.append(own[::width, 1::2])
-            if not (_evenly_spaced(columns[-1], x, stride) and _evenly_spaced(rows[-1], y, stride)):
-                return None
             cells = regular[start:stop].view(height, width, 4)
-            cells[..., ::2], cells[..., 1::2] = columns[-1], rows[-1][:, None]
+            cells[..., 0] = torch.arange(width, device=priors.device) * stride + x
+            cells[..., 1] = (torch.arange(height, device=priors.device) * stride + y)[:, None]
+            cells[..., 2:] = stride
+            columns.append(cells[0, :, ::2])
+            rows.append(cells[:, 0, 1::2])
             levels.append(Level(slice(left, left + width), slice(top, top + height)))
             first.append((x, y, stride))
             shape.append((width, height, start))
@@ -100,10 +99,3 @@ class Levels(NamedTuple):
         line += OUTSIDE * ((line < 0) | (line >= size[..., None]))
         column, row = line.unbind(2)
         return ((row * size[:, :1] + start)[..., None] + column[:, :, None]).flatten(1)
-
-
-def _evenly_spaced(lines: Tensor, first: float, stride: float) -> bool:
-    """Whether lines [n, 2] are a stride apart, and have this stride."""
-    return all(
-        abs(position - first - i * stride) <= MARGIN / 2 * stride and own == stride for i, (position, own) in enumerate(lines.tolist())
-    )

@@ -18,7 +18,7 @@ from .candidates import Gts, candidate_mask, near_priors, usable_mask
 from .folded import ALIGN
 from .levels import Levels
 
-BLOCK_SCORES = 1 << 16
+BLOCK_SCORES = 1 << 17
 """Scores of whole priors read at once; their class costs take five tensors of this size."""
 
 NEAR_COST = 8.0
@@ -98,8 +98,8 @@ class Costs:
         if usable is not None:
             corners[:, :, :num_priors].masked_fill_(~usable, 0)  # what is not finite stays so when multiplied
         if pool is not None:
-            corners[:, :, :num_priors].mul_(pool)
-        self._corners = corners.flatten(1)  # [4, B * stride], zeros where a prior does not count for dynamic_k
+            corners[::2, :, :num_priors].mul_(pool)  # no width: no intersection, no area
+        self._corners = corners.flatten(1)  # [4, B * stride], without area where a prior does not count for dynamic_k
         self._areas = box_area(self._corners.t())  # [B * stride]
         self._gt_corners, self._gt_areas = gts.boxes.t().contiguous(), box_area(gts.boxes)  # [4, N], [N]
         selectable = F.pad(selectable, (0, self.stride - num_priors)).view(-1)
@@ -278,10 +278,6 @@ def _boxes_are_finite(problem: Problem) -> bool:
     """Whether all priors certainly take part: boxes and their areas, objectness and priors are finite, none is masked out."""
     if problem.candidate_mask is not None:
         return False
-    values = [
-        problem.priors.sum(),
-        *(() if problem.obj_logits is None else (v.sum(dtype=torch.float32) for v in problem.obj_logits.levels)),
-    ]
-    if problem.pred_boxes.numel():
-        values += [extreme.float().square() for extreme in problem.pred_boxes.aminmax()]
-    return bool(torch.stack(values).isfinite().all() & (problem.priors[:, 2:] > 0).all())
+    objectness = () if problem.obj_logits is None else (level.sum(dtype=torch.float32) for level in problem.obj_logits.levels)
+    values = torch.stack([problem.pred_boxes.float().norm(), problem.priors.sum(), *objectness])
+    return bool(values.isfinite().all() & (problem.priors[:, 2:] > 0).all())
