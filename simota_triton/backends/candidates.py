@@ -102,7 +102,7 @@ def near_priors(problem: Problem, gts: Gts, levels: Levels | None, rows: slice, 
     for part in blocks(rows.start, rows.stop, problem.shape[1]):
         offset = (problem.priors[:, :2] - gts.centers[part, None]).abs_()
         close = (offset <= 1.001 * radius * problem.priors[:, 2:].amax(1, keepdim=True)).all(2)
-        width = int(close.sum(1).max())
+        width = max(1, int(close.sum(1).max()))
         order = close.byte().argsort(dim=1, descending=True, stable=True)[:, :width]
         found.append(order.masked_fill_(~close.gather(1, order), problem.shape[1]))
     width = max(part.shape[1] for part in found)

@@ -5,7 +5,7 @@ few priors are kept; the largest IoUs, which ``dynamic_k`` is the sum of, are fo
 gt's centre, outside of which the centre term or the penalty alone costs ``Costs.floor``, are listed and ranked by their
 cost without its class term; the k-th smallest cost of the best few bounds the true one from above. (3) Only pairs whose
 lower bound stays below survive: near ones, and, where the limit is above the floor, those of a large IoU. Sums over all
-classes are formed for these alone. Rounding is covered by :func:`_slack`, which only ever keeps more pairs.
+classes are formed for these alone. Rounding is covered by :func:`_reach`, which only ever keeps more pairs.
 
 Memory: O(B * P + N * q + a group's maxima and near priors + surviving pairs), whatever G * P is.
 """
@@ -154,7 +154,8 @@ def _kth_cost(costs: Costs, row: Tensor, prior: Tensor, iou: Tensor, k: Tensor, 
     Where all classes count, it is the largest cost of the k best by their own class, so that no more sums are formed.
     """
     pair_terms, hidden = costs.terms(row, prior, iou.clamp(min=0)), costs.hidden(row, prior, iou)
-    lower, last = costs.lower(pair_terms).add_(hidden), (k[:, None] - 1).clamp(max=prior.shape[1] - 1)
+    lower = costs.lower(pair_terms).masked_fill_(hidden > 0, torch.inf)  # whose logits may be NaN
+    last = (k[:, None] - 1).clamp(max=prior.shape[1] - 1)
     limit = torch.where(k[:, None] <= prior.shape[1], lower.sort(1).values.gather(1, last), torch.inf)
     if not costs.all_classes:
         return limit
