@@ -17,9 +17,9 @@ ALIGN = FOLD * FOLD
 """Rows of a multiple of this length fold twice."""
 
 
-def fold(values: Tensor) -> Tensor:
-    """Maxima [g, n / FOLD] of rows [g, n] viewed as [FOLD, n / FOLD]."""
-    return values.view(values.shape[0], FOLD, -1).amax(1)
+def fold(values: Tensor, out: Tensor | None = None) -> Tensor:
+    """Maxima [g, n / FOLD] of rows [g, n] viewed as [FOLD, n / FOLD], in ``out`` if given."""
+    return torch.amax(values.view(values.shape[0], FOLD, -1), 1, out=out)
 
 
 def unfold(column: Tensor, columns: int) -> Tensor:

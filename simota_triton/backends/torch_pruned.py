@@ -23,7 +23,7 @@ from ..inputs import Problem
 from ..matching import Matching, count_k, sortable
 from ..terms import COST_LIMIT
 from .candidates import Gts, blocks
-from .folded import FoldedRows, fold, unfold
+from .folded import FOLD, FoldedRows, fold, unfold
 from .pairs import ClassSums, Costs, Pairs
 
 GROUP_PAIRS = 1 << 21
@@ -45,14 +45,16 @@ def assign(problem: Problem, config: SimOTAConfig) -> Matching:
     if gts.packed.numel() and not num_priors:
         dynamic_k[gts.packed] = 1
     elif gts.packed.numel():
-        costs = Costs(problem, config, gts, careful=False)
-        dynamic_k[gts.packed], won = _match(costs, claims)
-        if not costs.clean():
-            costs = Costs(problem, config, gts, careful=True)
-            dynamic_k[gts.packed], won = _match(costs, claims.zero_())
-        flat = gts.image[won.row] * num_priors + won.prior
-        gt_index[flat] = gts.slot[won.row]
-        matched_iou[flat] = won.iou
+        with torch.inference_mode():  # a thousand small operations, each of which it makes cheaper
+            costs = Costs(problem, config, gts, careful=False)
+            k, won = _match(costs, claims)
+            if not costs.clean():
+                costs = Costs(problem, config, gts, careful=True)
+                k, won = _match(costs, claims.zero_())
+            dynamic_k[gts.packed] = k
+            flat = gts.image[won.row] * num_priors + won.prior
+            gt_index[flat] = gts.slot[won.row]
+            matched_iou[flat] = won.iou
     return Matching(
         gt_index=gt_index.view(batch, num_priors),
         matched_iou=matched_iou.view(batch, num_priors),
@@ -88,8 +90,11 @@ class _Ious(NamedTuple):
     @staticmethod
     def of(costs: Costs, rows: slice) -> _Ious:
         """Of gts ``rows``."""
-        parts = [fold(costs.iou_block(image, part)) for image, part in costs.gts.blocks(rows, costs.stride)]
-        return _Ious(costs, torch.arange(rows.start, rows.stop, device=parts[0].device), FoldedRows(torch.cat(parts)))
+        row = torch.arange(rows.start, rows.stop, device=costs.gts.boxes.device)
+        maxima = torch.empty((row.shape[0], costs.stride // FOLD), device=row.device)
+        for image, part in costs.gts.blocks(rows, costs.stride):
+            fold(costs.iou_block(image, part), out=maxima[part.start - rows.start : part.stop - rows.start])
+        return _Ious(costs, row, FoldedRows(maxima))
 
     def largest(self, width: int) -> tuple[Tensor, Tensor]:
         """The largest IoUs of each gt and their priors, [g, w], in any order."""
@@ -131,10 +136,12 @@ def _select(costs: Costs, rows: slice, dynamic_k: Tensor, sums: ClassSums) -> Pa
         entry, column = (rank >= -reach).nonzero().unbind(1)
         prior = near[entry, column]
     threshold = costs.lowest_iou(reach - costs.floor)
-    if bool((threshold <= 1).any()):
-        others = ious.at_least(threshold)
-        key = torch.cat([entry * costs.stride + prior, others[0] * costs.stride + others[1]]).unique()
-        entry, prior = key // costs.stride, key % costs.stride
+    far = (threshold <= 1).squeeze(1)
+    if bool(far.any()):
+        others, twice = ious.at_least(threshold), far.index_select(0, entry)
+        single, several = (~twice).nonzero().squeeze(1), twice.nonzero().squeeze(1)
+        key = torch.cat([entry[several] * costs.stride + prior[several], others[0] * costs.stride + others[1]]).unique()
+        entry, prior = torch.cat([entry[single], key // costs.stride]), torch.cat([prior[single], key % costs.stride])
     return _cheapest(_within(costs, rows.start + entry, prior, reach[entry, 0], sums), rows, k)
 
 
@@ -176,7 +183,7 @@ def _within(costs: Costs, row: Tensor, prior: Tensor, reach: Tensor, sums: Class
 
 
 def _cheapest(pairs: Pairs, rows: slice, k: Tensor) -> Pairs:
-    """The k cheapest of pairs in ascending order of row and prior, of each of these gts."""
+    """The k cheapest pairs of each of these gts; those of a gt come in ascending order of their priors."""
     order = ((pairs.row << 32) + sortable(pairs.cost)).argsort(stable=True)
     row = pairs.row.index_select(0, order) - rows.start
     start = torch.searchsorted(row, torch.arange(k.shape[0], device=row.device))
