@@ -24,7 +24,7 @@ BLOCK_SCORES = 1 << 17
 NEAR_COST = 8.0
 """What the centre term alone costs outside the priors near a gt: few gts have a k-th cost above it."""
 
-NEAR_PART = 1 / 16
+NEAR_PART = 1 / 2
 """Priors near a gt are listed where a circle of that radius holds at most this part of all priors."""
 
 
