@@ -150,9 +150,8 @@ def _spread_best(rank: Tensor, width: int) -> Tensor:
     size = rank.shape[1]
     first = torch.arange(min(width, size), device=rank.device)
     teeth = -(-size // first.shape[0])
-    tooth = F.pad(rank, (0, teeth * first.shape[0] - size), value=-torch.inf).view(-1, teeth, first.shape[0]).max(1).indices
-    where = tooth * first.shape[0] + first
-    return torch.where(where < size, where, first)  # padding is chosen where all ranks are -inf
+    combs = F.pad(rank, (0, teeth * first.shape[0] - size), value=-torch.inf).view(-1, teeth, first.shape[0])
+    return combs.max(1).indices * first.shape[0] + first  # the first of equals: never padding, whose teeth are the last
 
 
 def _kth_cost(costs: Costs, row: Tensor, prior: Tensor, iou: Tensor, k: Tensor, sums: ClassSums) -> Tensor:
