@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import os
 import platform
 import statistics
 import time
@@ -65,10 +66,11 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def machine() -> dict[str, Any]:
-    """What the numbers depend on."""
+    """What the numbers depend on; ``load`` is the system's load average of the last minute."""
     model = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), "")
     facts = {"cpu": model or platform.processor(), "threads": torch.get_num_threads(), "torch": torch.__version__}
-    return facts | {"python": platform.python_version(), "date": datetime.date.today().isoformat()}
+    facts |= {"python": platform.python_version(), "date": datetime.date.today().isoformat()}
+    return facts | {"load": round(os.getloadavg()[0], 1)}
 
 
 def main() -> None:

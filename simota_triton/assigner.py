@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from . import backends, op
@@ -170,14 +171,12 @@ def _without_autocast(device: torch.device) -> contextlib.AbstractContextManager
 
 
 def _result(problem: Problem, matching: Matching, labels: Tensor | None = None) -> AssignResult:
-    gts = problem.gts
-    num_classes = problem.shape[2]
+    gts, num_classes = problem.gts, problem.shape[2]
     fg_mask = matching.gt_index >= 0
-    if labels is None and gts.labels.shape[0]:
-        labels = gts.labels[torch.where(fg_mask, gts.offsets[:-1, None] + matching.gt_index, 0)]
-        labels = torch.where(fg_mask, labels, num_classes)
-    elif labels is None:
-        labels = torch.full_like(matching.gt_index, num_classes)
+    if labels is None:
+        labels = F.pad(gts.labels, (0, 1), value=num_classes)  # of all gts, then of background
+        row = torch.where(fg_mask, gts.offsets[:-1, None] + matching.gt_index, gts.labels.shape[0])
+        labels = labels.index_select(0, row.flatten()).view(row.shape)
     ignored = torch.zeros_like(fg_mask)
     if problem.ignore_boxes is not None:
         boxes = problem.ignore_boxes[:, :, None]

@@ -20,7 +20,7 @@ def test_its_example_runs(capsys):
     names: dict = {}
     exec(code, names)  # the reader's own words
     assert names["result"].gt_index.shape == (2, 8400)
-    assert capsys.readouterr().out.startswith("1 gts, ")
+    assert capsys.readouterr().out.startswith("1 gt, ")
 
 
 def test_it_lists_every_preset_backend_and_variable():
