@@ -14,6 +14,7 @@ from .inputs import Problem, pack
 from .matching import Matching
 from .result import AssignResult
 from .terms import in_region
+from .tuning.families import backend_of
 
 
 class CostMatrix(NamedTuple):
@@ -37,6 +38,9 @@ class SimOTAAssigner:
             asks the environment variable SIMOTA_TRITON_BACKEND, then the device.
         validate: Look at the values of gts, priors and offsets too. None: everywhere but on CUDA, where it costs a
             sync. Without it, a gt or prior that would have been refused takes no part.
+        kernels: Launch parameters of the Triton kernels, for all shapes: a :class:`~simota_triton.tuning.KernelConfig`, which is
+            for backend ``"triton"``, or a :class:`~simota_triton.tuning.StreamConfig`, for ``"triton-stream"``. None: those measured
+            by ``simota-triton tune``, else a heuristic. They never change an answer.
 
     An assigner can be called inside ``torch.compile(fullgraph=True)``: it is then one operator, and values are not looked
     at. A number of gts that changes from step to step does not compile again if gts are padded and that dimension is marked
@@ -55,7 +59,9 @@ class SimOTAAssigner:
         ([[0, -1, -1]], [[1, 2, 2]])
     """
 
-    def __init__(self, config: str | SimOTAConfig = "rtmdet", *, backend: str = "auto", validate: bool | None = None) -> None:
+    def __init__(
+        self, config: str | SimOTAConfig = "rtmdet", *, backend: str = "auto", validate: bool | None = None, kernels: Any = None
+    ) -> None:
         if isinstance(config, str):
             config = SimOTAConfig.from_preset(config)
         elif not isinstance(config, SimOTAConfig):
@@ -65,6 +71,10 @@ class SimOTAAssigner:
         self.config = config
         self._config_key = op.config_key(config)
         self.backend = backends.check_name(backend)
+        if kernels is not None:
+            self.backend = backend_of(kernels, backend)
+        self.kernels = kernels
+        self._kernels_key = op.kernels_key(kernels)
         self.validate = validate
 
     def __repr__(self) -> str:
@@ -124,9 +134,9 @@ class SimOTAAssigner:
         )  # fmt: skip
         with torch.autocast(pred_boxes.device.type, enabled=False):
             if compiling:
-                return _result(problem, op.assign(problem, self._config_key, self.backend))
+                return _result(problem, op.assign(problem, self._config_key, self.backend, self._kernels_key))
             name, _ = backends.choose(self.backend, pred_boxes.device)
-            return _result(problem, backends.load(name).assign(problem, self.config))
+            return _result(problem, backends.assign(name, problem, self.config, self.kernels))
 
     @torch.no_grad()
     def cost_matrix(self, *args: Any, **kwargs: Any) -> CostMatrix:

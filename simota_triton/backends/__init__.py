@@ -86,6 +86,13 @@ def load(name: str) -> Backend:
     return cast(Backend, importlib.import_module(BACKENDS[name]))
 
 
+def assign(name: str, problem: Problem, config: SimOTAConfig, kernels: Any = None) -> Matching:
+    """The backend's assignment, with launch parameters where they are given."""
+    module: Any = load(name)
+    matching: Matching = module.assign(problem, config) if kernels is None else module.assign(problem, config, kernels)
+    return matching
+
+
 def load_cost_matrix(name: str) -> Callable[[Problem, SimOTAConfig], tuple[Tensor, Tensor, Tensor]]:
     """``cost_matrix`` of the backend's module, or the reference's where the backend forms no matrix."""
     module: Any = load(name)

@@ -1,0 +1,130 @@
+"""The kernel families: for each backend that has launch parameters, everything that tuning needs to know. One entry each."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+from .kernel_config import INTERPRETER, KernelConfig, Shape, heuristic
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..config import SimOTAConfig
+    from ..inputs import Problem
+
+Axes = Mapping[str, tuple[int, ...]]
+"""Field -> the values that are tried."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """The kernels of one backend.
+
+    Attributes:
+        backend: Its name.
+        config: Its frozen dataclass of launch parameters, all of them integers.
+        heuristic: (compute capability, shape) -> launch parameters.
+        interpreter: The launch parameters in Triton's interpreter.
+        shape: What ``heuristic`` is given for a problem.
+        stages: Fields that act together, in order: each stage is swept with the fields of the others held.
+        launch: (problem, configuration, launch parameters) -> outputs, which are the same bits for all launch parameters.
+    """
+
+    backend: str
+    config: type[Any]
+    heuristic: Callable[[tuple[int, int], Shape], Any]
+    interpreter: Any
+    shape: Callable[[Problem], Shape]
+    stages: tuple[Axes, ...]
+    launch: Callable[[Problem, SimOTAConfig, Any], Sequence[Tensor]]
+
+    def stage(self, index: int, base: Any) -> list[Any]:
+        """``base``, then every other valid choice of a stage's fields."""
+        axes = self.stages[index]
+        found = [base]
+        for values in itertools.product(*axes.values()):
+            try:
+                candidate = replace(base, **dict(zip(axes, values, strict=True)))
+            except ValueError:  # fields that do not go together
+                continue
+            if candidate != base:
+                found.append(candidate)
+        return found
+
+    def space(self, base: Any) -> list[Any]:
+        """``base``, then every choice of every stage around it."""
+        return list(dict.fromkeys(itertools.chain.from_iterable(self.stage(i, base) for i in range(len(self.stages)))))
+
+    def read(self, values: object) -> Any:
+        """Launch parameters from a file, which must lie within what is tried when tuning.
+
+        Raises:
+            ValueError: They are not; the message names the field.
+        """
+        names = [field.name for field in fields(self.config)]
+        if not isinstance(values, dict) or set(values) != set(names):
+            raise ValueError(f"config: expected the fields {', '.join(names)}, got {values!r}")
+        for name, tried in self._tried():
+            value = values[name]
+            if type(value) is not int or not min(tried) <= value <= max(tried):
+                raise ValueError(f"{name}: expected an integer from {min(tried)} to {max(tried)}, got {value!r}")
+        return self.config(**values)
+
+    def _tried(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        for axes in self.stages:
+            yield from axes.items()
+
+
+def _shape_of_matrix(problem: Problem) -> Shape:
+    batch, num_priors, _ = problem.shape
+    return Shape(batch, num_priors, problem.gts.slots()[0].shape[1])
+
+
+def _launch_fused(problem: Problem, config: SimOTAConfig, kernels: Any) -> Sequence[Tensor]:
+    from ..kernels import launch
+
+    return launch.run(problem, config, kernels, problem.gts.slots()[0].shape[1])
+
+
+FAMILIES = {
+    family.backend: family
+    for family in (
+        Family(
+            backend="triton",
+            config=KernelConfig,
+            heuristic=heuristic,
+            interpreter=INTERPRETER,
+            shape=_shape_of_matrix,
+            stages=(
+                {"rows": (8, 16, 32, 64, 128), "prior_warps": (1, 2, 4), "prior_registers": (64, 96, 128, 255)},
+                {
+                    "tile": (64, 128, 256, 512, 1024),
+                    "cost_warps": (1, 2, 4, 8),
+                    "gts_per_program": (4, 8, 16, 32, 64, 128, 256, 512, 1 << 14),
+                },
+            ),
+            launch=_launch_fused,
+        ),
+    )
+}
+"""Backend -> its family."""
+
+
+def backend_of(kernels: object, backend: str) -> str:
+    """The backend that launch parameters are for, which must be the one asked for unless that is "auto".
+
+    Raises:
+        TypeError: They are no family's.
+        ValueError: They are another backend's.
+    """
+    for family in FAMILIES.values():
+        if isinstance(kernels, family.config):
+            if backend not in ("auto", family.backend):
+                name = family.config.__name__
+                raise ValueError(f"kernels: {name} is for backend {family.backend!r}, got backend {backend!r}; leave one of the two out")
+            return family.backend
+    expected = " or ".join(f"a {family.config.__name__}" for family in FAMILIES.values())
+    raise TypeError(f"kernels: expected {expected} or None, got {type(kernels).__name__}")
