@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from . import backends, op
+from . import backends, capture, op
 from .checks import Ragged
 from .config import SimOTAConfig
 from .inputs import Problem, pack
@@ -132,6 +132,13 @@ class SimOTAAssigner:
             obj_logits=obj_logits, gt_centers=gt_centers, ignore_boxes=ignore_boxes, candidate_mask=candidate_mask,
             validate=False if compiling else self.validate,
         )  # fmt: skip
+        recorder = None if compiling else capture.active()
+        if recorder is not None:
+            recorder.keep(self.config, problem, {
+                "pred_boxes": pred_boxes, "cls_logits": cls_logits, "priors": priors, "gt_boxes": gt_boxes, "gt_labels": gt_labels,
+                "gt_mask": gt_mask, "gt_offsets": gt_offsets, "obj_logits": obj_logits, "gt_centers": gt_centers,
+                "ignore_boxes": ignore_boxes, "candidate_mask": candidate_mask,
+            })  # fmt: skip
         with torch.autocast(pred_boxes.device.type, enabled=False):
             if compiling:
                 return _result(problem, op.assign(problem, self._config_key, self.backend, self._kernels_key))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 from ..backends import CHOICES
 from ..config import PRESETS
 from ..simulate import PHASES
+from .arguments import number
 from .errors import require
 
 DESCRIPTION = """\
@@ -49,9 +49,9 @@ def add_parser(commands: Any) -> None:
     data = parser.add_argument_group("data")
     data.add_argument("--coco", type=Path, metavar="FILE", help="annotations in COCO's instances format; default: the shipped scene")
     data.add_argument("--images", type=Path, metavar="DIR", help="folder of the images named in FILE; default: a plain background")
-    data.add_argument("--limit", type=_number(1, 10**9), metavar="N", help="only the first N images")
+    data.add_argument("--limit", type=number(1, 10**9), metavar="N", help="only the first N images")
     data.add_argument(
-        "--image-size", type=_number(32, 4096), default=640, metavar="PIXELS", help="side of the square, 32 to 4096; default: 640"
+        "--image-size", type=number(32, 4096), default=640, metavar="PIXELS", help="side of the square, 32 to 4096; default: 640"
     )
     add("--preset", action="append", choices=("all", *PRESETS), metavar="NAME", dest="presets",
         help=f"rule to assign by; repeat it to compare several; default: rtmdet and yolox; one of all, {', '.join(PRESETS)}")  # fmt: skip
@@ -59,7 +59,7 @@ def add_parser(commands: Any) -> None:
         help="phase of training whose predictions are simulated: untrained, mid (default) or trained")  # fmt: skip
     add(
         "--seed",
-        type=_number(0, 2**32),
+        type=number(0, 2**32),
         default=0,
         metavar="N",
         help="seed of the simulation; the same seed gives the same result; default: 0",
@@ -86,19 +86,6 @@ def run(args: argparse.Namespace) -> int:
             phase=args.phase, seed=args.seed, backend=args.backend, device=args.device, out=args.out,
         )
     )  # fmt: skip
-
-
-def _number(low: int, high: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = low - 1
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"expected a whole number from {low} to {high}, got {text!r}")
-        return value
-
-    return parse
 
 
 def _device(text: str) -> torch.device:

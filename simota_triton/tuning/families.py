@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
     from ..config import SimOTAConfig
     from ..inputs import Problem
+    from .offline import Census
 
 Axes = Mapping[str, tuple[int, ...]]
 """Field -> the values that are tried."""
@@ -31,6 +33,7 @@ class Family:
         shape: What ``heuristic`` is given for a problem.
         stages: Fields that act together, in order: each stage is swept with the fields of the others held.
         launch: (problem, configuration, launch parameters) -> outputs, which are the same bits for all launch parameters.
+        instructions: (kernel, its census, problem, launch parameters) -> instructions that a warp issues, estimated.
     """
 
     backend: str
@@ -40,6 +43,7 @@ class Family:
     shape: Callable[[Problem], Shape]
     stages: tuple[Axes, ...]
     launch: Callable[[Problem, SimOTAConfig, Any], Sequence[Tensor]]
+    instructions: Callable[[str, Census, Problem, Any], float]
 
     def stage(self, index: int, base: Any) -> list[Any]:
         """``base``, then every other valid choice of a stage's fields."""
@@ -80,13 +84,29 @@ class Family:
 
 def _shape_of_matrix(problem: Problem) -> Shape:
     batch, num_priors, _ = problem.shape
-    return Shape(batch, num_priors, problem.gts.slots()[0].shape[1])
+    most = problem.gts.max_count
+    return Shape(batch, num_priors, problem.gts.slots()[0].shape[1] if most is None else most)
 
 
 def _launch_fused(problem: Problem, config: SimOTAConfig, kernels: Any) -> Sequence[Tensor]:
     from ..kernels import launch
 
-    return launch.run(problem, config, kernels, problem.gts.slots()[0].shape[1])
+    return launch.run(problem, config, kernels, _shape_of_matrix(problem).num_gts)
+
+
+def _instructions_of_fused(kernel: str, census: Census, problem: Problem, kernels: Any) -> float:
+    from ..kernels import prior_pass
+
+    batch, _, num_classes = problem.shape
+    straight = float(sum(census.instructions.values()) - sum(loop.total for loop in census.loops))
+    if kernel == "cost_pass":
+        pairs = float(sum(loop.total for loop in census.loops if loop.instructions["mufu"]))
+        gts_of_program: int = min(kernels.gts_per_program, _shape_of_matrix(problem).num_gts)
+        return straight + pairs * gts_of_program
+    regions, *classes = (loop.total for loop in census.loops)
+    gts = problem.gts.boxes.shape[0] / max(batch, 1)
+    columns, width = int(prior_pass.COLUMNS.value), int(prior_pass.GTS.value)
+    return straight + regions * math.ceil(gts / width) + sum(classes[:1]) * math.ceil(num_classes / columns)
 
 
 FAMILIES = {
@@ -107,6 +127,7 @@ FAMILIES = {
                 },
             ),
             launch=_launch_fused,
+            instructions=_instructions_of_fused,
         ),
     )
 }
