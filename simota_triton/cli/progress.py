@@ -21,7 +21,9 @@ class Bar:
 
     def __init__(self, title: str, total: int) -> None:
         self.title, self.total = title, total
-        self.done, self.start, self.begun_at, self.told = 0, time.monotonic(), 0, time.monotonic()
+        self.done = 0
+        self.begun: tuple[float, int] | None = None
+        self.told = time.monotonic()
         self._rich: Any = None
 
     def __enter__(self) -> Bar:
@@ -49,19 +51,18 @@ class Bar:
 
     def update(self, done: int, note: str = "") -> None:
         """Show how many steps are done, and a remark."""
-        if self.done == 0 and done > 1:  # an earlier run's work, which says nothing about this one's pace
-            self.begun_at = done
         self.done = done
         if self._rich is not None:
             self._rich.update(self._task, completed=done, note=note)
             return
         now = time.monotonic()
+        if self.begun is None:  # what is done by now may be an earlier run's work, or took a start-up
+            self.begun = now, done
         if now - self.told >= EVERY or done >= self.total:
             self.told = now
-            here = done - self.begun_at
-            left = (now - self.start) / here * (self.total - done) if here else None
-            time_left = "" if left is None or done >= self.total else f", about {_duration(left)} left"
-            print(f"{self.title}: {done}/{self.total}{time_left}{'; ' + note if note else ''}", file=sys.stderr, flush=True)
+            since, here = now - self.begun[0], done - self.begun[1]
+            left = f", about {_duration(since / here * (self.total - done))} left" if here and done < self.total else ""
+            print(f"{self.title}: {done}/{self.total}{left}{'; ' + note if note else ''}", file=sys.stderr, flush=True)
 
 
 def _duration(seconds: float) -> str:

@@ -65,7 +65,7 @@ def add_parser(commands: Any) -> None:
     capabilities = {f"{major}{minor}": (major, minor) for major, minor in PROCESSORS}
     add("--capability", type=choice_of(capabilities), metavar="NN",
         help=f"compute capability for --dry-run, of {', '.join(capabilities)}; default: this GPU's, else 90")  # fmt: skip
-    add("--keep", type=number(1, 10**6), default=64, metavar="N", help="candidates of a family and batch that are run; default: 64")
+    add("--keep", type=number(1, 10**6), default=32, metavar="N", help="candidates of each stage that are run, by the model; default: 32")
     add("--rounds", type=number(1, 10**4), default=15, metavar="N", help="timings of each candidate; default: 15")
     add("--workers", type=number(1, 256), default=min(8, os.cpu_count() or 1), metavar="N", help="processes that compile; default: up to 8")
     add("--limit", type=number(1, 10**6), metavar="N", help="only the first N candidates of the space")
@@ -139,8 +139,8 @@ def _tune(args: argparse.Namespace, device: torch.device, folder: Path, family: 
                 with Bar(f"{title}: timing", len(candidates) - 1) as bar:
                     outcome = sweep(task, family, candidates, timer, journal, args.rounds, partial(_show, bar))
             except KeyboardInterrupt:
-                kept = journal.trouble or f"{len(journal.records)} candidates are measured; the same command goes on from there"
-                raise CommandError(f"interrupted: {kept}") from None
+                report(journal.trouble or f"{len(journal.records)} candidates are measured; the same command goes on from there")
+                raise
             outcome.pruned = pruned
             if journal.trouble is not None:
                 report(journal.trouble)
@@ -183,7 +183,7 @@ def _compile(
 
     with Bar(f"{title}: compiling", len(space)) as bar:
         reports = examine(family.backend, task.problem, task.config, capability, space, args.workers)
-        return prune(space, reports, args.keep, lambda: bar.update(bar.done + 1))
+        return prune(family, space, reports, args.keep, lambda: bar.update(bar.done + 1))
 
 
 def _show(bar: Bar, at: Progress) -> None:

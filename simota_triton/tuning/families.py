@@ -58,6 +58,11 @@ class Family:
                 found.append(candidate)
         return found
 
+    def stage_of(self, candidate: Any, base: Any) -> int:
+        """The first stage whose fields differ from ``base``."""
+        differs = (any(getattr(candidate, name) != getattr(base, name) for name in axes) for axes in self.stages)
+        return next((index for index, one in enumerate(differs) if one), 0)
+
     def space(self, base: Any) -> list[Any]:
         """``base``, then every choice of every stage around it."""
         return list(dict.fromkeys(itertools.chain.from_iterable(self.stage(i, base) for i in range(len(self.stages)))))

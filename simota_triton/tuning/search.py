@@ -84,30 +84,38 @@ class Outcome:
 
 
 def prune(
-    candidates: Sequence[Any], reports: Iterable[Static], keep: int, on_report: Callable[[], None]
+    family: Family, candidates: Sequence[Any], reports: Iterable[Static], keep: int, on_report: Callable[[], None]
 ) -> tuple[list[Any], dict[Any, str]]:
-    """Candidates worth running, the default first, then by the static model; and why the others are not.
+    """Candidates worth running, the default first, and why the others are not.
 
     Args:
+        family: The kernels.
         candidates: Launch parameters, the default first. It is always kept.
         reports: Their static reports.
-        keep: How many candidates to keep beside the default.
+        keep: How many candidates of each stage to keep: the best by the static model.
         on_report: Called after each report.
     """
     default = candidates[0]
-    ranked: list[tuple[float, int, Any]] = []
+    ranked: list[list[tuple[float, int, Any]]] = [[] for _ in family.stages]
     pruned: dict[Any, str] = {}
-    for candidate, report in zip(candidates, reports, strict=True):
+    known: dict[Any, Any] = {}
+    for index, (candidate, report) in enumerate(zip(candidates, reports, strict=True)):
         on_report()
-        if candidate == default:
-            continue
         if report.refusal is not None:
-            pruned[candidate] = report.refusal
-        else:
-            ranked.append((report.cycles or 0.0, len(ranked), candidate))
-    ranked.sort()
-    pruned |= {candidate: f"not among the {keep} best of the static model" for _, _, candidate in ranked[keep:]}
-    return [default, *(candidate for _, _, candidate in ranked[:keep])], pruned
+            if candidate != default:
+                pruned[candidate] = report.refusal
+            continue
+        same = known.setdefault((report.code, report.cycles), candidate)
+        if same != candidate:
+            pruned[candidate] = f"the same machine code as {same}"
+        elif candidate != default:
+            ranked[family.stage_of(candidate, default)].append((report.cycles or 0.0, index, candidate))
+    kept = [default]
+    for stage in ranked:
+        stage.sort()
+        kept += [candidate for _, _, candidate in stage[:keep]]
+        pruned |= {candidate: f"not among the {keep} best of the static model" for _, _, candidate in stage[keep:]}
+    return kept, pruned
 
 
 def sweep(

@@ -7,6 +7,7 @@ data-dependent loops are not in it.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import multiprocessing
 import os
@@ -42,12 +43,14 @@ class Static:
         registers: Of a thread, by kernel.
         local_instructions: Instructions that spill to memory, by kernel.
         cycles: Modelled cycles of all launches, None where it does not compile.
+        code: Machine code and grid of every launch, as a key.
         error: Why it does not compile, or None.
     """
 
     registers: dict[str, int]
     local_instructions: dict[str, int]
     cycles: float | None
+    code: tuple[Any, ...] = ()
     error: str | None = None
 
     @property
@@ -122,19 +125,23 @@ def _examine_one(backend: str, problem: Problem, config: SimOTAConfig, capabilit
         with compiled_for(10 * capability[0] + capability[1], grids) as binaries:
             family.launch(problem, config, kernels)
     except Exception as error:  # whatever Triton and ptxas raise: the candidate is out, with the reason
-        return Static({}, {}, None, f"does not compile: {type(error).__name__}: {str(error).strip().splitlines()[-1:]}")
+        return Static(
+            {}, {}, None, error=f"does not compile: {type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[-1]}"
+        )
     registers: dict[str, int] = {}
     spills: dict[str, int] = {}
+    code: list[Any] = []
     cycles = 0.0
     for binary, grid in zip(binaries, grids, strict=True):
         if id(binary) not in _SEEN:
             _SEEN[id(binary)] = (binary, census(binary))
         found = _SEEN[id(binary)][1]
         name, warps = binary.metadata.name, binary.metadata.num_warps
+        code.append((hashlib.sha256(binary.asm["cubin"]).hexdigest(), grid))
         registers[name] = found.registers
         spills[name] = found.instructions["local"]
         cycles += launch_cycles(capability, math.prod(grid), warps, found.registers, family.instructions(name, found, problem, kernels))
-    return Static(registers, spills, cycles)
+    return Static(registers, spills, cycles, tuple(code))
 
 
 def launch_cycles(capability: tuple[int, int], programs: int, warps: int, registers: int, instructions: float) -> float:

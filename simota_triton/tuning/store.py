@@ -159,6 +159,7 @@ def write_whole(path: Path, text: str) -> None:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
+        os.chmod(name, 0o644)  # mkstemp's own would shut out the others of a shared folder
         os.replace(name, path)
     except BaseException:
         with contextlib.suppress(OSError):
