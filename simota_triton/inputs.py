@@ -111,6 +111,7 @@ class Problem:
         gts: The ground truth.
         candidate_mask: [B, P] bool, False for priors that take no part, or None.
         ignore_boxes: [B, I, 4] float32 xyxy or None.
+        cells: Rows and columns of each level's grid of priors, in row-major order, level after level; None where unknown.
     """
 
     pred_boxes: Tensor
@@ -120,6 +121,7 @@ class Problem:
     gts: GroundTruth
     candidate_mask: Tensor | None
     ignore_boxes: Tensor | None
+    cells: tuple[tuple[int, int], ...] | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:

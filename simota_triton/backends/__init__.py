@@ -18,6 +18,7 @@ BACKENDS = {
     "reference": "simota_triton.reference",
     "torch": "simota_triton.backends.torch_pruned",
     "triton": "simota_triton.backends.triton_fused",
+    "triton-stream": "simota_triton.backends.triton_stream",
 }
 """Backend name -> module. ``reference`` is the dense definition, ``torch`` the fast path of plain PyTorch, ``triton`` a
 fused cost pass for NVIDIA GPUs with the matching in PyTorch behind it."""

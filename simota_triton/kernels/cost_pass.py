@@ -3,6 +3,7 @@
 import triton
 import triton.language as tl
 
+from .gts import load_table
 from .levels import decode, find_logits, find_tile, load_priors, matrix_row
 from .maths import (
     box_area,
@@ -23,7 +24,7 @@ def cost_pass(
     cost_ptr, iou_ptr,
     # predictions, and the rows [B, P] of prior_pass
     background_ptr, objectness_ptr, boxes_ptr, priors_ptr, cls_levels,
-    # gts: offsets [B + 1] and the table [N, 4] of prior_pass
+    # gts: offsets [B + 1] and the table of prior_pass, as int64
     gt_offsets_ptr, gt_table_ptr,
     # sizes and strides, the tuples coded
     G, gts_per_program, starts, cls_strides_b, cls_strides_p, cls_strides_c, box_stride_b, box_stride_p, box_stride_c,
@@ -80,13 +81,8 @@ def cost_pass(
 
     for g in range(begin, end_real):
         row = matrix_row(image, g, G, P)
-        gt = gt_table_ptr + (gt_first + g) * 4
-        gt_area, label = unpack(tl.load(gt + 3))
-        label = label.to(tl.int32, bitcast=True)
+        gx1, gy1, gx2, gy2, cx, cy, gt_area, label = load_table(gt_table_ptr, gt_first + g, None)
         if label >= 0:
-            gx1, gy1 = unpack(tl.load(gt))
-            gx2, gy2 = unpack(tl.load(gt + 1))
-            cx, cy = unpack(tl.load(gt + 2))
             logit = tl.load(logits + label.to(tl.int64) * stride_c + logits_of_p, mask=counts, other=0.0).to(tl.float32)
 
             outside = counts
@@ -110,12 +106,6 @@ def cost_pass(
             tl.store(iou_ptr + row + p, tl.where(pair_counts, iou, -1.0), mask=in_tile)
         else:
             _store_padding(cost_ptr, iou_ptr, row, p, in_tile, TILE)
-
-
-@triton.jit
-def unpack(pair):
-    """Two float32 of an int64."""
-    return pair.to(tl.int32).to(tl.float32, bitcast=True), (pair >> 32).to(tl.int32).to(tl.float32, bitcast=True)
 
 
 @triton.jit

@@ -16,6 +16,7 @@ from ..config import SimOTAConfig
 from ..inputs import Problem, Scores
 from ..tuning.kernel_config import KernelConfig
 from .cost_pass import cost_pass
+from .gts import TABLE_COLUMNS
 from .prior_pass import prior_pass
 from .rule import Rule
 
@@ -140,7 +141,7 @@ class Rows(NamedTuple):
     Attributes:
         background: [B, P] float32, see there.
         objectness: [B, P] float32, or None.
-        gt_table: [N, 8] float32: x1, y1, x2, y2, centre x, centre y, area, label (the bits of an int32, -1 for padding).
+        gt_table: [N, TABLE_COLUMNS] float32, see ``gts``.
     """
 
     background: Tensor
@@ -166,11 +167,11 @@ def run_prior_pass(problem: Problem, kernels: KernelConfig, shared: Shared) -> R
     rows = Rows(
         background=torch.empty((batch, num_priors), device=device),
         objectness=None if levels.obj is None else torch.empty((batch, num_priors), device=device),
-        gt_table=torch.empty((gts.boxes.shape[0], 8), device=device),
+        gt_table=torch.empty((gts.boxes.shape[0], TABLE_COLUMNS), device=device),
     )
     limit = {} if INTERPRETED else {"maxnreg": kernels.prior_registers}
     mask_strides = (0, 0) if problem.candidate_mask is None else problem.candidate_mask.stride()
-    with _on(device):
+    with on_device(device):
         prior_pass[levels.tiles(kernels.rows), batch](
             *rows,
             shared.boxes, shared.priors, problem.candidate_mask, levels.cls, levels.obj,
@@ -189,7 +190,7 @@ def run_cost_pass(problem: Problem, rows: Rows, kernels: KernelConfig, num_gts: 
     """The second pass."""
     batch, num_priors, _ = problem.shape
     cost, iou = (torch.empty((batch, num_gts, num_priors), device=problem.priors.device) for _ in range(2))
-    with _on(problem.priors.device):
+    with on_device(problem.priors.device):
         cost_pass[shared.levels.tiles(kernels.tile), batch, -(-num_gts // kernels.gts_per_program)](
             cost, iou,
             rows.background, rows.objectness, shared.boxes, shared.priors, shared.levels.cls,
@@ -201,7 +202,7 @@ def run_cost_pass(problem: Problem, rows: Rows, kernels: KernelConfig, num_gts: 
 
 
 @contextlib.contextmanager
-def _on(device: torch.device) -> Iterator[None]:
+def on_device(device: torch.device) -> Iterator[None]:
     """Triton launches on the current device; the interpreter computes in NumPy, whose warnings a GPU does not have."""
     if INTERPRETED:
         import numpy as np

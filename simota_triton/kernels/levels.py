@@ -5,6 +5,8 @@ straddles two of them. Offsets are 64 bit before anything is multiplied by a str
 import triton
 import triton.language as tl
 
+from .maths import box_area, finite
+
 
 @triton.jit
 def decode(code, ALIGNED: tl.constexpr):
@@ -89,6 +91,13 @@ def load_priors(priors_ptr, boxes_ptr, image, p, mask, box_stride_b, box_stride_
     x2 = tl.load(corner + 2 * step, mask=mask, other=0.0).to(tl.float32)
     y2 = tl.load(corner + 3 * step, mask=mask, other=0.0).to(tl.float32)
     return x, y, stride_x, stride_y, x1, y1, x2, y2
+
+
+@triton.jit
+def usable_priors(x, y, stride_x, stride_y, x1, y1, x2, y2):
+    """Whether priors and their boxes are finite, the boxes' areas too, and the strides above 0. Twin: ``reference.usable_priors``."""
+    usable = finite(x1) & finite(y1) & finite(x2) & finite(y2) & finite(box_area(x1, y1, x2, y2))
+    return usable & finite(x) & finite(y) & finite(stride_x) & finite(stride_y) & (stride_x > 0.0) & (stride_y > 0.0)
 
 
 @triton.jit

@@ -131,6 +131,12 @@ def softplus_and_sigmoid(x, FAST: tl.constexpr):
 
 
 @triton.jit
+def finite(x):
+    """Neither NaN nor infinite."""
+    return tl.abs(x) < float("inf")
+
+
+@triton.jit
 def region_depth(x, y, reach_x, reach_y, gx1, gy1, gx2, gy2, cx, cy, REGION: tl.constexpr):
     """How deep points lie in a region of gts, in float32; positive strictly inside, which is ``terms.in_region``.
 

@@ -3,14 +3,13 @@
 import triton
 import triton.language as tl
 
-from .levels import decode, find_logits, find_tile, load_priors
-from .maths import COST_LIMIT, background_cost, box_area, region_depth, sigmoid
+from .class_sum import sum_background
+from .gts import load_gts, store_gts
+from .levels import decode, find_logits, find_tile, load_priors, usable_priors
+from .maths import COST_LIMIT, finite, region_depth, sigmoid
 
 GTS = tl.constexpr(8)
 """Gts taken side by side; twice as many take registers that some GPUs do not have."""
-
-COLUMNS = tl.constexpr(16)
-"""Classes taken side by side. Part of the definition: it fixes the order in which they are summed."""
 
 
 @triton.jit(do_not_specialize=["C", "box_stride_b", "box_stride_p", "box_stride_c", "mask_stride_b", "mask_stride_p"])
@@ -41,18 +40,17 @@ def prior_pass(
     Grid: (tiles of all levels, B). Twin: ``reference.usable_priors``, ``terms.in_region`` and ``terms.background_cost``.
     """
     P = decode(starts[len(starts) - 1], ALIGNED)
+    C = decode(C, ALIGNED_LOGITS)
     REGION: tl.constexpr = RULE.value.candidate
     image = tl.program_id(1).to(tl.int64)
     level, level_start, first, end = find_tile(tl.program_id(0), starts, ROWS, ALIGNED)
     p = first + tl.arange(0, ROWS)
     in_tile = p < end
-    column = tl.arange(0, COLUMNS)
 
     x, y, stride_x, stride_y, x1, y1, x2, y2 = load_priors(
         priors_ptr, boxes_ptr, image, p, in_tile, box_stride_b, box_stride_p, box_stride_c
     )
-    usable = in_tile & _finite(x1) & _finite(y1) & _finite(x2) & _finite(y2) & _finite(box_area(x1, y1, x2, y2))
-    usable &= _finite(x) & _finite(y) & _finite(stride_x) & _finite(stride_y) & (stride_x > 0.0) & (stride_y > 0.0)
+    usable = in_tile & usable_priors(x, y, stride_x, stride_y, x1, y1, x2, y2)
     if candidate_mask_ptr is not None:
         mask = candidate_mask_ptr + image * mask_stride_b + p.to(tl.int64) * mask_stride_p
         usable &= tl.load(mask, mask=in_tile, other=0) != 0
@@ -62,7 +60,7 @@ def prior_pass(
             level, image, level_start, obj_levels, obj_strides_b, obj_strides_p, obj_strides_p, "any", False
         )
         obj_logit = tl.load(obj_ptr + p.to(tl.int64) * obj_stride, mask=in_tile, other=0.0).to(tl.float32)
-        usable &= _finite(obj_logit)
+        usable &= finite(obj_logit)
         objectness = sigmoid(obj_logit, FAST)
         tl.store(objectness_ptr + image * P + p, objectness, mask=in_tile)
 
@@ -73,28 +71,11 @@ def prior_pass(
     slot = tl.arange(0, GTS)
     deepest = tl.full([ROWS, GTS], -1.0, tl.float32)
     for g in range(0, num_gts, GTS):
-        valid = g + slot < num_gts
         gt = gt_first + g + slot
-        if gt_mask_ptr is not None:
-            valid &= tl.load(gt_mask_ptr + gt, mask=valid, other=0) != 0
-        gx1 = tl.load(gt_boxes_ptr + gt * 4, mask=valid, other=float("inf"))
-        gy1 = tl.load(gt_boxes_ptr + gt * 4 + 1, mask=valid, other=0.0)
-        gx2 = tl.load(gt_boxes_ptr + gt * 4 + 2, mask=valid, other=0.0)
-        gy2 = tl.load(gt_boxes_ptr + gt * 4 + 3, mask=valid, other=0.0)
-        cx = tl.load(gt_centers_ptr + gt * 2, mask=valid, other=float("inf"))
-        cy = tl.load(gt_centers_ptr + gt * 2 + 1, mask=valid, other=0.0)
+        gx1, gy1, gx2, gy2, cx, cy, label = load_gts(gt_boxes_ptr, gt_centers_ptr, gt_labels_ptr, gt_mask_ptr, gt, g + slot < num_gts, C)
         if tl.program_id(0) == 0:
-            own = g + slot < num_gts
-            label = tl.load(gt_labels_ptr + gt, mask=valid, other=-1).to(tl.int32)
-            row = gt_table_ptr + gt * 8
-            tl.store(row, gx1, mask=own)
-            tl.store(row + 1, gy1, mask=own)
-            tl.store(row + 2, gx2, mask=own)
-            tl.store(row + 3, gy2, mask=own)
-            tl.store(row + 4, cx, mask=own)
-            tl.store(row + 5, cy, mask=own)
-            tl.store(row + 6, box_area(gx1, gy1, gx2, gy2), mask=own)
-            tl.store(row + 7, label.to(tl.float32, bitcast=True), mask=own)
+            image_index = tl.zeros([GTS], tl.int32) + tl.program_id(1)
+            store_gts(gt_table_ptr, gt, g + slot < num_gts, gx1, gy1, gx2, gy2, cx, cy, label, image_index, g + slot)
         gx1, gy1, gx2, gy2, cx, cy = gx1[None, :], gy1[None, :], gx2[None, :], gy2[None, :], cx[None, :], cy[None, :]
         depth = region_depth(x[:, None], y[:, None], reach_x, reach_y, gx1, gy1, gx2, gy2, cx, cy, REGION)
         deepest = tl.maximum(deepest, depth)
@@ -109,15 +90,7 @@ def prior_pass(
                 level, image, level_start, cls_levels, cls_strides_b, cls_strides_p, cls_strides_c, LAYOUT, ALIGNED_LOGITS
             )
             logits += p.to(tl.int64) * stride_p
-            C = decode(C, ALIGNED_LOGITS)
-            total = tl.zeros([ROWS, COLUMNS], tl.float32)
-            for c in range(0, C, COLUMNS):
-                present = read[:, None] & (c + column < C)[None, :]
-                logit = tl.load(logits[:, None] + ((c + column) * stride_c)[None, :], mask=present, other=0.0).to(tl.float32)
-                cost = background_cost(logit, objectness[:, None], RULE, FAST)
-                # 0 * logit makes NaN of a logit that is not finite
-                total += tl.where(present, tl.fma(logit, 0.0, cost), 0.0)
-            background = _sum_columns(total, ROWS)
+            background = sum_background(logits, stride_c, read, objectness, C, RULE, FAST, ROWS)
     exists = usable & (background == background)
     background = tl.minimum(background, COST_LIMIT)  # a sum that overflows is dear, not unreadable
     if RULE.value.pool_all:
@@ -125,18 +98,3 @@ def prior_pass(
     else:
         result = tl.where(exists & candidate, background, float("inf"))
     tl.store(background_ptr + image * P + p, result, mask=in_tile)
-
-
-@triton.jit
-def _finite(x):
-    return tl.abs(x) < float("inf")
-
-
-@triton.jit
-def _sum_columns(x, ROWS: tl.constexpr):
-    """[ROWS, COLUMNS] -> [ROWS], as a tree of pairs."""
-    half: tl.constexpr = COLUMNS // 2
-    for i in tl.static_range(4):
-        even, odd = tl.split(tl.reshape(x, [ROWS, half >> i, 2]))
-        x = even + odd
-    return tl.reshape(x, [ROWS])

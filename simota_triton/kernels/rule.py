@@ -56,6 +56,16 @@ class Rule:
         return self.center_weight > 0
 
     @property
+    def distance_counts(self) -> bool:
+        """The centre prior grows with the distance."""
+        return self.centered and self.log2_center_base > 0
+
+    @property
+    def joint(self) -> bool:
+        """Class scores are joined with objectness."""
+        return self.score == "joint"
+
+    @property
     def gt_class_only(self) -> bool:
         """The class term is that of the gt's class, which may not be finite in some pairs of a prior."""
         return not self.all_classes

@@ -1,0 +1,45 @@
+"""The streaming backend for NVIDIA GPUs: a handful of Triton kernels that never write a matrix over (gt, prior) pairs.
+
+Every pair that could matter is looked at, and no other: see ``kernels.stream``. Nothing waits for the host, whatever the form of
+the gts. Assignments are those of backend "triton" to the bit.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from ..config import SimOTAConfig
+from ..inputs import Problem
+from ..matching import Matching
+from ..tuning.kernel_config import Shape
+from ..tuning.stream_config import STREAM_INTERPRETER, StreamConfig, stream_heuristic
+from . import triton_refusal
+
+
+def assign(problem: Problem, config: SimOTAConfig, kernels: StreamConfig | None = None) -> Matching:
+    """The assignment of a batch; see the module.
+
+    Args:
+        problem: The batch.
+        config: The configuration.
+        kernels: Launch parameters; None: those that ``tuning.stream_config.stream_heuristic`` picks for the GPU and the shape.
+
+    Raises:
+        RuntimeError: The kernels cannot run here; the message says why.
+        torch.OutOfMemoryError: The scratch memory does not fit; the message says how much is needed.
+    """
+    device = problem.priors.device
+    refusal = triton_refusal(device)
+    if refusal is not None:
+        raise RuntimeError(f"backend: 'triton-stream' cannot run on {device}: {refusal}; use backend='torch'")
+    from ..kernels import launch
+    from ..kernels.stream import launch as stream
+
+    if kernels is None and launch.INTERPRETED:
+        kernels = STREAM_INTERPRETER
+    elif kernels is None:
+        gpu = torch.cuda.get_device_properties(device)
+        batch, num_priors, _ = problem.shape
+        kernels = stream_heuristic((gpu.major, gpu.minor), Shape(batch, num_priors, problem.gts.boxes.shape[0]))
+    matching, labels = stream.run(problem, config, kernels)
+    return matching._replace(dynamic_k=matching.dynamic_k.view(problem.gts.padded_shape or (-1,)))

@@ -1,0 +1,45 @@
+"""The sum over a prior's classes of their background costs, in an order that no tile size changes."""
+
+import triton
+import triton.language as tl
+
+from .maths import background_cost
+
+COLUMNS = tl.constexpr(16)
+"""Classes taken side by side. Part of the definition: it fixes the order in which they are summed."""
+
+
+@triton.jit
+def sum_background(logits, stride_c, read, objectness, C, RULE: tl.constexpr, FAST: tl.constexpr, ROWS: tl.constexpr):
+    """Background costs of all classes, summed; NaN where a class logit is not finite, 0 where not ``read``.
+
+    Args:
+        logits: Pointers to class 0 of the priors, [ROWS].
+        stride_c: Stride of the classes.
+        read: [ROWS] bool.
+        objectness: [ROWS], see ``maths.class_ends``.
+        C: Number of classes.
+
+    Twin: ``terms.background_cost`` summed over the classes.
+    """
+    column = tl.arange(0, COLUMNS)
+    total = tl.zeros([ROWS, COLUMNS], tl.float32)
+    for c in range(0, C, COLUMNS):
+        present = read[:, None] & (c + column < C)[None, :]
+        logit = tl.load(logits[:, None] + ((c + column) * stride_c)[None, :], mask=present, other=0.0).to(tl.float32)
+        cost = background_cost(logit, objectness[:, None], RULE, FAST)
+        # 0 * logit makes NaN of a logit that is not finite
+        total += tl.where(present, tl.fma(logit, 0.0, cost), 0.0)
+    return _sum_columns(total, ROWS)
+
+
+@triton.jit
+def _sum_columns(x, ROWS: tl.constexpr):
+    """[ROWS, COLUMNS] -> [ROWS], as a tree: column i and i + 8, then i and i + 4, ...
+
+    A sum over an axis of two has one order, wherever the two lie; within a warp it needs no shared memory.
+    """
+    half: tl.constexpr = COLUMNS // 2
+    for i in tl.static_range(4):
+        x = tl.sum(tl.reshape(x, [ROWS, 2, half >> i]), 1)
+    return tl.reshape(x, [ROWS])

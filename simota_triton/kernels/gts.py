@@ -1,0 +1,78 @@
+"""Gts on the device: read as they were given, with what makes one unusable, and the table that later kernels read."""
+
+import triton
+import triton.language as tl
+
+from .maths import box_area, finite
+
+TABLE_COLUMNS = 10
+"""Float32 values a gt in the table: x1, y1, x2, y2, centre x, centre y, area; then the bits of an int32 each: label (-1 for a
+gt that takes no part), image, index within the image."""
+
+
+@triton.jit
+def load_gts(boxes_ptr, centers_ptr, labels_ptr, mask_ptr, gt, valid, C):
+    """Boxes, centres and labels of gts; x1 = centre x = +inf and label = -1 for those that take no part: where not ``valid``,
+    masked out, or with a box, an area or a centre that is not finite, or a label outside [0, C).
+    """
+    if mask_ptr is not None:
+        valid &= tl.load(mask_ptr + gt, mask=valid, other=0) != 0
+    x1 = tl.load(boxes_ptr + gt * 4, mask=valid, other=0.0)
+    y1 = tl.load(boxes_ptr + gt * 4 + 1, mask=valid, other=0.0)
+    x2 = tl.load(boxes_ptr + gt * 4 + 2, mask=valid, other=0.0)
+    y2 = tl.load(boxes_ptr + gt * 4 + 3, mask=valid, other=0.0)
+    cx = tl.load(centers_ptr + gt * 2, mask=valid, other=0.0)
+    cy = tl.load(centers_ptr + gt * 2 + 1, mask=valid, other=0.0)
+    label = tl.load(labels_ptr + gt, mask=valid, other=-1)
+    valid &= finite(x1) & finite(y1) & finite(x2) & finite(y2) & finite(box_area(x1, y1, x2, y2)) & finite(cx) & finite(cy)
+    valid &= (label >= 0) & (label < C)
+    return (
+        tl.where(valid, x1, float("inf")), tl.where(valid, y1, 0.0), tl.where(valid, x2, 0.0), tl.where(valid, y2, 0.0),
+        tl.where(valid, cx, float("inf")), tl.where(valid, cy, 0.0), tl.where(valid, label, -1).to(tl.int32),
+    )  # fmt: skip
+
+
+@triton.jit
+def store_gts(table_ptr, gt, own, x1, y1, x2, y2, cx, cy, label, image, index):
+    """Rows of the table."""
+    row = table_ptr + gt * 10
+    tl.store(row, x1, mask=own)
+    tl.store(row + 1, y1, mask=own)
+    tl.store(row + 2, x2, mask=own)
+    tl.store(row + 3, y2, mask=own)
+    tl.store(row + 4, cx, mask=own)
+    tl.store(row + 5, cy, mask=own)
+    tl.store(row + 6, box_area(x1, y1, x2, y2), mask=own)
+    tl.store(row + 7, label.to(tl.float32, bitcast=True), mask=own)
+    tl.store(row + 8, image.to(tl.float32, bitcast=True), mask=own)
+    tl.store(row + 9, index.to(tl.float32, bitcast=True), mask=own)
+
+
+@triton.jit
+def load_table(pairs_ptr, gt, mask):
+    """x1, y1, x2, y2, centre x, centre y, area and label of gts from the table, seen as int64; label -1 where masked."""
+    row = pairs_ptr + gt * 5
+    if mask is None:
+        x1, y1 = unpack(tl.load(row))
+        x2, y2 = unpack(tl.load(row + 1))
+        cx, cy = unpack(tl.load(row + 2))
+        area, label = unpack(tl.load(row + 3))
+    else:
+        x1, y1 = unpack(tl.load(row, mask=mask, other=0))
+        x2, y2 = unpack(tl.load(row + 1, mask=mask, other=0))
+        cx, cy = unpack(tl.load(row + 2, mask=mask, other=0))
+        area, label = unpack(tl.load(row + 3, mask=mask, other=-1))
+    return x1, y1, x2, y2, cx, cy, area, label.to(tl.int32, bitcast=True)
+
+
+@triton.jit
+def load_place(pairs_ptr, gt):
+    """Image of a gt and its index within it, from the table."""
+    image, index = unpack(tl.load(pairs_ptr + gt * 5 + 4))
+    return image.to(tl.int32, bitcast=True), index.to(tl.int32, bitcast=True)
+
+
+@triton.jit
+def unpack(pair):
+    """Two float32 of an int64."""
+    return pair.to(tl.int32).to(tl.float32, bitcast=True), (pair >> 32).to(tl.int32).to(tl.float32, bitcast=True)

@@ -1,0 +1,7 @@
+"""Device code of the streaming backend, in order of execution: ``prepare`` (candidates, tiles, the table of gts), ``class_sums``
+(all-class sums of candidates), ``top_iou`` (each gt's largest IoUs), ``select`` (dynamic k and the k cheapest priors), ``resolve``
+(conflicts). No matrix over (gt, prior) pairs is ever written.
+
+``tiles`` is how priors are grouped, ``bounds`` what is known of the pairs of a tile before they are looked at, ``launch`` the
+host side. Importing a module from here imports Triton.
+"""

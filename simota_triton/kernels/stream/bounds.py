@@ -1,0 +1,187 @@
+"""What is known of pairs before their cost is formed.
+
+Every cost is at least the sum of what its parts are at least. With LEAST = -iou_weight * log(1 + log_eps), or 0 for GIoU:
+
+* class term >= 0: it is clamped there.
+* IoU cost >= iou_weight * -log(u + log_eps), or iou_weight * (1 - u), for any u >= IoU, hence >= LEAST: the logarithm falls with
+  the IoU, and GIoU <= IoU.
+* centre term >= 0, and center_weight * center_base ** (d - center_offset) for any d that is not above distance / stride.
+* a pair outside its gt's eligible region pays the penalty.
+
+Of a pair with a cost of at most c it follows that
+
+* its IoU is at least exp(-c / iou_weight) - log_eps, or 1 - c / iou_weight (``lowest_iou``),
+* its distance is at most center_offset + log((c - LEAST) / center_weight) / log(center_base) strides (``farthest``),
+* and if it pays the penalty, both hold of c - penalty, which must not be below LEAST (``pair_limits``).
+
+Of the pairs of a tile and a gt of area a, whose predictions lie in a box that shares the area o with the gt and have areas of at
+most m: an intersection is at most min(o, m), a union at least a (``tile_iou``).
+
+These hold for real numbers. Kernels compare costs rounded to float32, so each bound is given away by more than rounding can
+be off: costs by 2^-12 of their size and IoUs by 1e-5, where rounding is some 2^-20; the penalised sum, whose grid is 2^-24 of its
+size, by 2^-22. A bound that is too weak costs time, one that is too strong an answer.
+"""
+
+import triton
+import triton.language as tl
+
+from ..maths import LN2, LOG2E, exp2, log2, reciprocal, square_root
+from .tiles import AWAY
+
+SLACK = tl.constexpr(2.0**-12)
+IOU_SLACK = tl.constexpr(1e-5)
+PAID_SLACK = tl.constexpr(2.0**-22)
+
+
+@triton.jit
+def least_cost(RULE: tl.constexpr):
+    """LEAST, and a little less."""
+    IOU_COST: tl.constexpr = RULE.value.iou_cost
+    if IOU_COST == "log":
+        return -1.001 * RULE.value.iou_weight * RULE.value.log_eps - 1e-6 * RULE.value.iou_weight
+    else:
+        return -1e-5 * RULE.value.iou_weight
+
+
+@triton.jit
+def lowest_iou(cost, RULE: tl.constexpr, FAST: tl.constexpr):
+    """The smallest IoU of a pair that costs at most ``cost``; negative where any will do, as with a cost of +inf."""
+    IOU_COST: tl.constexpr = RULE.value.iou_cost
+    WEIGHT: tl.constexpr = RULE.value.iou_weight
+    cost += tl.abs(cost) * SLACK
+    if WEIGHT == 0.0:
+        return tl.minimum(cost, 0.0) * 0.0 - 1.0
+    elif IOU_COST == "log":
+        return exp2(cost * (-LOG2E / WEIGHT), FAST) * (1.0 - SLACK) - RULE.value.log_eps - IOU_SLACK
+    else:
+        return 1.0 - IOU_SLACK - cost * (1.0 / WEIGHT)
+
+
+@triton.jit
+def farthest(cost, RULE: tl.constexpr, FAST: tl.constexpr):
+    """The square of the largest distance, in strides, of a pair that costs at most ``cost``; -1 where none can."""
+    if RULE.value.distance_counts:
+        center = tl.maximum((cost - least_cost(RULE)) * ((1.0 + SLACK) / RULE.value.center_weight), 1e-37)
+        strides = RULE.value.center_offset + log2(center, FAST) * (1.0 / RULE.value.log2_center_base)
+        strides += tl.abs(strides) * IOU_SLACK
+        return tl.where(strides > 0.0, strides * strides * (1.0 + IOU_SLACK), -1.0)
+    else:
+        return tl.minimum(cost, 0.0) * 0.0 + float("inf")
+
+
+@triton.jit
+def pair_limits(cost, RULE: tl.constexpr, FAST: tl.constexpr):
+    """What a pair that costs at most ``cost`` must satisfy, for :func:`may_cost`: its least IoU, its least IoU if it pays the
+    penalty (2 where it cannot afford that), and its largest distance as :func:`farthest` gives it.
+    """
+    iou = lowest_iou(cost, RULE, FAST)
+    iou_if_paid = iou
+    if RULE.value.penalized:
+        rest = (cost - RULE.value.penalty) + tl.abs(cost) * PAID_SLACK
+        iou_if_paid = tl.where(rest < least_cost(RULE), 2.0, lowest_iou(rest, RULE, FAST))
+    return iou, iou_if_paid, farthest(cost, RULE, FAST)
+
+
+@triton.jit
+def may_cost(inter, union, x, y, stride_x, cx, cy, outside, iou, iou_if_paid, reach, RULE: tl.constexpr):
+    """Whether pairs satisfy ``iou``, ``iou_if_paid`` and ``reach`` of :func:`pair_limits`: no division, no logarithm."""
+    if RULE.value.penalized:
+        iou = tl.where(outside, iou_if_paid, iou)
+    may = ~below(inter, union, iou)
+    if RULE.value.distance_counts:
+        dx, dy = x - cx, y - cy
+        # strides of 1e-15 or less, whose squares vanish, are never too far
+        may &= tl.fma(dx, dx, dy * dy) <= tl.fma(reach * stride_x, stride_x, 1e-30)
+    return may
+
+
+@triton.jit
+def below(inter, union, iou):
+    """Whether a pair's IoU is certainly below ``iou``; no where the union is not finite."""
+    return tl.maximum(inter, 0.0) < iou * union
+
+
+@triton.jit
+def span(low, high, center, reach, present, REGION: tl.constexpr):
+    """An interval along one axis outside which no point lies in a region of a gt; empty where the gt is not ``present``."""
+    if REGION == "all":
+        return tl.where(present, float("-inf"), float("inf")), tl.where(present, float("inf"), float("-inf"))
+    elif REGION == "box":
+        return low, high
+    elif REGION == "center":
+        return center - reach, center + reach
+    elif REGION == "box_or_center":
+        return tl.minimum(low, center - reach), tl.maximum(high, center + reach)
+    else:
+        return tl.maximum(low, center - reach), tl.minimum(high, center + reach)
+
+
+@triton.jit
+def meets(left, top, right, bottom, stride, gx1, gy1, gx2, gy2, cx, cy, RULE: tl.constexpr, REGION: tl.constexpr):
+    """Whether any point in a box, of a prior of at most this stride, can lie in a region of a gt: exact, since subtraction and
+    comparison round monotonically.
+    """
+    reach = RULE.value.center_radius * stride
+    present = gx1 < float("inf")
+    low_x, high_x = span(gx1, gx2, cx, reach, present, REGION)
+    low_y, high_y = span(gy1, gy2, cy, reach, present, REGION)
+    return (low_x < right) & (high_x > left) & (low_y < bottom) & (high_y > top)
+
+
+@triton.jit
+def tile_iou(tiles_ptr, at, plane, present, gx1, gy1, gx2, gy2, gt_area, FAST: tl.constexpr):
+    """An upper bound of the IoUs of a gt and the priors of tiles; 0 where none of them meets it."""
+    x1 = tl.load(tiles_ptr + at, mask=present, other=AWAY)
+    y1 = tl.load(tiles_ptr + at + plane, mask=present, other=AWAY)
+    x2 = tl.load(tiles_ptr + at + 2 * plane, mask=present, other=-AWAY)
+    y2 = tl.load(tiles_ptr + at + 3 * plane, mask=present, other=-AWAY)
+    largest = tl.load(tiles_ptr + at + 4 * plane, mask=present, other=0.0)
+    width = tl.maximum(tl.minimum(x2, gx2) - tl.maximum(x1, gx1), 0.0)
+    height = tl.maximum(tl.minimum(y2, gy2) - tl.maximum(y1, gy1), 0.0)
+    shared = width * height
+    share = tl.minimum(shared, largest) * reciprocal(gt_area, FAST) * (1.0 + IOU_SLACK)
+    # a gt whose area vanishes makes 0 * inf: it meets nothing
+    return tl.where(shared > 0.0, tl.where(share < 1.0, share, 1.0), 0.0)
+
+
+@triton.jit
+def tile_distance(tiles_ptr, at, plane, present, cx, cy, FAST: tl.constexpr):
+    """The square of a lower bound of the distance, in strides, from a gt's centre to the priors of tiles; and their points' box
+    and largest stride.
+    """
+    left = tl.load(tiles_ptr + at + 5 * plane, mask=present, other=0.0)
+    top = tl.load(tiles_ptr + at + 6 * plane, mask=present, other=0.0)
+    right = tl.load(tiles_ptr + at + 7 * plane, mask=present, other=0.0)
+    bottom = tl.load(tiles_ptr + at + 8 * plane, mask=present, other=0.0)
+    stride = tl.load(tiles_ptr + at + 9 * plane, mask=present, other=0.0)
+    dx = tl.maximum(tl.maximum(left - cx, cx - right), 0.0)
+    dy = tl.maximum(tl.maximum(top - cy, cy - bottom), 0.0)
+    per_stride = reciprocal(tl.maximum(stride, 1e-37), FAST)
+    dx *= per_stride
+    dy *= per_stride
+    return tl.fma(dx, dx, dy * dy) * (1.0 - IOU_SLACK), left, top, right, bottom, stride
+
+
+@triton.jit
+def tile_floor(iou, distance_squared, eligible, RULE: tl.constexpr, FAST: tl.constexpr):
+    """A lower bound of the costs of a gt and the priors of tiles.
+
+    Args:
+        iou: See :func:`tile_iou`.
+        distance_squared: See :func:`tile_distance`.
+        eligible: Whether a prior of the tile can lie in the gt's eligible region; read where there is a penalty.
+    """
+    IOU_COST: tl.constexpr = RULE.value.iou_cost
+    WEIGHT: tl.constexpr = RULE.value.iou_weight
+    if IOU_COST == "log":
+        floor = log2(tl.fma(iou, 1.0 + IOU_SLACK, RULE.value.log_eps), FAST) * (-LN2 * WEIGHT) - 1e-6 * WEIGHT
+    else:
+        floor = (1.0 - IOU_SLACK - iou) * WEIGHT
+    if RULE.value.distance_counts:
+        exponent = (
+            square_root(distance_squared, FAST) * RULE.value.log2_center_base - RULE.value.center_offset * RULE.value.log2_center_base
+        )
+        floor += exp2(tl.minimum(exponent, 126.0), FAST) * ((1.0 - SLACK) * RULE.value.center_weight)
+    if RULE.value.penalized:
+        floor += tl.where(eligible, 0.0, RULE.value.penalty)
+    return tl.minimum(floor, 1e38) - tl.abs(floor) * SLACK

@@ -1,0 +1,58 @@
+"""The second kernel, where all classes count: the sum of each prior's background costs, in slot order."""
+
+import triton
+import triton.language as tl
+
+from ..class_sum import sum_background
+from ..levels import decode, find_logits
+from ..maths import COST_LIMIT
+from .tiles import AWAY, cells, find_cells
+
+
+@triton.jit(do_not_specialize=["num_tiles"])
+def class_sums(
+    # scratch: slots [5 or 6, B, S], changed in place
+    slots_ptr,
+    # predictions
+    cls_levels,
+    # sizes and strides, the tuples coded
+    C, num_tiles, starts, widths, cls_strides_b, cls_strides_p, cls_strides_c,
+    # compiled in
+    RULE: tl.constexpr, LAYOUT: tl.constexpr, ALIGNED_LOGITS: tl.constexpr, FAST: tl.constexpr,
+    TILE: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
+    """For ROWS slots of an image::
+
+        slots[4]   the sum over classes of background_cost(cls_logits[b, p, c]) for candidates
+
+    A prior with a class logit that is not finite takes no part: its slot gets +inf, and a box that meets no gt. Logits of
+    priors that do not count are not read.
+
+    Grid: (slots / ROWS, B). Twin: ``terms.background_cost`` summed over the classes.
+    """
+    image = tl.program_id(1).to(tl.int64)
+    plane = tl.num_programs(1).to(tl.int64) * num_tiles * TILE
+    first = tl.program_id(0) * ROWS
+    row = tl.arange(0, ROWS)
+    slot = image * num_tiles * TILE + first + row
+    background = tl.load(slots_ptr + slot + 4 * plane)
+    read = background < float("inf")
+    if tl.max(read.to(tl.int32), 0) != 0:
+        level, level_start, origin, width, left, end = find_cells(first // TILE, starts, widths, TILE, WIDTH)
+        p, _ = cells(tl.multiple_of(first % TILE, ROWS) + row, origin, width, left, end, WIDTH)
+        if len(cls_levels) == 1:
+            level_start = 0
+        logits, stride_p, stride_c = find_logits(
+            level, image, level_start, cls_levels, cls_strides_b, cls_strides_p, cls_strides_c, LAYOUT, ALIGNED_LOGITS
+        )
+        objectness = background
+        if RULE.value.joint:
+            objectness = tl.load(slots_ptr + slot + 5 * plane)
+        total = sum_background(logits + p.to(tl.int64) * stride_p, stride_c, read, objectness, decode(C, ALIGNED_LOGITS), RULE, FAST, ROWS)
+        lost = read & (total != total)
+        total = tl.where(background < 0.0, -1.0, tl.minimum(total, COST_LIMIT))  # a sum that overflows is dear, not unreadable
+        tl.store(slots_ptr + slot + 4 * plane, tl.where(read & ~lost, total, float("inf")))
+        tl.store(slots_ptr + slot, tl.full([ROWS], AWAY, tl.float32), mask=lost)
+        tl.store(slots_ptr + slot + plane, tl.full([ROWS], AWAY, tl.float32), mask=lost)
+        tl.store(slots_ptr + slot + 2 * plane, tl.full([ROWS], -AWAY, tl.float32), mask=lost)
+        tl.store(slots_ptr + slot + 3 * plane, tl.full([ROWS], -AWAY, tl.float32), mask=lost)

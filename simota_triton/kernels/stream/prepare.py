@@ -1,0 +1,162 @@
+"""The first kernel: candidates, tiles and what is known of them, the table of gts, and outputs as they are without any gt."""
+
+import triton
+import triton.language as tl
+
+from ..gts import load_gts, store_gts
+from ..levels import decode, find_logits, load_priors, usable_priors
+from ..maths import box_area, finite, region_depth, sigmoid
+from .bounds import meets
+from .tiles import AWAY, cells, find_cells
+
+UNCLAIMED = tl.constexpr(0x7FFFFFFFFFFFFFFF)
+"""The cheapest claim on a prior that nobody claims."""
+
+
+@triton.jit(
+    do_not_specialize=["N", "num_tiles", "num_slots", "box_stride_b", "box_stride_p", "box_stride_c", "mask_stride_b", "mask_stride_p"]
+)
+def prepare(
+    # outputs [B, P]
+    gt_index_ptr, matched_iou_ptr, labels_ptr, claims_ptr,
+    # scratch: slots [5 or 6, B, S], points [5, S], slot_of [P], tiles [SUMMARY, B, T], gts [N, TABLE_COLUMNS], contested,
+    # cheapest [B, P] (optional)
+    slots_ptr, points_ptr, slot_of_ptr, tiles_ptr, gt_table_ptr, num_contested_ptr, cheapest_ptr,
+    # predictions; candidate_mask is optional
+    boxes_ptr, priors_ptr, candidate_mask_ptr, obj_levels,
+    # gts: [N, 4], [N, 2], [N], [B + 1], [N] (optional)
+    gt_boxes_ptr, gt_centers_ptr, gt_labels_ptr, gt_offsets_ptr, gt_mask_ptr,
+    # sizes and strides, the tuples coded
+    C, N, num_tiles, num_slots, starts, widths, obj_strides_b, obj_strides_p,
+    box_stride_b, box_stride_p, box_stride_c, mask_stride_b, mask_stride_p,
+    # compiled in
+    RULE: tl.constexpr, FAST: tl.constexpr, TILE: tl.constexpr, WIDTH: tl.constexpr, GTS: tl.constexpr,
+):  # fmt: skip
+    """For a tile of priors of an image, in slot order::
+
+        slots[:4]  boxes of the priors that count for dynamic_k, boxes that meet no gt for the others
+        slots[4]   0 for candidates, -1 for priors that only count for dynamic_k (k_pool "all"), +inf for the others
+        slots[5]   sigmoid(obj_logits), where the score is "joint"
+        tiles      see ``tiles.SUMMARY``
+
+    Which priors take part, and which of them are candidates, is as in ``prior_pass`` but for the class logits, at which
+    ``class_sums`` and ``select`` look. The points of the priors (slots hold the same priors in every image) are written by the
+    programs of image 0, the table of gts by all programs together. Gts are held against the tile's box first, GTS at a time,
+    and only those that meet it against its priors, until all of these are candidates.
+
+    Grid: (tiles, B). Twin: ``reference.usable_priors`` and ``terms.in_region``.
+    """
+    P = decode(starts[len(starts) - 1], False)
+    C = decode(C, False)
+    REGION: tl.constexpr = RULE.value.candidate
+    tile, image = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    B = tl.num_programs(1)
+    S = num_slots  # passed, so that no store is known to be aligned: a wider one would need another layout, by way of shared memory
+    place = tl.arange(0, TILE)
+    level, level_start, origin, width, left, end = find_cells(tile, starts, widths, TILE, WIDTH)
+    p, here = cells(place, origin, width, left, end, WIDTH)
+    x, y, stride_x, stride_y, x1, y1, x2, y2 = load_priors(priors_ptr, boxes_ptr, image, p, here, box_stride_b, box_stride_p, box_stride_c)
+    area = box_area(x1, y1, x2, y2)
+    usable = here & usable_priors(x, y, stride_x, stride_y, x1, y1, x2, y2)
+    if candidate_mask_ptr is not None:
+        mask = candidate_mask_ptr + image * mask_stride_b + p.to(tl.int64) * mask_stride_p
+        usable &= tl.load(mask, mask=here, other=0) != 0
+    slot = image * S + tile * TILE + place
+    plane = B.to(tl.int64) * S
+    if obj_levels is not None:
+        if len(obj_levels) == 1:
+            level_start = 0
+        obj_ptr, obj_stride, _unused = find_logits(
+            level, image, level_start, obj_levels, obj_strides_b, obj_strides_p, obj_strides_p, "any", False
+        )
+        obj_logit = tl.load(obj_ptr + p.to(tl.int64) * obj_stride, mask=here, other=0.0).to(tl.float32)
+        usable &= finite(obj_logit)
+        tl.store(slots_ptr + slot + 5 * plane, sigmoid(tl.where(usable, obj_logit, 0.0), FAST))
+
+    # the candidate region of any gt
+    gt_first = tl.load(gt_offsets_ptr + image)
+    num_gts = (tl.load(gt_offsets_ptr + image + 1) - gt_first).to(tl.int32)
+    infinity = float("inf")
+    box_left, box_right = tl.min(tl.where(usable, x, infinity)), tl.max(tl.where(usable, x, -infinity))
+    box_top, box_bottom = tl.min(tl.where(usable, y, infinity)), tl.max(tl.where(usable, y, -infinity))
+    stride = tl.max(tl.where(usable, tl.maximum(stride_x, stride_y), 0.0))
+    reach_x = RULE.value.center_radius * tl.where(usable, stride_x, 0.0)
+    reach_y = RULE.value.center_radius * tl.where(usable, stride_y, 0.0)
+    lane = tl.arange(0, GTS)
+    own_x, own_y = tl.where(usable, x, 0.0), tl.where(usable, y, 0.0)
+    deepest = tl.where(usable, -1.0, 1.0)
+    shallowest = tl.min(deepest)
+    g = 0
+    while (g < num_gts) & (shallowest <= 0.0):
+        gt = gt_first + g + lane
+        gx1, gy1, gx2, gy2, cx, cy, _ = load_gts(gt_boxes_ptr, gt_centers_ptr, gt_labels_ptr, gt_mask_ptr, gt, g + lane < num_gts, C)
+        near = meets(box_left, box_top, box_right, box_bottom, stride, gx1, gy1, gx2, gy2, cx, cy, RULE, REGION)
+        waiting = tl.where(near, lane, GTS)
+        nearest = tl.min(waiting)
+        while nearest < GTS:
+            box, center = gt_boxes_ptr + (gt_first + g + nearest) * 4, gt_centers_ptr + (gt_first + g + nearest) * 2
+            depth = region_depth(
+                own_x, own_y, reach_x, reach_y, tl.load(box), tl.load(box + 1), tl.load(box + 2), tl.load(box + 3),
+                tl.load(center), tl.load(center + 1), REGION,
+            )  # fmt: skip
+            deepest = tl.maximum(deepest, depth)
+            waiting = tl.where(waiting == nearest, GTS, waiting)
+            nearest = tl.min(waiting)
+        shallowest = tl.min(deepest)
+        g += GTS
+    candidate = usable & (deepest > 0.0)
+
+    counts = candidate
+    if RULE.value.pool_all:
+        counts = usable
+    x1, y1 = tl.where(counts, x1, AWAY), tl.where(counts, y1, AWAY)
+    x2, y2 = tl.where(counts, x2, -AWAY), tl.where(counts, y2, -AWAY)
+    tl.store(slots_ptr + slot, x1)
+    tl.store(slots_ptr + slot + plane, y1)
+    tl.store(slots_ptr + slot + 2 * plane, x2)
+    tl.store(slots_ptr + slot + 3 * plane, y2)
+    tl.store(slots_ptr + slot + 4 * plane, tl.where(candidate, 0.0, tl.where(counts, -1.0, infinity)))
+
+    summary = tiles_ptr + image * num_tiles + tile
+    step = B.to(tl.int64) * num_tiles
+    tl.store(summary, tl.min(x1))
+    tl.store(summary + step, tl.min(y1))
+    tl.store(summary + 2 * step, tl.max(x2))
+    tl.store(summary + 3 * step, tl.max(y2))
+    tl.store(summary + 4 * step, tl.max(tl.where(counts, area, 0.0)))
+    tl.store(summary + 5 * step, tl.min(tl.where(counts, x, infinity)))
+    tl.store(summary + 6 * step, tl.min(tl.where(counts, y, infinity)))
+    tl.store(summary + 7 * step, tl.max(tl.where(counts, x, -infinity)))
+    tl.store(summary + 8 * step, tl.max(tl.where(counts, y, -infinity)))
+    tl.store(summary + 9 * step, tl.max(tl.where(counts, tl.maximum(stride_x, stride_y), 0.0)))
+    tl.store(summary + 10 * step, tl.max(tl.where(candidate, 1.0, 0.0)))
+
+    out = image * P + p
+    tl.store(gt_index_ptr + out, tl.full([TILE], -1, tl.int64), mask=here)
+    tl.store(matched_iou_ptr + out, tl.zeros([TILE], tl.float32), mask=here)
+    tl.store(labels_ptr + out, tl.zeros([TILE], tl.int64) + C, mask=here)
+    tl.store(claims_ptr + out, tl.zeros([TILE], tl.int32), mask=here)
+    if cheapest_ptr is not None:
+        tl.store(cheapest_ptr + out, tl.full([TILE], UNCLAIMED, tl.int64), mask=here)
+
+    if image == 0:
+        point = points_ptr + slot
+        tl.store(point, x)
+        tl.store(point + S, y)
+        tl.store(point + 2 * S, stride_x)
+        tl.store(point + 3 * S, stride_y)
+        tl.store(point + 4 * S, p.to(tl.float32, bitcast=True))
+        tl.store(slot_of_ptr + p, slot.to(tl.int32), mask=here)
+        if tile == 0:
+            tl.store(num_contested_ptr, 0)
+
+    # this program's share of the gts; those before the first image's and behind the last one's belong to none
+    row = tl.where(image == 0, 0, gt_first) + tile * GTS
+    end_row = tl.where(image == B - 1, N, gt_first + num_gts)
+    while row < end_row:
+        gt = row + lane
+        owned = (gt >= gt_first) & (gt < gt_first + num_gts)
+        sx1, sy1, sx2, sy2, scx, scy, label = load_gts(gt_boxes_ptr, gt_centers_ptr, gt_labels_ptr, gt_mask_ptr, gt, owned, C)
+        image_of = tl.zeros([GTS], tl.int32) + tl.program_id(1)
+        store_gts(gt_table_ptr, gt, gt < end_row, sx1, sy1, sx2, sy2, scx, scy, label, image_of, (gt - gt_first).to(tl.int32))
+        row += num_tiles * GTS

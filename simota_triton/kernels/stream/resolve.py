@@ -1,0 +1,111 @@
+"""The last kernel: priors that several gts claim."""
+
+import triton
+import triton.language as tl
+
+from ..gts import load_table
+from ..levels import decode, find_logits
+from ..maths import box_area, finite, fraction, intersection_and_union, region_depth
+from .bounds import may_cost, pair_limits
+from .pairs import cost_of_pairs, key_of_cost
+from .tiles import find_level
+from .visits import NONE
+
+
+@triton.jit(do_not_specialize=["num_tiles", "B"])
+def resolve(
+    # outputs [B, P]
+    gt_index_ptr, matched_iou_ptr, labels_ptr,
+    # scratch, see ``prepare`` and ``select``; gts as int64
+    slots_ptr, points_ptr, slot_of_ptr, gt_table_ptr, num_contested_ptr, contested_ptr, contested_cost_ptr, cheapest_ptr,
+    # predictions and offsets of the gts
+    cls_levels, gt_offsets_ptr,
+    # sizes and strides, the tuples coded
+    num_tiles, B, starts, cls_strides_b, cls_strides_p, cls_strides_c,
+    # compiled in
+    RULE: tl.constexpr, CONFLICT: tl.constexpr, LAYOUT: tl.constexpr, FAST: tl.constexpr, TILE: tl.constexpr, GTS: tl.constexpr,
+):  # fmt: skip
+    """For each contested prior, in turn over the programs: its gt by ``CONFLICT``, among equals the lower one, written over
+    whatever its claimants wrote.
+
+    "all" is the gt of least cost of all of its image, whether or not it claimed the prior. One claim's cost is known, so a gt
+    matters only if its pair may cost no more: GTS gts at a time are held against that by IoU, distance and penalty (see
+    ``bounds``), and costs are formed of those that are left. "max_iou" is the gt of largest IoU, found in the same way.
+    "matched", the cheapest claim, is known from ``select``.
+
+    Grid: any. Twin: the conflicts of ``matching.dynamic_k_matching``.
+    """
+    P = decode(starts[len(starts) - 1], False)
+    CANDIDATE: tl.constexpr = RULE.value.candidate
+    ELIGIBLE: tl.constexpr = RULE.value.eligible
+    S = num_tiles * TILE
+    plane = B.to(tl.int64) * S
+    lane = tl.arange(0, GTS)
+    count = tl.load(num_contested_ptr)
+    turn = tl.program_id(0)
+    while turn < count:
+        out = tl.load(contested_ptr + turn)
+        image = out // P
+        p = (out - image * P).to(tl.int32)
+        gt_first = tl.load(gt_offsets_ptr + image)
+        slot = tl.load(slot_of_ptr + p)
+        at, point = slots_ptr + image * S + slot, points_ptr + slot
+        x1, y1, x2, y2 = tl.load(at), tl.load(at + plane), tl.load(at + 2 * plane), tl.load(at + 3 * plane)
+        area = box_area(x1, y1, x2, y2)
+        if CONFLICT == "matched":
+            winner = (tl.load(cheapest_ptr + out) & 0xFFFFFFFF).to(tl.int32)
+        else:
+            x, y, stride_x, stride_y = tl.load(point), tl.load(point + S), tl.load(point + 2 * S), tl.load(point + 3 * S)
+            reach_x, reach_y = RULE.value.center_radius * stride_x, RULE.value.center_radius * stride_y
+            background = tl.load(at + 4 * plane)
+            objectness = background
+            if RULE.value.joint:
+                objectness = tl.load(at + 5 * plane)
+            level, level_start = find_level(p, starts, len(cls_levels))
+            logits, stride_p, stride_c = find_logits(
+                level, image, level_start, cls_levels, cls_strides_b, cls_strides_p, cls_strides_c, LAYOUT, False
+            )
+            logits += p.to(tl.int64) * stride_p
+            num_gts = (tl.load(gt_offsets_ptr + image + 1) - gt_first).to(tl.int32)
+            limit = tl.load(contested_cost_ptr + turn)
+            if CONFLICT == "max_iou":
+                limit = limit * 0.0 + float("inf")
+            best = tl.full([], NONE, tl.int32)
+            winner = tl.load(gt_index_ptr + out).to(tl.int32)
+            least_iou, least_iou_if_paid, reach = pair_limits(limit, RULE, FAST)
+            g = 0
+            while g < num_gts:
+                mask = g + lane < num_gts
+                gx1, gy1, gx2, gy2, cx, cy, gt_area, label = load_table(gt_table_ptr, gt_first + g + lane, mask)
+                worth = label >= 0
+                inter, union = intersection_and_union(x1, y1, x2, y2, area, gx1, gy1, gx2, gy2, gt_area, RULE)
+                outside = worth
+                if RULE.value.penalized:
+                    outside = region_depth(x, y, reach_x, reach_y, gx1, gy1, gx2, gy2, cx, cy, ELIGIBLE) <= 0.0
+                worth &= may_cost(inter, union, x, y, stride_x, cx, cy, outside, least_iou, least_iou_if_paid, reach, RULE)
+                if RULE.value.own_pairs_only:
+                    worth &= region_depth(x, y, reach_x, reach_y, gx1, gy1, gx2, gy2, cx, cy, CANDIDATE) > 0.0
+                if tl.max(worth.to(tl.int32)) != 0:
+                    logit = tl.load(logits + label.to(tl.int64) * stride_c, mask=worth, other=0.0).to(tl.float32)
+                    if RULE.value.gt_class_only:
+                        worth &= finite(logit)
+                    if CONFLICT == "max_iou":
+                        key = -fraction(inter, union, FAST).to(tl.int32, bitcast=True)
+                    else:
+                        cost, _ = cost_of_pairs(
+                            x1, y1, x2, y2, x, y, stride_x, gx1, gy1, gx2, gy2, cx, cy, inter, union, outside, logit, objectness,
+                            background, RULE, FAST,
+                        )  # fmt: skip
+                        key = key_of_cost(cost)
+                    key = tl.where(worth, key, NONE)
+                    least = tl.min(key)
+                    if least < best:
+                        best = least
+                        winner = tl.min(tl.where(key == least, g + lane, NONE))
+                g += GTS
+        gx1, gy1, gx2, gy2, _, _, gt_area, label = load_table(gt_table_ptr, gt_first + winner, None)
+        inter, union = intersection_and_union(x1, y1, x2, y2, area, gx1, gy1, gx2, gy2, gt_area, RULE)
+        tl.store(gt_index_ptr + out, winner.to(tl.int64))
+        tl.store(matched_iou_ptr + out, fraction(inter, union, FAST))
+        tl.store(labels_ptr + out, label.to(tl.int64))
+        turn += tl.num_programs(0)

@@ -1,0 +1,179 @@
+"""The fourth kernel: dynamic k of each gt, its k cheapest priors, and its claims on them."""
+
+import triton
+import triton.language as tl
+
+from ..gts import load_place, load_table
+from ..levels import decode, find_logits
+from ..maths import box_area, finite, fraction, intersection_and_union, region_depth
+from .bounds import may_cost, meets, pair_limits, tile_distance, tile_floor, tile_iou
+from .pairs import cost_of_key, cost_of_pairs, key_of_cost
+from .tiles import find_level, load_boxes, load_points
+from .visits import LANES, NONE, drop, first_visit, index_of, order, without
+
+LISTS = tl.constexpr(256)
+"""Values of the most lists of ``top_iou`` that are merged: ``stream_config.MAX_SPLITS`` of 32."""
+
+FREE = tl.constexpr(-0x80000000)
+"""Below every cost's key: an entry of the list that is not in use."""
+
+
+@triton.jit(do_not_specialize=["k_scale", "candidate_topk", "num_tiles", "B", "splits"])
+def select(
+    # outputs: [B, P] each, and dynamic_k [N]
+    gt_index_ptr, matched_iou_ptr, labels_ptr, claims_ptr, dynamic_k_ptr,
+    # scratch, see ``prepare``; gts as int64, contested [capacity] int64 with the cost of a claim each
+    top_ptr, slots_ptr, points_ptr, slot_of_ptr, tiles_ptr, gt_table_ptr, num_contested_ptr, contested_ptr, contested_cost_ptr,
+    cheapest_ptr,
+    # predictions
+    cls_levels,
+    # sizes and strides, the tuples coded; k_scale as the bits of a float64
+    k_scale, candidate_topk, num_tiles, B, splits, starts, cls_strides_b, cls_strides_p, cls_strides_c,
+    # compiled in
+    RULE: tl.constexpr, LAYOUT: tl.constexpr, FAST: tl.constexpr, TILE: tl.constexpr, BOUNDS: tl.constexpr,
+):  # fmt: skip
+    """For a gt::
+
+        dynamic_k = max(1, floor(k_scale * sum of its candidate_topk largest IoUs)), the sum in float64
+        claims[b, p] += 1 for each p of its dynamic_k cheapest priors, the lower prior first where costs are equal
+
+    Tiles are visited nearest first. Once the list of the k cheapest is full, its dearest entry is what a pair may cost at most:
+    tiles whose floor is above it are dropped, and so are pairs, by IoU, distance and penalty, before their cost is formed (see
+    ``bounds``). So logits are read of some dozen priors a gt.
+
+    A claim is written to the outputs at once. It stands unless another gt claims the same prior: the second claimant notes the
+    prior as contested, and ``resolve`` decides. Where the cheapest claim wins ("matched"), claims are compared as they are made.
+
+    Grid: (N,). Twin: ``matching.dynamic_k_matching`` on rows of ``reference.cost_matrix``.
+    """
+    P = decode(starts[len(starts) - 1], False)
+    CANDIDATE: tl.constexpr = RULE.value.candidate
+    ELIGIBLE: tl.constexpr = RULE.value.eligible
+    gt = tl.program_id(0)
+    gx1, gy1, gx2, gy2, cx, cy, gt_area, label = load_table(gt_table_ptr, gt.to(tl.int64), None)
+    image, index = load_place(gt_table_ptr, gt.to(tl.int64))
+    image = image.to(tl.int64)
+    lane = tl.arange(0, LANES)
+    k = tl.full([], 0, tl.int32)
+    if label >= 0:
+        k = _dynamic_k(top_ptr + gt.to(tl.int64) * splits * LANES, k_scale, candidate_topk, splits)
+    tl.store(dynamic_k_ptr + gt, k.to(tl.int64))
+
+    costs = tl.where(lane < k, NONE, FREE)
+    priors = tl.where(lane < k, NONE, -1)
+    dearest, last = tl.max(costs), tl.max(priors)
+    limit = tl.full([], float("inf"), tl.float32)
+    place = tl.arange(0, TILE)
+    S = num_tiles * TILE
+    plane, step = B.to(tl.int64) * S, B.to(tl.int64) * num_tiles
+    if label >= 0:
+        first = 0
+        while first < num_tiles:
+            tile = first + tl.arange(0, BOUNDS)
+            present = tile < num_tiles
+            at = image * num_tiles + tile
+            bound = tile_iou(tiles_ptr, at, step, present, gx1, gy1, gx2, gy2, gt_area, FAST)
+            distance, left, top, right, bottom, stride = tile_distance(tiles_ptr, at, step, present, cx, cy, FAST)
+            eligible = present
+            if RULE.value.penalized:
+                eligible = meets(left, top, right, bottom, stride, gx1, gy1, gx2, gy2, cx, cy, RULE, ELIGIBLE)
+            floor = tile_floor(bound, distance, eligible, RULE, FAST)
+            alive = present & (tl.load(tiles_ptr + at + 10 * step, mask=present, other=0.0) > 0.0)
+            if RULE.value.own_pairs_only:
+                alive &= meets(left, top, right, bottom, stride, gx1, gy1, gx2, gy2, cx, cy, RULE, CANDIDATE)
+            waiting = order(distance, alive & ~(floor > limit), BOUNDS)
+            nearest = first_visit(waiting)
+            least_iou, least_iou_if_paid, reach = pair_limits(limit, RULE, FAST)
+            while nearest != NONE:
+                slot = (first + index_of(nearest, BOUNDS)) * TILE + place
+                x1, y1, x2, y2 = load_boxes(slots_ptr, image * S + slot, plane)
+                x, y, stride_x, stride_y = load_points(points_ptr, slot, S)
+                waiting = without(waiting, nearest)
+                nearest = first_visit(waiting)
+                area = box_area(x1, y1, x2, y2)
+                inter, union = intersection_and_union(x1, y1, x2, y2, area, gx1, gy1, gx2, gy2, gt_area, RULE)
+                reach_x, reach_y = RULE.value.center_radius * stride_x, RULE.value.center_radius * stride_y
+                outside = inter == inter
+                if RULE.value.penalized:
+                    outside = region_depth(x, y, reach_x, reach_y, gx1, gy1, gx2, gy2, cx, cy, ELIGIBLE) <= 0.0
+                worth = may_cost(inter, union, x, y, stride_x, cx, cy, outside, least_iou, least_iou_if_paid, reach, RULE)
+                if RULE.value.own_pairs_only:
+                    worth &= region_depth(x, y, reach_x, reach_y, gx1, gy1, gx2, gy2, cx, cy, CANDIDATE) > 0.0
+                if tl.max(worth.to(tl.int32)) != 0:
+                    background = tl.load(slots_ptr + image * S + slot + 4 * plane, mask=worth, other=float("inf"))
+                    worth &= (background >= 0.0) & (background < float("inf"))
+                    objectness = background
+                    if RULE.value.joint:
+                        objectness = tl.load(slots_ptr + image * S + slot + 5 * plane, mask=worth, other=0.0)
+                    p = tl.load(points_ptr + slot + 4 * S).to(tl.int32, bitcast=True)
+                    level, level_start = find_level(tl.min(p), starts, len(cls_levels))
+                    logits, stride_p, stride_c = find_logits(
+                        level, image, level_start, cls_levels, cls_strides_b, cls_strides_p, cls_strides_c, LAYOUT, False
+                    )
+                    logit = tl.load(logits + label.to(tl.int64) * stride_c + p.to(tl.int64) * stride_p, mask=worth, other=0.0).to(
+                        tl.float32
+                    )
+                    if RULE.value.gt_class_only:
+                        worth &= finite(logit)
+                    cost, _ = cost_of_pairs(
+                        x1, y1, x2, y2, x, y, stride_x, gx1, gy1, gx2, gy2, cx, cy, inter, union, outside, logit, objectness,
+                        background, RULE, FAST,
+                    )  # fmt: skip
+                    found = tl.where(worth, key_of_cost(cost), NONE)
+                    cheapest = tl.min(found)
+                    prior = tl.min(tl.where(found == cheapest, p, NONE))
+                    while (cheapest < dearest) | ((cheapest == dearest) & (prior < last) & (cheapest != NONE)):
+                        found = tl.where(p == prior, NONE, found)
+                        out = tl.min(tl.where((costs == dearest) & (priors == last), lane, LANES))
+                        costs = tl.where(lane == out, cheapest, costs)
+                        priors = tl.where(lane == out, prior, priors)
+                        dearest = tl.max(costs)
+                        last = tl.max(tl.where(costs == dearest, priors, -1))
+                        cheapest = tl.min(found)
+                        prior = tl.min(tl.where(found == cheapest, p, NONE))
+                    limit = tl.where(dearest == NONE, float("inf"), cost_of_key(dearest))
+                    least_iou, least_iou_if_paid, reach = pair_limits(limit, RULE, FAST)
+                    waiting = drop(waiting, floor > limit)
+                    nearest = first_visit(waiting)
+            first += BOUNDS
+
+    taken = (priors >= 0) & (priors != NONE)
+    out = image * P + priors
+    slot = tl.load(slot_of_ptr + priors, mask=taken, other=0)
+    at = slots_ptr + image * S + slot
+    x1, y1 = tl.load(at, mask=taken, other=0.0), tl.load(at + plane, mask=taken, other=0.0)
+    x2, y2 = tl.load(at + 2 * plane, mask=taken, other=0.0), tl.load(at + 3 * plane, mask=taken, other=0.0)
+    inter, union = intersection_and_union(x1, y1, x2, y2, box_area(x1, y1, x2, y2), gx1, gy1, gx2, gy2, gt_area, RULE)
+    tl.store(gt_index_ptr + out, tl.zeros([LANES], tl.int64) + index, mask=taken)
+    tl.store(matched_iou_ptr + out, fraction(inter, union, FAST), mask=taken)
+    tl.store(labels_ptr + out, tl.zeros([LANES], tl.int64) + label, mask=taken)
+    if cheapest_ptr is not None:
+        tl.atomic_min(cheapest_ptr + out, (costs.to(tl.int64) << 32) | index, mask=taken, sem="relaxed")
+    before = tl.atomic_add(claims_ptr + out, 1, mask=taken, sem="relaxed")
+    second = taken & (before == 1)
+    if tl.max(second.to(tl.int32)) != 0:
+        entry = tl.atomic_add(num_contested_ptr + tl.zeros([LANES], tl.int32), 1, mask=second, sem="relaxed")
+        tl.store(contested_ptr + entry, out, mask=second)
+        tl.store(contested_cost_ptr + entry, cost_of_key(costs), mask=second)
+
+
+@triton.jit
+def _dynamic_k(top_ptr, k_scale, candidate_topk, splits):
+    """K from the lists of a gt."""
+    if splits == 1:
+        total = tl.sum(tl.load(top_ptr + tl.arange(0, LANES)).to(tl.float32, bitcast=True).to(tl.float64))
+    else:
+        lane = tl.arange(0, LISTS)
+        values = tl.load(top_ptr + lane, mask=lane < splits * LANES, other=0)
+        total = tl.full([], 0.0, tl.float64)
+        missing = candidate_topk
+        largest = tl.max(values)
+        while (missing > 0) & (largest > 0):
+            equal = values == largest
+            count = tl.minimum(tl.sum(equal.to(tl.int32)), missing)
+            total += largest.to(tl.float32, bitcast=True).to(tl.float64) * count
+            missing -= count
+            values = tl.where(equal, 0, values)
+            largest = tl.max(values)
+    scaled = total * k_scale.to(tl.float64, bitcast=True)
+    return tl.maximum(scaled.to(tl.int32), 1)

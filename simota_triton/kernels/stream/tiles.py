@@ -1,0 +1,86 @@
+"""Tiles: blocks of neighbouring priors that a gt looks at, or skips, as a whole.
+
+The priors of a tile are neighbouring cells of one level's grid. Which priors share a tile decides how much can be skipped, never
+an answer: what is known of a tile is taken from the priors that are in it. Inside the streaming kernels a prior is a *slot*:
+slot = tile * TILE + place within the tile. Slots beyond a level's edge hold no prior.
+"""
+
+import triton
+import triton.language as tl
+
+from ..levels import decode
+
+SUMMARY = tl.constexpr(11)
+"""Float32 values a tile and image: the box around its priors' boxes (x1, y1, x2, y2), the largest area of one, the box around
+their points (x1, y1, x2, y2), the largest stride, and 1 if any of them is a candidate. Taken over the priors that count for
+dynamic k. The box around no boxes has no area, the largest stride of none is 0."""
+
+AWAY = tl.constexpr(1.0e38)
+"""Corners of the box that stands for none, x1 = y1 = AWAY and x2 = y2 = -AWAY: it meets no gt, and no difference overflows."""
+
+
+@triton.jit
+def find_cells(tile, starts, widths, TILE: tl.constexpr, WIDTH: tl.constexpr):
+    """The block of cells of a tile.
+
+    Args:
+        tile: Index of the tile; tiles count row by row through each level, level after level.
+        starts: First prior of each level of the grid, and P, coded (see ``launch.codes``).
+        widths: Cells a row of each level, coded.
+        TILE: Priors a tile.
+        WIDTH: Cells a row of a tile.
+
+    Returns:
+        level, level_start, the prior in the tile's first cell, cells a row of the level, cells left in a row of the tile,
+        end of the level.
+    """
+    HEIGHT: tl.constexpr = TILE // WIDTH
+    level = 0
+    start = decode(starts[0], False)
+    end = decode(starts[1], False)
+    width = decode(widths[0], False)
+    for i in tl.static_range(1, len(widths)):
+        tiles = tl.cdiv(width, WIDTH) * tl.cdiv(tl.cdiv(end - start, width), HEIGHT)
+        if (level == i - 1) & (tile >= tiles):
+            tile -= tiles
+            level = i
+            start = end
+            end = decode(starts[i + 1], False)
+            width = decode(widths[i], False)
+    across = tl.cdiv(width, WIDTH)
+    column = tile % across * WIDTH
+    return level, start, start + tile // across * HEIGHT * width + column, width, width - column, end
+
+
+@triton.jit
+def cells(place, origin, width, left, end, WIDTH: tl.constexpr):
+    """Priors in places of a tile, and whether there is one. The rest as :func:`find_cells` returns it."""
+    column = place % WIDTH
+    p = origin + place // WIDTH * width + column
+    return p, (column < left) & (p < end)
+
+
+@triton.jit
+def load_boxes(slots_ptr, slot, plane):
+    """Boxes in slots: x1, y1, x2, y2. Planes of ``slots`` follow each other at a distance of ``plane``."""
+    at = slots_ptr + slot
+    return tl.load(at), tl.load(at + plane), tl.load(at + 2 * plane), tl.load(at + 3 * plane)
+
+
+@triton.jit
+def load_points(points_ptr, slot, S):
+    """Points x, y and strides x, y of the priors in slots."""
+    at = points_ptr + slot
+    return tl.load(at), tl.load(at + S), tl.load(at + 2 * S), tl.load(at + 3 * S)
+
+
+@triton.jit
+def find_level(p, starts, LEVELS: tl.constexpr):
+    """Level of the logits a prior lies on, and the level's first prior; ``starts`` as in :func:`find_cells`."""
+    level = 0
+    start = decode(starts[0], False)
+    for i in tl.static_range(1, LEVELS):
+        if p >= decode(starts[i], False):
+            level = i
+            start = decode(starts[i], False)
+    return level, start
