@@ -6,13 +6,12 @@ the gts. Assignments are those of backend "triton" to the bit.
 
 from __future__ import annotations
 
-import torch
-
 from ..config import SimOTAConfig
 from ..inputs import Problem
 from ..matching import Matching
+from ..tuning.choice import configuration
 from ..tuning.kernel_config import Shape
-from ..tuning.stream_config import STREAM_INTERPRETER, StreamConfig, stream_heuristic
+from ..tuning.stream_config import StreamConfig
 from . import triton_refusal
 
 
@@ -22,7 +21,7 @@ def assign(problem: Problem, config: SimOTAConfig, kernels: StreamConfig | None 
     Args:
         problem: The batch.
         config: The configuration.
-        kernels: Launch parameters; None: those that ``tuning.stream_config.stream_heuristic`` picks for the GPU and the shape.
+        kernels: Launch parameters; None: those that ``tuning.choice`` picks for the GPU and the shape.
 
     Raises:
         RuntimeError: The kernels cannot run here; the message says why.
@@ -32,14 +31,10 @@ def assign(problem: Problem, config: SimOTAConfig, kernels: StreamConfig | None 
     refusal = triton_refusal(device)
     if refusal is not None:
         raise RuntimeError(f"backend: 'triton-stream' cannot run on {device}: {refusal}; use backend='torch'")
-    from ..kernels import launch
     from ..kernels.stream import launch as stream
 
-    if kernels is None and launch.INTERPRETED:
-        kernels = STREAM_INTERPRETER
-    elif kernels is None:
-        gpu = torch.cuda.get_device_properties(device)
+    if kernels is None:
         batch, num_priors, _ = problem.shape
-        kernels = stream_heuristic((gpu.major, gpu.minor), Shape(batch, num_priors, problem.gts.boxes.shape[0]))
+        kernels = configuration("triton-stream", device, Shape(batch, num_priors, problem.gts.boxes.shape[0]))
     matching, labels = stream.run(problem, config, kernels)
     return matching._replace(dynamic_k=matching.dynamic_k.view(problem.gts.padded_shape or (-1,)))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
+from . import fused, stream
 from .kernel_config import INTERPRETER, KernelConfig, Shape, heuristic
+from .stream_config import STREAM_INTERPRETER, StreamConfig, stream_heuristic
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -87,33 +88,6 @@ class Family:
             yield from axes.items()
 
 
-def _shape_of_matrix(problem: Problem) -> Shape:
-    batch, num_priors, _ = problem.shape
-    most = problem.gts.max_count
-    return Shape(batch, num_priors, problem.gts.slots()[0].shape[1] if most is None else most)
-
-
-def _launch_fused(problem: Problem, config: SimOTAConfig, kernels: Any) -> Sequence[Tensor]:
-    from ..kernels import launch
-
-    return launch.run(problem, config, kernels, _shape_of_matrix(problem).num_gts)
-
-
-def _instructions_of_fused(kernel: str, census: Census, problem: Problem, kernels: Any) -> float:
-    from ..kernels import prior_pass
-
-    batch, _, num_classes = problem.shape
-    straight = float(sum(census.instructions.values()) - sum(loop.total for loop in census.loops))
-    if kernel == "cost_pass":
-        pairs = float(sum(loop.total for loop in census.loops if loop.instructions["mufu"]))
-        gts_of_program: int = min(kernels.gts_per_program, _shape_of_matrix(problem).num_gts)
-        return straight + pairs * gts_of_program
-    regions, *classes = (loop.total for loop in census.loops)
-    gts = problem.gts.boxes.shape[0] / max(batch, 1)
-    columns, width = int(prior_pass.COLUMNS.value), int(prior_pass.GTS.value)
-    return straight + regions * math.ceil(gts / width) + sum(classes[:1]) * math.ceil(num_classes / columns)
-
-
 FAMILIES = {
     family.backend: family
     for family in (
@@ -122,7 +96,7 @@ FAMILIES = {
             config=KernelConfig,
             heuristic=heuristic,
             interpreter=INTERPRETER,
-            shape=_shape_of_matrix,
+            shape=fused.shape,
             stages=(
                 {"rows": (8, 16, 32, 64, 128), "prior_warps": (1, 2, 4), "prior_registers": (64, 96, 128, 255)},
                 {
@@ -131,8 +105,22 @@ FAMILIES = {
                     "gts_per_program": (4, 8, 16, 32, 64, 128, 256, 512, 1 << 14),
                 },
             ),
-            launch=_launch_fused,
-            instructions=_instructions_of_fused,
+            launch=fused.launch,
+            instructions=fused.instructions,
+        ),
+        Family(
+            backend="triton-stream",
+            config=StreamConfig,
+            heuristic=stream_heuristic,
+            interpreter=STREAM_INTERPRETER,
+            shape=stream.shape,
+            stages=(
+                {"tile": (32, 64, 128, 256), "bounds": (32, 64, 128, 256, 512), "splits": (1, 2, 4, 8)},
+                {"rows": (8, 16, 32)},
+                {"gts": (32, 64, 128, 256, 512), "resolvers": (64, 256, 512, 1024, 2048, 4096)},
+            ),
+            launch=stream.launch,
+            instructions=stream.instructions,
         ),
     )
 }

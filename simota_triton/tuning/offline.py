@@ -103,6 +103,11 @@ class Census:
     instructions: Counter[str]
     loops: tuple[Loop, ...]
 
+    @property
+    def straight(self) -> int:
+        """Instructions outside the innermost loops."""
+        return sum(self.instructions.values()) - sum(loop.total for loop in self.loops)
+
 
 def census(binary: Any) -> Census:
     """Reads a binary of :func:`compiled_for`."""
