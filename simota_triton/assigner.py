@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from . import backends, capture, op
-from .checks import Ragged
+from .checks import Ragged, tensor
 from .config import SimOTAConfig
 from .inputs import Problem, pack
 from .matching import Matching
@@ -95,6 +96,7 @@ class SimOTAAssigner:
         gt_centers: Ragged | None = None,
         ignore_boxes: Ragged | None = None,
         candidate_mask: Tensor | None = None,
+        level_shapes: Sequence[tuple[int, int]] | None = None,
     ) -> AssignResult:
         """Assign a batch.
 
@@ -118,6 +120,8 @@ class SimOTAAssigner:
             ignore_boxes: [B, I, 4] or a list of [I_i, 4]: crowd regions. A prior that no gt gets and whose point lies
                 strictly inside one is flagged in ``result.ignore_mask``. Assignment itself does not change.
             candidate_mask: [B, P] or [P] bool: priors that take part at all (mmdet's inside flags).
+            level_shapes: (rows, columns) of the grid that the priors of each level form. Known from maps, and guessed where the
+                image is square; it helps backend "triton-stream" to look at neighbours together, and changes no answer.
 
         Returns:
             An :class:`AssignResult`.
@@ -127,22 +131,23 @@ class SimOTAAssigner:
             ValueError: Shape, dtype, device or value of an argument; the message says what was expected and what came.
         """
         compiling = torch.compiler.is_compiling()
+        tensor("pred_boxes", pred_boxes)
+        name = self.backend if compiling else backends.choose(self.backend, pred_boxes.device)[0]
         problem = pack(
             self.config, pred_boxes, cls_logits, priors, gt_boxes, gt_labels, gt_mask=gt_mask, gt_offsets=gt_offsets,
             obj_logits=obj_logits, gt_centers=gt_centers, ignore_boxes=ignore_boxes, candidate_mask=candidate_mask,
-            validate=False if compiling else self.validate,
+            level_shapes=level_shapes, validate=False if compiling else self.validate, tidy=compiling or name not in backends.TIDYING,
         )  # fmt: skip
         recorder = None if compiling else capture.active()
         if recorder is not None:
             recorder.keep(self.config, problem, {
                 "pred_boxes": pred_boxes, "cls_logits": cls_logits, "priors": priors, "gt_boxes": gt_boxes, "gt_labels": gt_labels,
                 "gt_mask": gt_mask, "gt_offsets": gt_offsets, "obj_logits": obj_logits, "gt_centers": gt_centers,
-                "ignore_boxes": ignore_boxes, "candidate_mask": candidate_mask,
+                "ignore_boxes": ignore_boxes, "candidate_mask": candidate_mask, "level_shapes": level_shapes,
             })  # fmt: skip
         with torch.autocast(pred_boxes.device.type, enabled=False):
             if compiling:
                 return _result(problem, op.assign(problem, self._config_key, self.backend, self._kernels_key))
-            name, _ = backends.choose(self.backend, pred_boxes.device)
             return _result(problem, backends.assign(name, problem, self.config, self.kernels))
 
     @torch.no_grad()
@@ -174,7 +179,9 @@ def _result(problem: Problem, matching: Matching) -> AssignResult:
     gts = problem.gts
     num_classes = problem.shape[2]
     fg_mask = matching.gt_index >= 0
-    if gts.labels.shape[0]:
+    if matching.labels is not None:
+        labels = matching.labels
+    elif gts.labels.shape[0]:
         labels = gts.labels[torch.where(fg_mask, gts.offsets[:-1, None] + matching.gt_index, 0)]
         labels = torch.where(fg_mask, labels, num_classes)
     else:

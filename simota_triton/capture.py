@@ -57,9 +57,9 @@ class Recorded:
         """The arguments on a device."""
         return {name: _map(lambda tensor: tensor.to(device), value) for name, value in self.inputs.items()}
 
-    def problem(self, device: torch.device) -> Problem:
-        """The batch on a device, packed; values are not looked at again."""
-        return pack(self.config, **self.on(device), validate=False)
+    def problem(self, device: torch.device, tidy: bool = True) -> Problem:
+        """The batch on a device, packed as for a backend that needs its gts ``tidy`` or not; values are not looked at again."""
+        return pack(self.config, **self.on(device), validate=False, tidy=tidy)
 
 
 @contextlib.contextmanager

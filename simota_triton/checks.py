@@ -85,7 +85,7 @@ def shape_of(value: Tensor) -> str:
     return str(list(value.shape))
 
 
-def level_shapes(value: Ragged) -> str:
+def shapes_of(value: Ragged) -> str:
     """The shape of a tensor, or of each level's map."""
     return shape_of(value) if isinstance(value, Tensor) else str([list(level.shape) for level in value])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .boxes import box_area, box_center
-from .checks import INT_DTYPES, Ragged, concatenate, fail, floating, level_shapes, list_counts, same_device, same_form, shape_of, tensor
+from .checks import INT_DTYPES, Ragged, concatenate, fail, floating, list_counts, same_device, same_form, shape_of, shapes_of, tensor
 from .config import SimOTAConfig
 
 
@@ -58,7 +59,7 @@ class GroundTruth:
     Attributes:
         boxes: [N, 4] xyxy float32, finite.
         labels: [N] int64 in [0, C).
-        centers: [N, 2] float32: given centres, else box centres.
+        centers: [N, 2] float32: given centres, else box centres. [0, 2] where those are not formed, see :func:`pack`.
         offsets: [B + 1] int64.
         mask: [N] bool, False for padding; None where every row is real.
         padded_shape: (B, G) where the gts came padded: then N = B * G.
@@ -111,7 +112,7 @@ class Problem:
         gts: The ground truth.
         candidate_mask: [B, P] bool, False for priors that take no part, or None.
         ignore_boxes: [B, I, 4] float32 xyxy or None.
-        cells: Rows and columns of each level's grid of priors, in row-major order, level after level; None where unknown.
+        cells: Rows and columns of the grid that the priors of each level form, row by row; None where unknown.
     """
 
     pred_boxes: Tensor
@@ -143,9 +144,14 @@ def pack(
     gt_centers: Ragged | None = None,
     ignore_boxes: Ragged | None = None,
     candidate_mask: Tensor | None = None,
+    level_shapes: Sequence[tuple[int, int]] | None = None,
     validate: bool | None = None,
+    tidy: bool = True,
 ) -> Problem:
     """Check every input and pack it. Shapes, dtypes and devices are always checked; values where ``validate`` says so.
+
+    The arguments are those of :class:`simota_triton.SimOTAAssigner`, and ``tidy``: whether gts that cannot take part are masked
+    out and box centres formed. A backend whose kernels do that themselves goes without, and saves some twenty small operators.
 
     Raises:
         TypeError: An argument is no tensor (or list of tensors).
@@ -165,7 +171,7 @@ def pack(
 
     cls = _scores("cls_logits", cls_logits, batch, num_priors, device)
     if cls.shape[2] < 1:
-        fail("cls_logits", "[B, P, C] with at least one class", level_shapes(cls_logits), "")
+        fail("cls_logits", "[B, P, C] with at least one class", shapes_of(cls_logits), "")
     if validate and config.score == "prob":
         _check_probabilities(cls)
     obj = None
@@ -180,7 +186,7 @@ def pack(
               "pass the objectness logits, or use score='sigmoid' for a head without objectness")  # fmt: skip
 
     packed_priors = _priors(priors, num_priors, device, validate)
-    gts = _ground_truth(gt_boxes, gt_labels, gt_mask, gt_offsets, gt_centers, batch, cls.shape[2], device, validate)
+    gts = _ground_truth(gt_boxes, gt_labels, gt_mask, gt_offsets, gt_centers, batch, cls.shape[2], device, validate, tidy or validate)
     return Problem(
         pred_boxes=pred_boxes,
         cls_logits=cls,
@@ -189,6 +195,7 @@ def pack(
         gts=gts,
         candidate_mask=_candidate_mask(candidate_mask, batch, num_priors, device),
         ignore_boxes=_ignore_boxes(ignore_boxes, batch, device, validate),
+        cells=_cells(level_shapes, cls_logits, num_priors),
     )
 
 
@@ -218,6 +225,21 @@ def _scores(name: str, value: Ragged, batch: int, num_priors: int, device: torch
         floating(name, level)
         same_device(name, level, device)
     return Scores(tuple(levels))
+
+
+def _cells(level_shapes: Sequence[tuple[int, int]] | None, cls_logits: Ragged, num_priors: int) -> tuple[tuple[int, int], ...] | None:
+    if level_shapes is None:
+        return None if isinstance(cls_logits, Tensor) else tuple((level.shape[2], level.shape[3]) for level in cls_logits)
+    expected = "(rows, columns) of each level, integers"
+    if not isinstance(level_shapes, (list, tuple)):
+        raise TypeError(f"level_shapes: expected a list of {expected}, got {type(level_shapes).__name__}")
+    for i, shape in enumerate(level_shapes):
+        if len(shape) != 2 or any(isinstance(value, bool) or not isinstance(value, int) or value < 0 for value in shape):
+            fail(f"level_shapes[{i}]", expected, f"{shape}", "")
+    cells = sum(rows * columns for rows, columns in level_shapes)
+    if cells != num_priors:
+        fail("level_shapes", f"P = {num_priors} priors in total", f"{cells}", "count every prior of a cell as a column")
+    return tuple((rows, columns) for rows, columns in level_shapes)
 
 
 def _check_probabilities(scores: Scores) -> None:
@@ -253,7 +275,7 @@ def _priors(priors: Tensor, num_priors: int, device: torch.device, validate: boo
 
 def _ground_truth(
     gt_boxes: Ragged, gt_labels: Ragged, gt_mask: Tensor | None, gt_offsets: Tensor | None, gt_centers: Ragged | None,
-    batch: int, num_classes: int, device: torch.device, validate: bool,
+    batch: int, num_classes: int, device: torch.device, validate: bool, tidy: bool,
 ) -> GroundTruth:  # fmt: skip
     mask: Tensor | None = None
     padded_shape: tuple[int, int] | None = None
@@ -319,6 +341,9 @@ def _ground_truth(
         same_device("gt_centers", centers, device)
 
     boxes, labels = boxes.float(), labels.long()
+    if not tidy:
+        centers = boxes.new_empty(0, 2) if centers is None else centers.float()
+        return GroundTruth(boxes, labels, centers, offsets, mask, padded_shape, max_count)
     if mask is not None:
         boxes, labels = torch.where(mask[:, None], boxes, 0.0), torch.where(mask, labels, 0)
     centers = box_center(boxes) if centers is None else centers.float()

@@ -7,10 +7,13 @@ import os
 import pytest
 import torch
 
+from .interpreter import speed_up
+
 HAS_CUDA = torch.cuda.is_available()
 if not HAS_CUDA:
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when a kernel is decorated, so before the first import of one
     torch.use_deterministic_algorithms(True)  # fills what torch.empty returns with NaN, and refuses what is not deterministic
+    speed_up()
 
 
 def pytest_collection_modifyitems(items):
@@ -19,7 +22,11 @@ def pytest_collection_modifyitems(items):
         for marker, needed in (("gpu", 1), ("multigpu", 2)):
             if item.get_closest_marker(marker) and gpus < needed:
                 item.add_marker(pytest.mark.skip(reason=f"needs {needed} NVIDIA GPU{'s' * (needed > 1)}, found {gpus}"))
-        if getattr(item, "callspec", None) and item.callspec.params.get("backend") == "triton" and not os.environ.get("TRITON_INTERPRET"):
+        if (
+            getattr(item, "callspec", None)
+            and str(item.callspec.params.get("backend")).startswith("triton")
+            and not os.environ.get("TRITON_INTERPRET")
+        ):
             item.add_marker(pytest.mark.skip(reason="its tensors are on the CPU: set TRITON_INTERPRET=1"))
 
 

@@ -14,7 +14,7 @@ from .kernels_support import DEVICE, random_inputs
 # Inductor's own import of a deprecated function
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 
-BACKENDS = ("reference", "torch", "triton")
+BACKENDS = ("reference", "torch", "triton", "triton-stream")
 FIELDS = ("gt_index", "labels", "matched_iou", "ignore_mask", "claims", "dynamic_k")
 
 
@@ -46,6 +46,7 @@ def flat(problem, config, backend):
         problem.pred_boxes, list(problem.cls_logits.levels), list(problem.obj_logits.levels) if problem.obj_logits else [],
         problem.priors, gts.boxes, gts.labels, gts.centers, gts.offsets, gts.mask, problem.candidate_mask,
         op.UNKNOWN if gts.padded_shape is None else gts.padded_shape[1], op.UNKNOWN if gts.max_count is None else gts.max_count,
+        [size for shape in problem.cells or () for size in shape],
         op.config_key(config), backend,
     )  # fmt: skip
 

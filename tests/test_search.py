@@ -172,7 +172,7 @@ def test_two_tuners_of_the_same_batch_do_not_run_at_once(tmp_path):
 # the static model
 
 
-def report(cycles, code=None, spills=0, error=None):
+def report(cycles, code=None, spills=0.0, error=None):
     return Static({"k": 40}, {"k": spills}, cycles, (code,) if code else (cycles,), error)
 
 
@@ -180,13 +180,13 @@ def test_pruning_drops_what_spills_does_not_compile_repeats_or_ranks_low():
     kernels = Kernels()
     default, *rest = kernels.candidates
     width, depth = rest[:5], rest[5:]
-    reports = {default: report(10.0), **{made: report(20.0 + i) for i, made in enumerate(rest)}}
-    reports[width[0]] = report(1.0, spills=3)
+    reports = {default: report(10.0, spills=0.04), **{made: report(20.0 + i) for i, made in enumerate(rest)}}
+    reports[width[0]] = report(1.0, spills=0.06)
     reports[width[1]] = report(None, error="does not compile: PTXASError: too much")
     reports[width[2]] = report(10.0, code=10.0)
     kept, pruned = prune(kernels.family, kernels.candidates, [reports[made] for made in kernels.candidates], 2, lambda: None)
     assert kept == [default, width[3], width[4], depth[0], depth[1]]
-    assert pruned[width[0]] == "k spills registers to memory"
+    assert pruned[width[0]] == "k: registers spill to memory"
     assert pruned[width[1]] == "does not compile: PTXASError: too much"
     assert pruned[width[2]] == f"the same machine code as {default}"
     assert {pruned[made] for made in depth[2:]} == {"not among the 2 best of the static model"}
@@ -241,7 +241,7 @@ def tried(tmp_path, monkeypatch):
     """Runs the command in the interpreter, with made-up static reports in place of compilations."""
 
     def examine(backend, problem, config, capability, candidates, workers=2):
-        return [report(float(i), spills=i == 3) for i, _ in enumerate(candidates)]
+        return [report(float(i), spills=float(i == 3)) for i, _ in enumerate(candidates)]
 
     monkeypatch.setattr(static, "examine", examine)
     monkeypatch.setenv("SIMOTA_TRITON_CONFIG_DIR", str(tmp_path / "user"))

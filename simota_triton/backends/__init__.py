@@ -25,6 +25,9 @@ fused cost pass for NVIDIA GPUs with the matching in PyTorch behind it."""
 
 CHOICES = ("auto", *BACKENDS)
 
+TIDYING = ("triton-stream",)
+"""Backends that mask out unusable gts and form box centres themselves, see ``inputs.pack``."""
+
 
 MIN_CAPABILITY = (8, 0)
 """Oldest compute capability the kernels are compiled and tested for."""

@@ -36,5 +36,4 @@ def assign(problem: Problem, config: SimOTAConfig, kernels: StreamConfig | None 
     if kernels is None:
         batch, num_priors, _ = problem.shape
         kernels = configuration("triton-stream", device, Shape(batch, num_priors, problem.gts.boxes.shape[0]))
-    matching, labels = stream.run(problem, config, kernels)
-    return matching._replace(dynamic_k=matching.dynamic_k.view(problem.gts.padded_shape or (-1,)))
+    return stream.run(problem, config, kernels)

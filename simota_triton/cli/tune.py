@@ -128,7 +128,7 @@ def _tune(args: argparse.Namespace, device: torch.device, folder: Path, family: 
     gpu = Gpu("Triton's interpreter", (9, 0)) if interpreted else Gpu.of(device)
     timer: Timer = WallTimer() if interpreted else GraphTimer(device)
     code = 0
-    for task in _tasks(args, device, tiny=interpreted):
+    for task in _tasks(args, family, device, tiny=interpreted):
         shape = family.shape(task.problem)
         name = bucket(shape)
         space = family.space(family.heuristic(gpu.capability, shape))[: args.limit]
@@ -150,11 +150,12 @@ def _tune(args: argparse.Namespace, device: torch.device, folder: Path, family: 
     return code
 
 
-def _tasks(args: argparse.Namespace, device: torch.device, tiny: bool = False) -> Iterator[Task]:
+def _tasks(args: argparse.Namespace, family: Family, device: torch.device, tiny: bool = False) -> Iterator[Task]:
+    from ..backends import TIDYING
     from ..tuning.search import Task
 
     for batch in batches(args, tiny):
-        yield Task(batch.name, batch.problem(device), batch.config)
+        yield Task(batch.name, batch.problem(device, tidy=family.backend not in TIDYING), batch.config)
 
 
 @contextmanager
@@ -245,7 +246,7 @@ def _dry_run(args: argparse.Namespace) -> int:
     capability = args.capability or (torch.cuda.get_device_capability() if torch.cuda.is_available() else (9, 0))
     for backend in args.backend or FAMILIES:
         family = FAMILIES[backend]
-        for task in _tasks(args, torch.device("cpu")):
+        for task in _tasks(args, family, torch.device("cpu")):
             space = family.space(family.heuristic(capability, family.shape(task.problem)))[: args.limit]
             rows: list[tuple[float, int, Any, Static]] = []
             with Bar(f"{backend}, {task.name}: compiling", len(space)) as bar:

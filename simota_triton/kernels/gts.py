@@ -12,8 +12,10 @@ gt that takes no part), image, index within the image."""
 
 @triton.jit
 def load_gts(boxes_ptr, centers_ptr, labels_ptr, mask_ptr, gt, valid, C):
-    """Boxes, centres and labels of gts; x1 = centre x = +inf and label = -1 for those that take no part: where not ``valid``,
-    masked out, or with a box, an area or a centre that is not finite, or a label outside [0, C).
+    """Boxes, centres (those of the boxes where ``centers_ptr`` is None) and labels of gts.
+
+    x1 = centre x = +inf and label = -1 for gts that take no part: those not ``valid``, those masked out, and those with a box,
+    an area or a centre that is not finite, or a label outside [0, C).
     """
     if mask_ptr is not None:
         valid &= tl.load(mask_ptr + gt, mask=valid, other=0) != 0
@@ -21,8 +23,10 @@ def load_gts(boxes_ptr, centers_ptr, labels_ptr, mask_ptr, gt, valid, C):
     y1 = tl.load(boxes_ptr + gt * 4 + 1, mask=valid, other=0.0)
     x2 = tl.load(boxes_ptr + gt * 4 + 2, mask=valid, other=0.0)
     y2 = tl.load(boxes_ptr + gt * 4 + 3, mask=valid, other=0.0)
-    cx = tl.load(centers_ptr + gt * 2, mask=valid, other=0.0)
-    cy = tl.load(centers_ptr + gt * 2 + 1, mask=valid, other=0.0)
+    cx, cy = (x1 + x2) * 0.5, (y1 + y2) * 0.5
+    if centers_ptr is not None:
+        cx = tl.load(centers_ptr + gt * 2, mask=valid, other=0.0)
+        cy = tl.load(centers_ptr + gt * 2 + 1, mask=valid, other=0.0)
     label = tl.load(labels_ptr + gt, mask=valid, other=-1)
     valid &= finite(x1) & finite(y1) & finite(x2) & finite(y2) & finite(box_area(x1, y1, x2, y2)) & finite(cx) & finite(cy)
     valid &= (label >= 0) & (label < C)

@@ -34,6 +34,9 @@ MAX_WARPS = {(8, 0): 64, (8, 6): 48, (8, 9): 48, (9, 0): 64, (10, 0): 64, (12, 0
 SCHEDULERS, SATURATING_WARPS = 4, 16
 """Instructions a multiprocessor issues in a cycle, and the warps it takes: 4 a scheduler hide the latency of arithmetic, 4 cycles."""
 
+MAX_SPILLS = 0.05
+"""Share of a kernel's instructions that may move registers to memory and back, outside its innermost loops."""
+
 
 @dataclass(frozen=True)
 class Static:
@@ -41,14 +44,14 @@ class Static:
 
     Attributes:
         registers: Of a thread, by kernel.
-        local_instructions: Instructions that spill to memory, by kernel.
+        spills: Share of a kernel's instructions that spill registers to memory, by kernel; 1 where an innermost loop does.
         cycles: Modelled cycles of all launches, None where it does not compile.
         code: Machine code and grid of every launch, as a key.
         error: Why it does not compile, or None.
     """
 
     registers: dict[str, int]
-    local_instructions: dict[str, int]
+    spills: dict[str, float]
     cycles: float | None
     code: tuple[Any, ...] = ()
     error: str | None = None
@@ -58,8 +61,8 @@ class Static:
         """Why it is not worth running, or None."""
         if self.error is not None:
             return self.error
-        spilling = [name for name, count in self.local_instructions.items() if count]
-        return f"{', '.join(spilling)} spills registers to memory" if spilling else None
+        spilling = [name for name, share in self.spills.items() if share > MAX_SPILLS]
+        return f"{', '.join(spilling)}: registers spill to memory" if spilling else None
 
 
 def outline(problem: Problem) -> Problem:
@@ -129,7 +132,7 @@ def _examine_one(backend: str, problem: Problem, config: SimOTAConfig, capabilit
             {}, {}, None, error=f"does not compile: {type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[-1]}"
         )
     registers: dict[str, int] = {}
-    spills: dict[str, int] = {}
+    spills: dict[str, float] = {}
     code: list[Any] = []
     cycles = 0.0
     for binary, grid in zip(binaries, grids, strict=True):
@@ -139,7 +142,8 @@ def _examine_one(backend: str, problem: Problem, config: SimOTAConfig, capabilit
         name, warps = binary.metadata.name, binary.metadata.num_warps
         code.append((hashlib.sha256(binary.asm["cubin"]).hexdigest(), grid))
         registers[name] = found.registers
-        spills[name] = found.instructions["local"]
+        in_loop = any(loop.instructions["local"] for loop in found.loops)
+        spills[name] = 1.0 if in_loop else found.instructions["local"] / max(1, sum(found.instructions.values()))
         cycles += launch_cycles(capability, math.prod(grid), warps, found.registers, family.instructions(name, found, problem, kernels))
     return Static(registers, spills, cycles, tuple(code))
 

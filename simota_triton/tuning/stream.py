@@ -29,8 +29,7 @@ def launch(problem: Problem, config: SimOTAConfig, kernels: Any) -> Sequence[Ten
     """All kernels: the matching and the labels."""
     from ..kernels.stream import launch as stream
 
-    matching, labels = stream.run(problem, config, kernels)
-    return *matching, labels
+    return [part for part in stream.run(problem, config, kernels) if part is not None]
 
 
 def instructions(kernel: str, census: Census, problem: Problem, kernels: Any) -> float:

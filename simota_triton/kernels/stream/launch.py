@@ -6,7 +6,7 @@ import functools
 import math
 import struct
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -80,7 +80,10 @@ def _grid(cells: Cells, tile: int, levels: tuple[int, ...]) -> Grid:
     else:
         sizes, widths = list(levels), [tile_width] * len(levels)
     height = tile // tile_width
-    num_tiles = sum(-(-width // tile_width) * -(-(-(-size // width)) // height) for size, width in zip(sizes, widths, strict=True))
+    num_tiles = 0
+    for size, width in zip(sizes, widths, strict=True):
+        rows = -(-size // width)
+        num_tiles += -(-width // tile_width) * -(-rows // height)
     return Grid(tuple(accumulate(sizes, initial=0)), tuple(widths), tile_width, num_tiles)
 
 
@@ -133,30 +136,26 @@ _ALIGNMENT = 16
 
 
 def _allocate(sizes: dict[str, int], device: torch.device) -> Scratch:
-    """All parts in one allocation."""
+    """All parts in one allocation; None in place of a part without a size."""
     padded = [-(-size // _ALIGNMENT) * _ALIGNMENT for size in sizes.values()]
     parts = torch.empty(sum(padded), dtype=torch.uint8, device=device).split(padded)
-    return Scratch(
-        **{
-            name: part.view(_DTYPES.get(name, torch.float32)) if size else None
-            for (name, size), part in zip(sizes.items(), parts, strict=True)
-        }
-    )
+    typed: Any = (part.view(_DTYPES.get(name, torch.float32)) if len(part) else None for name, part in zip(sizes, parts, strict=True))
+    return Scratch(*typed)
 
 
-def _background(problem: Problem) -> tuple[Matching, Tensor]:
+def _background(problem: Problem) -> Matching:
     """What :func:`run` gives where there is nothing to assign."""
     batch, num_priors, channels = problem.shape
     gts, device = problem.gts, problem.priors.device
     gt_index = torch.full((batch, num_priors), -1, dtype=torch.int64, device=device)
     dynamic_k = torch.ones(gts.boxes.shape[0], dtype=torch.int64, device=device)
-    matching = Matching(
+    return Matching(
         gt_index=gt_index,
         matched_iou=torch.zeros((batch, num_priors), device=device),
-        dynamic_k=dynamic_k if gts.mask is None else dynamic_k * gts.mask,
+        dynamic_k=(dynamic_k if gts.mask is None else dynamic_k * gts.mask).view(gts.padded_shape or (-1,)),
         claims=torch.zeros((batch, num_priors), dtype=torch.int32, device=device),
+        labels=torch.full_like(gt_index, channels),
     )
-    return matching, torch.full_like(gt_index, channels)
 
 
 @functools.cache
@@ -165,8 +164,8 @@ def _float64_bits(value: float) -> int:
     return int.from_bytes(struct.pack("<d", value), "little", signed=True)
 
 
-def run(problem: Problem, config: SimOTAConfig, kernels: StreamConfig) -> tuple[Matching, Tensor]:
-    """All kernels: the matching, with ``dynamic_k`` as the gts are packed, [N], and the labels, [B, P] int64."""
+def run(problem: Problem, config: SimOTAConfig, kernels: StreamConfig) -> Matching:
+    """All kernels."""
     batch, num_priors, channels = problem.shape
     gts, device = problem.gts, problem.priors.device
     num_gts = gts.boxes.shape[0]
@@ -198,7 +197,7 @@ def run(problem: Problem, config: SimOTAConfig, kernels: StreamConfig) -> tuple[
             scratch.slots, scratch.points, scratch.slot_of, scratch.tiles, scratch.gts.view(torch.float32), scratch.num_contested,
             scratch.cheapest,
             shared.boxes, shared.priors, problem.candidate_mask, levels.obj,
-            *(value.contiguous() for value in (gts.boxes, gts.centers, gts.labels)), offsets,
+            gts.boxes.contiguous(), gts.centers.contiguous() if len(gts.centers) == num_gts else None, gts.labels.contiguous(), offsets,
             None if gts.mask is None else gts.mask.contiguous(),
             C=codes([channels])[0], N=num_gts, num_tiles=grid.num_tiles, num_slots=grid.num_tiles * kernels.tile,
             starts=starts, widths=codes(grid.widths),
@@ -233,4 +232,4 @@ def run(problem: Problem, config: SimOTAConfig, kernels: StreamConfig) -> tuple[
             scratch.contested_cost, scratch.cheapest, gt_offsets_ptr=offsets,
             num_tiles=grid.num_tiles, B=batch, starts=starts, CONFLICT=config.conflict, GTS=kernels.gts, **logits, **common,
         )  # fmt: skip
-    return Matching(gt_index, matched_iou, dynamic_k, claims), labels
+    return Matching(gt_index, matched_iou, dynamic_k.view(gts.padded_shape or (-1,)), claims, labels)

@@ -24,7 +24,7 @@ def prepare(
     slots_ptr, points_ptr, slot_of_ptr, tiles_ptr, gt_table_ptr, num_contested_ptr, cheapest_ptr,
     # predictions; candidate_mask is optional
     boxes_ptr, priors_ptr, candidate_mask_ptr, obj_levels,
-    # gts: [N, 4], [N, 2], [N], [B + 1], [N] (optional)
+    # gts: [N, 4], [N, 2] (optional), [N], [B + 1], [N] (optional)
     gt_boxes_ptr, gt_centers_ptr, gt_labels_ptr, gt_offsets_ptr, gt_mask_ptr,
     # sizes and strides, the tuples coded
     C, N, num_tiles, num_slots, starts, widths, obj_strides_b, obj_strides_p,
@@ -94,11 +94,13 @@ def prepare(
         waiting = tl.where(near, lane, GTS)
         nearest = tl.min(waiting)
         while nearest < GTS:
-            box, center = gt_boxes_ptr + (gt_first + g + nearest) * 4, gt_centers_ptr + (gt_first + g + nearest) * 2
-            depth = region_depth(
-                own_x, own_y, reach_x, reach_y, tl.load(box), tl.load(box + 1), tl.load(box + 2), tl.load(box + 3),
-                tl.load(center), tl.load(center + 1), REGION,
-            )  # fmt: skip
+            box = gt_boxes_ptr + (gt_first + g + nearest) * 4
+            x1_, y1_, x2_, y2_ = tl.load(box), tl.load(box + 1), tl.load(box + 2), tl.load(box + 3)
+            cx_, cy_ = (x1_ + x2_) * 0.5, (y1_ + y2_) * 0.5
+            if gt_centers_ptr is not None:
+                center = gt_centers_ptr + (gt_first + g + nearest) * 2
+                cx_, cy_ = tl.load(center), tl.load(center + 1)
+            depth = region_depth(own_x, own_y, reach_x, reach_y, x1_, y1_, x2_, y2_, cx_, cy_, REGION)
             deepest = tl.maximum(deepest, depth)
             waiting = tl.where(waiting == nearest, GTS, waiting)
             nearest = tl.min(waiting)

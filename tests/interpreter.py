@@ -1,0 +1,37 @@
+"""Makes Triton's interpreter about twice as fast on kernels that call device functions.
+
+It looks through all of ``triton.language`` at every such call, for functions to replace by its own; they are replaced already,
+since the kernel was entered.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def speed_up() -> None:
+    """Look once a kernel. Without effect where Triton is not in its interpreter, or has another one than is known here."""
+    from triton.runtime import interpreter
+
+    patch, scope_type = getattr(interpreter, "_patch_lang", None), getattr(interpreter, "_LangPatchScope", None)
+    if patch is None or scope_type is None or getattr(patch, "once", False):
+        return
+    replaced: set[str] = set()  # spellings of triton.language whose functions are replaced in the kernel at hand
+
+    def patch_once(function: Any) -> Any:
+        spellings = {value.__name__ for value in function.__globals__.values() if getattr(value, "__package__", "") == "triton.language"}
+        if replaced and spellings <= replaced:
+            return scope_type()
+        scope = patch(function)
+        restore = scope.restore
+        replaced.update(spellings)
+
+        def leave() -> None:
+            replaced.clear()
+            restore()
+
+        scope.restore = leave
+        return scope
+
+    patch_once.once = True
+    interpreter._patch_lang = patch_once
