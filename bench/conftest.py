@@ -4,7 +4,8 @@
     pytest bench --benchmark-only --benchmark-compare             # and compare with the last one kept of this machine class
     pytest bench --benchmark-only --benchmark-save=NAME           # and keep it under bench/results/benchmarks/<machine class>/
 
-On a GPU the cases are measured there, on the GPU's clock.
+On a CPU the cases get one thread, and its CPU time is what counts: that can be compared even where others use the machine. On
+a GPU they are measured there, on the GPU's clock.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 def pytest_configure(config: pytest.Config) -> None:
     """Keep results by machine class, unless a folder is asked for. Runs before pytest-benchmark's own."""
+    if DEVICE.type == "cpu":
+        torch.set_num_threads(1)
     if getattr(config.option, "benchmark_storage", "").endswith(".benchmarks"):
         config.option.benchmark_storage = f"file://{RESULTS / machine_class(facts())}"
 

@@ -17,8 +17,11 @@ from bench.workloads import CPU_BATCH, WORKLOADS, Batch, Workload, make_batch
 from simota_triton.measure.peak import peak_bytes
 
 OURS = ("torch",) if DEVICE.type == "cpu" else ("triton", "triton-stream", "torch")
-LOOPED = ("coco", "mosaic")
+LOOPED = ("coco",)
 """Workloads on which the loop, which is slow and needs [n, G, C], is timed."""
+
+# Inductor's own import of a deprecated function
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 
 
 @pytest.fixture(scope="module", params=CPU_BATCH)
@@ -37,15 +40,15 @@ def _on_device(value):
     return [item.to(DEVICE) for item in value] if isinstance(value, list) else value.to(DEVICE)
 
 
-@pytest.mark.benchmark(timer=time.perf_counter if DEVICE.type == "cpu" else GpuClock())
+@pytest.mark.benchmark(timer=time.process_time if DEVICE.type == "cpu" else GpuClock())
 @pytest.mark.parametrize("name", [*OURS, *PEERS])
 def test_assign(benchmark, scene, name):
     workload, batch, expected = scene
     if name == "loop" and workload.name not in LOOPED:
-        pytest.skip("slow, and 18 GB")
+        pytest.skip("slow")
     benchmark.group = f"{workload.name}, B = {workload.batch}"
     case = ours(batch, name) if name in OURS else peer(name, batch, workload)
     with torch.no_grad():
         assert torch.equal(case(), expected)
         benchmark.extra_info["peak_mb"] = round(peak_bytes(case, DEVICE) / 1e6, 1)
-        benchmark.pedantic(case, rounds=1 if name == "loop" else 9, warmup_rounds=0 if name == "loop" else 2)
+        benchmark.pedantic(case, rounds=1 if name == "loop" else 7, warmup_rounds=0 if name == "loop" else 1)

@@ -47,6 +47,19 @@ def choice_of(values: Mapping[str, T]) -> Callable[[str], T]:
     return parse
 
 
+def device_of(text: str) -> torch.device:
+    """A parser of devices that are here."""
+    try:
+        device = torch.device(text)
+    except RuntimeError:
+        raise argparse.ArgumentTypeError(f"expected cpu, cuda or cuda:N, got {text!r}") from None
+    if device.type not in ("cpu", "cuda"):
+        raise argparse.ArgumentTypeError(f"expected cpu, cuda or cuda:N, got {text!r}")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise argparse.ArgumentTypeError(f"{text!r} is not here; {torch.cuda.device_count()} CUDA devices are")
+    return device
+
+
 def add_batches(parser: argparse.ArgumentParser, default: Sequence[str]) -> None:
     """Which batches a command works on."""
     group = parser.add_argument_group("batches")

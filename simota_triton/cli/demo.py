@@ -11,7 +11,7 @@ import torch
 from ..backends import CHOICES
 from ..config import PRESETS
 from ..simulate import PHASES
-from .arguments import number
+from .arguments import device_of, number
 from .errors import require
 
 DESCRIPTION = """\
@@ -66,7 +66,7 @@ def add_parser(commands: Any) -> None:
     )
     add("--backend", choices=CHOICES, default="auto", metavar="NAME",
         help=f"what computes: {', '.join(CHOICES)}; default: auto, see simota-triton info")  # fmt: skip
-    add("--device", type=_device, default=torch.device("cpu"), metavar="NAME", help="where it computes: cpu (default) or cuda")
+    add("--device", type=device_of, default=torch.device("cpu"), metavar="NAME", help="where it computes: cpu (default) or cuda")
     add("--out", type=Path, default=Path("simota-demo"), metavar="DIR", help="folder of the pictures; default: ./simota-demo")
     parser.set_defaults(run=run, parser=parser)
 
@@ -86,15 +86,3 @@ def run(args: argparse.Namespace) -> int:
             phase=args.phase, seed=args.seed, backend=args.backend, device=args.device, out=args.out,
         )
     )  # fmt: skip
-
-
-def _device(text: str) -> torch.device:
-    try:
-        device = torch.device(text)
-    except RuntimeError:
-        raise argparse.ArgumentTypeError(f"expected cpu, cuda or cuda:N, got {text!r}") from None
-    if device.type not in ("cpu", "cuda"):
-        raise argparse.ArgumentTypeError(f"expected cpu, cuda or cuda:N, got {text!r}")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise argparse.ArgumentTypeError(f"{text!r} is not here; {torch.cuda.device_count()} CUDA devices are")
-    return device

@@ -42,7 +42,7 @@ def machine_class(machine: dict[str, Any]) -> str:
         >>> machine_class({"cpu": "AMD EPYC 9R14", "threads": 2, "gpu": "NVIDIA H100 80GB HBM3"})
         'nvidia-h100-80gb-hbm3'
     """
-    name = machine.get("gpu") or f"{machine['cpu']} {machine['threads']} threads"
+    name = machine.get("gpu") or f"{machine['cpu']} {machine['threads']} thread{'s' * (machine['threads'] != 1)}"
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
