@@ -22,14 +22,12 @@ class Matching(NamedTuple):
         matched_iou: [B, P] float32, IoU with that gt, 0 for background.
         dynamic_k: [B, G] int64 (or [N], in the form of the gts), how many priors the gt asked for, 0 for padding.
         claims: [B, P] int32, how many gts selected the prior before conflicts were resolved.
-        labels: [B, P] int64, class of the gt, C for background; None where a backend leaves them to be looked up.
     """
 
     gt_index: Tensor
     matched_iou: Tensor
     dynamic_k: Tensor
     claims: Tensor
-    labels: Tensor | None = None
 
 
 def sortable(cost: Tensor) -> Tensor:

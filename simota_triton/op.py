@@ -101,7 +101,7 @@ def _assign(
         cells=tuple(zip(cells[::2], cells[1::2], strict=True)) or None,
     )
     name, _ = backends.choose(backend, pred_boxes.device)
-    return tuple(backends.assign(name, problem, _config(config), _kernels(name, kernels)))[:4]  # type: ignore[return-value]
+    return tuple(backends.assign(name, problem, _config(config), _kernels(name, kernels))[0])  # type: ignore[return-value]
 
 
 def _fake(

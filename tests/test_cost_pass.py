@@ -251,7 +251,7 @@ def test_the_rows_of_the_first_pass():
 
 def levels_of(logits):
     pred, _, _, *rest = random_inputs(252, [1, 1], 4)
-    return launch.Levels.of(pack(CONFIG, pred, logits, *rest))
+    return launch.Levels.of(pack(CONFIG, pred, logits, *rest)).layout
 
 
 def test_what_a_launch_may_assume_about_addresses():

@@ -6,6 +6,8 @@ the gts. Assignments are those of backend "triton" to the bit.
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from ..config import SimOTAConfig
 from ..inputs import Problem
 from ..matching import Matching
@@ -16,7 +18,12 @@ from . import triton_refusal
 
 
 def assign(problem: Problem, config: SimOTAConfig, kernels: StreamConfig | None = None) -> Matching:
-    """The assignment of a batch; see the module.
+    """The assignment of a batch; as :func:`assign_with_labels`."""
+    return assign_with_labels(problem, config, kernels)[0]
+
+
+def assign_with_labels(problem: Problem, config: SimOTAConfig, kernels: StreamConfig | None = None) -> tuple[Matching, Tensor]:
+    """The assignment of a batch, and the labels, [B, P] int64, which the kernels write with it; see the module.
 
     Args:
         problem: The batch.

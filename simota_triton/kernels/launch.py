@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate
@@ -39,6 +40,47 @@ def codes(values: Iterable[int]) -> tuple[int, ...]:
     return tuple(2 * value + 3 for value in values)
 
 
+class Layout(NamedTuple):
+    """Where the class logits of a batch lie, as far as kernels are told.
+
+    Attributes:
+        sizes: Priors of each level.
+        starts: First prior of each level, then P.
+        layout: See ``levels.find_logits``.
+        aligned: Every start and P is a multiple of 4.
+        aligned_logits: Strides, pointers and C allow loads of 4 class logits.
+        strides: Coded strides of images, priors and classes, a tuple over the levels each.
+    """
+
+    sizes: tuple[int, ...]
+    starts: tuple[int, ...]
+    layout: str
+    aligned: bool
+    aligned_logits: bool
+    strides: tuple[tuple[int, ...], ...]
+
+
+@functools.lru_cache(maxsize=1024)
+def _layout(shapes: tuple[tuple[int, ...], ...], strides: tuple[tuple[int, ...], ...], aligned_pointers: bool) -> Layout:
+    sizes, channels = tuple(shape[1] for shape in shapes), shapes[0][2]
+    if all(stride[1] == 1 or size == 1 for stride, size in zip(strides, sizes, strict=True)):
+        layout = "priors"
+    elif channels == 1 or all(stride[2] == 1 for stride in strides):
+        layout = "classes"
+    else:
+        layout = "any"
+    starts = tuple(accumulate(sizes, initial=0))
+    read = [stride[dim] for stride in strides for dim in (0, 1, 2) if (layout, dim) not in (("priors", 1), ("classes", 2))]
+    return Layout(
+        sizes=sizes,
+        starts=starts,
+        layout=layout,
+        aligned=not any(start % 4 for start in starts),
+        aligned_logits=aligned_pointers and not any(value % 4 for value in (*read, channels)),
+        strides=tuple(codes(stride[dim] for stride in strides) for dim in (0, 1, 2)),
+    )
+
+
 @dataclass(frozen=True)
 class Levels:
     """Class logits (and objectness) as kernel arguments.
@@ -46,50 +88,31 @@ class Levels:
     Attributes:
         cls: One [B, P_l, C] view a level.
         obj: One [B, P_l, 1] view a level, or None.
-        starts: First prior of each level, then P.
-        layout: See ``levels.find_logits``.
-        aligned: Every start and P is a multiple of 4.
-        aligned_logits: Strides, pointers and C allow loads of 4 class logits.
+        layout: Where ``cls`` lies.
     """
 
     cls: tuple[Tensor, ...]
     obj: tuple[Tensor, ...] | None
-    starts: tuple[int, ...]
-    layout: str
-    aligned: bool
-    aligned_logits: bool
+    layout: Layout
 
     @classmethod
     def of(cls, problem: Problem) -> Levels:
         """The levels of a problem with at least one prior; read in place but for float64, which kernels do not take."""
-        levels = tuple(_readable(level) for level in problem.cls_logits.levels if level.shape[1])
-        sizes = [level.shape[1] for level in levels]
-        channels = levels[0].shape[2]
-        if all(level.stride(1) == 1 or level.shape[1] == 1 for level in levels):
-            layout = "priors"
-        elif channels == 1 or all(level.stride(2) == 1 for level in levels):
-            layout = "classes"
-        else:
-            layout = "any"
-        starts = tuple(accumulate(sizes, initial=0))
-        strides = [level.stride(dim) for level in levels for dim in (0, 1, 2) if (layout, dim) not in (("priors", 1), ("classes", 2))]
-        return cls(
-            cls=levels,
-            obj=None if problem.obj_logits is None else _like(problem.obj_logits, sizes),
-            starts=starts,
-            layout=layout,
-            aligned=not any(start % 4 for start in starts),
-            aligned_logits=not any(value % 4 for value in (*strides, channels))
-            and not any(level.data_ptr() % (4 * level.element_size()) for level in levels),
+        levels = tuple(readable(level) for level in problem.cls_logits.levels if level.shape[1])
+        layout = _layout(
+            tuple(tuple(level.shape) for level in levels),
+            tuple(level.stride() for level in levels),
+            not any(level.data_ptr() % (4 * level.element_size()) for level in levels),
         )
+        return cls(levels, None if problem.obj_logits is None else _like(problem.obj_logits, layout.sizes), layout)
 
-    def strides(self, dim: int) -> tuple[int, ...]:
-        """Coded strides of the class logits."""
-        return codes(level.stride(dim) for level in self.cls)
+    def obj_strides(self, dim: int) -> tuple[int, ...] | None:
+        """Coded strides of the objectness logits."""
+        return None if self.obj is None else codes(level.stride(dim) for level in self.obj)
 
     def tiles(self, size: int) -> int:
         """Tiles of ``size`` priors that cover all levels, none of which straddles two."""
-        return sum(-(-level.shape[1] // size) for level in self.cls)
+        return sum(-(-level // size) for level in self.layout.sizes)
 
 
 class Shared(NamedTuple):
@@ -104,35 +127,37 @@ class Shared(NamedTuple):
     def of(cls, problem: Problem, config: SimOTAConfig) -> Shared:
         """The arguments of a problem with at least one prior."""
         levels = Levels.of(problem)
-        boxes = _readable(problem.pred_boxes)
+        layout = levels.layout
+        boxes = readable(problem.pred_boxes)
         keywords = {
-            "starts": codes(levels.starts),
-            "cls_strides_b": levels.strides(0),
-            "cls_strides_p": levels.strides(1),
-            "cls_strides_c": levels.strides(2),
+            "starts": codes(layout.starts),
+            "cls_strides_b": layout.strides[0],
+            "cls_strides_p": layout.strides[1],
+            "cls_strides_c": layout.strides[2],
             "box_stride_b": boxes.stride(0),
             "box_stride_p": boxes.stride(1),
             "box_stride_c": boxes.stride(2),
             "RULE": Rule.of(config),
-            "LAYOUT": levels.layout,
-            "ALIGNED": levels.aligned,
-            "ALIGNED_LOGITS": levels.aligned_logits,
+            "LAYOUT": layout.layout,
+            "ALIGNED": layout.aligned,
+            "ALIGNED_LOGITS": layout.aligned_logits,
             "FAST": FAST,
             **OPTIONS,
         }
         return cls(levels, boxes, problem.priors.contiguous(), keywords)
 
 
-def _readable(value: Tensor) -> Tensor:
+def readable(value: Tensor) -> Tensor:
+    """The value in a dtype that kernels take."""
     return value.float() if value.dtype == torch.float64 else value
 
 
-def _like(scores: Scores, sizes: list[int]) -> tuple[Tensor, ...]:
+def _like(scores: Scores, sizes: tuple[int, ...]) -> tuple[Tensor, ...]:
     """Objectness in the levels of the class logits: views, unless it came in other levels."""
-    levels = tuple(_readable(level) for level in scores.levels if level.shape[1])
-    if [level.shape[1] for level in levels] == sizes:
+    levels = tuple(readable(level) for level in scores.levels if level.shape[1])
+    if tuple(level.shape[1] for level in levels) == sizes:
         return levels
-    return tuple(_readable(scores.dense()).split(sizes, dim=1))
+    return tuple(readable(scores.dense()).split(list(sizes), dim=1))
 
 
 class Rows(NamedTuple):
@@ -178,8 +203,7 @@ def run_prior_pass(problem: Problem, kernels: KernelConfig, shared: Shared) -> R
             *(value.contiguous() for value in (gts.boxes, gts.centers, gts.labels, gts.offsets)),
             None if gts.mask is None else gts.mask.contiguous(),
             C=codes([channels])[0],
-            obj_strides_b=None if levels.obj is None else codes(level.stride(0) for level in levels.obj),
-            obj_strides_p=None if levels.obj is None else codes(level.stride(1) for level in levels.obj),
+            obj_strides_b=levels.obj_strides(0), obj_strides_p=levels.obj_strides(1),
             mask_stride_b=mask_strides[0], mask_stride_p=mask_strides[1],
             ROWS=kernels.rows, num_warps=kernels.prior_warps, **limit, **shared.keywords,
         )  # fmt: skip

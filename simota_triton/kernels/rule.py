@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -71,6 +72,7 @@ class Rule:
         return not self.all_classes
 
     @classmethod
+    @functools.cache
     def of(cls, config: SimOTAConfig) -> Rule:
         """The rule of a configuration."""
         return cls(

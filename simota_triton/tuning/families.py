@@ -115,7 +115,8 @@ FAMILIES = {
             interpreter=STREAM_INTERPRETER,
             shape=stream.shape,
             stages=(
-                {"tile": (32, 64, 128, 256), "bounds": (32, 64, 128, 256, 512), "splits": (1, 2, 4, 8)},
+                {"tile": (32, 64, 128), "iou_bounds": (32, 64, 128, 256), "splits": (1, 2, 3, 4, 6, 8)},
+                {"bounds": (32, 64, 128, 256, 512)},
                 {"rows": (8, 16, 32)},
                 {"gts": (32, 64, 128, 256, 512), "resolvers": (64, 256, 512, 1024, 2048, 4096)},
             ),

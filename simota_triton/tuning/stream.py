@@ -29,7 +29,8 @@ def launch(problem: Problem, config: SimOTAConfig, kernels: Any) -> Sequence[Ten
     """All kernels: the matching and the labels."""
     from ..kernels.stream import launch as stream
 
-    return [part for part in stream.run(problem, config, kernels) if part is not None]
+    matching, labels = stream.run(problem, config, kernels)
+    return *matching, labels
 
 
 def instructions(kernel: str, census: Census, problem: Problem, kernels: Any) -> float:
@@ -45,7 +46,7 @@ def instructions(kernel: str, census: Census, problem: Problem, kernels: Any) ->
     turns = {
         "prepare": math.ceil(gts / kernels.gts),
         "class_sums": math.ceil(num_classes / int(COLUMNS.value)),
-        "top_iou": visits / kernels.splits + num_priors / kernels.tile / kernels.bounds,
+        "top_iou": visits / kernels.splits + num_priors / kernels.tile / kernels.splits / kernels.iou_bounds,
         "select": visits + num_priors / kernels.tile / kernels.bounds,
         "resolve": math.ceil(gts / kernels.gts),
     }[kernel]

@@ -20,7 +20,8 @@ class StreamConfig:
     Attributes:
         tile: Priors a tile, which lie in a block of cells of one level. A tile is looked at or skipped as a whole.
         rows: Priors a program of ``class_sums``.
-        bounds: Tiles whose bounds a gt keeps in registers at once.
+        bounds: Tiles whose bounds a program of ``select`` keeps in registers at once.
+        iou_bounds: The same of ``top_iou``, whose programs see only every ``splits``-th tile.
         splits: Programs that share the tiles of a gt in ``top_iou``, at most ``MAX_SPLITS``.
         gts: Gts that ``prepare`` and ``resolve`` look at side by side.
         resolvers: Programs of ``resolve``, each of which takes contested priors in turn.
@@ -32,12 +33,13 @@ class StreamConfig:
     tile: int = 64
     rows: int = 16
     bounds: int = 256
+    iou_bounds: int = 128
     splits: int = 1
     gts: int = 128
     resolvers: int = 1024
 
     def __post_init__(self) -> None:
-        for name, least in (("tile", 32), ("rows", 8), ("bounds", 32), ("gts", 32)):
+        for name, least in (("tile", 32), ("rows", 8), ("bounds", 32), ("iou_bounds", 32), ("gts", 32)):
             value = getattr(self, name)
             if not isinstance(value, int) or value < least or value & (value - 1):
                 raise ValueError(f"{name}: expected a power of two of at least {least}, got {value!r}")
@@ -51,7 +53,7 @@ class StreamConfig:
             raise ValueError(f"rows: expected at most the priors of a tile, {self.tile}, got {self.rows}")
 
 
-STREAM_INTERPRETER = StreamConfig(tile=1024, rows=1024, resolvers=1)
+STREAM_INTERPRETER = StreamConfig(tile=1024, rows=1024, bounds=32, iou_bounds=32, resolvers=1)
 """For Triton's interpreter, where an operation costs about the same on a tile of any size."""
 
 
@@ -71,4 +73,7 @@ def stream_heuristic(capability: tuple[int, int], shape: Shape) -> StreamConfig:
     splits = 1
     while splits < MAX_SPLITS and 2 * splits * shape.num_gts <= 2 * room:
         splits *= 2
-    return StreamConfig(splits=splits, resolvers=8 * processors)
+    tiles = -(-shape.num_priors // (StreamConfig.tile * splits))
+    # 256 bounds take more registers than top_iou may have; a pass over more tiles than there are costs what they would
+    iou_bounds = min(128, max(32, 1 << tiles.bit_length()))
+    return StreamConfig(splits=splits, iou_bounds=iou_bounds, resolvers=8 * processors)

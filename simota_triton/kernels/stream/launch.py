@@ -15,8 +15,10 @@ from ...config import SimOTAConfig
 from ...inputs import Problem
 from ...matching import Matching
 from ...tuning.stream_config import StreamConfig
+from .. import launch
 from ..gts import TABLE_COLUMNS
-from ..launch import INTERPRETED, OPTIONS, Shared, codes, on_device
+from ..launch import INTERPRETED, OPTIONS, Layout, Levels, codes, on_device, readable
+from ..rule import Rule
 from .class_sums import class_sums
 from .prepare import prepare
 from .resolve import resolve
@@ -62,17 +64,12 @@ class Grid(NamedTuple):
     tile_width: int
     num_tiles: int
 
-    @classmethod
-    def of(cls, problem: Problem, tile: int, levels: tuple[int, ...]) -> Grid:
-        """The grid of a problem whose class logits lie on levels of these sizes.
 
-        Priors of which no grid is known are tiled as they come: each level as rows as wide as a tile.
-        """
-        return _grid(problem.cells or (), tile, levels)
+def find_grid(cells: Cells, tile: int, levels: tuple[int, ...]) -> Grid:
+    """The grid of priors whose class logits lie on levels of these sizes, for tiles of ``tile`` priors.
 
-
-@functools.lru_cache(maxsize=256)
-def _grid(cells: Cells, tile: int, levels: tuple[int, ...]) -> Grid:
+    Priors of which no grid is known are tiled as they come: each level as rows as wide as a tile.
+    """
     tile_width = 1 << ((tile.bit_length() - 1) // 2 + (tile.bit_length() - 1) % 2)
     cells = tuple((rows, columns) for rows, columns in cells if rows * columns) or (guess_cells(sum(levels)) if len(levels) == 1 else ())
     if cells and (len(levels) == 1 or tuple(rows * columns for rows, columns in cells) == levels):
@@ -94,142 +91,163 @@ LIMIT = {} if INTERPRETED else {"maxnreg": 80}
 class Scratch(NamedTuple):
     """Parts of the scratch memory; see ``prepare`` and ``select``."""
 
-    contested: Tensor
-    cheapest: Tensor | None
-    gts: Tensor
     slots: Tensor
     points: Tensor
-    slot_of: Tensor
     tiles: Tensor
-    top: Tensor
     contested_cost: Tensor
+    slot_of: Tensor
+    top: Tensor
     num_contested: Tensor
+    gts: Tensor
+    contested: Tensor
+    cheapest: Tensor | None
 
 
-def scratch_sizes(batch: int, num_priors: int, num_gts: int, config: SimOTAConfig, grid: Grid, kernels: StreamConfig) -> dict[str, int]:
-    """Bytes of each part of the scratch memory."""
+def scratch_sizes(batch: int, num_priors: int, num_gts: int, config: SimOTAConfig, grid: Grid, kernels: StreamConfig) -> tuple[int, ...]:
+    """Elements of each part of the scratch memory: four of float32, three of int32, three of int64; multiples of 4."""
     slots = grid.num_tiles * kernels.tile
-    contested = max(1, min(batch * num_priors, num_gts * config.max_dynamic_k // 2))
-    return {
-        "contested": 8 * contested,
-        "cheapest": 8 * batch * num_priors if config.conflict == "matched" else 0,
-        "gts": 4 * TABLE_COLUMNS * num_gts,
-        "slots": 4 * (6 if config.score == "joint" else 5) * batch * slots,
-        "points": 4 * 5 * slots,
-        "slot_of": 4 * num_priors,
-        "tiles": 4 * SUMMARY.value * batch * grid.num_tiles,
-        "top": 4 * LANES.value * kernels.splits * num_gts,
-        "contested_cost": 4 * contested,
-        "num_contested": 4,
-    }
-
-
-_DTYPES = {
-    "contested": torch.int64,
-    "cheapest": torch.int64,
-    "gts": torch.int64,
-    "slot_of": torch.int32,
-    "top": torch.int32,
-    "num_contested": torch.int32,
-}
-_ALIGNMENT = 16
-
-
-def _allocate(sizes: dict[str, int], device: torch.device) -> Scratch:
-    """All parts in one allocation; None in place of a part without a size."""
-    padded = [-(-size // _ALIGNMENT) * _ALIGNMENT for size in sizes.values()]
-    parts = torch.empty(sum(padded), dtype=torch.uint8, device=device).split(padded)
-    typed: Any = (part.view(_DTYPES.get(name, torch.float32)) if len(part) else None for name, part in zip(sizes, parts, strict=True))
-    return Scratch(*typed)
-
-
-def _background(problem: Problem) -> Matching:
-    """What :func:`run` gives where there is nothing to assign."""
-    batch, num_priors, channels = problem.shape
-    gts, device = problem.gts, problem.priors.device
-    gt_index = torch.full((batch, num_priors), -1, dtype=torch.int64, device=device)
-    dynamic_k = torch.ones(gts.boxes.shape[0], dtype=torch.int64, device=device)
-    return Matching(
-        gt_index=gt_index,
-        matched_iou=torch.zeros((batch, num_priors), device=device),
-        dynamic_k=(dynamic_k if gts.mask is None else dynamic_k * gts.mask).view(gts.padded_shape or (-1,)),
-        claims=torch.zeros((batch, num_priors), dtype=torch.int32, device=device),
-        labels=torch.full_like(gt_index, channels),
+    contested = _padded(min(batch * num_priors, num_gts * config.max_dynamic_k // 2) + 1)
+    return (
+        (6 if config.score == "joint" else 5) * batch * slots,
+        5 * slots,
+        _padded(SUMMARY.value * batch * grid.num_tiles),
+        contested,
+        _padded(num_priors),
+        LANES.value * kernels.splits * num_gts,
+        4,
+        _padded(TABLE_COLUMNS // 2 * num_gts),
+        contested,
+        _padded(batch * num_priors) if config.conflict == "matched" else 0,
     )
 
 
-@functools.cache
+def _padded(elements: int) -> int:
+    """Every part starts at a multiple of 16 bytes: Triton compiles a kernel again for an address that does not."""
+    return -(-elements // 4) * 4
+
+
+def scratch_bytes(sizes: tuple[int, ...]) -> int:
+    """Bytes of parts of these sizes."""
+    return 4 * sum(sizes[:7]) + 8 * sum(sizes[7:])
+
+
+def _allocate(sizes: tuple[int, ...], device: torch.device) -> Scratch:
+    """All parts in one allocation."""
+    longs = 2 * sum(sizes[7:])
+    try:
+        memory = torch.empty(scratch_bytes(sizes) // 4, device=device)
+    except torch.OutOfMemoryError as error:
+        raise torch.OutOfMemoryError(
+            f"backend: 'triton-stream' needs {scratch_bytes(sizes) / 1e6:.1f} MB of scratch memory for this batch; use fewer images at "
+            f"once, or free memory that PyTorch has cached with torch.cuda.empty_cache() ({error})"
+        ) from error
+    slots, points, tiles, contested_cost, ints, rest = memory.split_with_sizes((*sizes[:4], sum(sizes[4:7]), longs))
+    slot_of, top, num_contested = ints.view(torch.int32).split_with_sizes(sizes[4:7])
+    gts, contested, cheapest = rest.view(torch.int64).split_with_sizes(sizes[7:])
+    return Scratch(slots, points, tiles, contested_cost, slot_of, top, num_contested, gts, contested, cheapest if sizes[9] else None)
+
+
+class Plan(NamedTuple):
+    """The arguments of the kernels that follow from the configuration and from shapes other than the number of gts."""
+
+    grid: Grid
+    prepare: dict[str, Any]
+    class_sums: dict[str, Any] | None
+    top_iou: dict[str, Any]
+    select: dict[str, Any]
+    resolve: dict[str, Any]
+
+
+@functools.lru_cache(maxsize=1024)
+def _plan(config: SimOTAConfig, kernels: StreamConfig, layout: Layout, cells: Cells, batch: int, channels: int) -> Plan:
+    grid = find_grid(cells, kernels.tile, layout.sizes)
+    starts, widths, coded_channels = codes(grid.starts), codes(grid.widths), codes([channels])[0]
+    common = {"RULE": Rule.of(config), "FAST": launch.FAST, "TILE": kernels.tile, "num_warps": 1, "starts": starts, **LIMIT, **OPTIONS}
+    logits = {
+        **common, "LAYOUT": layout.layout, "num_tiles": grid.num_tiles,
+        "cls_strides_b": layout.strides[0], "cls_strides_p": layout.strides[1], "cls_strides_c": layout.strides[2],
+    }  # fmt: skip
+    by_gt = {**logits, "B": batch, "candidate_topk": config.candidate_topk, "splits": kernels.splits}
+    return Plan(
+        grid=grid,
+        prepare={
+            **common, "C": coded_channels, "num_tiles": grid.num_tiles, "num_slots": grid.num_tiles * kernels.tile, "widths": widths,
+            "WIDTH": grid.tile_width, "GTS": kernels.gts,
+        },
+        class_sums={
+            **logits, "C": coded_channels, "widths": widths, "ALIGNED_LOGITS": layout.aligned_logits, "WIDTH": grid.tile_width,
+            "ROWS": kernels.rows,
+        } if config.cls_classes == "all" else None,
+        top_iou={**by_gt, "BOUNDS": kernels.iou_bounds},
+        select={**by_gt, "BOUNDS": kernels.bounds, "k_scale": _float64_bits(config.k_scale)},
+        resolve={**logits, "B": batch, "CONFLICT": config.conflict, "GTS": kernels.gts},
+    )  # fmt: skip
+
+
 def _float64_bits(value: float) -> int:
     """A float64 as an integer argument: Triton passes numbers as float32."""
     return int.from_bytes(struct.pack("<d", value), "little", signed=True)
 
 
-def run(problem: Problem, config: SimOTAConfig, kernels: StreamConfig) -> Matching:
-    """All kernels."""
+def _background(problem: Problem) -> tuple[Matching, Tensor]:
+    """What :func:`run` gives where there is nothing to assign."""
+    batch, num_priors, channels = problem.shape
+    gts, device = problem.gts, problem.priors.device
+    gt_index = torch.full((batch, num_priors), -1, dtype=torch.int64, device=device)
+    dynamic_k = torch.ones(gts.boxes.shape[0], dtype=torch.int64, device=device)
+    matching = Matching(
+        gt_index=gt_index,
+        matched_iou=torch.zeros((batch, num_priors), device=device),
+        dynamic_k=(dynamic_k if gts.mask is None else dynamic_k * gts.mask).view(gts.padded_shape or (-1,)),
+        claims=torch.zeros((batch, num_priors), dtype=torch.int32, device=device),
+    )
+    return matching, torch.full_like(gt_index, channels)
+
+
+def run(problem: Problem, config: SimOTAConfig, kernels: StreamConfig) -> tuple[Matching, Tensor]:
+    """All kernels: the matching, and the labels, [B, P] int64."""
     batch, num_priors, channels = problem.shape
     gts, device = problem.gts, problem.priors.device
     num_gts = gts.boxes.shape[0]
     if batch * num_priors * num_gts == 0:
         return _background(problem)
-    shared = Shared.of(problem, config)
-    levels = shared.levels
-    grid = Grid.of(problem, kernels.tile, tuple(level.shape[1] for level in levels.cls))
-    sizes = scratch_sizes(batch, num_priors, num_gts, config, grid, kernels)
-    scratch = _allocate(sizes, device)
+    levels = Levels.of(problem)
+    plan = _plan(config, kernels, levels.layout, problem.cells or (), batch, channels)
+    num_tiles = plan.grid.num_tiles
+    scratch = _allocate(scratch_sizes(batch, num_priors, num_gts, config, plan.grid, kernels), device)
+    slots, points, tiles, contested_cost, slot_of, top, num_contested, table, contested, cheapest = scratch
     gt_index = torch.empty((batch, num_priors), dtype=torch.int64, device=device)
     matched_iou = torch.empty((batch, num_priors), device=device)
     labels = torch.empty_like(gt_index)
     claims = torch.empty((batch, num_priors), dtype=torch.int32, device=device)
-    dynamic_k = torch.empty(num_gts, dtype=torch.int64, device=device)
+    dynamic_k = torch.empty(gts.padded_shape or (num_gts,), dtype=torch.int64, device=device)
+    boxes = readable(problem.pred_boxes)
+    box_strides = boxes.stride()
+    mask = problem.candidate_mask
+    mask_strides = (0, 0) if mask is None else mask.stride()
     offsets = gts.offsets.contiguous()
-    starts = codes(grid.starts)
-    common = {
-        "RULE": shared.keywords["RULE"], "FAST": shared.keywords["FAST"], "TILE": kernels.tile, "num_warps": 1, **LIMIT, **OPTIONS,
-    }  # fmt: skip
-    logits = {
-        "cls_levels": levels.cls, "LAYOUT": levels.layout,
-        **{name: shared.keywords[name] for name in ("cls_strides_b", "cls_strides_p", "cls_strides_c")},
-    }  # fmt: skip
     with on_device(device):
-        mask_strides = (0, 0) if problem.candidate_mask is None else problem.candidate_mask.stride()
-        prepare[grid.num_tiles, batch](
+        prepare[num_tiles, batch](
             gt_index, matched_iou, labels, claims,
-            scratch.slots, scratch.points, scratch.slot_of, scratch.tiles, scratch.gts.view(torch.float32), scratch.num_contested,
-            scratch.cheapest,
-            shared.boxes, shared.priors, problem.candidate_mask, levels.obj,
-            gts.boxes.contiguous(), gts.centers.contiguous() if len(gts.centers) == num_gts else None, gts.labels.contiguous(), offsets,
+            slots, points, slot_of, tiles, table.view(torch.float32), num_contested, cheapest,
+            boxes, problem.priors.contiguous(), mask, levels.obj,
+            gts.boxes.contiguous(), gts.centers.contiguous() if gts.centers.shape[0] else None, gts.labels.contiguous(), offsets,
             None if gts.mask is None else gts.mask.contiguous(),
-            C=codes([channels])[0], N=num_gts, num_tiles=grid.num_tiles, num_slots=grid.num_tiles * kernels.tile,
-            starts=starts, widths=codes(grid.widths),
-            obj_strides_b=None if levels.obj is None else codes(level.stride(0) for level in levels.obj),
-            obj_strides_p=None if levels.obj is None else codes(level.stride(1) for level in levels.obj),
-            **{name: shared.keywords[name] for name in ("box_stride_b", "box_stride_p", "box_stride_c")},
-            mask_stride_b=mask_strides[0], mask_stride_p=mask_strides[1],
-            WIDTH=grid.tile_width, GTS=kernels.gts, **common,
+            N=num_gts, obj_strides_b=levels.obj_strides(0), obj_strides_p=levels.obj_strides(1),
+            box_stride_b=box_strides[0], box_stride_p=box_strides[1], box_stride_c=box_strides[2],
+            mask_stride_b=mask_strides[0], mask_stride_p=mask_strides[1], **plan.prepare,
         )  # fmt: skip
-        if config.cls_classes == "all":
-            class_sums[grid.num_tiles * kernels.tile // kernels.rows, batch](
-                scratch.slots,
-                C=codes([channels])[0], num_tiles=grid.num_tiles, starts=starts, widths=codes(grid.widths),
-                ALIGNED_LOGITS=levels.aligned_logits, WIDTH=grid.tile_width, ROWS=kernels.rows, **logits, **common,
-            )  # fmt: skip
-        top_iou[num_gts, kernels.splits](
-            scratch.top,
-            scratch.slots, scratch.points, scratch.tiles, scratch.gts,
-            candidate_topk=config.candidate_topk, num_tiles=grid.num_tiles, B=batch, splits=kernels.splits, starts=starts,
-            BOUNDS=kernels.bounds, **logits, **common,
-        )  # fmt: skip
+        if plan.class_sums is not None:
+            class_sums[num_tiles * kernels.tile // kernels.rows, batch](slots, levels.cls, **plan.class_sums)
+        top_iou[num_gts, kernels.splits](top, slots, points, tiles, table, levels.cls, **plan.top_iou)
         select[(num_gts,)](
             gt_index, matched_iou, labels, claims, dynamic_k,
-            scratch.top, scratch.slots, scratch.points, scratch.slot_of, scratch.tiles, scratch.gts, scratch.num_contested,
-            scratch.contested, scratch.contested_cost, scratch.cheapest,
-            k_scale=_float64_bits(config.k_scale), candidate_topk=config.candidate_topk, num_tiles=grid.num_tiles, B=batch,
-            splits=kernels.splits, starts=starts, BOUNDS=kernels.bounds, **logits, **common,
+            top, slots, points, slot_of, tiles, table, num_contested, contested, contested_cost, cheapest,
+            levels.cls, **plan.select,
         )  # fmt: skip
-        resolve[(min(kernels.resolvers, len(scratch.contested)),)](
+        resolve[(min(kernels.resolvers, contested.shape[0]),)](
             gt_index, matched_iou, labels,
-            scratch.slots, scratch.points, scratch.slot_of, scratch.gts, scratch.num_contested, scratch.contested,
-            scratch.contested_cost, scratch.cheapest, gt_offsets_ptr=offsets,
-            num_tiles=grid.num_tiles, B=batch, starts=starts, CONFLICT=config.conflict, GTS=kernels.gts, **logits, **common,
+            slots, points, slot_of, table, num_contested, contested, contested_cost, cheapest,
+            levels.cls, offsets, **plan.resolve,
         )  # fmt: skip
-    return Matching(gt_index, matched_iou, dynamic_k.view(gts.padded_shape or (-1,)), claims, labels)
+    return Matching(gt_index, matched_iou, dynamic_k, claims), labels
