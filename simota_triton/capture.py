@@ -128,7 +128,7 @@ class Recorder:
         self.path, self.limit = path, limit
         self.seen: set[str] = set()
         self.room = True
-        with contextlib.suppress(FileNotFoundError, PermissionError), open(path, "rb") as file:
+        with contextlib.suppress(OSError), open(path, "rb") as file:
             list(_records(file, path))
 
     def keep(self, config: SimOTAConfig, problem: Problem, inputs: dict[str, Any]) -> None:
@@ -190,7 +190,7 @@ def read_batches(path: Path) -> tuple[list[Recorded], str | None]:
             except Exception as error:  # torch.load raises whatever it stumbles over
                 raise ValueError(f"{path}: batch {len(found)} cannot be read ({str(error).splitlines()[0]}); capture it again") from error
             file.seek(end)
-        cut = path.stat().st_size - (ends[-1] if ends else len(MAGIC))
+        cut = path.stat().st_size > (ends[-1] if ends else len(MAGIC))
     return found, f"{path} ends in the middle of batch {len(found)}; the {len(found)} before it are used" if cut else None
 
 

@@ -38,7 +38,7 @@ class Axis:
 
 AXES = {
     "gts": Axis("gts an image, G", (1, 3, 10, 30, 100, 300, 1000, 3000, 10_000), "gts"),
-    "priors": Axis("priors, P", (1029, 2100, 4725, 8400, 21_504, 53_760, 86_016, 215_124), "priors"),
+    "priors": Axis("priors, P", (1029, 2100, 4725, 8400, 21_504, 54_621, 86_016, 214_221), "priors"),
     "classes": Axis("classes, C", (1, 3, 10, 30, 80, 365, 1203), "classes"),
     "batch": Axis("images, B", (1, 2, 4, 8, 16, 32, 64, 128, 256), "batch"),
 }
