@@ -186,7 +186,7 @@ def test_info_tells_folders_the_compiler_and_versions_that_do_not_fit(monkeypatc
     assert f"{tmp_path / 'none'} (not there yet)" in out
     assert re.search(rf"Triton's binaries +{tmp_path}\n", out)
     assert "none: Triton builds its launcher with one; install gcc or clang, or set CC" in out
-    assert "came with Triton 3.5.0, 3.6.0 is installed: pip install triton==3.5.0" in out
+    assert "was released with Triton 3.5.0, 3.6.0 is installed: pip install triton==3.5.0" in out
     assert "does not work with numpy 2.4.1: pip install 'numpy<2.4'" in out
     versions["triton"] = "3.2.0"
     assert "older than 3.3" in info.misfits()[0]
