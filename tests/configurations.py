@@ -64,8 +64,9 @@ def main() -> int:
             candidates = seen(FAMILIES[name], problem)
             found = differing(FAMILIES[name], problem, config, candidates)
             total, wrong = total + len(candidates), wrong + len(found)
+            print(f"{name}, scene {seed}: {len(candidates)} compared, {len(found)} differ", flush=True)
             for kernels in found:
-                print(f"seed {seed}: {kernels} gives other bits", file=sys.stderr)
+                print(f"  {kernels} gives other bits", file=sys.stderr)
         print(f"{name}: {total} launches of {args.scenes} scenes compared, {wrong} differ, {time.perf_counter() - start:.0f} s", flush=True)
     return bool(wrong)
 

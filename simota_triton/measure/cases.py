@@ -84,10 +84,9 @@ def measure(
     rows: dict[str, dict[str, Any]] = {}
     times: dict[str, list[float]] = {name: [] for name in named}
     for name, case in named.items():
-        found = case()
         rows[name] = {"case": name, "peak_mb": peak_bytes(case, device) / 1e6}
         if expected is not None:
-            rows[name]["differing_priors"] = int((found != expected).sum())
+            rows[name]["differing_priors"] = int((case() != expected).sum())
     gc.collect()
     for _ in range(rounds):
         for name, case in named.items():
