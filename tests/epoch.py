@@ -23,7 +23,7 @@ from simota_triton.tuning.offline import compiled_for
 from simota_triton.tuning.store import Gpu
 
 MAX_BINARIES = 24
-STEPS, SIZES, BATCH, CLASSES = 1000, range(320, 640, 32), 4, 3
+STEPS, SIZES, BATCH, CLASSES = 1000, range(320, 640, 32), 16, 3
 GPU = Gpu("a GPU that is not here", (9, 0))
 
 
@@ -35,7 +35,7 @@ def binaries(backend: str, padded: bool) -> Counter[str]:
         for step in range(STEPS):
             side = generator.choice(SIZES) // 32
             batch = BATCH if step < STEPS - 1 else 1
-            counts = [generator.choice((0, 1, generator.randrange(2, 60))) for _ in range(batch)]
+            counts = [generator.choice((0, 1, generator.randrange(2, 300))) for _ in range(batch)]
             counts[0] = max(counts[0], 1)
             cells = [4 * side, 2 * side, side]
             maps = [torch.empty(batch, CLASSES, cell, cell) for cell in cells]

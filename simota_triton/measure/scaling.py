@@ -109,11 +109,11 @@ def draw(record: dict[str, Any], path: Path) -> None:
     from matplotlib.figure import Figure
 
     axis, rows, machine = AXES[record["axis"]], record["rows"], record["machine"]
-    figure = Figure(figsize=(11, 4.6), layout="constrained")
+    figure = Figure(figsize=(11, 4.8), layout="constrained")
     FigureCanvasAgg(figure)
     held = ", ".join(f"{letter} = {HELD[name]:,}" for name, letter in (("batch", "B"), ("priors", "P"), ("classes", "C"), ("gts", "G"))
                      if name != axis.field)  # fmt: skip
-    figure.suptitle(f"RTMDet's assignment against {axis.label}   ({held}; float32)", fontsize=12, x=0.01, ha="left")
+    figure.suptitle(f"RTMDet's assignment against {axis.label} ({held}; float32)", fontsize=11, x=0.01, ha="left")
     for plot, field, title in zip(
         figure.subplots(1, 2), ("median_ms", "peak_mb"), ("time of a call, ms", "peak memory of a call, MB"), strict=True
     ):
@@ -126,12 +126,14 @@ def draw(record: dict[str, Any], path: Path) -> None:
                 plot.fill_between(x, low, high, color=COLOURS.get(case), alpha=0.15, lw=0)
         if field == "median_ms":
             floor = sorted({(row["value"], row["floor_ms"]) for row in rows})
-            plot.plot(*zip(*floor, strict=True), ":", color="black", lw=1.2, label="floor: a copy of what must be read and written")
+            plot.plot(*zip(*floor, strict=True), ":", color="black", lw=1.2, label="floor: a copy of inputs and outputs")
         plot.set(xscale="log", yscale="log", xlabel=axis.label, title=title)
         plot.title.set(fontsize=11)
         plot.grid(alpha=0.25, which="major")
         plot.spines[["top", "right"]].set_visible(False)
-    figure.axes[0].legend(frameon=False, fontsize=9)
+        for ticks in (plot.xaxis, plot.yaxis):
+            ticks.set_major_formatter(lambda value, _: f"{value:,.10g}")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=5, frameon=False, fontsize=9)
     threads = "one thread, its CPU time" if machine["threads"] == 1 else f"{machine['threads']} threads"
     where = machine.get("gpu") or f"{machine['cpu']}, {threads}"
     figure.supxlabel(f"{where}; PyTorch {machine['torch']}; medians, bands are quartiles; {machine['date']}", fontsize=8, color="#555555")
