@@ -113,10 +113,13 @@ def draw(record: dict[str, Any], path: Path) -> None:
     FigureCanvasAgg(figure)
     held = ", ".join(f"{letter} = {HELD[name]:,}" for name, letter in (("batch", "B"), ("priors", "P"), ("classes", "C"), ("gts", "G"))
                      if name != axis.field)  # fmt: skip
-    figure.suptitle(f"RTMDet's assignment against {axis.label} ({held}; float32)", fontsize=11, x=0.01, ha="left")
-    for plot, field, title in zip(
-        figure.subplots(1, 2), ("median_ms", "peak_mb"), ("time of a call, ms", "peak memory of a call, MB"), strict=True
-    ):
+    threads = "one thread, its CPU time" if machine["threads"] == 1 else f"{machine['threads']} threads"
+    where = machine.get("gpu") or f"{machine['cpu']}, {threads}"
+    title = f"RTMDet's assignment against {axis.label} ({held}; float32)"
+    conditions = f"{where}; PyTorch {machine['torch']}; medians, bands are quartiles; {machine['date']}"
+    figure.suptitle(f"{title}\n{conditions}", fontsize=10, x=0.01, ha="left")
+    names = {"median_ms": "time of a call, ms", "peak_mb": "peak memory of a call, MB"}
+    for plot, (field, name) in zip(figure.subplots(1, 2), names.items(), strict=True):
         for case in dict.fromkeys(row["case"] for row in rows):
             own = [row for row in rows if row["case"] == case]
             x, y = [row["value"] for row in own], [row[field] for row in own]
@@ -127,14 +130,11 @@ def draw(record: dict[str, Any], path: Path) -> None:
         if field == "median_ms":
             floor = sorted({(row["value"], row["floor_ms"]) for row in rows})
             plot.plot(*zip(*floor, strict=True), ":", color="black", lw=1.2, label="floor: a copy of inputs and outputs")
-        plot.set(xscale="log", yscale="log", xlabel=axis.label, title=title)
+        plot.set(xscale="log", yscale="log", xlabel=axis.label, title=name)
         plot.title.set(fontsize=11)
         plot.grid(alpha=0.25, which="major")
         plot.spines[["top", "right"]].set_visible(False)
         for ticks in (plot.xaxis, plot.yaxis):
             ticks.set_major_formatter(lambda value, _: f"{value:,.10g}")
-    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=5, frameon=False, fontsize=9)
-    threads = "one thread, its CPU time" if machine["threads"] == 1 else f"{machine['threads']} threads"
-    where = machine.get("gpu") or f"{machine['cpu']}, {threads}"
-    figure.supxlabel(f"{where}; PyTorch {machine['torch']}; medians, bands are quartiles; {machine['date']}", fontsize=8, color="#555555")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False, fontsize=9)
     figure.savefig(path, dpi=140)
