@@ -10,13 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import backends, op
+from . import backends, capture, op
 from .checks import Ragged, tensor
 from .config import SimOTAConfig
 from .inputs import Problem, pack
 from .matching import Matching
 from .result import AssignResult
 from .terms import in_region
+from .tuning.families import backend_of
 
 
 class CostMatrix(NamedTuple):
@@ -40,6 +41,9 @@ class SimOTAAssigner:
             asks the environment variable SIMOTA_TRITON_BACKEND, then the device.
         validate: Look at the values of gts, priors and offsets too. None: everywhere but on CUDA, where it costs a
             sync. Without it, a gt or prior that would have been refused takes no part.
+        kernels: Launch parameters of the Triton kernels, for all shapes: a :class:`~simota_triton.tuning.KernelConfig`, which is
+            for backend ``"triton"``, or a :class:`~simota_triton.tuning.StreamConfig`, for ``"triton-stream"``. None: those measured
+            by ``simota-triton tune``, else a heuristic. They never change an answer.
 
     An assigner can be called inside ``torch.compile(fullgraph=True)``: it is then one operator, and values are not looked
     at. A number of gts that changes from step to step does not compile again if gts are padded and that dimension is marked
@@ -58,7 +62,9 @@ class SimOTAAssigner:
         ([[0, -1, -1]], [[1, 2, 2]])
     """
 
-    def __init__(self, config: str | SimOTAConfig = "rtmdet", *, backend: str = "auto", validate: bool | None = None) -> None:
+    def __init__(
+        self, config: str | SimOTAConfig = "rtmdet", *, backend: str = "auto", validate: bool | None = None, kernels: Any = None
+    ) -> None:
         if isinstance(config, str):
             config = SimOTAConfig.from_preset(config)
         elif not isinstance(config, SimOTAConfig):
@@ -68,6 +74,10 @@ class SimOTAAssigner:
         self.config = config
         self._config_key = op.config_key(config)
         self.backend = backends.check_name(backend)
+        if kernels is not None:
+            self.backend = backend_of(kernels, backend)
+        self.kernels = kernels
+        self._kernels_key = op.kernels_key(kernels)
         self.validate = validate
 
     def __repr__(self) -> str:
@@ -130,13 +140,17 @@ class SimOTAAssigner:
             obj_logits=obj_logits, gt_centers=gt_centers, ignore_boxes=ignore_boxes, candidate_mask=candidate_mask,
             level_shapes=level_shapes, validate=False if compiling else self.validate, tidy=compiling or name not in backends.TIDYING,
         )  # fmt: skip
+        recorder = None if compiling else capture.active()
+        if recorder is not None:
+            recorder.keep(self.config, problem, {
+                "pred_boxes": pred_boxes, "cls_logits": cls_logits, "priors": priors, "gt_boxes": gt_boxes, "gt_labels": gt_labels,
+                "gt_mask": gt_mask, "gt_offsets": gt_offsets, "obj_logits": obj_logits, "gt_centers": gt_centers,
+                "ignore_boxes": ignore_boxes, "candidate_mask": candidate_mask, "level_shapes": level_shapes,
+            })  # fmt: skip
         with _without_autocast(pred_boxes.device):
             if compiling:
-                return _result(problem, op.assign(problem, self._config_key, self.backend))
-            backend: Any = backends.load(name)
-            if hasattr(backend, "assign_with_labels"):
-                return _result(problem, *backend.assign_with_labels(problem, self.config))
-            return _result(problem, backend.assign(problem, self.config))
+                return _result(problem, op.assign(problem, self._config_key, self.backend, self._kernels_key))
+            return _result(problem, *backends.assign(name, problem, self.config, self.kernels))
 
     @torch.no_grad()
     def cost_matrix(self, *args: Any, **kwargs: Any) -> CostMatrix:

@@ -12,8 +12,8 @@ import torch
 
 from bench.cases import ours, peer
 from bench.cpu import table
-from bench.peak import peak_bytes
 from bench.workloads import WORKLOADS, gt_counts, make_batch
+from simota_triton.measure.peak import peak_bytes
 
 ROOT = Path(__file__).parents[1]
 

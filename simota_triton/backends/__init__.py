@@ -90,6 +90,16 @@ def load(name: str) -> Backend:
     return cast(Backend, importlib.import_module(BACKENDS[name]))
 
 
+def assign(name: str, problem: Problem, config: SimOTAConfig, kernels: Any = None) -> tuple[Matching, Tensor | None]:
+    """The backend's assignment, with launch parameters where they are given, and its labels where it forms them."""
+    module: Any = load(name)
+    options = () if kernels is None else (kernels,)
+    if hasattr(module, "assign_with_labels"):
+        found: tuple[Matching, Tensor | None] = module.assign_with_labels(problem, config, *options)
+        return found
+    return module.assign(problem, config, *options), None
+
+
 def load_cost_matrix(name: str) -> Callable[[Problem, SimOTAConfig], tuple[Tensor, Tensor, Tensor]]:
     """``cost_matrix`` of the backend's module, or the reference's where the backend forms no matrix."""
     module: Any = load(name)
