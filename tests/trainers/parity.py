@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.peers.compare import Tally, _compare, candidates
+from tests.peers.compare import Tally, candidates, compare_matchings
 from tests.peers.scenes import Scene, make_scene
 
 from .trainer import Ear, Trainer, hearing
@@ -52,7 +52,7 @@ def compare_on(trainer: Trainer, scene: Scene, arguments: dict[str, Any], tally:
     tally.scenes += 1
     tally.positives += int((ear.owners.gt_index >= 0).sum())
     tally.repaired += ear.repaired
-    _compare(heard.config, heard.problem, ear.owners, heard.matching, f"scene {scene.seed}", tally)
+    compare_matchings(heard.config, heard.problem, ear.owners, heard.matching, f"scene {scene.seed}", tally)
     if not torch.equal(ear.owners.gt_index, heard.matching.gt_index):
         return
     tally.same_loss += 1
