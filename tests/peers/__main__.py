@@ -5,16 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 import warnings
-from functools import partial
 
 import torch
 
 from simota_triton.backends import BACKENDS
 
-from . import heads
-from .compare import Tally, compare
+from .compare import compare
 from .loading import Missing
-from .peer import Peer
 from .registry import LEFT_OUT, PEERS
 
 COLUMNS = "{:24}{:42}{:22}{:>7}{:>10}{:>10}{:>11}{:>6}{:>12}"
@@ -35,28 +32,20 @@ def main() -> int:
     names = options.backend or ["reference", "torch"]
     seeds = range(options.first, options.first + options.scenes)
 
-    def run(peer: Peer) -> Tally:
-        return compare(peer, peer.load(), seeds, names)
-
-    def run_head(head: heads.Head) -> Tally:
-        return heads.compare_head(heads.load(), head, seeds)
-
-    rows = [(peer, f"{peer.name}{' *' * bool(peer.drop_in)}", partial(run, peer)) for peer in PEERS]
-    rows += [(head.peer, f"{head.name}, losses and gradients", partial(run_head, head)) for head in heads.HEADS]
-    rows = [row for row in rows if options.only in f"{row[0].package} {row[1]}"]
-    if not rows:
+    chosen = [peer for peer in PEERS if options.only in f"{peer.package} {peer.name}"]
+    if not chosen:
         parser.error(f"--only: no peer's package and name contain {options.only!r}")
     print(
         f"torch {torch.__version__}, scenes {seeds.start} to {seeds.stop - 1}, ours: {', '.join(names)}; where * stands the drop-in too\n"
     )
     print(COLUMNS.format("package", "original", "preset", "scenes", "positives", "differing", "documented", "ties", "unexplained"))
     failed = 0
-    for peer, name, tallied in rows:
-        start = peer.package, name, peer.preset
+    for peer in chosen:
+        start = peer.package, peer.name + " *" * bool(peer.drop_in), peer.preset
         try:
-            tally = tallied()
+            tally = compare(peer, peer.load(), seeds, names)
         except Missing as reason:
-            print(f"{peer.package:24}{name:42}{peer.preset:22}skipped: {reason}")
+            print(f"{peer.package:24}{peer.name:42}{peer.preset:22}skipped: {reason}")
             failed += peer.package.split()[0] not in options.allow_missing
             continue
         counts = tally.scenes, tally.positives, tally.differing, tally.documented, tally.excused, len(tally.unexplained)

@@ -8,14 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from tests.peers.compare import Tally, candidates, compare_matchings
 from tests.peers.scenes import Scene, make_scene
 
 from .trainer import Ear, Trainer, hearing
-
-RELATIVE_ERROR = 2e-5
-"""Of losses and gradients where both assignments are the same: float32 sums in another order, IoUs formed by another expression."""
 
 
 @dataclass
@@ -56,9 +54,10 @@ def compare_on(trainer: Trainer, scene: Scene, arguments: dict[str, Any], tally:
     if not torch.equal(ear.owners.gt_index, heard.matching.gt_index):
         return
     tally.same_loss += 1
+    error = trainer.relative_error
     for name, value in theirs.items():
         scale = value[value.isfinite()].abs().max() if value.isfinite().any() else 0.0
-        if not torch.allclose(ours[name], value, rtol=RELATIVE_ERROR, atol=float(scale) * RELATIVE_ERROR, equal_nan=True):
+        if not torch.allclose(ours[name], value, rtol=error, atol=float(scale) * error, equal_nan=True):
             worst = float((ours[name] - value).abs().nan_to_num().max())
             tally.unexplained.append(f"scene {scene.seed}, {name}: differs by {worst:.3g} of {float(scale):.3g} without and with the patch")
 
@@ -68,6 +67,6 @@ def run(trainer: Trainer, made: Any, scene: Scene) -> dict[str, Tensor]:
     predictions = trainer.predictions(scene)
     terms = trainer.loss(made, predictions, scene.gt_boxes, scene.gt_labels)
     terms["total"].backward()
-    leaves = [leaf for value in predictions.values() for leaf in (value if isinstance(value, (list, tuple)) else [value])]
+    leaves = [leaf for leaf in tree_leaves(predictions) if isinstance(leaf, Tensor)]
     gradients = {f"gradient {i}": leaf.grad for i, leaf in enumerate(leaves) if leaf.grad is not None}
     return {name: value.detach().float() for name, value in terms.items()} | gradients

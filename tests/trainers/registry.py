@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from . import mmdet
 from .libreyolo import PicoDet, RTMDet
 from .trainer import Trainer
 from .yolox_heads import LibreYolox, Megvii, Pixeltable, SuperGradients, SuperGradientsFast
@@ -14,4 +15,9 @@ TRAINERS: tuple[Trainer, ...] = (
     PicoDet(),
     SuperGradients(),
     SuperGradientsFast(),
+    mmdet.RTMDet("RTMDetHead"),
+    mmdet.RTMDet("RTMDetSepBNHead"),
+    mmdet.RTMDetIns("RTMDetInsHead"),
+    mmdet.RTMDetIns("RTMDetInsSepBNHead"),
+    mmdet.YOLOX(),
 )

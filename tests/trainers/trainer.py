@@ -94,6 +94,8 @@ class Trainer(ABC):
         inverted: The detector can predict boxes whose corners are swapped.
         on_grid: It holds boxes as centre and size; scenes are rounded so that both forms are exact.
         variants: Arguments of the loss, taken in turn.
+        relative_error: Of losses and gradients where both assignments are the same: float32 sums in another order, IoUs formed
+            by another expression.
     """
 
     name: str
@@ -103,6 +105,7 @@ class Trainer(ABC):
     inverted: bool = False
     on_grid: bool = False
     variants: tuple[dict[str, Any], ...] = ({},)
+    relative_error: float = 2e-5
 
     @abstractmethod
     def load(self) -> None:
