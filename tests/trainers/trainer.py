@@ -74,6 +74,7 @@ class Ear:
             result = function(*args, **kwargs)
             self.seconds += clock() - start
         if selections is not None:
+            selections.rows = [rows.cpu() for rows in selections.rows]
             selections.write(self.owners, image, self.candidates[image])
         return result
 

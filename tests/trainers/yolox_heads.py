@@ -123,7 +123,7 @@ class SuperGradients(Trainer):
         image = torch.arange(len(gt_boxes)).repeat_interleave(torch.tensor([len(own) for own in gt_boxes]))
         targets = torch.cat([image[:, None], torch.cat(gt_labels)[:, None], to_cxcywh(torch.cat(gt_boxes))], 1)
         total, parts = made._compute_loss([], targets)
-        return {"total": total, **dict(zip(("iou", "obj", "cls", "l1", "num_fg"), parts, strict=False))}
+        return {"total": total, **dict(zip((*TERMS[1:], "logged total"), parts, strict=True))}
 
     def listen(self, made: Any, ear: Ear) -> None:
         listen_to_get_assignments(made, ear)
