@@ -11,8 +11,7 @@ from torch import Tensor
 
 from .assigners import assigner_for
 from .patching import Package, Patch, Replacement
-from .yolox import padded_losses, preset_of
-from .yolox_family import Cells
+from .yolox_family import padded_losses, preset_of
 
 PACKAGE = Package("libreyolo", {"libreyolo": ("1.6",)}, "pip install libreyolo==1.6.0")
 _PATCH = Patch(PACKAGE)
@@ -87,17 +86,8 @@ def yolox_replacement(module: ModuleType) -> Replacement:
             value: float = average(float(count), device=outputs.device)
             return value
 
-        cells = Cells(torch.cat(x_shifts, 1), torch.cat(y_shifts, 1), torch.cat(expanded_strides, 1))
-        origin = torch.cat(origin_preds, 1) if self.use_l1 else None
-        terms, num_fg = padded_losses(self, preset, cells, labels, outputs, origin, divisor)
-        return {
-            "total_loss": 5.0 * terms.iou + terms.obj + terms.cls + terms.l1,
-            "iou_loss": 5.0 * terms.iou,
-            "obj_loss": terms.obj,
-            "cls_loss": terms.cls,
-            "l1_loss": terms.l1,
-            "num_fg": num_fg,
-        }
+        values = padded_losses(self, preset, (x_shifts, y_shifts, expanded_strides), labels, outputs, origin_preds, divisor)
+        return dict(zip(("total_loss", "iou_loss", "obj_loss", "cls_loss", "l1_loss", "num_fg"), values, strict=True))
 
     return Replacement(head, "get_losses", get_losses)
 

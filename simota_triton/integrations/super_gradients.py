@@ -11,8 +11,7 @@ from torch import Tensor
 from ..result import AssignResult
 from .assigners import assigner_for
 from .patching import Package, Patch, Replacement
-from .yolox import preset_of
-from .yolox_family import Cells, assign_cells, loss_terms, positives
+from .yolox_family import Cells, assign_cells, loss_terms, positives, preset_of
 
 PACKAGE = Package("super_gradients", {"super-gradients": ("3.7",)}, "pip install super-gradients==3.7.1")
 _PATCH = Patch(PACKAGE)
@@ -53,9 +52,7 @@ def loop_replacement(module: ModuleType) -> Replacement:
         rows, result = _assign(outputs, own_cells, targets, ("super_gradients", {"center_radius": float(self.center_sampling_radius)}))
         learnt = positives(result, rows[:, 2:6])
         num_fg = max(learnt.prior.shape[0], 1)
-        terms = loss_terms(
-            self, learnt, outputs, origin if self.use_l1 else None, own_cells, num_fg, self.obj_bcewithlog_loss, self.cls_bcewithlog_loss
-        )
+        terms = loss_terms(self, learnt, outputs, origin, own_cells, num_fg, self.obj_bcewithlog_loss, self.cls_bcewithlog_loss)
         total = self.iou_weight * terms.iou + self.obj_weight * terms.obj + self.cls_weight * terms.cls + terms.l1
         parts = (*terms, num_fg / max(targets.shape[0], 1), total)
         return total, torch.stack([torch.as_tensor(part, dtype=total.dtype, device=total.device) for part in parts]).detach()

@@ -6,6 +6,7 @@ learn comes out in the order in which those loops would have collected it: image
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +16,17 @@ from torch import Tensor
 from ..assigner import SimOTAAssigner
 from ..boxes import convert_boxes
 from ..result import AssignResult
+from .assigners import assigner_for
+from .patching import Package
+
+RULES = {
+    "get_in_boxes_info": (
+        "yolox",
+        ("self", "gt_bboxes_per_image", "expanded_strides", "x_shifts", "y_shifts", "total_num_anchors", "num_gt"),
+    ),
+    "get_geometry_constraint": ("yolox_main", ("self", "gt_bboxes_per_image", "expanded_strides", "x_shifts", "y_shifts")),
+}
+"""The method by which a head finds its candidates -> our preset, and the method's parameters."""
 
 
 class Cells(NamedTuple):
@@ -58,6 +70,18 @@ class LossTerms(NamedTuple):
     l1: Tensor | float
 
 
+def preset_of(package: Package, head: type) -> str:
+    """Our preset for a head of the YOLOX family, by the rule it holds.
+
+    Raises:
+        AttributeError, TypeError: It holds neither rule.
+    """
+    rule = next((name for name in RULES if hasattr(head, name)), "get_geometry_constraint")
+    preset, parameters = RULES[rule]
+    package.expect(head, rule, parameters)
+    return preset
+
+
 @torch.no_grad()
 def assign_cells(assigner: SimOTAAssigner, outputs: Tensor, cells: Cells, gt_boxes: Tensor, gt_labels: Tensor, **form: Any) -> AssignResult:
     """Assign a batch.
@@ -99,7 +123,7 @@ def positives(result: AssignResult, gt_boxes: Tensor) -> Positives:
 
 
 def loss_terms(
-    head: Any, positives: Positives, outputs: Tensor, origin_preds: Tensor | None, cells: Cells, num_fg: Any, obj_loss: Any, cls_loss: Any
+    head: Any, positives: Positives, outputs: Tensor, origin_preds: Any, cells: Cells, num_fg: Any, obj_loss: Any, cls_loss: Any
 ) -> LossTerms:
     """The loss by the head's own loss functions.
 
@@ -107,7 +131,7 @@ def loss_terms(
         head: Has ``iou_loss``, ``l1_loss``, ``get_l1_target`` and ``use_l1``.
         positives: What is learnt.
         outputs: [B, P, 5 + C] as in :func:`assign_cells`.
-        origin_preds: [B, P, 4] box outputs before decoding; needed with ``use_l1``.
+        origin_preds: [B, P, 4] box outputs before decoding; without ``use_l1`` not looked at.
         cells: The priors.
         num_fg: What sums are divided by.
         obj_loss: BCE with logits, unreduced.
@@ -116,7 +140,6 @@ def loss_terms(
     at = positives.image, positives.prior
     l1: Tensor | float = 0.0
     if head.use_l1:
-        assert origin_preds is not None, "a head with use_l1 collects its outputs before decoding"
         prior = positives.prior
         target = head.get_l1_target(
             outputs.new_zeros(prior.shape[0], 4), positives.gt_boxes, cells.stride[0, prior],
@@ -129,3 +152,33 @@ def loss_terms(
         cls=cls_loss(outputs[..., 5:][at], positives.classes).sum() / num_fg,
         l1=l1,
     )
+
+
+def padded_losses(
+    head: Any, preset: str, shifts: tuple[list[Tensor], ...], labels: Tensor, outputs: Tensor, origin_preds: list[Tensor],
+    average: Callable[[int], Any],
+) -> tuple[Any, ...]:  # fmt: skip
+    """What ``get_losses`` of a head computes.
+
+    Args:
+        head: The head.
+        preset: Name of our preset.
+        shifts: Columns, rows and strides of the cells, [1, P_l] for each level.
+        labels: [B, G, 5] class, centre and size in pixels; an image's gts are as many leading rows as have a sum above 0.
+        outputs: [B, P, 5 + C] decoded centre and size in pixels, then objectness and class logits.
+        origin_preds: [B, P_l, 4] box outputs before decoding, for each level; empty without ``use_l1``.
+        average: Number of positives -> what the loss is divided by.
+
+    Returns:
+        Total, 5 * IoU, objectness, class and L1 loss, and that divisor over the number of gts (at least 1).
+    """
+    cells = Cells(*(torch.cat(levels, 1) for levels in shifts))
+    count = (labels.sum(2) > 0).sum(1)  # [B]
+    gt_mask = torch.arange(labels.shape[1], device=labels.device) < count[:, None]  # [B, G]
+    result = assign_cells(assigner_for(preset), outputs, cells, labels[..., 1:5], labels[..., 0], gt_mask=gt_mask)
+    learnt = positives(result, labels[..., 1:5])
+    num_fg = average(learnt.prior.shape[0])
+    origin = torch.cat(origin_preds, 1) if head.use_l1 else None
+    terms = loss_terms(head, learnt, outputs, origin, cells, num_fg, head.bcewithlog_loss, head.bcewithlog_loss)
+    total = 5.0 * terms.iou + terms.obj + terms.cls + terms.l1
+    return total, 5.0 * terms.iou, terms.obj, terms.cls, terms.l1, num_fg / count.sum().clamp(min=1)

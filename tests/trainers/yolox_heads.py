@@ -97,9 +97,12 @@ class LibreYolox(YoloxHead):
 
 
 class SuperGradients(Trainer):
+    """A loss, whose gts of all images are rows of one table; ``interleaved``: not image after image."""
+
     name = "YoloXDetectionLoss"
     package = "super-gradients 3.7.1"
     on_grid = True
+    interleaved = True
     variants = ({}, {"use_l1": True}, {"center_sampling_radius": 1.5})
 
     def load(self) -> None:
@@ -122,6 +125,9 @@ class SuperGradients(Trainer):
         made.prepare_predictions = lambda raw: (*predictions["cells"], predictions["outputs"], predictions["raw"])
         image = torch.arange(len(gt_boxes)).repeat_interleave(torch.tensor([len(own) for own in gt_boxes]))
         targets = torch.cat([image[:, None], torch.cat(gt_labels)[:, None], to_cxcywh(torch.cat(gt_boxes))], 1)
+        if self.interleaved:
+            place = torch.cat([torch.arange(len(own)) for own in gt_boxes])
+            targets = targets[place.argsort(stable=True)]
         total, parts = made._compute_loss([], targets)
         return {"total": total, **dict(zip((*TERMS[1:], "logged total"), parts, strict=True))}
 
@@ -134,6 +140,7 @@ class SuperGradients(Trainer):
 
 class SuperGradientsFast(SuperGradients):
     name = "YoloXFastDetectionLoss"
+    interleaved = False  # what is listened to counts gts by their rows
     variants = ({}, {"dynamic_ks_bias": 1.3}, {"dynamic_ks_bias": None})
 
     def listen(self, made: Any, ear: Ear) -> None:
