@@ -24,6 +24,7 @@ from ..config import SimOTAConfig
 from ..masks import mask_centers
 from ..result import AssignResult
 from .assigners import assigner_for
+from .openmmlab import check_iou_calculator
 from .patching import Package, Patch, Replacement
 
 PACKAGE = Package(
@@ -277,22 +278,6 @@ def check_head(head: Any) -> None:
         )
     if type(getattr(head, "sampler", None)) is not _samplers.PseudoSampler:
         raise TypeError(f"{name}.sampler: expected PseudoSampler, got {type(getattr(head, 'sampler', None)).__name__}")
-
-
-def check_iou_calculator(iou_calculator: Any) -> None:
-    """Refuse IoUs that are not those of axis-aligned boxes in float32.
-
-    Raises:
-        ValueError: It names the calculator and what works.
-    """
-    options = dict(iou_calculator) if isinstance(iou_calculator, dict) else {"type": iou_calculator}
-    kind = options.get("type")
-    name = getattr(kind, "__name__", kind)
-    if not isinstance(name, str) or name.removeprefix("mmdet.") != "BboxOverlaps2D" or options.get("dtype") is not None:
-        raise ValueError(
-            f"iou_calculator: expected BboxOverlaps2D without a dtype (axis-aligned boxes, float32), got {iou_calculator!r}; "
-            "for other boxes keep the original assigner and do not import simota_triton.integrations"
-        )
 
 
 class _Samples(Sequence[Any]):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..config import SimOTAConfig
 from .assigners import assigner_for
-from .mmdet import check_iou_calculator
+from .openmmlab import check_iou_calculator
 from .patching import Package
 
 PACKAGE = Package("mmyolo", {"mmyolo": ("0.5", "0.6")}, "pip install mmyolo==0.6.0, which needs mmdet 3 and mmcv >=2.0,<2.1")
