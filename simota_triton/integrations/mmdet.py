@@ -313,7 +313,8 @@ def _rtmdet_targets(
         _prior_generators.anchor_inside_flags(priors, torch.cat(flags), meta["img_shape"][:2], self.train_cfg["allowed_border"])
         for flags, meta in zip(valid_flag_list, batch_img_metas, strict=True)
     ])  # [B, P]  # fmt: skip
-    result = self.assigner.assign_batch(bbox_preds.detach(), cls_scores.detach(), priors, batch_gt_instances, candidate_mask=inside)
+    assigner = self.assigner
+    result = assigner.assign_batch(bbox_preds.detach(), cls_scores.detach(), priors, batch_gt_instances, candidate_mask=inside)
     pos_weight = self.train_cfg["pos_weight"]
     targets = (
         torch.where(inside[..., None], priors, 0.0),
@@ -325,7 +326,7 @@ def _rtmdet_targets(
 
     def sample(image: int) -> Any:
         keep = inside[image]
-        assigned = self.assigner.to_image(result, image, len(batch_gt_instances[image]), keep)
+        assigned = assigner.to_image(result, image, len(batch_gt_instances[image]), keep)
         return self.sampler.sample(assigned, _structures.InstanceData(priors=priors[keep]), batch_gt_instances[image])
 
     counts = [len(level) for level in levels]

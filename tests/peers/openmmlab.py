@@ -109,23 +109,28 @@ def load_mmyolo(*, ours: bool = False) -> Any:
             owners.iou[:] = result["assign_metrics"]
             return owners
         assigner = classes.BatchDynamicSoftLabelAssigner(num_classes=scene.num_classes, **arguments)
-        matching = assigner.dynamic_k_matching
-
-        def listen(cost: Tensor, iou: Tensor, real: Tensor) -> Any:
-            with Order() as order:
-                result = matching(cost, iou, real)
-            _, gt_index, taken = result
-            owners.gt_index[taken] = gt_index
-            order.write_batch(owners, cost)
-            count = torch.tensor([len(boxes) for boxes in scene.gt_boxes])
-            owners.documented.logical_or_(owners.gt_index >= count[:, None])
-            return result
-
-        assigner.dynamic_k_matching = listen
+        listen_to_batch(assigner, owners)
         owners.iou[:] = assigner(*inputs)["assign_metrics"]
         return owners
 
     return assign
+
+
+def listen_to_batch(assigner: Any, owners: Owners) -> None:
+    """Write down what mmyolo's assigner selects and assigns, from now on."""
+    matching = assigner.dynamic_k_matching
+
+    def listen(cost: Tensor, iou: Tensor, real: Tensor) -> Any:
+        with Order() as order:
+            result = matching(cost, iou, real)
+        _, gt_index, taken = result
+        owners.gt_index[taken] = gt_index
+        order.write_batch(owners, cost)
+        count = torch.tensor([len(own) for own in owners.dynamic_k])
+        owners.documented.logical_or_(owners.gt_index >= count[:, None])
+        return result
+
+    assigner.dynamic_k_matching = listen
 
 
 def padded(scene: Scene) -> tuple[Tensor, ...]:

@@ -214,6 +214,38 @@ def features(batch: int = 2) -> tuple[Tensor, ...]:
     return tuple(torch.rand(batch, 8, 64 // stride, 64 // stride) for stride in (8, 16, 32))
 
 
+def test_targets_and_sampling_results_are_the_originals(mm):
+    """Those too that no loss of mmdet's looks at, with priors outside the first image."""
+    built = head(mm, pos_weight=2.0)
+    scene = make_scene(26, (8, 16, 32), 0.0, inverted=False)
+    height, width = scene.size
+    metas = [{"img_shape": scene.size, "pad_shape": scene.size} for _ in scene.gt_boxes]
+    metas[0]["pad_shape"] = (0.9 * height, 0.8 * width)
+    gts = [mm.InstanceData(bboxes=boxes, labels=labels) for boxes, labels in zip(scene.gt_boxes, scene.gt_labels, strict=True)]
+    built.num_classes = scene.num_classes
+
+    def targets() -> Any:
+        anchors = built.get_anchors([(height // s, width // s) for s in (8, 16, 32)], metas, device="cpu")
+        return built.get_targets(scene.cls_logits, scene.pred_boxes, *anchors, gts, metas)
+
+    with mm.integration.patch(built):
+        *ours, our_samples = targets()
+    built.assigner = mm.classes.DynamicSoftLabelAssigner()
+    *theirs, samples = targets()
+    assert sum(int((labels < scene.num_classes).sum()) for labels in theirs[1]) > 20
+    for target, expected in zip(ours, theirs, strict=True):
+        assert len(target) == len(expected) == 3
+        for level, value in zip(target, expected, strict=True):
+            torch.testing.assert_close(level, value, rtol=0, atol=0)
+    assert len(our_samples) == len(samples) == 3
+    assert str(our_samples[-1]) == str(samples[-1])
+    for sample, expected in zip(our_samples, samples, strict=True):
+        assert vars(sample).keys() == vars(expected).keys()
+        for name, value in vars(expected).items():
+            same = torch.equal(getattr(sample, name), value) if isinstance(value, Tensor) else getattr(sample, name) == value
+            assert same, name
+
+
 @pytest.mark.parametrize("name", ["RTMDetHead", "RTMDetSepBNHead", "YOLOXHead"])
 @pytest.mark.parametrize(("counts", "crowds"), [((0, 0), 0), ((0, 0), 5), ((1000, 1), 0)], ids=["empty", "all-crowd", "1000-gts"])
 def test_heads_train_through(mm, name, counts, crowds):

@@ -41,7 +41,7 @@ def same_result(mm: SimpleNamespace, arguments: dict, inputs: tuple[Tensor, ...]
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("options", [{}, {"topk": 9, "batch_iou": False}, {"soft_center_radius": 2.0, "iou_weight": 1.5}])
 def test_every_entry_is_the_originals(mm, options, dtype):
-    scene = make_scene(65, (8, 16, 32), 0.0, inverted=False)
+    scene = make_scene(26, (8, 16, 32), 0.0, inverted=False)
     assert scene.kind == "plain"
     inputs = [value.to(dtype) if i == 4 else value for i, value in enumerate(padded(scene))]
     result = same_result(mm, {"num_classes": scene.num_classes, **options}, inputs)
@@ -50,7 +50,7 @@ def test_every_entry_is_the_originals(mm, options, dtype):
 
 @pytest.mark.parametrize("empty", ["gts", "priors", "every gt padded"])
 def test_what_has_nothing_to_assign_is_the_originals(mm, empty):
-    scene = make_scene(65, (8, 16, 32), 0.0, inverted=False)
+    scene = make_scene(26, (8, 16, 32), 0.0, inverted=False)
     boxes, scores, priors, labels, gts, real = padded(scene)
     if empty == "gts":
         labels, gts, real = labels[:, :0], gts[:, :0], real[:, :0]
@@ -72,8 +72,13 @@ def test_a_prior_inside_no_gt_is_never_assigned(mm):
     ]
 
 
+def test_mmyolos_yolox_finds_mmdets_drop_in(mm):
+    config = {"type": "mmdet.SimOTAAssigner", "center_radius": 2.5, "iou_calculator": {"type": "mmdet.BboxOverlaps2D"}}
+    assert type(mm.build(config)).__module__ == "simota_triton.integrations.mmdet"
+
+
 def test_a_thousand_gts(mm):
-    scene = make_scene(65, (8, 16, 32), 0.0, inverted=False)
+    scene = make_scene(26, (8, 16, 32), 0.0, inverted=False)
     boxes, scores, priors, *_ = padded(scene)
     corner = torch.rand(len(boxes), 1000, 2) * scene.size[0]
     gts = torch.cat([corner, corner + 4 + 30 * torch.rand(corner.shape)], 2)
@@ -95,7 +100,7 @@ def test_what_it_does_not_compute_is_refused_when_the_model_is_built(mm, options
 
 
 def test_rotated_boxes_and_other_class_counts_are_refused(mm):
-    scene = make_scene(65, (8, 16, 32), 0.0, inverted=False)
+    scene = make_scene(26, (8, 16, 32), 0.0, inverted=False)
     boxes, scores, priors, labels, gts, real = padded(scene)
     ours = mm.integration.BatchDynamicSoftLabelAssigner(num_classes=scene.num_classes)
     with pytest.raises(ValueError, match=r"gt_bboxes: expected axis-aligned boxes \[\.\.\., 4\], got .*, 5\]; keep mmyolo's own"):

@@ -29,7 +29,7 @@ def main() -> int:
         parser.error(f"--only: no loss's package and name contain {options.only!r}")
     seeds = range(options.first, options.first + options.scenes)
     print(f"torch {torch.__version__}, scenes {seeds.start} to {seeds.stop - 1}\n")
-    columns = ("scenes", "positives", "differing", "ties", "equal losses", "repaired", "unexplained")
+    columns = ("scenes", "positives", "differing", "documented", "ties", "equal losses", "repaired", "unexplained")
     print(f"{'package':24}{'loss':28}" + "".join(f"{column:>14}" for column in columns))
     failed = 0
     for trainer in chosen:
@@ -41,7 +41,10 @@ def main() -> int:
             failed += trainer.package.split()[0] not in options.allow_missing
             continue
         tally = compare(trainer, seeds)
-        counts = (tally.scenes, tally.positives, tally.differing, tally.excused, tally.same_loss, tally.repaired, len(tally.unexplained))
+        counts = (
+            tally.scenes, tally.positives, tally.differing, tally.documented, tally.excused, tally.same_loss, tally.repaired,
+            len(tally.unexplained),
+        )  # fmt: skip
         print(start + "".join(f"{count:14}" for count in counts), flush=True)
         for line in tally.unexplained[:5]:
             print(f"    {line}")

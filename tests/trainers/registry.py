@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import mmdet
+from . import mmdet, mmyolo
 from .libreyolo import PicoDet, RTMDet
 from .trainer import Trainer
 from .yolox_heads import LibreYolox, Megvii, Pixeltable, SuperGradients, SuperGradientsFast
@@ -20,4 +20,5 @@ TRAINERS: tuple[Trainer, ...] = (
     mmdet.RTMDetIns("RTMDetInsHead"),
     mmdet.RTMDetIns("RTMDetInsSepBNHead"),
     mmdet.YOLOX(),
+    mmyolo.RTMDet(),
 )
