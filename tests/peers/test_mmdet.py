@@ -347,6 +347,8 @@ def test_the_readmes_two_lines_train_by_ours(mm, base, tmp_path, monkeypatch):
     (tmp_path / "own.py").write_text(f'_base_ = "{published}"\n{lines}')
     config = mm.mmengine.Config.fromfile(tmp_path / "own.py")
     assert len(config.custom_hooks) >= 2, "the base's hooks are kept"
+    scope = mm.mmengine.registry.DefaultScope  # what a runner leaves behind
+    monkeypatch.setattr(scope, "_instance_dict", scope._instance_dict.copy())
     seen = []
     targets = mm.integration.check_head
     monkeypatch.setattr(mm.integration, "check_head", lambda built: seen.append(targets(built)))

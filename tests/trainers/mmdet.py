@@ -89,7 +89,7 @@ class RTMDet(Head):
     assigner = "DynamicSoftLabelAssigner"
     offset = 0.0
     inverted = True
-    variants = ({}, {"topk": 9, "pos_weight": 2.0}, {"soft_center_radius": 2.0, "iou_weight": 1.5})
+    variants = ({}, {"topk": 9, "pos_weight": 2.0, "soft_center_radius": 2.0, "iou_weight": 1.5})
     config = {  # noqa: RUF012
         "anchor_generator": {"type": "MlvlPointGenerator", "offset": 0, "strides": [8, 16, 32]},
         "bbox_coder": {"type": "DistancePointBBoxCoder"},
@@ -126,7 +126,7 @@ class YOLOX(Head):
 
     name = "YOLOXHead"
     assigner = "SimOTAAssigner"
-    variants = ({}, {"use_l1": True, "center_radius": 1.5}, {"candidate_topk": 20}, {"iou_weight": 1.0, "cls_weight": 2.5, "use_l1": True})
+    variants = ({}, {"use_l1": True, "center_radius": 1.5, "candidate_topk": 20, "iou_weight": 1.0, "cls_weight": 2.5})
     config = {}  # noqa: RUF012
 
     def predictions(self, scene: Scene) -> dict[str, Any]:

@@ -27,7 +27,7 @@ class RTMDet(Trainer):
     relative_error = 0.0
     offset = 0.0
     inverted = True
-    variants = ({}, {"topk": 9}, {"soft_center_radius": 2.0, "iou_weight": 1.5})
+    variants = ({}, {"topk": 9, "soft_center_radius": 2.0, "iou_weight": 1.5})
 
     def load(self) -> None:
         self.classes = load_package(with_mmyolo=True)
