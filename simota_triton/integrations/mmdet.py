@@ -6,6 +6,9 @@ second makes the heads assign a batch in one call instead of image by image::
     custom_imports = dict(imports=["simota_triton.integrations.mmdet"], allow_failed_imports=False)
     default_hooks = dict(simota=dict(type="BatchedAssignment"))
 
+A configuration that names classes instead of strings imports ``DynamicSoftLabelAssigner``, ``SimOTAAssigner`` and
+``BatchedAssignment`` from here.
+
 What deviates: costs are computed in float32 under AMP too. An instance without a single mask pixel has its box's centre,
 where mmdet uses (0, 0). With ``patch``, an image without a valid prior is background; mmdet's heads fail on it.
 """
@@ -59,7 +62,7 @@ class _Assigner(_BaseAssigner):  # type: ignore[misc]
         check_iou_calculator(iou_calculator)
         self.preset = preset
         self.overrides = overrides
-        SimOTAConfig.from_preset(preset, **overrides)
+        SimOTAConfig.from_preset(preset, **overrides)  # refuses a number out of range now, when the model is built
 
     def assign(self, pred_instances: Any, gt_instances: Any, gt_instances_ignore: Any = None, **kwargs: Any) -> Any:
         """Assign one image.
@@ -274,7 +277,8 @@ def check_head(head: Any) -> None:
     if not isinstance(getattr(head, "assigner", None), assigner):
         raise TypeError(
             f"{name}.assigner: expected {assigner.__module__}.{assigner.__name__}, got "
-            f"{type(getattr(head, 'assigner', None)).__name__}; import simota_triton.integrations.mmdet before the model is built"
+            f"{type(getattr(head, 'assigner', None)).__name__}; import simota_triton.integrations.mmdet before the model is built "
+            "(a configuration that names classes must name this one)"
         )
     if type(getattr(head, "sampler", None)) is not _samplers.PseudoSampler:
         raise TypeError(f"{name}.sampler: expected PseudoSampler, got {type(getattr(head, 'sampler', None)).__name__}")

@@ -50,7 +50,7 @@ class BatchDynamicSoftLabelAssigner(nn.Module):
         check_iou_calculator(iou_calculator)
         self.num_classes = num_classes
         self.overrides = {"center_offset": soft_center_radius, "candidate_topk": topk, "iou_weight": iou_weight}
-        SimOTAConfig.rtmdet_mmyolo(**self.overrides)
+        SimOTAConfig.rtmdet_mmyolo(**self.overrides)  # refuses a number out of range now, when the model is built
 
     @torch.no_grad()
     def forward(

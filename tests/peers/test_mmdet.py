@@ -150,6 +150,12 @@ def test_ious_of_axis_aligned_boxes_can_be_named_in_every_way(mm, name):
         mm.registry.TASK_UTILS.build({"type": f"mmdet.{name}", "iou_calculator": value})
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_configuration_may_name_the_class(mm, name):
+    cls = getattr(mm.integration, name)
+    assert type(mm.registry.TASK_UTILS.build({"type": cls})) is cls
+
+
 @pytest.mark.parametrize(
     "calculator", [{"type": "RBboxOverlaps2D"}, {"type": "BboxOverlaps2D_GLIP"}, {"type": "BboxOverlaps2D", "dtype": "fp16"}, None]
 )
@@ -255,6 +261,18 @@ def test_heads_train_through(mm, name, counts, crowds):
         losses = built.loss(features(), samples(mm, counts, crowds))
     sum(sum(value) if isinstance(value, list) else value for value in losses.values()).backward()
     assert all(parameter.grad.isfinite().all() for parameter in built.parameters() if parameter.grad is not None)
+
+
+@pytest.mark.parametrize("name", ["RTMDetHead", "RTMDetSepBNHead", "YOLOXHead"])
+def test_heads_train_under_autocast(mm, name):
+    torch.manual_seed(0)
+    built = head(mm, name)
+    with mm.integration.patch(built), torch.autocast("cpu", dtype=torch.bfloat16):
+        losses = built.loss(features(), samples(mm, (5, 0)))
+    total = sum(sum(value) if isinstance(value, list) else value for value in losses.values())
+    total.backward()
+    assert total.isfinite()
+    assert sum(float(parameter.grad.abs().sum()) for parameter in built.parameters() if parameter.grad is not None) > 0
 
 
 def test_an_image_without_a_valid_prior_is_background(mm):
