@@ -9,6 +9,7 @@ Prints what it saw and exits with 1 if any answer is unexplained. ``check(seed, 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import multiprocessing
 import random
 import time
@@ -16,11 +17,12 @@ from collections import Counter
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
+from unittest import mock
 
 import torch
 
 from simota_triton import SimOTAAssigner, SimOTAConfig
-from simota_triton.backends import BACKENDS
+from simota_triton.backends import BACKENDS, load
 from simota_triton.config import CLS_CLASSES, CLS_COSTS, CONFLICTS, IOU_COSTS, K_POOLS, REGIONS, SCORES, UNION_RULES
 
 from .judge import judge
@@ -69,6 +71,15 @@ def config_of(seed: int) -> SimOTAConfig:
     return SimOTAConfig.from_preset(preset)
 
 
+def launched(seed: int, backend: str) -> contextlib.AbstractContextManager[Any]:
+    """Launch parameters of a scene in Triton's interpreter: every third scene of the streaming kernels has some of its own."""
+    if backend != "triton-stream" or seed % 3:
+        return contextlib.nullcontext()
+    from .kernels_support import random_launch
+
+    return mock.patch.object(load(backend), "STREAM_INTERPRETER", random_launch(seed))
+
+
 def check(seed: int, backend: str) -> tuple[Counter[str], list[str]]:
     """Counts and complaints of one scene, under one configuration, handed over in one form; all follow from the seed."""
     scene, config = make_scene(seed), config_of(seed)
@@ -76,7 +87,8 @@ def check(seed: int, backend: str) -> tuple[Counter[str], list[str]]:
     form, layout = FORMS[turn % len(FORMS)], LAYOUTS[turn // len(FORMS) % len(LAYOUTS)]
     where = f"seed {seed}: {scene.family}, {config}, {form}, {layout}"
     try:
-        result = scene.call(SimOTAAssigner(config, backend=backend), form, layout)
+        with launched(seed, backend):
+            result = scene.call(SimOTAAssigner(config, backend=backend), form, layout)
         verdict = judge(result, scene.problem(config, form, layout), config)
     except Exception as error:  # the seed is what one needs to know
         return Counter(scenes=1, unexplained=1), [f"{where}: {type(error).__name__}: {error}"]

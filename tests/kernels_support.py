@@ -4,8 +4,9 @@ Triton's interpreter.
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,10 +14,14 @@ import triton.language as tl
 from torch import Tensor
 from triton.runtime.interpreter import TensorHandle
 
+from simota_triton.backends import triton_fused, triton_stream
 from simota_triton.config import SimOTAConfig
 from simota_triton.inputs import Problem, Scores, pack
 from simota_triton.kernels import launch
+from simota_triton.kernels.stream import launch as stream
+from simota_triton.matching import Matching
 from simota_triton.simulate import random_gts, simulate_predictions
+from simota_triton.tuning.stream_config import StreamConfig
 
 DEVICE = torch.device("cpu" if launch.INTERPRETED else "cuda")
 PRESETS = SimOTAConfig.presets()
@@ -55,6 +60,55 @@ def random_problem(config: SimOTAConfig, num_priors: int, counts: list[int], num
     return pack(config, pred, cls, *rest, obj_logits=obj if config.score == "joint" else None, **options)
 
 
+class Answer(NamedTuple):
+    """A matching and its labels, on the CPU; see ``Matching``."""
+
+    gt_index: Tensor
+    matched_iou: Tensor
+    dynamic_k: Tensor
+    claims: Tensor
+    labels: Tensor
+
+    @classmethod
+    def of(cls, matching: Matching, labels: Tensor) -> Answer:
+        return cls(*(value.cpu() for value in matching), labels.cpu())
+
+
+def fused(problem: Problem, config: SimOTAConfig) -> Answer:
+    """What backend "triton" answers."""
+    matching = triton_fused.assign(on_device(problem), config)
+    gts, gt_index = problem.gts, matching.gt_index.cpu()
+    labels = torch.full_like(gt_index, problem.shape[2])
+    if gts.labels.shape[0]:
+        row = torch.where(gt_index >= 0, gts.offsets[:-1, None] + gt_index, 0)
+        labels = torch.where(gt_index >= 0, gts.labels[row], labels)
+    return Answer.of(matching, labels)
+
+
+def streamed(problem: Problem, config: SimOTAConfig, kernels: StreamConfig | None = None) -> Answer:
+    """What backend "triton-stream" answers."""
+    return Answer.of(*triton_stream.assign_with_labels(on_device(problem), config, kernels))
+
+
+def assert_same(found: Answer, expected: Answer, what: Any = "") -> None:
+    """Every value of two answers is the same to the bit."""
+    for name, a, b in zip(Answer._fields, found, expected, strict=True):
+        assert (a.dtype, a.shape) == (b.dtype, b.shape), f"{name}: {a.dtype} {list(a.shape)}, expected {b.dtype} {list(b.shape)}, {what}"
+        wrong = (a != b).nonzero().tolist()
+        assert not wrong, f"{name}: {len(wrong)} differ, at {wrong[0]}: {a[tuple(wrong[0])]}, expected {b[tuple(wrong[0])]}, {what}"
+
+
+def random_launch(seed: int) -> StreamConfig:
+    """Launch parameters of the streaming kernels that follow from the seed, small enough to prune scenes of some hundred priors."""
+    rng = random.Random(seed)
+    tile = rng.choice([32, 64, 64, 128, 256, 1024])
+    return StreamConfig(
+        tile=tile, rows=rng.choice([rows for rows in (8, 32, 256, 1024) if tile // 4 <= rows <= tile]), bounds=rng.choice([32, 64, 256]),
+        iou_bounds=rng.choice([32, 128]),
+        splits=rng.choice([1, 1, 2, 3, 5, 8]), gts=rng.choice([32, 128]), resolvers=rng.choice([1, 1, 3]),
+    )  # fmt: skip
+
+
 UNITS = {
     "rcp": (np.reciprocal, 2.0**-23),
     "lg2": (np.log2, 2.0**-22),
@@ -76,6 +130,7 @@ class ApproximateUnits:
         self.calls = 0
         monkeypatch.setattr(tl, "inline_asm_elementwise", self)
         monkeypatch.setattr(launch, "FAST", True)
+        monkeypatch.setattr(stream, "_plan", stream._plan.__wrapped__)  # plans are kept, and hold FAST
 
     def __call__(self, asm: str, constraints: str, args: list[Any], **_: Any) -> Any:
         self.calls += 1

@@ -1,0 +1,249 @@
+"""Breaks the streaming kernels on purpose and sees the tests fail.
+
+    python -m tests.stream_mutants             # all of MUTANTS
+    python -m tests.stream_mutants tie stride  # those whose names contain one of these words
+
+Each mutant is one replacement in a copy of the package in a temporary folder, against which the tests named beside it run; they
+pass on a copy that is left alone. Prints what was killed and what survived, and exits with 1 if anything survived.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+
+
+class Mutant(NamedTuple):
+    """A replacement of ``old`` by ``new`` wherever it stands in a file, and ``pytest``'s arguments of those who should notice."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: str
+
+
+BOUNDS, KERNELS, PRUNING, BACKEND = (f"tests/test_stream_{name}.py" for name in ("bounds", "kernels", "pruning", "backend"))
+PAIRS = f"{BOUNDS} -k never_excluded"
+FLOORS = f"{BOUNDS} -k floor"
+
+MUTANTS = (
+    Mutant(
+        "the least IoU by a logarithm is 1 % too high",
+        "bounds.py",
+        "(1.0 - SLACK) - RULE.value.log_eps - IOU_SLACK",
+        "1.01 - RULE.value.log_eps",
+        PAIRS,
+    ),
+    Mutant("the least IoU by GIoU is 0.01 too high", "bounds.py", "return 1.0 - IOU_SLACK - cost", "return 1.01 - cost", PAIRS),
+    Mutant("the largest distance is 1 % too short", "bounds.py", "strides += tl.abs(strides) * IOU_SLACK", "strides *= 0.99", PAIRS),
+    Mutant("no slack for the grid of penalised sums", "bounds.py", " + tl.abs(cost) * PAID_SLACK", "", PAIRS),
+    Mutant(
+        "the penalty is subtracted 1 % too large", "bounds.py", "(cost - RULE.value.penalty)", "(cost - 1.01 * RULE.value.penalty)", PAIRS
+    ),
+    Mutant(
+        "pairs that do not pay are held to the limit of those that do",
+        "bounds.py",
+        "tl.where(outside, iou_if_paid, iou)",
+        "iou_if_paid",
+        PAIRS,
+    ),
+    Mutant(
+        "clamped costs exclude by distance",
+        "bounds.py",
+        "cost = tl.where(cost < COST_LIMIT",
+        "cost = tl.where(cost < 1.1 * COST_LIMIT",
+        f"{PRUNING} -k clamped",
+    ),
+    Mutant(
+        "a tile's IoU is 1 % too small", "bounds.py", "FAST) * (1.0 + IOU_SLACK)\n", "FAST) * 0.99\n", f"{BOUNDS} -k each_of_its_priors"
+    ),
+    Mutant(
+        "a tile's distance is 1 % too long", "bounds.py", "* (1.0 - IOU_SLACK), left", "* 1.02, left", f"{BOUNDS} -k each_of_its_priors"
+    ),
+    Mutant("a tile's floor is 1 % too high", "bounds.py", "- tl.abs(floor) * SLACK", "+ tl.abs(floor) * 0.01", FLOORS),
+    Mutant(
+        "a tile's floor always holds the penalty", "bounds.py", "tl.where(eligible, 0.0, RULE.value.penalty)", "RULE.value.penalty", FLOORS
+    ),
+    Mutant("a tile meets a region only if its first column does", "bounds.py", "(low_x < right)", "(low_x < left)", f"{BOUNDS} -k meets"),
+    Mutant(
+        "a tile's stride is that along x",
+        "prepare.py",
+        "tl.max(tl.where(counts, tl.maximum(stride_x, stride_y), 0.0))",
+        "tl.max(tl.where(counts, stride_x, 0.0))",
+        f"{KERNELS} -k every_candidate_region",
+    ),
+    Mutant("a tile takes one column too many", "tiles.py", "(column < left)", "(column <= left)", f"{KERNELS} -k blocks"),
+    Mutant(
+        "the second round of gts is never a candidate's",
+        "prepare.py",
+        "        g += GTS\n",
+        "        g += 2 * GTS\n",
+        f"{KERNELS} -k every_candidate_region",
+    ),
+    Mutant("padded gts take part", "../gts.py", "other=0) != 0", "other=0) >= 0", f"{KERNELS} -k as_they_are"),
+    Mutant("a label beyond the classes takes part", "../gts.py", "& (label < C)", "& (label <= C)", f"{KERNELS} -k as_they_are"),
+    Mutant("gts of no image take part", "prepare.py", "owned = (gt >= gt_first)", "owned = (gt >= 0)", f"{KERNELS} -k belong_to_no_image"),
+    Mutant(
+        "a NaN among the classes does not lose its prior",
+        "class_sums.py",
+        "read & (total != total)",
+        "read & (total == -1.0)",
+        f"{KERNELS} -k class_sums",
+    ),
+    Mutant("a share of the tiles is skipped", "top_iou.py", "if label >= 0:", "if (label >= 0) & (split != 1):", f"{KERNELS} -k largest"),
+    Mutant(
+        "IoUs within 1 % of the least are dropped",
+        "top_iou.py",
+        "drop(waiting, bound <= least.to(tl.float32, bitcast=True))",
+        "drop(waiting, bound <= 1.01 * least.to(tl.float32, bitcast=True))",
+        f"{KERNELS} -k largest",
+    ),
+    Mutant("equal IoUs count once", "select.py", "tl.sum(equal.to(tl.int32))", "1", f"{PRUNING} -k ties_at"),
+    Mutant(
+        "k is one too large",
+        "select.py",
+        "tl.maximum(scaled.to(tl.int32), 1)",
+        "tl.maximum(scaled.to(tl.int32), 0) + 1",
+        f"{KERNELS} -k claims_stand",
+    ),
+    Mutant(
+        "k may be 0", "select.py", "tl.maximum(scaled.to(tl.int32), 1)", "tl.maximum(scaled.to(tl.int32), 0)", f"{PRUNING} -k without_area"
+    ),
+    Mutant("the higher prior wins a tie between tiles", "select.py", "(prior < last)", "(prior > last)", f"{PRUNING} -k ties_at"),
+    Mutant(
+        "of equal entries the lowest prior is thrown out",
+        "select.py",
+        "tl.max(tl.where(costs == dearest, priors, -1))",
+        "tl.min(tl.where(costs == dearest, priors, NONE))",
+        f"{PRUNING} -k ties_at",
+    ),
+    Mutant(
+        "tiles whose floor is near the limit are missed",
+        "select.py",
+        "drop(waiting, floor > limit)",
+        "drop(waiting, floor > 0.7 * limit)",
+        f"{PRUNING} {BACKEND} -k 'one_huge or at_the_edge or shapes or far_away or some_pairs'",
+    ),
+    Mutant(
+        "the last round of tiles is missed",
+        "select.py",
+        "while first < num_tiles:",
+        "while first + BOUNDS < num_tiles + BOUNDS - 1 - (first > 0) * num_tiles:",
+        f"{PRUNING} -k registers",
+    ),
+    Mutant(
+        "own pairs are not looked at alone",
+        "select.py",
+        "gx1, gy1, gx2, gy2, cx, cy, CANDIDATE) > 0.0",
+        "gx1, gy1, gx2, gy2, cx, cy, CANDIDATE) > -1e9",
+        f"{PRUNING} -k at_the_edge",
+    ),
+    Mutant("the second claimant notes nothing", "select.py", "(before == 1)", "(before == 2)", f"{KERNELS} -k claims_stand"),
+    Mutant("every later claimant notes the prior", "select.py", "(before == 1)", "(before >= 1)", f"{KERNELS} -k claims_stand"),
+    Mutant(
+        "matched takes the dearest claim",
+        "select.py",
+        "(costs.to(tl.int64) << 32)",
+        "((-costs).to(tl.int64) << 32)",
+        f"{KERNELS} -k conflicts",
+    ),
+    Mutant(
+        "the last gt wins a tie of a conflict",
+        "resolve.py",
+        "tl.min(tl.where(key == least, g + lane, NONE))",
+        "tl.max(tl.where(key == least, g + lane, -1))",
+        f"{KERNELS} -k conflicts",
+    ),
+    Mutant("later gts win ties of a conflict", "resolve.py", "if least < best:", "if least <= best:", f"{PRUNING} -k duplicates"),
+    Mutant(
+        "the largest IoU is sought among the cheap",
+        "resolve.py",
+        'limit * 0.0 + float("inf")',
+        "limit",
+        f"{KERNELS} {PRUNING} -k 'conflicts or at_the_edge'",
+    ),
+    Mutant(
+        "only the first contested prior is resolved",
+        "resolve.py",
+        "while turn < count:",
+        "while turn < tl.minimum(count, 1):",
+        f"{KERNELS} -k conflicts",
+    ),
+)
+
+
+def copy_of_the_project(folder: str, mutant: Mutant | None = None) -> None:
+    """The package and its tests in an empty folder, with the mutant's replacement."""
+    for name in ("simota_triton", "tests", "bench"):
+        shutil.copytree(ROOT / name, Path(folder, name), ignore=shutil.ignore_patterns("__pycache__", "results"))
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    if mutant is not None:
+        file = Path(folder, "simota_triton/kernels/stream", mutant.file)
+        text = file.read_text()
+        if mutant.old not in text:
+            raise ValueError(f"{mutant.name}: {mutant.old!r} is not in {mutant.file}")
+        file.write_text(text.replace(mutant.old, mutant.new))
+
+
+def passes(folder: str, arguments: list[str]) -> bool:
+    """Whether tests of a folder pass, in a process of their own that has torch and Triton imported already."""
+    child = os.fork()
+    if child == 0:
+        log = os.open(Path(folder, "log"), os.O_CREAT | os.O_WRONLY)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.chdir(folder)
+        sys.path[0] = folder
+        for name in [name for name in sys.modules if name.split(".")[0] in ("tests", "simota_triton", "bench")]:
+            del sys.modules[name]
+        import pytest
+
+        code = pytest.main(["-q", "-x", "-m", "not slow", *arguments])
+        sys.stdout.flush()
+        os._exit(int(code))
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if code not in (0, 1):
+        raise RuntimeError(f"pytest {' '.join(arguments)} failed with {code}: {Path(folder, 'log').read_text()[-2000:]}")
+    return code == 0
+
+
+def main(words: list[str]) -> int:
+    """Runs the mutants whose names contain one of the words; returns the exit code."""
+    import shlex
+
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+    import pytest  # noqa: F401
+    import torch
+    import triton.language  # noqa: F401
+
+    torch.set_num_threads(1)
+    chosen = [mutant for mutant in MUTANTS if not words or any(word in mutant.name for word in words)]
+    survivors = []
+    for mutant in chosen:
+        start = time.perf_counter()
+        with tempfile.TemporaryDirectory() as folder:
+            copy_of_the_project(folder, mutant)
+            alive = passes(folder, shlex.split(mutant.tests))
+            reason = next((line for line in Path(folder, "log").read_text().splitlines() if line.startswith("FAILED")), "")
+        print(f"{'SURVIVED' if alive else 'killed  '} {mutant.name} ({time.perf_counter() - start:.0f} s) {reason[:140]}", flush=True)
+        survivors += [mutant.name] * alive
+    for tests in sorted({mutant.tests for mutant in chosen}):
+        with tempfile.TemporaryDirectory() as folder:
+            copy_of_the_project(folder)
+            if not passes(folder, shlex.split(tests)):
+                survivors.append(f"a copy that is left alone fails {tests}")
+                print(survivors[-1], flush=True)
+    print(f"{len(chosen)} mutants, {len(survivors)} complaints")
+    return bool(survivors)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

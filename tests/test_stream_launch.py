@@ -1,0 +1,324 @@
+"""The host side of the streaming backend: scratch memory, what is issued besides kernels, launch parameters, refusals, and what
+needs a GPU.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import types
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from bench.workloads import WORKLOADS
+from simota_triton import SimOTAAssigner, SimOTAConfig
+from simota_triton.backends import triton_stream
+from simota_triton.inputs import pack
+from simota_triton.kernels.stream import launch as stream
+from simota_triton.simulate import grid_priors
+from simota_triton.tuning.kernel_config import Shape
+from simota_triton.tuning.stream_config import MAX_SPLITS, StreamConfig, stream_heuristic
+
+from .judge import judge
+from .kernels_support import PRESETS, on_device, random_inputs, random_problem, streamed
+from .test_triton_backend import call, gpu_inputs
+
+ROOT = Path(__file__).parents[1]
+KERNELS = ("prepare", "class_sums", "top_iou", "select", "resolve")
+CAPABILITIES = ((8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (10, 3), (12, 0), (13, 7))
+
+
+@pytest.fixture
+def launches(monkeypatch):
+    """Names and grids of the kernels, which do nothing."""
+    found = []
+
+    class Recorder:
+        def __init__(self, name):
+            self.name = name
+
+        def __getitem__(self, grid):
+            return lambda *args, **kwargs: found.append((self.name, grid))
+
+    for name in KERNELS:
+        monkeypatch.setattr(stream, name, Recorder(name))
+    return found
+
+
+# scratch memory
+
+
+def scratch_bytes(batch, num_priors, num_gts, config, kernels):
+    grid = stream.find_grid((), kernels.tile, (num_priors,))
+    return stream.scratch_bytes(stream.scratch_sizes(batch, num_priors, num_gts, config, grid, kernels))
+
+
+@pytest.mark.parametrize(("name", "megabytes"), [("coco", 10), ("o365", 12), ("xview", 60)])
+def test_scratch_of_the_named_workloads(name, megabytes):
+    workload = WORKLOADS[name]
+    num_priors = len(grid_priors(workload.image_size))
+    rows = workload.num_gts if workload.padded is None else workload.batch * workload.padded
+    for capability in CAPABILITIES:
+        kernels = stream_heuristic(capability, Shape(workload.batch, num_priors, rows))
+        for preset in PRESETS:
+            needed = scratch_bytes(workload.batch, num_priors, rows, SimOTAConfig.from_preset(preset), kernels)
+            assert needed <= megabytes * 1e6, (capability, preset)
+
+
+@pytest.mark.parametrize("preset", ["rtmdet", "yolox", "super_gradients_fast", "seed"])
+def test_nothing_is_allocated_besides_scratch_and_outputs(preset, launches, monkeypatch):
+    config, kernels = SimOTAConfig.from_preset(preset), StreamConfig(splits=3)
+    allocated = []
+
+    class Counting(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            result = function(*args, **(kwargs or {}))
+            if "empty" in str(function):
+                allocated.append(result.numel() * result.element_size())
+            return result
+
+    problem = on_device(random_problem(config, 333, [5, 0, 4], 3))
+    with Counting():
+        matching, labels = stream.run(problem, config, kernels)
+    outputs = sum(value.numel() * value.element_size() for value in (*matching, labels))
+    assert sum(allocated) - outputs == scratch_bytes(3, 333, 9, config, kernels)
+    assert len(allocated) == 6  # the scratch memory is one allocation
+
+
+def test_every_part_of_the_scratch_memory_is_aligned_and_its_own():
+    for preset in ("rtmdet", "super_gradients_fast"):
+        config, kernels = SimOTAConfig.from_preset(preset), StreamConfig(splits=3)
+        grid = stream.find_grid((), kernels.tile, (333,))
+        sizes = stream.scratch_sizes(3, 333, 7, config, grid, kernels)
+        parts = [part for part in stream._allocate(sizes, torch.device("cpu")) if part is not None]
+        ranges = sorted((part.data_ptr(), part.data_ptr() + part.numel() * part.element_size()) for part in parts)
+        assert not any(part.data_ptr() % 16 for part in parts)
+        assert all(end <= start for (_, end), (start, _) in pairwise(ranges))
+        assert len(parts) == 9 + (config.conflict == "matched")
+
+
+def test_contested_priors_always_find_room():
+    """Two claims make a contested prior, so there are at most half as many as claims, and no more than priors."""
+    config = SimOTAConfig.rtmdet()
+    for batch, num_priors, num_gts in ((2, 333, 7), (1, 5, 1000), (1, 1, 1), (3, 100, 1)):
+        grid = stream.find_grid((), 64, (num_priors,))
+        sizes = stream.Scratch(*stream.scratch_sizes(batch, num_priors, num_gts, config, grid, StreamConfig()))
+        assert sizes.contested == sizes.contested_cost
+        assert sizes.contested >= min(batch * num_priors, num_gts * 13 // 2)
+
+
+# what is issued
+
+
+ALLOWED = ("empty", "view", "split", "slice", "expand", "detach", "alias", "transpose", "as_strided")
+
+
+@pytest.mark.parametrize("preset", ["rtmdet", "yolox", "seed"])
+def test_no_operator_but_allocation_and_views(preset, launches, monkeypatch):
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)
+    config = SimOTAConfig.from_preset(preset)
+    pred, cls, obj, *rest = random_inputs(252, [4, 2], 5)
+    maps = [
+        level.transpose(1, 2).reshape(2, 5, side, -1).half() for side, level in zip((12, 6, 3), cls.split([192, 48, 12], 1), strict=True)
+    ]
+    for logits in (cls, maps):
+        problem = pack(config, pred, logits, *rest, obj_logits=obj if config.score == "joint" else None, tidy=False, validate=False)
+        issued = []
+
+        class Recording(TorchDispatchMode):
+            def __torch_dispatch__(self, function, types, args=(), kwargs=None, issued=issued):
+                issued.append(function._schema.name)
+                return function(*args, **(kwargs or {}))
+
+        problem = on_device(problem)
+        with Recording():
+            triton_stream.assign(problem, config, StreamConfig())
+        others = [name for name in issued if not any(allowed in name for allowed in ALLOWED)]
+        assert not others
+
+
+def test_four_or_five_launches(launches):
+    for preset in PRESETS:
+        config = SimOTAConfig.from_preset(preset)
+        stream.run(random_problem(config, 333, [5, 0, 4], 3), config, StreamConfig(splits=2, resolvers=7))
+        names = [name for name, _ in launches]
+        assert names == [name for name in KERNELS if name != "class_sums" or config.cls_classes == "all"]
+        grids = dict(launches)
+        tiles = grids["prepare"][0]
+        assert grids["prepare"] == (tiles, 3)
+        assert grids["top_iou"] == (9, 2)
+        assert grids["select"] == (9,)
+        assert grids["resolve"] == (7,)
+        assert grids.get("class_sums", (tiles * 64 // 16, 3)) == (tiles * 64 // 16, 3)
+        launches.clear()
+    stream.run(random_problem(config, 5, [0, 0], 3), config, StreamConfig())
+    assert not launches
+
+
+# grids and launch parameters
+
+
+def test_square_pyramids_are_recognised():
+    for size in (64, 96, 320, 416, 640, 1024, 1280):
+        for strides in ((8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32), (8, 16, 32, 64, 128)):
+            cells = stream.guess_cells(len(grid_priors(size, strides)))
+            assert sum(rows * columns for rows, columns in cells) == len(grid_priors(size, strides))
+    assert stream.guess_cells(8400) == ((80, 80), (40, 40), (20, 20))
+    assert stream.guess_cells(8399) == ()
+    assert stream.find_grid((), 64, (8399,)).widths == (8,)  # rows as wide as a tile
+
+
+def test_levels_without_cells_and_shapes_that_do_not_fit_are_left_out():
+    grid = stream.find_grid(((0, 5), (4, 6), (2, 3)), 32, (24, 6))
+    assert grid.starts == (0, 24, 30)
+    assert grid.widths == (6, 3)
+    other = stream.find_grid(((2, 3), (4, 6)), 32, (24, 6))  # of other sizes than the maps: not taken
+    assert other.starts == (0, 24, 30)
+    assert other.widths == (8, 8)
+
+
+def test_the_heuristic_splits_only_while_few_gts_leave_a_gpu_idle():
+    for capability in CAPABILITIES:
+        splits = [stream_heuristic(capability, Shape(1, 8400, num_gts)).splits for num_gts in (1, 100, 2000, 5000, 10**5)]
+        assert splits == sorted(splits, reverse=True)
+        assert splits[0] == MAX_SPLITS
+        assert splits[-1] == 1
+        assert stream_heuristic(capability, Shape(0, 0, 0)).splits == MAX_SPLITS
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"tile": 48}, "tile: expected a power of two of at least 32, got 48"),
+        ({"tile": 16}, "tile: expected a power of two of at least 32, got 16"),
+        ({"bounds": 16}, "bounds: expected a power of two of at least 32, got 16"),
+        ({"iou_bounds": 33}, "iou_bounds: expected a power of two of at least 32, got 33"),
+        ({"gts": 0}, "gts: expected a power of two of at least 32, got 0"),
+        ({"rows": 4}, "rows: expected a power of two of at least 8, got 4"),
+        ({"rows": 128}, "rows: expected at most the priors of a tile, 64, got 128"),
+        ({"splits": 9}, "splits: expected at most 8, got 9"),
+        ({"splits": 0}, "splits: expected a positive integer, got 0"),
+        ({"resolvers": 1.5}, "resolvers: expected a positive integer, got 1.5"),
+    ],
+)
+def test_launch_parameters_are_checked(fields, message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        StreamConfig(**fields)
+
+
+# refusals
+
+
+def test_a_request_that_cannot_be_met_is_refused_with_a_remedy(monkeypatch):
+    problem = types.SimpleNamespace(priors=types.SimpleNamespace(device=torch.device("cuda", 0)))
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: types.SimpleNamespace(major=7, minor=5))
+    refusal = r"^backend: 'triton-stream' cannot run on cuda:0: {}; use backend='torch'$"
+    with pytest.raises(RuntimeError, match=refusal.format(r"compute capability 7\.5 is below 8\.0")):
+        triton_stream.assign(problem, SimOTAConfig.rtmdet())
+    monkeypatch.setattr(torch.version, "hip", "6.2")
+    with pytest.raises(RuntimeError, match=refusal.format("the kernels are for NVIDIA GPUs")):
+        triton_stream.assign(problem, SimOTAConfig.rtmdet())
+    monkeypatch.setitem(sys.modules, "triton", None)
+    with pytest.raises(RuntimeError, match=refusal.format("Triton is not installed")):
+        triton_stream.assign(problem, SimOTAConfig.rtmdet())
+
+
+def test_cpu_tensors_are_refused_outside_the_interpreter():
+    code = (
+        "import torch; from simota_triton import SimOTAAssigner\n"
+        "t = torch.zeros(1, 2, 4)\n"
+        "SimOTAAssigner('rtmdet', backend='triton-stream')(t, t, torch.ones(2, 4), t, torch.zeros(1, 2, dtype=torch.int64))\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"} | {"PYTHONPATH": str(ROOT)}
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=ROOT)
+    assert result.returncode == 1
+    assert "RuntimeError: backend: 'triton-stream' cannot run on cpu: its tensors are not on a GPU" in result.stderr
+    assert "set TRITON_INTERPRET=1 before Triton is imported); use backend='torch'" in result.stderr
+
+
+def test_scratch_that_cannot_be_allocated_is_named(monkeypatch):
+    config = SimOTAConfig.rtmdet()
+    problem = on_device(random_problem(config, 5000, [2, 4], 3))
+
+    def full(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(torch, "empty", full)
+    needed = scratch_bytes(2, 5000, 6, config, StreamConfig()) / 1e6
+    assert needed > 0.3
+    with pytest.raises(
+        torch.OutOfMemoryError, match=rf"^backend: 'triton-stream' needs {needed:.1f} MB of scratch memory for this batch; .*2\.00 GiB"
+    ):
+        triton_stream.assign(problem, config, StreamConfig())
+
+
+# what needs a GPU
+
+
+@pytest.mark.gpu
+def test_nothing_waits_for_the_host():
+    assigner = SimOTAAssigner("rtmdet", backend="triton-stream")
+    inputs = gpu_inputs("cuda")
+    call(assigner, *inputs)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        call(assigner, *inputs)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("preset", ["rtmdet", "super_gradients_fast"])
+def test_a_captured_graph_replays_on_changed_inputs(preset):
+    config = SimOTAConfig.from_preset(preset, score="logit")
+    assigner = SimOTAAssigner(config, backend="triton-stream")
+    static = gpu_inputs("cuda")
+    side = torch.cuda.Stream()
+    with torch.cuda.stream(side):
+        for _ in range(2):
+            call(assigner, *static)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = call(assigner, *static)
+    for seed in (1, 2):
+        fresh = gpu_inputs("cuda", seed)
+        for old, new in zip(static, fresh, strict=True):
+            old.copy_(new)
+        graph.replay()
+        assert all(map(torch.equal, captured, call(assigner, *fresh)))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("preset", PRESETS)
+def test_on_the_gpu_every_answer_is_explained_at_full_size(preset):
+    config = SimOTAConfig.from_preset(preset)
+    for seed, phase in enumerate(("untrained", "mid", "trained")):
+        pred, cls, obj, *rest = random_inputs(8400, [20, 0, 60], 80, seed, phase, size=640)
+        problem = pack(config, pred, cls, *rest, obj_logits=obj if config.score == "joint" else None)
+        verdict = judge(streamed(problem, config), problem, config)
+        assert not verdict.unexplained, verdict.unexplained[:3]
+
+
+@pytest.mark.gpu
+def test_on_the_gpu_two_runs_give_the_same_bits():
+    assigner = SimOTAAssigner("rtmdet", backend="triton-stream")
+    inputs = gpu_inputs("cuda")
+    first = call(assigner, *inputs)
+    for _ in range(20):
+        assert all(map(torch.equal, first, call(assigner, *inputs)))
+
+
+@pytest.mark.multigpu
+def test_tensors_on_another_gpu_than_the_current_one():
+    assigner = SimOTAAssigner("rtmdet", backend="triton-stream")
+    first = call(assigner, *gpu_inputs("cuda:0"))
+    assert torch.cuda.current_device() == 0
+    second = call(assigner, *gpu_inputs("cuda:1"))
+    assert second[0].device == torch.device("cuda:1")
+    assert all(torch.equal(a.cpu(), b.cpu()) for a, b in zip(first, second, strict=True))
