@@ -31,7 +31,7 @@ class StreamConfig:
 
     tile: int = 64
     rows: int = 16
-    bounds: int = 256
+    bounds: int = 128
     splits: int = 1
     gts: int = 128
     resolvers: int = 1024
