@@ -199,8 +199,9 @@ def top_iou(image: Image) -> tuple[Visits, Tensor]:
     gt, split = torch.arange(num_gts).repeat_interleave(splits), torch.arange(splits).repeat(num_gts)
     best = torch.where(torch.arange(LANES) < image.config.candidate_topk, 0.0, torch.inf).repeat(len(gt), 1)
     count = Visits(*torch.zeros(3, len(gt), dtype=torch.int64))
-    for first in range(0, num_tiles, width * splits):
-        tile = first + torch.arange(width) * splits + split[:, None]
+    chunks = -(-num_tiles // (width * splits))
+    for chunk in range(chunks):
+        tile = (torch.arange(width) * chunks + chunk) * splits + split[:, None]
         present, tile = tile < num_tiles, tile.clamp(max=num_tiles - 1)
         bound = torch.where(present, image.bound[gt[:, None], tile], 0.0)
         waiting = order(image.distance[gt[:, None], tile], bound > best.amin(1, True))
@@ -249,8 +250,9 @@ def select(image: Image, dynamic_k: Tensor) -> tuple[Visits, Tensor, Tensor]:
     priors = torch.where(in_use, NONE, -1)
     count = Visits(*torch.zeros(3, num_gts, dtype=torch.int64))
     floors = image.floor()
-    for first in range(0, num_tiles, width):
-        tile = torch.arange(first, min(first + width, num_tiles))
+    chunks = -(-num_tiles // width)
+    for chunk in range(chunks):
+        tile = torch.arange(chunk, num_tiles, chunks)
         pad = (0, width - len(tile))
         floor = torch.nn.functional.pad(floors[:, tile], pad, value=torch.inf)
         distance = torch.nn.functional.pad(image.distance[:, tile], pad)
@@ -265,7 +267,7 @@ def select(image: Image, dynamic_k: Tensor) -> tuple[Visits, Tensor, Tensor]:
             index = (key & (width - 1)).long()
             waiting[rows, index] = NONE
             count.tiles[rows] += 1
-            at_tile = first + index
+            at_tile = chunk + index * chunks
             inter, union = image.pairs(rows, at_tile)
             least_iou, reach = image.limits(costs[rows].amax(1, True))
             worth = image.may_cost(inter, union, image.points[at_tile], image.gt_centers[rows][:, None], least_iou, reach)

@@ -67,9 +67,10 @@ def select(
     S = num_tiles * TILE
     plane, step = B.to(tl.int64) * S, B.to(tl.int64) * num_tiles
     if label >= 0:
-        first = 0
-        while first < num_tiles:
-            tile = first + tl.arange(0, BOUNDS)
+        parts = tl.cdiv(num_tiles, BOUNDS)  # each holds tiles of the whole image, so that the first one fills the list with near ones
+        part = 0
+        while part < parts:
+            tile = tl.arange(0, BOUNDS) * parts + part
             present = tile < num_tiles
             at = image * num_tiles + tile
             bound = tile_iou(tiles_ptr, at, step, present, gx1, gy1, gx2, gy2, gt_area, FAST)
@@ -85,7 +86,7 @@ def select(
             nearest = first_visit(waiting)
             least_iou, least_iou_if_paid, reach = pair_limits(limit, RULE, FAST)
             while nearest != NONE:
-                slot = (first + index_of(nearest, BOUNDS)) * TILE + place
+                slot = (index_of(nearest, BOUNDS) * parts + part) * TILE + place
                 x1, y1, x2, y2 = load_boxes(slots_ptr, image * S + slot, plane)
                 x, y, stride_x, stride_y = load_points(points_ptr, slot, S)
                 waiting = without(waiting, nearest)
@@ -135,7 +136,7 @@ def select(
                     least_iou, least_iou_if_paid, reach = pair_limits(limit, RULE, FAST)
                     waiting = drop(waiting, floor > limit)
                     nearest = first_visit(waiting)
-            first += BOUNDS
+            part += 1
 
     taken = (priors >= 0) & (priors != NONE)
     out = image * P + priors

@@ -47,9 +47,10 @@ def top_iou(
     image, _ = load_place(gt_table_ptr, gt.to(tl.int64))
     image = image.to(tl.int64)
     if label >= 0:
-        first = 0
-        while first < num_tiles:
-            tile = first + tl.arange(0, BOUNDS) * splits + split
+        parts = tl.cdiv(num_tiles, BOUNDS * splits)
+        part = 0
+        while part < parts:
+            tile = (tl.arange(0, BOUNDS) * parts + part) * splits + split
             present = tile < num_tiles
             at = image * num_tiles + tile
             bound = tile_iou(tiles_ptr, at, step, present, gx1, gy1, gx2, gy2, gt_area, FAST)
@@ -60,7 +61,7 @@ def top_iou(
             waiting = order(distance, bound > least.to(tl.float32, bitcast=True), BOUNDS)
             nearest = first_visit(waiting)
             while nearest != NONE:
-                slot = (first + index_of(nearest, BOUNDS) * splits + split) * TILE + place
+                slot = ((index_of(nearest, BOUNDS) * parts + part) * splits + split) * TILE + place
                 x1, y1, x2, y2 = load_boxes(slots_ptr, image * S + slot, plane)
                 waiting = without(waiting, nearest)
                 nearest = first_visit(waiting)
@@ -93,7 +94,7 @@ def top_iou(
                         largest = tl.max(found)
                     waiting = drop(waiting, bound <= least.to(tl.float32, bitcast=True))
                     nearest = first_visit(waiting)
-            first += BOUNDS * splits
+            part += 1
     tl.store(top_ptr + (gt.to(tl.int64) * splits + split) * LANES + lane, tl.where(best == NONE, 0, best))
 
 
