@@ -65,14 +65,14 @@ STREAM = StreamConfig(splits=8)
 """Splits are an argument at run time: any number of them is the same code."""
 
 
-def measure(capability: int, case: tuple[str, str, torch.dtype]) -> dict[str, Any]:
+def measure(capability: int, case: tuple[str, str, torch.dtype], streaming: StreamConfig = STREAM) -> dict[str, Any]:
     """Kernel and case -> its numbers."""
     preset, layout, dtype = case
     config, inputs = SimOTAConfig.from_preset(preset), problem(SimOTAConfig.from_preset(preset), layout, dtype)
     kernels = heuristic((capability // 10, capability % 10), Shape(32, 8400, 100))
     with compiled_for(capability) as binaries:
         launch.run(inputs, config, kernels, 4)
-        stream.run(inputs, config, STREAM)
+        stream.run(inputs, config, streaming)
     report = {}
     for binary in binaries:
         kernel, found = binary.metadata.name, census(binary)
@@ -82,11 +82,11 @@ def measure(capability: int, case: tuple[str, str, torch.dtype]) -> dict[str, An
             "local_instructions": found.instructions["local"],
             "shared_bytes": found.shared_bytes,
             "instructions": sum(found.instructions.values()),
-        } | _parts(kernel, found, kernels)
+        } | _parts(kernel, found, kernels, streaming)
     return report
 
 
-def _parts(kernel: str, found: Census, kernels: KernelConfig) -> dict[str, dict[str, float]]:
+def _parts(kernel: str, found: Census, kernels: KernelConfig, streaming: StreamConfig) -> dict[str, dict[str, float]]:
     """Instructions of the parts of a kernel, by class."""
     if kernel == "cost_pass":
         (pairs,) = (loop for loop in found.innermost() if loop.instructions["mufu"])
@@ -96,15 +96,15 @@ def _parts(kernel: str, found: Census, kernels: KernelConfig) -> dict[str, dict[
         regions, *classes = found.innermost()
         parts = {"per_region_test": _per_item(regions, rows * GTS.value)}
         return parts | {"per_logit": _per_item(loop, rows * COLUMNS.value) for loop in classes}
-    return {"once": _per_item(found.once)} | _stream_parts(kernel, found)
+    return {"once": _per_item(found.once)} | _stream_parts(kernel, found, streaming)
 
 
-def _stream_parts(kernel: str, found: Census) -> dict[str, dict[str, float]]:
+def _stream_parts(kernel: str, found: Census, streaming: StreamConfig) -> dict[str, dict[str, float]]:
     """Which loop is which: by how they are nested."""
     nested = [loop for loop in found.loops if loop.depth > 1]
     if kernel == "class_sums":
         (classes,) = found.loops
-        return {"per_logit": _per_item(classes, STREAM.rows * COLUMNS.value / 32)}
+        return {"per_logit": _per_item(classes, streaming.rows * COLUMNS.value / 32)}
     if kernel == "prepare":
         (blocks,) = nested
         (near,) = blocks.inner

@@ -51,7 +51,7 @@ class Events:
         chunks: Blocks of gts held against a tile's box there, [T].
         rows: Programs of ``class_sums`` with a candidate.
         logits: Logits they sum.
-        logit_bytes: Sectors of the maps that holds those logits, in bytes.
+        logit_bytes: Sectors of the maps that hold those logits, in bytes, for logits of 4 and of 2 bytes.
         top_iou: [G, splits].
         select: [G].
         dynamic_k: [G].
@@ -63,7 +63,7 @@ class Events:
     chunks: Tensor
     rows: int
     logits: int
-    logit_bytes: int
+    logit_bytes: dict[int, int]
     top_iou: Visits
     select: Visits
     dynamic_k: Tensor
@@ -80,8 +80,7 @@ class Image:
     ) -> None:  # fmt: skip
         rule = Rule.of(config)
         assert rule.distance_counts and rule.iou_cost == "log" and not (rule.penalized or rule.pool_all or rule.own_pairs_only)
-        self.config, self.kernels, self.grid, self.priors = config, kernels, grid, priors
-        self.logits, self.logit_size = logits.float(), logits.element_size()
+        self.config, self.kernels, self.grid, self.priors, self.logits = config, kernels, grid, priors, logits
         self.gt_boxes, self.gt_labels, self.gt_centers = gt_boxes, gt_labels, (gt_boxes[:, :2] + gt_boxes[:, 2:]) / 2
         self.gt_area = (gt_boxes[:, 2:] - gt_boxes[:, :2]).clamp(min=0).prod(1)
         self.prior = slots(grid, kernels.tile)  # [T, tile], -1: no prior
@@ -330,11 +329,13 @@ def count_events(image: Image) -> Events:
     selected, costs, priors = select(image, dynamic_k)
     rows = image.counts.view(len(image.counts), -1, image.kernels.rows).any(2)
     channels = image.logits.shape[1]
-    sectors = 0
-    for start, end in zip(image.grid.starts, image.grid.starts[1:], strict=False):
-        sectors += len((image.candidate[start:end].nonzero() * image.logit_size // SECTOR).unique())
+    levels = list(zip(image.grid.starts, image.grid.starts[1:], strict=False))
+
+    def sectors(size: int) -> int:
+        return sum(len((image.candidate[start:end].nonzero() * size // SECTOR).unique()) for start, end in levels)
+
     return Events(
         near=image.near, chunks=image.chunks, rows=int(rows.sum()), logits=int(image.counts.sum()) * channels,
-        logit_bytes=sectors * SECTOR * channels, top_iou=visits, select=selected, dynamic_k=dynamic_k,
+        logit_bytes={size: sectors(size) * SECTOR * channels for size in (4, 2)}, top_iou=visits, select=selected, dynamic_k=dynamic_k,
         contested=contested(image, costs, priors), gt_blocks=-(-len(image.gt_boxes) // image.kernels.gts),
     )  # fmt: skip
