@@ -92,7 +92,7 @@ def resolve(
                     if CONFLICT == "max_iou":
                         key = -fraction(inter, union, FAST).to(tl.int32, bitcast=True)
                     else:
-                        cost, _ = cost_of_pairs(
+                        cost, _unused = cost_of_pairs(
                             x1, y1, x2, y2, x, y, stride_x, gx1, gy1, gx2, gy2, cx, cy, inter, union, outside, logit, objectness,
                             background, RULE, FAST,
                         )  # fmt: skip
