@@ -38,9 +38,9 @@ def instructions(kernel: str, census: Census, problem: Problem, kernels: Any) ->
     batch, _, num_classes = problem.shape
     straight = census.straight
     if kernel == "cost_pass":
-        pairs = sum(loop.total for loop in census.loops if loop.instructions["mufu"])
+        pairs = sum(loop.total for loop in census.innermost() if loop.instructions["mufu"])
         gts_of_program: int = min(kernels.gts_per_program, shape(problem).num_gts)
         return straight + pairs * gts_of_program
-    regions, *classes = (loop.total for loop in census.loops)
+    regions, *classes = (loop.total for loop in census.innermost())
     gts = problem.gts.boxes.shape[0] / max(batch, 1)
     return straight + regions * math.ceil(gts / int(GTS.value)) + sum(classes[:1]) * math.ceil(num_classes / int(COLUMNS.value))

@@ -142,7 +142,7 @@ def _examine_one(backend: str, problem: Problem, config: SimOTAConfig, capabilit
         name, warps = binary.metadata.name, binary.metadata.num_warps
         code.append((hashlib.sha256(binary.asm["cubin"]).hexdigest(), grid))
         registers[name] = found.registers
-        in_loop = any(loop.instructions["local"] for loop in found.loops)
+        in_loop = any(loop.instructions["local"] for loop in found.innermost())
         spills[name] = 1.0 if in_loop else found.instructions["local"] / max(1, sum(found.instructions.values()))
         cycles += launch_cycles(capability, math.prod(grid), warps, found.registers, family.instructions(name, found, problem, kernels))
     return Static(registers, spills, cycles, tuple(code))

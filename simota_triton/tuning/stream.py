@@ -50,5 +50,5 @@ def instructions(kernel: str, census: Census, problem: Problem, kernels: Any) ->
         "select": visits + num_priors / kernels.tile / kernels.bounds,
         "resolve": math.ceil(gts / kernels.gts),
     }[kernel]
-    loops: float = turns * sum(loop.total for loop in census.loops)
+    loops: float = turns * sum(loop.total for loop in census.innermost())
     return census.straight + loops
