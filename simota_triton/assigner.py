@@ -37,8 +37,8 @@ class SimOTAAssigner:
 
     Args:
         config: A preset's name (``SimOTAConfig.presets()`` lists them) or a :class:`SimOTAConfig`.
-        backend: ``"auto"``, ``"reference"`` (the dense definition), ``"torch"`` or ``"triton"`` (NVIDIA GPUs). ``"auto"``
-            asks the environment variable SIMOTA_TRITON_BACKEND, then the device.
+        backend: ``"auto"``, ``"reference"`` (the dense definition), ``"torch"``, ``"triton"`` or ``"triton-stream"`` (NVIDIA
+            GPUs). ``"auto"`` asks the environment variable SIMOTA_TRITON_BACKEND, then the device.
         validate: Look at the values of gts, priors and offsets too. None: everywhere but on CUDA, where it costs a
             sync. Without it, a gt or prior that would have been refused takes no part.
         kernels: Launch parameters of the Triton kernels, for all shapes: a :class:`~simota_triton.tuning.KernelConfig`, which is
@@ -76,6 +76,7 @@ class SimOTAAssigner:
         self.backend = backends.check_name(backend)
         if kernels is not None:
             self.backend = backend_of(kernels, backend)
+        backends.import_kernels(self.backend)
         self.kernels = kernels
         self._kernels_key = op.kernels_key(kernels)
         self.validate = validate

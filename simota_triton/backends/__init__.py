@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from collections.abc import Callable
 from typing import Any, Protocol, cast
@@ -21,7 +22,10 @@ BACKENDS = {
     "triton-stream": "simota_triton.backends.triton_stream",
 }
 """Backend name -> module. ``reference`` is the dense definition, ``torch`` the fast path of plain PyTorch, ``triton`` a
-fused cost pass for NVIDIA GPUs with the matching in PyTorch behind it."""
+fused cost pass for NVIDIA GPUs with the matching in PyTorch behind it, ``triton-stream`` kernels that form no matrix."""
+
+KERNELS = {"triton": "simota_triton.kernels.launch", "triton-stream": "simota_triton.kernels.stream.launch"}
+"""Backend name -> module with its kernels, whose import takes a quarter of a second with Triton's."""
 
 CHOICES = ("auto", *BACKENDS)
 
@@ -83,6 +87,15 @@ def triton_refusal(device: torch.device) -> str | None:
     if (gpu.major, gpu.minor) < MIN_CAPABILITY:
         return f"compute capability {gpu.major}.{gpu.minor} is below {MIN_CAPABILITY[0]}.{MIN_CAPABILITY[1]}"
     return None
+
+
+def import_kernels(name: str) -> None:
+    """Import what a backend that may be asked for computes with, so that no first call has to; nothing where Triton is missing."""
+    if name == "auto" and torch.cuda.is_available():
+        name = "triton"
+    if name in KERNELS:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(KERNELS[name])
 
 
 def load(name: str) -> Backend:
