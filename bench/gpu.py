@@ -281,9 +281,7 @@ def measure_batch(
         if how == "graph" and "kernels" not in name:
             row["eager_ms"] = statistics.median(timer.wall(call))
         rows.append(row)
-        print(
-            f"{workload.name:7} {phase:9} {dtype:8} {name:22} {row['median_ms']:10.4f} ms ({how})  differing {differing}", flush=True
-        )
+        print(f"{workload.name:7} {phase:9} {dtype:8} {name:22} {row['median_ms']:10.4f} ms ({how})  differing {differing}", flush=True)
     return rows
 
 

@@ -95,7 +95,9 @@ def _parts(kernel: str, found: Census, kernels: KernelConfig, streaming: StreamC
         rows = kernels.rows / (32 * kernels.prior_warps)
         regions, *classes = found.innermost()
         parts = {"per_region_test": _per_item(regions, rows * GTS.value)}
-        return parts | {"per_logit": _per_item(loop, rows * COLUMNS.value) for loop in classes}
+        if classes:
+            parts["per_logit"] = _per_item(*classes, rows * COLUMNS.value)
+        return parts
     return {"once": _per_item(found.once)} | _stream_parts(kernel, found, streaming)
 
 
@@ -167,7 +169,9 @@ def main(arguments: list[str] | None = None) -> int:
         measured = list(pool.map(measure, *zip(*jobs, strict=True)))
     for capability in options.capability:
         path = options.results / f"sm_{capability}.json"
-        now = {name: numbers for job, report in zip(jobs, measured, strict=True) if job[0] == capability for name, numbers in report.items()}
+        now = {
+            name: numbers for job, report in zip(jobs, measured, strict=True) if job[0] == capability for name, numbers in report.items()
+        }
         _print(capability, now)
         if not options.check:
             path.parent.mkdir(parents=True, exist_ok=True)

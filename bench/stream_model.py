@@ -21,7 +21,6 @@ import argparse
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -187,9 +186,11 @@ def model(
         read = 16 * kernels.tile if name == "top_iou" else 32 * kernels.tile
         # summaries of all tiles once a program, boxes (and points) a visit, a pair's logits and outputs a sector each
         l2 = total(
-            lambda e, read=read, splits=splits, name=name: visits(e, name).tiles.sum() * read
-            + visits(e, name).tiles.numel() * tiles * 44 / splits
-            + (8 * kernels.tile * visits(e, name).passed.sum() if name == "select" else 0)
+            lambda e, read=read, splits=splits, name=name: (
+                visits(e, name).tiles.sum() * read
+                + visits(e, name).tiles.numel() * tiles * 44 / splits
+                + (8 * kernels.tile * visits(e, name).passed.sum() if name == "select" else 0)
+            )
         )
         scattered = total(lambda e: 32 * (2 * e.select.insertions.sum() + 6 * e.dynamic_k.sum())) if name == "select" else 0.0
         found[name] = kernel(
@@ -209,9 +210,10 @@ def model(
     turns = max(1.0, contested / kernels.resolvers)
     chains = total(lambda e: resolving(e).sum())
     longest = max((float(resolving(e).max()) for _, e in counted if len(e.contested)), default=0.0)
+    longest = max(longest, turns * chains / max(contested, 1)) + cycles(c["once"], 1)
     found["resolve"] = kernel(
         issue + kernels.resolvers * c["once"], contested * 32 * 12,
-        total(lambda e: len(e.contested) * len(e.top_iou.tiles) * 32.0), chains, max(longest, turns * chains / max(contested, 1)) + cycles(c["once"], 1),
+        total(lambda e: len(e.contested) * len(e.top_iou.tiles) * 32.0), chains, longest,
     )  # fmt: skip
     return found
 
@@ -273,7 +275,9 @@ def events_per_gt(counted: Sequence[tuple[int, Events]]) -> dict[str, float]:
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """The table, in text; every number in it is modelled."""
-    lines = ["MODELLED us on an H100, not measured: total (goal) | prepare, class_sums, top_iou, select, resolve, each with what it waits for"]
+    lines = [
+        "MODELLED us on an H100, not measured: total (goal) | prepare, class_sums, top_iou, select, resolve, each with what it waits for"
+    ]
     for row in rows:
         parts = " ".join(f"{k['us']:6.1f} {k['dominant']:9}" for k in row["kernels"].values())
         fused = "no room" if row["fused_passes_modelled_us"] is None else f"{row['fused_passes_modelled_us']:.0f}"
@@ -291,7 +295,9 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m bench.stream_model", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("workloads", nargs="*", help=f"of {', '.join(WORKLOADS)}; all by default")
-    parser.add_argument("--set", nargs="*", default=[], metavar="FIELD=VALUE", help="fields of StreamConfig to try; nothing is written then")
+    parser.add_argument(
+        "--set", nargs="*", default=[], metavar="FIELD=VALUE", help="fields of StreamConfig to try; nothing is written then"
+    )
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     overrides = {field: int(value) for field, value in (setting.split("=") for setting in options.set)}

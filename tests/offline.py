@@ -131,7 +131,9 @@ def main() -> int:
         epochs = {backend: pool.submit(binaries_of_an_epoch, backend) for backend in MAX_BINARIES}
         wrong = [line for lines in pool.map(check, *zip(*CASES, strict=True)) for line in lines]
         compiled = {backend: epoch.result() for backend, epoch in epochs.items()}
-    wrong += [f"{compiled[b]} binaries of {b} in an epoch, expected at most {most}" for b, most in MAX_BINARIES.items() if compiled[b] > most]
+    wrong += [
+        f"{compiled[b]} binaries of {b} in an epoch, expected at most {most}" for b, most in MAX_BINARIES.items() if compiled[b] > most
+    ]
     seconds = time.perf_counter() - start
     print(f"Triton {triton.__version__}: {len(CASES)} cases, binaries in an epoch {compiled}, {len(wrong)} complaints, {seconds:.0f} s")
     print(*wrong, sep="\n", file=sys.stderr)

@@ -81,4 +81,3 @@ def test_counts_are_those_of_the_kernels(calls, phase, splits):
     assert len(events.contested) > 0
     assert torch.equal(matching.dynamic_k, events.dynamic_k)
     assert torch.equal(matching.gt_index, reference.assign(problem, config).gt_index)
-
