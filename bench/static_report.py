@@ -95,29 +95,28 @@ def _parts(kernel: str, found: Census, kernels: KernelConfig, streaming: StreamC
         rows = kernels.rows / (32 * kernels.prior_warps)
         regions, *classes = found.innermost()
         parts = {"per_region_test": _per_item(regions, rows * GTS.value)}
-        return parts | {"per_logit": _per_item(loop, rows * COLUMNS.value) for loop in classes}
+        if classes:
+            parts["per_logit"] = _per_item(*classes, rows * COLUMNS.value)
+        return parts
     return {"once": _per_item(found.once)} | _stream_parts(kernel, found, streaming)
 
 
 def _stream_parts(kernel: str, found: Census, streaming: StreamConfig) -> dict[str, dict[str, float]]:
-    """Which loop is which: by how they are nested."""
-    nested = [loop for loop in found.loops if loop.depth > 1]
+    """Which loop is which: by the order in which they begin, an outer one before those inside."""
+    loops = list(found.every_loop())
     if kernel == "class_sums":
-        (classes,) = found.loops
+        (classes,) = loops
         return {"per_logit": _per_item(classes, streaming.rows * COLUMNS.value / 32)}
     if kernel == "prepare":
-        (blocks,) = nested
-        (near,) = blocks.inner
-        return {"per_block": _per_item(blocks), "per_near": _per_item(near), "per_table_block": _per_item(found.loops[-1])}
+        blocks, near, table = loops
+        return {"per_block": _per_item(blocks), "per_near": _per_item(near), "per_table_block": _per_item(table)}
     if kernel == "resolve":
-        (priors,) = found.loops
+        priors, *blocks = loops
         parts = {"per_contested": _per_item(priors)}
-        for block in priors.inner:
+        for block in blocks:
             parts |= {"per_block": {"all": block.shortest}, "per_block_passed": _per_item(block)}
         return parts
-    (bounds,) = nested
-    (visits,) = bounds.inner
-    (insertions,) = visits.inner
+    bounds, visits, insertions = loops[-3:]  # before them, ``select`` may merge lists
     return {
         "per_bounds": _per_item(bounds), "per_visit": {"all": visits.shortest}, "per_passed": _per_item(visits),
         "per_insertion": _per_item(insertions),

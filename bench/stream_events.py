@@ -79,7 +79,8 @@ class Image:
         kernels: StreamConfig,
     ) -> None:  # fmt: skip
         rule = Rule.of(config)
-        assert rule.distance_counts and rule.iou_cost == "log" and not (rule.penalized or rule.pool_all or rule.own_pairs_only)
+        if rule.iou_cost != "log" or not rule.distance_counts or rule.penalized or rule.pool_all or rule.own_pairs_only:
+            raise ValueError(f"config: expected RTMDet's kind of rule, got {config!r}")
         self.config, self.kernels, self.grid, self.priors, self.logits = config, kernels, grid, priors, logits
         self.gt_boxes, self.gt_labels, self.gt_centers = gt_boxes, gt_labels, (gt_boxes[:, :2] + gt_boxes[:, 2:]) / 2
         self.gt_area = (gt_boxes[:, 2:] - gt_boxes[:, :2]).clamp(min=0).prod(1)
@@ -176,7 +177,8 @@ def slots(grid: Grid, tile: int) -> Tensor:
     parts = []
     for start, end, width in zip(grid.starts, grid.starts[1:], grid.widths, strict=False):
         across, height = -(-width // grid.tile_width), tile // grid.tile_width
-        down = -(-(-(-(end - start) // width)) // height)
+        rows = -(-(end - start) // width)
+        down = -(-rows // height)
         of_level = torch.arange(across * down)[:, None]
         column = of_level % across * grid.tile_width + place % grid.tile_width
         p = start + (of_level // across * height + place // grid.tile_width) * width + column

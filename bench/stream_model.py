@@ -21,7 +21,6 @@ import argparse
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -211,9 +210,10 @@ def model(
     turns = max(1.0, contested / kernels.resolvers)
     chains = total(lambda e: resolving(e).sum())
     longest = max((float(resolving(e).max()) for _, e in counted if len(e.contested)), default=0.0)
+    longest = max(longest, turns * chains / max(contested, 1)) + cycles(c["once"], 1)
     found["resolve"] = kernel(
         issue + kernels.resolvers * c["once"], contested * 32 * 12,
-        total(lambda e: len(e.contested) * len(e.top_iou.tiles) * 32.0), chains, max(longest, turns * chains / max(contested, 1)) + cycles(c["once"], 1),
+        total(lambda e: len(e.contested) * len(e.top_iou.tiles) * 32.0), chains, longest,
     )  # fmt: skip
     return found
 

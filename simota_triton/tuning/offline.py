@@ -100,11 +100,6 @@ class Loop:
     def total(self) -> int:
         return sum(self.instructions.values())
 
-    @property
-    def depth(self) -> int:
-        """Loops one inside the other, this one included."""
-        return 1 + max((loop.depth for loop in self.inner), default=0)
-
 
 @dataclass(frozen=True)
 class Census:
@@ -131,14 +126,17 @@ class Census:
         """Instructions outside the innermost loops."""
         return sum(self.instructions.values()) - sum(loop.total for loop in self.innermost())
 
-    def innermost(self) -> Iterator[Loop]:
-        """Loops without one inside."""
+    def every_loop(self) -> Iterator[Loop]:
+        """All loops, an outer one before those inside."""
         waiting = list(self.loops)
         while waiting:
             loop = waiting.pop(0)
             waiting[:0] = loop.inner
-            if not loop.inner:
-                yield loop
+            yield loop
+
+    def innermost(self) -> Iterator[Loop]:
+        """Loops without one inside."""
+        return (loop for loop in self.every_loop() if not loop.inner)
 
 
 def census(binary: Any) -> Census:

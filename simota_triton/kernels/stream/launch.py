@@ -169,7 +169,8 @@ def _plan(config: SimOTAConfig, kernels: StreamConfig, layout: Layout, cells: Ce
         "cls_strides_b": layout.strides[0], "cls_strides_p": layout.strides[1], "cls_strides_c": layout.strides[2],
     }  # fmt: skip
     by_gt = {**logits, "candidate_topk": config.candidate_topk, "splits": kernels.splits}
-    bounds = min(kernels.bounds, 128) if config.own_pairs_only else kernels.bounds  # a second region takes the registers of 128 bounds
+    # a second region, or the enclosing box, takes the registers of 128 bounds
+    bounds = min(kernels.bounds, 128) if config.own_pairs_only or config.iou_cost == "giou" else kernels.bounds
     return Plan(
         grid=grid,
         prepare={

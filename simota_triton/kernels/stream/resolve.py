@@ -102,9 +102,10 @@ def resolve(
                         best = least
                         winner = tl.min(tl.where(key == least, g + lane, NONE))
                 g += GTS
-        gx1, gy1, gx2, gy2, _, _, gt_area, label = load_table(gt_table_ptr, gt_first + winner, None)
-        inter, union = intersection_and_union(x1, y1, x2, y2, area, gx1, gy1, gx2, gy2, gt_area, RULE)
+        # names of their own: Triton 3.3 takes those of the loop over gts for the same variables
+        won_x1, won_y1, won_x2, won_y2, _cx, _cy, won_area, won_label = load_table(gt_table_ptr, gt_first + winner, None)
+        shared, joined = intersection_and_union(x1, y1, x2, y2, area, won_x1, won_y1, won_x2, won_y2, won_area, RULE)
         tl.store(gt_index_ptr + out, winner.to(tl.int64))
-        tl.store(matched_iou_ptr + out, fraction(inter, union, FAST))
-        tl.store(labels_ptr + out, label.to(tl.int64))
+        tl.store(matched_iou_ptr + out, fraction(shared, joined, FAST))
+        tl.store(labels_ptr + out, won_label.to(tl.int64))
         turn += tl.num_programs(0)
