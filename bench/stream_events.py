@@ -20,6 +20,7 @@ from simota_triton.kernels.stream.launch import Grid
 from simota_triton.tuning.stream_config import StreamConfig
 
 NONE = 0x7FFFFFFF
+NEARER = 2.0**-8
 LANES = 32
 AWAY = 1e38
 SLACK, IOU_SLACK = 2.0**-12, 1e-5
@@ -156,14 +157,17 @@ class Image:
     def least_cost(self) -> float:
         return -1.001 * self.config.iou_weight * self.config.log_eps - 1e-6 * self.config.iou_weight
 
-    def floor(self) -> Tensor:
-        """Lower bounds of the costs of gts and tiles, [G, T]; ``bounds.tile_floor``."""
+    def apart(self) -> Tensor:
+        """Lower bounds of the centre term of gts and tiles, [G, T]; ``bounds.tile_apart``."""
+        base = math.log2(self.config.center_base)
+        center = torch.exp2((self.distance.sqrt() * base - self.config.center_offset * base).clamp(max=126)) * self.config.center_weight
+        return center.clamp(max=1e38) * (1 - SLACK)
+
+    def iou_cost(self) -> Tensor:
+        """Lower bounds of their IoU cost, [G, T]; ``bounds.tile_iou_cost``."""
         config = self.config
-        base = math.log2(config.center_base)
-        floor = torch.log2(self.bound * (1 + IOU_SLACK) + config.log_eps) * (-math.log(2) * config.iou_weight) - 1e-6 * config.iou_weight
-        center = torch.exp2((self.distance.sqrt() * base - config.center_offset * base).clamp(max=126))
-        floor = floor + center * ((1 - SLACK) * config.center_weight)
-        return floor.clamp(max=1e38) - floor.abs() * SLACK
+        cost = torch.log2(self.bound * (1 + IOU_SLACK) + config.log_eps) * (-math.log(2) * config.iou_weight) - 1e-6 * config.iou_weight
+        return ((cost - self.least_cost) * (1 - SLACK)).clamp(min=0)
 
     def may_cost(self, inter: Tensor, union: Tensor, points: Tensor, centers: Tensor, iou: Tensor, reach: Tensor) -> Tensor:
         """``bounds.may_cost``."""
@@ -196,7 +200,7 @@ def _of_tiles(which: Tensor, prior: Tensor, num_priors: int) -> Tensor:
 def top_iou(image: Image) -> tuple[Visits, Tensor]:
     """Visits of ``top_iou``, [G, splits], and the lists of IoUs, [G, splits * 32]."""
     kernels, (num_gts, num_tiles) = image.kernels, image.bound.shape
-    splits, width = kernels.splits, kernels.bounds
+    splits, width = kernels.splits, kernels.iou_bounds
     gt, split = torch.arange(num_gts).repeat_interleave(splits), torch.arange(splits).repeat(num_gts)
     best = torch.where(torch.arange(LANES) < image.config.candidate_topk, 0.0, torch.inf).repeat(len(gt), 1)
     count = Visits(*torch.zeros(3, len(gt), dtype=torch.int64))
@@ -205,11 +209,12 @@ def top_iou(image: Image) -> tuple[Visits, Tensor]:
         tile = (torch.arange(width) * chunks + chunk) * splits + split[:, None]
         present, tile = tile < num_tiles, tile.clamp(max=num_tiles - 1)
         bound = torch.where(present, image.bound[gt[:, None], tile], 0.0)
-        waiting = order(image.distance[gt[:, None], tile], bound > best.amin(1, True))
+        waiting = order(1 - bound + nearer(image.distance[gt[:, None], tile]), bound > 0)
         rows = torch.arange(len(gt))
         while True:
             key = waiting[rows].amin(1)
-            rows, key = rows[key != NONE], key[key != NONE]
+            more = 1 - least_bound(key, width) > best[rows].amin(1)
+            rows, key = rows[more], key[more]
             if not len(rows):
                 break
             index = (key & (width - 1)).long()
@@ -231,16 +236,25 @@ def top_iou(image: Image) -> tuple[Visits, Tensor]:
                 found[adding, at] = -1.0
                 best[passed[adding], out] = value
                 count.insertions[passed[adding]] += 1
-            waiting[passed] = torch.where(bound[passed] <= best[passed].amin(1, True), NONE, waiting[passed])
     shaped = Visits(*(value.view(num_gts, splits) for value in (count.tiles, count.passed, count.insertions)))
     return shaped, torch.where(best == torch.inf, 0.0, best).view(num_gts, -1)
 
 
-def order(distance: Tensor, alive: Tensor) -> Tensor:
+def nearer(distance: Tensor) -> Tensor:
+    """``visits.nearer``."""
+    return (distance * (NEARER / 1024)).clamp(max=NEARER)
+
+
+def order(rank: Tensor, alive: Tensor) -> Tensor:
     """Keys of tiles, [n, bounds] int32; ``visits.order``."""
-    width = distance.shape[1]
-    key = (distance.float().contiguous().view(torch.int32) & -width) | torch.arange(width, dtype=torch.int32)
+    width = rank.shape[1]
+    key = (rank.float().contiguous().view(torch.int32) & -width) | torch.arange(width, dtype=torch.int32)
     return torch.where(alive, key, NONE)
+
+
+def least_bound(key: Tensor, width: int) -> Tensor:
+    """``visits.least_bound``: NaN of NONE."""
+    return (key & -width).view(torch.float32) - NEARER
 
 
 def select(image: Image, dynamic_k: Tensor) -> tuple[Visits, Tensor, Tensor]:
@@ -250,19 +264,21 @@ def select(image: Image, dynamic_k: Tensor) -> tuple[Visits, Tensor, Tensor]:
     costs = torch.where(in_use, torch.inf, -torch.inf)
     priors = torch.where(in_use, NONE, -1)
     count = Visits(*torch.zeros(3, num_gts, dtype=torch.int64))
-    floors = image.floor()
+    places, overlaps = image.apart(), image.iou_cost()
     chunks = -(-num_tiles // width)
     for chunk in range(chunks):
         tile = torch.arange(chunk, num_tiles, chunks)
         pad = (0, width - len(tile))
-        floor = torch.nn.functional.pad(floors[:, tile], pad, value=torch.inf)
+        apart = torch.nn.functional.pad(places[:, tile], pad)
         distance = torch.nn.functional.pad(image.distance[:, tile], pad)
         alive = torch.nn.functional.pad(image.alive[tile], pad).expand(num_gts, -1)
-        waiting = order(distance, alive & ~(floor > costs.amax(1, True)))
+        alive = alive & (apart <= costs.amax(1, True) - image.least_cost)
+        waiting = order(apart + nearer(distance) + torch.nn.functional.pad(overlaps[:, tile], pad), alive)
         rows = torch.arange(num_gts)
         while True:
             key = waiting[rows].amin(1)
-            rows, key = rows[key != NONE], key[key != NONE]
+            more = least_bound(key, width) <= costs[rows].amax(1) - image.least_cost
+            rows, key = rows[more], key[more]
             if not len(rows):
                 break
             index = (key & (width - 1)).long()
@@ -295,7 +311,6 @@ def select(image: Image, dynamic_k: Tensor) -> tuple[Visits, Tensor, Tensor]:
                 found[adding] = torch.where(prior[adding] == p[:, None], torch.inf, found[adding])
                 costs[passed[adding], out], priors[passed[adding], out] = cheapest, p
                 count.insertions[passed[adding]] += 1
-            waiting[passed] = torch.where(floor[passed] > costs[passed].amax(1, True), NONE, waiting[passed])
     return count, costs, priors
 
 

@@ -3,8 +3,8 @@
     python -m bench.stream_model            # print the table, write bench/results/static/stream_model.json
     python -m bench.stream_model coco dota  # some workloads
 
-Events (tiles visited, insertions, contested priors ...) come from ``bench.stream_events``, instructions an event from
-``bench/results/static/sm_90.json``. A kernel takes the longest of
+Events (tiles visited, insertions, contested priors ...) come from ``bench.stream_events``, instructions an event from the machine
+code, as ``bench.static_report`` counts them. A kernel takes the longest of
 
 * issue: warp instructions over what all processors issue,
 * memory: bytes from HBM, and bytes from L2 (no hit in L1 is assumed), each over its bandwidth,
@@ -30,7 +30,7 @@ from bench.stream_events import Events, Image, count_events
 from bench.workloads import WORKLOADS, Workload, gt_counts
 from simota_triton.config import SimOTAConfig
 from simota_triton.inputs import pack
-from simota_triton.kernels.stream.launch import Grid
+from simota_triton.kernels.stream.launch import find_grid
 from simota_triton.simulate import PHASES, STRIDES, grid_priors, random_gts, simulate_predictions
 from simota_triton.tuning.kernel_config import Shape
 from simota_triton.tuning.stream_config import StreamConfig, stream_heuristic
@@ -105,7 +105,7 @@ def images(workload: Workload, phase: str, kernels: StreamConfig) -> list[tuple[
         pred = simulate_predictions([boxes], [labels], priors, workload.num_classes, phase, generator)
         maps = [torch.zeros(1, 1, side, side) for side in sides]
         problem = pack(config, pred.pred_boxes, maps, priors, [boxes], [torch.zeros_like(labels)])
-        grid = Grid.of(problem, kernels.tile, tuple(side * side for side in sides))
+        grid = find_grid(problem.cells or (), kernels.tile, tuple(side * side for side in sides))
         image = Image(pred.pred_boxes[0], pred.cls_logits[0], priors, boxes, labels, grid, config, kernels)
         found.append((len(group), count_events(image)))
     return found
@@ -162,9 +162,9 @@ def model(
         active * alone + (programs - active) * cycles(40, 1), alone,
     )  # fmt: skip
     # top_iou and select: a program is a gt, or a gt's split
-    for name, splits in (("top_iou", kernels.splits), ("select", 1)):
+    for name, splits, bounds in (("top_iou", kernels.splits, kernels.iou_bounds), ("select", 1, kernels.bounds)):
         c = cost[name]
-        passes = -(-tiles // (kernels.bounds * splits))
+        passes = -(-tiles // (bounds * splits))
         closer = c["per_passed"] - c["per_visit"]
 
         def visits(e: Events, name: str = name) -> Any:
@@ -235,15 +235,13 @@ def fused_model(workload: Workload, static: dict[str, Any], size: int) -> float 
 
 
 def report(names: Sequence[str], overrides: dict[str, int] | None = None) -> list[dict[str, Any]]:
-    """Rows of the table. With ``overrides``, fields of StreamConfig, the kernels are compiled anew."""
-    static = json.loads((RESULTS / "sm_90.json").read_text())["kernels"]
+    """Rows of the table, with fields of StreamConfig overridden. Kernels are compiled for each workload's own configuration."""
     rows = []
     for name in names:
         workload = WORKLOADS[name]
         chosen = stream_heuristic((9, 0), Shape(workload.batch, len(grid_priors(workload.image_size)), workload.num_gts))
         kernels = replace(chosen, **(overrides or {}))
-        if overrides:
-            static |= measure(90, CASES[0], kernels)
+        static = measure(90, CASES[0], kernels)
         for phase in PHASES:
             counted = images(workload, phase, kernels)
             for logit_size, dtype in ((4, "float32"), (2, "float16")):

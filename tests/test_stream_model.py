@@ -17,8 +17,8 @@ from simota_triton.tuning.stream_config import StreamConfig
 
 CALLED = {
     "prepare": ("meets", "region_depth"),
-    "top_iou": ("load_boxes", "fraction", "without_one"),
-    "select": ("load_boxes", "cost_of_pairs"),
+    "top_iou": ("load_four", "fraction", "without_one"),
+    "select": ("load_four", "cost_of_pairs"),
     "resolve": ("pair_limits", "cost_of_pairs"),
 }
 """Functions of a kernel's module that are called once an event."""
@@ -30,7 +30,7 @@ def scene(kernels, phase):
     workload = replace(WORKLOADS["coco"].with_batch(1), image_size=320, num_classes=5, num_gts=16, median=60.0)
     batch = make_batch(workload, phase, seed=1)
     problem = pack(config, batch.pred_boxes, batch.cls_logits, batch.priors, batch.gt_boxes, batch.gt_labels)
-    grid = launch.Grid.of(problem, kernels.tile, (len(batch.priors),))
+    grid = launch.find_grid((), kernels.tile, (len(batch.priors),))
     image = Image(batch.pred_boxes[0], batch.cls_logits[0], batch.priors, batch.gt_boxes[0], batch.gt_labels[0], grid, config, kernels)
     return problem, config, image
 
@@ -63,17 +63,17 @@ def calls(monkeypatch):
 @pytest.mark.skipif(not INTERPRETED, reason="counts calls in Triton's interpreter")
 @pytest.mark.parametrize(("phase", "splits"), [("untrained", 1), ("mid", 2)])
 def test_counts_are_those_of_the_kernels(calls, phase, splits):
-    kernels = StreamConfig(tile=64, rows=16, bounds=32, splits=splits, gts=32, resolvers=1)
+    kernels = StreamConfig(tile=64, rows=16, bounds=32, iou_bounds=32, splits=splits, gts=32, resolvers=1)
     problem, config, image = scene(kernels, phase)
     events = count_events(image)
-    matching = launch.run(problem, config, kernels)
+    matching, _ = launch.run(problem, config, kernels)
     assert calls == Counter({
         ("prepare", "meets"): int(events.chunks.sum()),
         ("prepare", "region_depth"): int(events.near.sum()),
-        ("top_iou", "load_boxes"): int(events.top_iou.tiles.sum()),
+        ("top_iou", "load_four"): int(events.top_iou.tiles.sum()),
         ("top_iou", "fraction"): int(events.top_iou.passed.sum()),
         ("top_iou", "without_one"): int(events.top_iou.insertions.sum()),
-        ("select", "load_boxes"): int(events.select.tiles.sum()),
+        ("select", "load_four"): 2 * int(events.select.tiles.sum()) + len(problem.gts.boxes),  # boxes and points; claimed boxes
         ("select", "cost_of_pairs"): int(events.select.passed.sum()),
         ("resolve", "pair_limits"): len(events.contested),
         ("resolve", "cost_of_pairs"): int(events.contested.sum()),
