@@ -104,7 +104,7 @@ MUTANTS = (
         "top_iou.py",
         "drop(waiting, bound <= least.to(tl.float32, bitcast=True))",
         "drop(waiting, bound <= 1.01 * least.to(tl.float32, bitcast=True))",
-        f"{KERNELS} -k largest",
+        f"{KERNELS} -k hardly_differ",
     ),
     Mutant("equal IoUs count once", "select.py", "tl.sum(equal.to(tl.int32))", "1", f"{PRUNING} -k ties_at"),
     Mutant(
@@ -210,7 +210,7 @@ def passes(folder: str, arguments: list[str]) -> bool:
         sys.stdout.flush()
         os._exit(int(code))
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    if code not in (0, 1):
+    if code > 1:  # no test ran; a signal, as from a store out of bounds, is a failure
         raise RuntimeError(f"pytest {' '.join(arguments)} failed with {code}: {Path(folder, 'log').read_text()[-2000:]}")
     return code == 0
 
