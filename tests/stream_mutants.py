@@ -165,7 +165,7 @@ MUTANTS = (
         "select.py",
         "gx1, gy1, gx2, gy2, cx, cy, CANDIDATE) > 0.0",
         "gx1, gy1, gx2, gy2, cx, cy, CANDIDATE) > -1e9",
-        f"{PRUNING} -k at_the_edge",
+        f"{PRUNING} -k sees_its_own",
     ),
     Mutant("the second claimant notes nothing", "select.py", "(before == 1)", "(before == 2)", f"{KERNELS} -k claims_stand"),
     Mutant("every later claimant notes the prior", "select.py", "(before == 1)", "(before >= 1)", f"{KERNELS} -k claims_stand"),

@@ -99,6 +99,15 @@ def test_predictions_sit_on_other_gts(preset):
     assert check(preset, boxes, pred=pred).claims.sum() > 3
 
 
+def test_a_gt_that_sees_its_own_pairs_alone_does_not_take_better_ones():
+    """Priors of the other gt predict the first one exactly, its own ones roughly."""
+    boxes = torch.tensor([[4.0, 4.0, 36.0, 36.0], [52.0, 52.0, 90.0, 90.0]])
+    pred = torch.where((PRIORS[:, :2] < 40).all(1)[:, None], boxes[0] + 5.0, boxes[0])
+    found = check(SimOTAConfig.rtmdet(own_pairs_only=True), boxes, pred=pred)
+    assert (PRIORS[found.gt_index[0] == 0, :2] < 40).all()
+    assert (found.gt_index == 0).sum() > 2
+
+
 @families
 def test_one_huge_gt_among_small_ones(preset):
     boxes = torch.tensor([[-5.0, -3.0, 110.0, 99.0], [10.0, 10.0, 22.0, 20.0], [70.0, 60.0, 80.0, 78.0]])
