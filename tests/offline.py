@@ -29,13 +29,17 @@ from simota_triton.kernels.stream import launch as stream
 from simota_triton.tuning.kernel_config import Shape, heuristic
 from simota_triton.tuning.stream_config import stream_heuristic
 
-MAX_BINARIES = {"fused": 4, "stream": 5}
-"""Of an epoch: each of the two fused kernels with and without rows of priors that are a multiple of 4, each streaming kernel once."""
+MAX_BINARIES = {"fused": 4, "stream": 8}
+"""Of an epoch: each of the two fused kernels with and without rows of priors that are a multiple of 4; each streaming kernel once, but
+``class_sums`` for logits with and without strides that are, and ``top_iou`` for up to 32, 64 and 128 bounds."""
 
 MAX_REGISTERS = 80
 """Of the streaming kernels: 24 warps fit a processor."""
 
 FUSED = ("prior_pass", "cost_pass")
+
+GAPS = 64
+"""Bytes of shared memory that ``class_sums`` may use behind its loop for logits with gaps between priors and classes."""
 
 
 def _masked() -> tuple[SimOTAConfig, Problem]:
@@ -89,18 +93,18 @@ def check(capability: int, name: str) -> list[str]:
     return [
         f"sm_{capability}, {binary.metadata.name}, {name}: {complaint}"
         for binary in binaries
-        for complaint in complaints(binary.metadata.name, census(binary))
+        for complaint in complaints(binary.metadata.name, census(binary), name)
     ]
 
 
-def complaints(kernel: str, found: Census) -> list[str]:
+def complaints(kernel: str, found: Census, name: str = "") -> list[str]:
     """What a kernel must not need."""
     wrong = []
     if found.local_bytes or found.instructions["local"]:
         wrong.append(f"{found.local_bytes} bytes of local memory, {found.instructions['local']} instructions on it")
     if kernel in FUSED and any(loop.instructions["shared"] for loop in found.innermost()):
         wrong.append("shared memory, shuffles or barriers in an inner loop")
-    if kernel not in FUSED and found.shared_bytes:
+    if kernel not in FUSED and found.shared_bytes > (GAPS if kernel == "class_sums" and name.startswith("stride") else 0):
         wrong.append(f"{found.shared_bytes} bytes of shared memory")
     if kernel not in FUSED and found.registers > MAX_REGISTERS:
         wrong.append(f"{found.registers} registers, expected at most {MAX_REGISTERS}")
