@@ -7,9 +7,8 @@ same assignment before it is timed; prints a Markdown table and writes ``bench/r
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import platform
+import os
 import statistics
 import time
 from pathlib import Path
@@ -18,8 +17,9 @@ from typing import Any
 import torch
 
 from bench.cases import PEERS, Case, ours, peer
-from bench.peak import peak_bytes
 from bench.workloads import CPU_BATCH, WORKLOADS, make_batch
+from simota_triton.measure.machine import facts
+from simota_triton.measure.peak import peak_bytes
 
 RESULTS = Path(__file__).parent / "results" / "cpu"
 SLOW = ("loop",)
@@ -64,13 +64,6 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def machine() -> dict[str, Any]:
-    """What the numbers depend on."""
-    model = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), "")
-    facts = {"cpu": model or platform.processor(), "threads": torch.get_num_threads(), "torch": torch.__version__}
-    return facts | {"python": platform.python_version(), "date": datetime.date.today().isoformat()}
-
-
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -85,7 +78,12 @@ def main() -> None:
         rows = measure(args.phase, args.rounds, args.workloads)
     args.out.mkdir(parents=True, exist_ok=True)
     path = args.out / f"{args.phase}.json"
-    path.write_text(json.dumps({"machine": machine(), "phase": args.phase, "rows": rows}, indent=1) + "\n")
+    path.write_text(
+        json.dumps(
+            {"machine": facts(torch.device("cpu")) | {"load": round(os.getloadavg()[0], 1)}, "phase": args.phase, "rows": rows}, indent=1
+        )
+        + "\n"
+    )
     print(f"\n{table(rows)}\n\nwritten: {path}")
 
 

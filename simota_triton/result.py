@@ -58,9 +58,13 @@ class AssignSummary:
     def __str__(self) -> str:
         histogram = " ".join(f"{k}:{count}" for k, count in self.dynamic_k.items()) or "-"
         return (
-            f"{self.num_gts} gts, {self.num_pos} positives, {self.num_conflicts} conflicts, {self.num_empty} gts without "
-            f"a prior, {self.num_ignored} priors ignored, dynamic k {histogram}"
+            f"{_count(self.num_gts, 'gt')}, {_count(self.num_pos, 'positive')}, {_count(self.num_conflicts, 'conflict')}, "
+            f"{_count(self.num_empty, 'gt')} without a prior, {_count(self.num_ignored, 'prior')} ignored, dynamic k {histogram}"
         )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,18 @@ def speed_up() -> None:
     patch, scope_type = getattr(interpreter, "_patch_lang", None), getattr(interpreter, "_LangPatchScope", None)
     if patch is None or scope_type is None or getattr(patch, "once", False):
         return
+    known: dict[str, set[str]] = {}
+    nothing = scope_type()
     replaced: set[str] = set()  # spellings of triton.language whose functions are replaced in the kernel at hand
 
     def patch_once(function: Any) -> Any:
-        spellings = {value.__name__ for value in function.__globals__.values() if getattr(value, "__package__", "") == "triton.language"}
+        module = function.__globals__["__name__"]
+        if module not in known:
+            values = function.__globals__.values()
+            known[module] = {value.__name__ for value in values if getattr(value, "__package__", "") == "triton.language"}
+        spellings = known[module]
         if replaced and spellings <= replaced:
-            return scope_type()
+            return nothing
         scope = patch(function)
         restore = scope.restore
         replaced.update(spellings)

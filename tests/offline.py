@@ -1,5 +1,5 @@
-"""Compiles the backend's kernels without a GPU and checks what comes out: no spills, no local memory, no shared memory in an
-inner loop, and few binaries for an epoch of changing sizes.
+"""Compiles the kernels of both Triton backends without a GPU and checks what comes out: no spills, no local memory, no shared memory
+(in an inner loop of the fused kernels, at all in the streaming ones), few registers, and few binaries for an epoch of changing sizes.
 
     python -m tests.offline                             # with the installed Triton
     /path/to/other/venv/bin/python -m tests.offline     # with another one
@@ -9,66 +9,111 @@ Exits with 1 and says what is wrong. A process of its own, because Triton must n
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import sys
 import time
-from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 import torch
 import triton
 
-from bench.offline import census, compiled_for, problem
-from bench.static_report import CAPABILITIES, FAMILIES
+from bench.offline import Census, census, compiled_for, problem
+from bench.static_report import CAPABILITIES, FAMILIES, STREAM
 from simota_triton.config import SimOTAConfig
 from simota_triton.inputs import Problem
 from simota_triton.kernels import launch
+from simota_triton.kernels.stream import launch as stream
 from simota_triton.tuning.kernel_config import Shape, heuristic
+from simota_triton.tuning.stream_config import stream_heuristic
 
-MAX_BINARIES = 4
-"""Of an epoch: each of the two kernels, with and without rows of priors that are a multiple of 4."""
+MAX_BINARIES = {"fused": 4, "stream": 8}
+"""Of an epoch: each of the two fused kernels with and without rows of priors that are a multiple of 4; each streaming kernel once, but
+``class_sums`` for logits with and without strides that are, and ``top_iou`` for up to 32, 64 and 128 bounds."""
+
+MAX_REGISTERS = 80
+"""Of the streaming kernels: 24 warps fit a processor."""
+
+FUSED = ("prior_pass", "cost_pass")
+
+GAPS = 64
+"""Bytes of shared memory that ``class_sums`` may use behind its loop for logits with gaps between priors and classes."""
 
 
-def cases() -> Iterator[tuple[str, int, SimOTAConfig, Problem]]:
-    """Name, compute capability, configuration, problem: every family everywhere, every preset and form of the inputs once."""
-    for capability in CAPABILITIES:
-        for preset in FAMILIES:
-            config = SimOTAConfig.from_preset(preset)
-            yield preset, capability, config, problem(config)
-    for preset in sorted(set(SimOTAConfig.presets()) - set(FAMILIES)):
-        config = SimOTAConfig.from_preset(preset)
-        yield preset, 90, config, problem(config)
-    config = SimOTAConfig.rtmdet()
-    for layout in ("maps", "flat", "strided"):
-        for dtype in (torch.float32, torch.float16, torch.bfloat16):
-            yield f"{layout} {dtype}", 90, config, problem(config, layout, dtype)
-    yield "odd sizes", 90, config, problem(config, cells=(13, 7), channels=17)
-    plain = problem(SimOTAConfig.yolox(), "flat")
+def _masked() -> tuple[SimOTAConfig, Problem]:
+    config = SimOTAConfig.yolox()
+    plain = problem(config, "flat")
     mask = torch.ones(plain.pred_boxes.shape[:2], dtype=torch.bool)
-    others = replace(plain, pred_boxes=plain.pred_boxes.half(), candidate_mask=mask, gts=replace(plain.gts, mask=None))
-    yield "half boxes, a candidate mask, no gt mask", 90, SimOTAConfig.yolox(), others
+    return config, replace(plain, pred_boxes=plain.pred_boxes.half(), candidate_mask=mask, gts=replace(plain.gts, mask=None))
+
+
+def _huge() -> tuple[SimOTAConfig, Problem]:
+    config = SimOTAConfig.rtmdet()
+    plain = problem(config, "flat")
     huge = torch.as_strided(torch.zeros(1), (1, plain.pred_boxes.shape[1], 80), (2**33, 0, 0))
-    yield "strides beyond 32 bits", 90, config, replace(plain, cls_logits=replace(plain.cls_logits, levels=(huge,)), obj_logits=None)
+    return config, replace(plain, cls_logits=replace(plain.cls_logits, levels=(huge,)), obj_logits=None)
 
 
-def check_code() -> list[str]:
-    """What is wrong with the machine code."""
+def _form(**form: object) -> tuple[SimOTAConfig, Problem]:
+    config = SimOTAConfig.rtmdet()
+    return config, problem(config, **form)  # type: ignore[arg-type]
+
+
+def _preset(name: str) -> tuple[SimOTAConfig, Problem]:
+    config = SimOTAConfig.from_preset(name)
+    return config, problem(config)
+
+
+INPUTS = {name: partial(_preset, name) for name in SimOTAConfig.presets()} | {
+    f"{layout} {dtype}": partial(_form, layout=layout, dtype=dtype)
+    for layout in ("maps", "flat", "strided")
+    for dtype in (torch.float32, torch.float16, torch.bfloat16)
+    if (layout, dtype) != ("maps", torch.float32)  # every preset is that
+} | {
+    "odd sizes": partial(_form, cells=(13, 7), channels=17),
+    "a single level": partial(_form, cells=(40,)),
+    "five levels": partial(_form, cells=(52, 26, 13, 7, 4)),
+    "half boxes, a candidate mask, no gt mask": _masked,
+    "strides beyond 32 bits": _huge,
+}  # fmt: skip
+"""What is compiled -> configuration and problem."""
+
+CASES = [(90, name) for name in INPUTS] + [(capability, name) for capability in CAPABILITIES if capability != 90 for name in FAMILIES]
+"""Everything for one GPU, every family for all."""
+
+
+def check(capability: int, name: str) -> list[str]:
+    """What is wrong with the machine code of one case."""
+    config, case = INPUTS[name]()
+    with compiled_for(capability) as binaries:
+        launch.run(case, config, heuristic((capability // 10, capability % 10), Shape(32, 8400, 100)), case.gts.slots()[0].shape[1])
+        stream.run(case, config, STREAM)
+    return [
+        f"sm_{capability}, {binary.metadata.name}, {name}: {complaint}"
+        for binary in binaries
+        for complaint in complaints(binary.metadata.name, census(binary), name)
+    ]
+
+
+def complaints(kernel: str, found: Census, name: str = "") -> list[str]:
+    """What a kernel must not need."""
     wrong = []
-    for name, capability, config, case in cases():
-        kernels = heuristic((capability // 10, capability % 10), Shape(32, 8400, 100))
-        with compiled_for(capability) as binaries:
-            launch.run(case, config, kernels, case.gts.slots()[0].shape[1])
-        for binary in binaries:
-            found, where = census(binary), f"sm_{capability}, {binary.metadata.name}, {name}"
-            if found.local_bytes or found.instructions["local"]:
-                wrong.append(f"{where}: {found.local_bytes} bytes of local memory, {found.instructions['local']} instructions on it")
-            if any(loop.instructions["shared"] for loop in found.loops):
-                wrong.append(f"{where}: shared memory, shuffles or barriers in an inner loop")
-            if not any(loop.instructions["fp32"] for loop in found.loops):
-                wrong.append(f"{where}: no loop found to look at")
+    if found.local_bytes or found.instructions["local"]:
+        wrong.append(f"{found.local_bytes} bytes of local memory, {found.instructions['local']} instructions on it")
+    if kernel in FUSED and any(loop.instructions["shared"] for loop in found.innermost()):
+        wrong.append("shared memory, shuffles or barriers in an inner loop")
+    if kernel not in FUSED and found.shared_bytes > (GAPS if kernel == "class_sums" and name.startswith("stride") else 0):
+        wrong.append(f"{found.shared_bytes} bytes of shared memory")
+    if kernel not in FUSED and found.registers > MAX_REGISTERS:
+        wrong.append(f"{found.registers} registers, expected at most {MAX_REGISTERS}")
+    if not found.loops or (kernel in FUSED and not any(loop.instructions["fp32"] for loop in found.innermost())):
+        wrong.append("no loop found to look at")
     return wrong
 
 
-def binaries_of_an_epoch() -> int:
+def binaries_of_an_epoch(backend: str) -> int:
     """Binaries compiled while image sizes and numbers of gts change from step to step, for one head and configuration."""
     config = SimOTAConfig.rtmdet()
     with compiled_for(90) as binaries:
@@ -76,18 +121,25 @@ def binaries_of_an_epoch() -> int:
             side = 10 + step % 11  # images of 320 to 640 pixels
             case = problem(config, cells=(4 * side, 2 * side, side), channels=4, num_gts=1 + step * 7 % 48)
             width = case.gts.slots()[0].shape[1]
-            launch.run(case, config, heuristic((9, 0), Shape(32, case.shape[1], width)), width)
+            if backend == "fused":
+                launch.run(case, config, heuristic((9, 0), Shape(32, case.shape[1], width)), width)
+            else:
+                stream.run(case, config, stream_heuristic((9, 0), Shape(32, case.shape[1], 500 * width)))
     return len({id(binary) for binary in binaries})
 
 
 def main() -> int:
     """Runs the checks; returns the exit code."""
     start = time.perf_counter()
-    wrong = check_code()
-    compiled = binaries_of_an_epoch()
-    if compiled > MAX_BINARIES:
-        wrong.append(f"{compiled} binaries in an epoch, expected at most {MAX_BINARIES}")
-    print(f"Triton {triton.__version__}: {compiled} binaries in an epoch, {len(wrong)} complaints, {time.perf_counter() - start:.0f} s")
+    with ProcessPoolExecutor(min(4, os.cpu_count() or 1), multiprocessing.get_context("spawn")) as pool:
+        epochs = {backend: pool.submit(binaries_of_an_epoch, backend) for backend in MAX_BINARIES}
+        wrong = [line for lines in pool.map(check, *zip(*CASES, strict=True)) for line in lines]
+        compiled = {backend: epoch.result() for backend, epoch in epochs.items()}
+    wrong += [
+        f"{compiled[b]} binaries of {b} in an epoch, expected at most {most}" for b, most in MAX_BINARIES.items() if compiled[b] > most
+    ]
+    seconds = time.perf_counter() - start
+    print(f"Triton {triton.__version__}: {len(CASES)} cases, binaries in an epoch {compiled}, {len(wrong)} complaints, {seconds:.0f} s")
     print(*wrong, sep="\n", file=sys.stderr)
     return bool(wrong)
 

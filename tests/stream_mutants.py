@@ -68,10 +68,31 @@ MUTANTS = (
     Mutant(
         "a tile's distance is 1 % too long", "bounds.py", "* (1.0 - IOU_SLACK), left", "* 1.02, left", f"{BOUNDS} -k each_of_its_priors"
     ),
-    Mutant("a tile's floor is 1 % too high", "bounds.py", "- tl.abs(floor) * SLACK", "+ tl.abs(floor) * 0.01", FLOORS),
+    Mutant(
+        "a tile's place costs 1 % too much",
+        "bounds.py",
+        "tl.minimum(apart, 1e38) * (1.0 - SLACK)",
+        "tl.minimum(apart, 1e38) * 1.01",
+        FLOORS,
+    ),
+    Mutant(
+        "a tile's IoU costs 1 % too much",
+        "bounds.py",
+        "(cost - least_cost(RULE)) * (1.0 - SLACK)",
+        "(cost - least_cost(RULE)) * 1.01",
+        FLOORS,
+    ),
     Mutant(
         "a tile's floor always holds the penalty", "bounds.py", "tl.where(eligible, 0.0, RULE.value.penalty)", "RULE.value.penalty", FLOORS
     ),
+    Mutant(
+        "the nearest tile of a bound goes last",
+        "visits.py",
+        "tl.minimum(distance_squared * (NEARER / 1024.0), NEARER)",
+        "NEARER - tl.minimum(distance_squared * (NEARER / 1024.0), NEARER)",
+        f"{BOUNDS} -k promising",
+    ),
+    Mutant("a visit promises less than is left", "visits.py", "bitcast=True) - NEARER", "bitcast=True) + NEARER", f"{BOUNDS} -k promising"),
     Mutant("a tile meets a region only if its first column does", "bounds.py", "(low_x < right)", "(low_x < left)", f"{BOUNDS} -k meets"),
     Mutant(
         "a tile's stride is that along x",
@@ -102,8 +123,8 @@ MUTANTS = (
     Mutant(
         "IoUs within 1 % of the least are dropped",
         "top_iou.py",
-        "drop(waiting, bound <= least.to(tl.float32, bitcast=True))",
-        "drop(waiting, bound <= 1.01 * least.to(tl.float32, bitcast=True))",
+        "(next_visit, BOUNDS) > least.to(tl.float32, bitcast=True)",
+        "(next_visit, BOUNDS) > 1.01 * least.to(tl.float32, bitcast=True)",
         f"{KERNELS} -k hardly_differ",
     ),
     Mutant("equal IoUs count once", "select.py", "tl.sum(equal.to(tl.int32))", "1", f"{PRUNING} -k ties_at"),
@@ -128,15 +149,15 @@ MUTANTS = (
     Mutant(
         "tiles whose floor is near the limit are missed",
         "select.py",
-        "drop(waiting, floor > limit)",
-        "drop(waiting, floor > 0.7 * limit)",
+        "<= limit - least_cost(RULE):",
+        "<= 0.7 * limit:",
         f"{PRUNING} {BACKEND} -k 'one_huge or at_the_edge or shapes or far_away or some_pairs'",
     ),
     Mutant(
         "the last round of tiles is missed",
         "select.py",
-        "while first < num_tiles:",
-        "while first + BOUNDS < num_tiles + BOUNDS - 1 - (first > 0) * num_tiles:",
+        "while part < parts:",
+        "while part < tl.minimum(parts, 1):",
         f"{PRUNING} -k registers",
     ),
     Mutant(

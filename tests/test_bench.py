@@ -12,8 +12,8 @@ import torch
 
 from bench.cases import ours, peer
 from bench.cpu import table
-from bench.peak import peak_bytes
 from bench.workloads import WORKLOADS, gt_counts, make_batch
+from simota_triton.measure.peak import peak_bytes
 
 ROOT = Path(__file__).parents[1]
 
@@ -63,9 +63,14 @@ def test_the_table_has_a_line_for_each_case_and_a_column_for_each_workload():
 
 def test_the_gpu_run_tries_out_on_a_cpu(tmp_path):
     environment = os.environ | {"TRITON_INTERPRET": "1"}
-    command = [sys.executable, "-m", "bench.gpu", "--device", "cpu", "--scenes", "2", "--rounds", "1", "--out", str(tmp_path)]
-    subprocess.run(command, check=True, cwd=ROOT, env=environment, capture_output=True)
-    assert json.loads((tmp_path / "correctness.json").read_text())["unexplained"] == 0
+    command = [sys.executable, "-m", "bench.gpu", "--device", "cpu", "--scenes", "2", "--workers", "1", "--rounds", "1", "--out"]
+    subprocess.run([*command, str(tmp_path)], check=True, cwd=ROOT, env=environment, capture_output=True)
+    checked = json.loads((tmp_path / "correctness.json").read_text())
+    assert checked["scenes"] == 2
+    assert checked["unexplained"] == checked["other_bits"] == 0
     rows = json.loads((tmp_path / "times.json").read_text())["rows"]
-    assert {row["case"] for row in rows} == {"kernels", "matching", "whole", "batched", "batched, compiled", "loop"}
+    stream = {f"stream{part}, {layout}" for part in ("", " kernels") for layout in ("maps", "flat")}
+    assert {row["case"] for row in rows if row["workload"] == "xview"} == stream
+    coco = {row["case"] for row in rows if row["workload"] == "coco"}
+    assert coco == stream | {case.replace("stream", "fused") for case in stream} | {"matching", "batched", "batched, compiled", "loop"}
     assert all(row["differing_priors"] in (0, None) for row in rows)

@@ -19,10 +19,10 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture(scope="module")
 def python(tmp_path_factory):
     """Runs a module without the interpreter, on a cache of its own, so that everything is compiled."""
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    environment |= {"TRITON_CACHE_DIR": str(tmp_path_factory.mktemp("triton")), "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
+    cache = {"TRITON_CACHE_DIR": str(tmp_path_factory.mktemp("triton")), "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
 
     def run(*arguments):
+        environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"} | cache
         return subprocess.run([sys.executable, "-m", *arguments], capture_output=True, text=True, env=environment, cwd=ROOT)
 
     return run
@@ -32,6 +32,13 @@ def test_every_kernel_compiles_without_spills_for_every_gpu(python):
     result = python("tests.offline")
     assert result.returncode == 0, result.stderr[-2000:]
     assert f"Triton {triton.__version__}: " in result.stdout
+
+
+def test_an_epoch_of_changing_sizes_compiles_few_binaries(python, tmp_path, monkeypatch):
+    monkeypatch.setenv("SIMOTA_TRITON_CONFIG_DIR", str(tmp_path))
+    result = python("tests.epoch")
+    assert result.returncode == 0, result.stdout + result.stderr[-2000:]
+    assert result.stdout.count("binaries in 1000 steps") == 2
 
 
 @pytest.mark.skipif(

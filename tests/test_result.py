@@ -53,7 +53,7 @@ def test_the_matching_matrix_of_the_example(example):
 def test_the_summary_of_the_example(example):
     summary = example.summary()
     assert summary == AssignSummary(num_gts=3, num_pos=5, num_conflicts=0, num_empty=0, num_ignored=1, dynamic_k={1: 1, 2: 2})
-    assert str(summary) == "3 gts, 5 positives, 0 conflicts, 0 gts without a prior, 1 priors ignored, dynamic k 1:1 2:2"
+    assert str(summary) == "3 gts, 5 positives, 0 conflicts, 0 gts without a prior, 1 prior ignored, dynamic k 1:1 2:2"
 
 
 def test_an_image_of_the_example(example):
@@ -73,6 +73,7 @@ def test_the_summary_counts_conflicts_and_gts_that_no_prior_learns():
     args = (boxes[:1].expand(1, 2, 4), torch.zeros(1, 2, 1), priors, [boxes], [torch.zeros(3).long()])
     summary = SimOTAAssigner("rtmdet", backend="reference")(*args).summary()
     assert summary == AssignSummary(num_gts=3, num_pos=1, num_conflicts=1, num_empty=2, num_ignored=0, dynamic_k={1: 3})
+    assert str(summary) == "3 gts, 1 positive, 1 conflict, 2 gts without a prior, 0 priors ignored, dynamic k 1:3"
 
 
 def test_an_empty_summary():

@@ -21,9 +21,10 @@ from simota_triton.kernels import launch
 from simota_triton.kernels.maths import box_area as device_area
 from simota_triton.kernels.maths import intersection_and_union, region_depth
 from simota_triton.kernels.rule import Rule
-from simota_triton.kernels.stream.bounds import may_cost, meets, pair_limits, tile_distance, tile_floor, tile_iou
+from simota_triton.kernels.stream.bounds import least_cost, may_cost, meets, pair_limits, tile_apart, tile_distance, tile_iou, tile_iou_cost
 from simota_triton.kernels.stream.pairs import cost_of_key, cost_of_pairs, key_of_cost
-from simota_triton.kernels.stream.visits import NONE, first_visit, index_of, order, without
+from simota_triton.kernels.stream.tiles import SUMMARY, summary_at
+from simota_triton.kernels.stream.visits import NEARER, index_of, least_bound, nearer, order, without
 from simota_triton.matching import sortable
 
 from .kernels_support import DEVICE, PRESETS, ApproximateUnits
@@ -235,15 +236,17 @@ def _tiles(
     gx1, gy1, gx2, gy2 = tl.load(at), tl.load(at + T), tl.load(at + 2 * T), tl.load(at + 3 * T)
     cx, cy = tl.load(at + 4 * T), tl.load(at + 5 * T)
     present = i < T
-    iou = tile_iou(tiles_ptr, i, T, present, gx1, gy1, gx2, gy2, device_area(gx1, gy1, gx2, gy2), FAST)
-    distance, left, top, right, bottom, stride = tile_distance(tiles_ptr, i, T, present, cx, cy, FAST)
+    summary = tiles_ptr + summary_at(i)
+    iou = tile_iou(summary, present, gx1, gy1, gx2, gy2, device_area(gx1, gy1, gx2, gy2), FAST)
+    distance, left, top, right, bottom, stride = tile_distance(summary, present, cx, cy, FAST)
     eligible = meets(left, top, right, bottom, stride, gx1, gy1, gx2, gy2, cx, cy, RULE, ELIGIBLE)
     candidate = meets(left, top, right, bottom, stride, gx1, gy1, gx2, gy2, cx, cy, RULE, CANDIDATE)
     tl.store(out_ptr + i, iou)
     tl.store(out_ptr + T + i, distance)
     tl.store(out_ptr + 2 * T + i, eligible.to(tl.float32))
     tl.store(out_ptr + 3 * T + i, candidate.to(tl.float32))
-    tl.store(out_ptr + 4 * T + i, tile_floor(iou, distance, eligible, RULE, FAST))
+    floor = tile_apart(distance, eligible, RULE, FAST) + tile_iou_cost(iou, RULE, FAST) + least_cost(RULE)
+    tl.store(out_ptr + 4 * T + i, floor)
 
 
 def look_at_tiles(pairs: Pairs, config: SimOTAConfig, fast: bool) -> tuple[Tensor, ...]:
@@ -253,7 +256,8 @@ def look_at_tiles(pairs: Pairs, config: SimOTAConfig, fast: bool) -> tuple[Tenso
     summary = torch.stack([
         *boxes[..., :2].amin(1).T, *boxes[..., 2:].amax(1).T, box_area(boxes).amax(1),
         *priors[..., :2].amin(1).T, *priors[..., :2].amax(1).T, priors[..., 2:].amax((1, 2)), torch.ones(num_tiles),
-    ]).contiguous()  # fmt: skip
+    ])  # fmt: skip
+    summary = summary.view(SUMMARY.value, -1, 32).transpose(0, 1).contiguous()
     gts = torch.cat([pairs.gts, pairs.centers], 1)[::A_TILE].T.contiguous()
     out = torch.empty(5, num_tiles, device=DEVICE)
     with np.errstate(all="ignore"):
@@ -325,28 +329,38 @@ def test_keys_are_ordered_as_costs_and_lead_back_to_them():
 
 
 @triton.jit
-def _visits(out_ptr, distance_ptr, alive_ptr, BOUNDS: tl.constexpr):
+def _visits(out_ptr, least_ptr, rank_ptr, distance_ptr, alive_ptr, BOUNDS: tl.constexpr):
     i = tl.arange(0, BOUNDS)
-    waiting = order(tl.load(distance_ptr + i), tl.load(alive_ptr + i) > 0, BOUNDS)
+    rank = tl.load(rank_ptr + i) + nearer(tl.load(distance_ptr + i))
+    waiting = order(rank, tl.load(alive_ptr + i) > 0, BOUNDS)
     count = 0
-    nearest = first_visit(waiting)
-    while nearest != NONE:
-        tl.store(out_ptr + count, index_of(nearest, BOUNDS))
-        waiting = without(waiting, nearest)
-        nearest = first_visit(waiting)
+    next_visit = tl.min(waiting)
+    while least_bound(next_visit, BOUNDS) <= float("inf"):
+        tl.store(out_ptr + count, index_of(next_visit, BOUNDS))
+        tl.store(least_ptr + count, least_bound(next_visit, BOUNDS))
+        waiting = without(waiting, next_visit)
+        next_visit = tl.min(waiting)
         count += 1
 
 
 @pytest.mark.parametrize("bounds", [32, 256])
-def test_every_tile_that_is_alive_is_visited_once_the_nearest_first(bounds):
+def test_every_tile_that_is_alive_is_visited_once_the_most_promising_first(bounds):
     generator = torch.Generator().manual_seed(bounds)
-    distance = torch.rand(bounds, generator=generator).pow(4) * 1e4
-    distance[:3], distance[5:8] = 0.0, 7.0  # ties, which go to the lower tile
+    rank, distance = torch.rand(2, bounds, generator=generator).pow(4) * torch.tensor([[1e4], [2e3]])
+    rank[10:20], distance[10:20] = 0.0, torch.arange(10) * 50.0  # the nearest of the same bound first
+    rank[:3], distance[:3] = 0.0, 0.0
+    rank[5:8], distance[5:8] = 7.0, 3.0  # ties, which go to the lower tile
     alive = torch.rand(bounds, generator=generator) < 0.7
-    out = torch.full((bounds,), -1, dtype=torch.int32, device=DEVICE)
-    _visits[(1,)](out, distance.to(DEVICE), alive.int().to(DEVICE), BOUNDS=bounds)
-    visited = out[: int(alive.sum())].long().cpu()
-    assert (out[int(alive.sum()) :] == -1).all()
+    out, least = torch.full((bounds,), -1, dtype=torch.int32, device=DEVICE), torch.zeros(bounds, device=DEVICE)
+    _visits[(1,)](out, least, rank.to(DEVICE), distance.to(DEVICE), alive.int().to(DEVICE), BOUNDS=bounds)
+    count = int(alive.sum())
+    visited, least = out[:count].long().cpu(), least[:count].cpu()
+    assert (out[count:] == -1).all()
     assert torch.equal(visited.sort().values, alive.nonzero()[:, 0])
-    assert (distance[visited].diff() >= -1e-4 * distance[visited][:-1]).all()
+    assert (rank[visited].diff() >= -1e-4 * rank[visited][:-1] - NEARER.value).all()
     assert [t for t in visited.tolist() if t in (5, 6, 7)] == [t for t in (5, 6, 7) if alive[t]]
+    assert [t for t in visited.tolist() if 10 <= t < 20] == [t for t in range(10, 20) if alive[t]]
+    # what a visit says of itself and of all that come after it
+    later = torch.stack([rank[visited[i:]].min() for i in range(count)])
+    assert (least <= later).all()
+    assert (least >= later - 1e-4 * later - 2 * NEARER.value).all()

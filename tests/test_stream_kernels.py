@@ -16,7 +16,7 @@ from simota_triton.inputs import Problem, pack
 from simota_triton.kernels import launch
 from simota_triton.kernels.stream import launch as stream
 from simota_triton.kernels.stream.prepare import UNCLAIMED
-from simota_triton.kernels.stream.tiles import AWAY, SUMMARY
+from simota_triton.kernels.stream.tiles import AWAY, POINT, SUMMARY
 from simota_triton.tuning.kernel_config import INTERPRETER
 from simota_triton.tuning.stream_config import StreamConfig
 
@@ -48,12 +48,13 @@ class State(NamedTuple):
 
     @property
     def points(self) -> Tensor:
-        """[5, S]."""
-        return self.scratch.points.view(5, -1)
+        """[POINT, S]."""
+        return self.scratch.points.view(self.grid.num_tiles, POINT.value, -1).transpose(0, 1).reshape(POINT.value, -1)
 
     def slots(self, i: int) -> Tensor:
         """[B, S], values of all slots."""
-        return self.scratch.slots.view(-1, self.batch, self.points.shape[1])[i]
+        tile = self.points.shape[1] // self.grid.num_tiles
+        return self.scratch.slots.view(self.batch, self.grid.num_tiles, -1, tile)[:, :, i].reshape(self.batch, -1)
 
     def prior(self, i: int) -> Tensor:
         """[B, P], values of priors."""
@@ -62,8 +63,8 @@ class State(NamedTuple):
     @property
     def summaries(self) -> Tensor:
         """[SUMMARY, B, T]."""
-        size = SUMMARY.value * self.batch * self.grid.num_tiles
-        return self.scratch.tiles[:size].view(SUMMARY.value, self.batch, self.grid.num_tiles)
+        blocks = self.scratch.tiles.view(self.batch, -1, SUMMARY.value, 32)
+        return blocks.permute(2, 0, 1, 3).reshape(SUMMARY.value, self.batch, -1)[..., : self.grid.num_tiles]
 
     @property
     def table(self) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from collections.abc import Callable
 from typing import Any, Protocol, cast
@@ -21,7 +22,10 @@ BACKENDS = {
     "triton-stream": "simota_triton.backends.triton_stream",
 }
 """Backend name -> module. ``reference`` is the dense definition, ``torch`` the fast path of plain PyTorch, ``triton`` a
-fused cost pass for NVIDIA GPUs with the matching in PyTorch behind it."""
+fused cost pass for NVIDIA GPUs with the matching in PyTorch behind it, ``triton-stream`` kernels that form no matrix."""
+
+KERNELS = {"triton": "simota_triton.kernels.launch", "triton-stream": "simota_triton.kernels.stream.launch"}
+"""Backend name -> module with its kernels, whose import takes a quarter of a second with Triton's."""
 
 CHOICES = ("auto", *BACKENDS)
 
@@ -85,9 +89,28 @@ def triton_refusal(device: torch.device) -> str | None:
     return None
 
 
+def import_kernels(name: str) -> None:
+    """Import what a backend that may be asked for computes with, so that no first call has to; nothing where Triton is missing."""
+    if name == "auto" and torch.cuda.is_available():
+        name = "triton"
+    if name in KERNELS:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(KERNELS[name])
+
+
 def load(name: str) -> Backend:
     """The backend's module."""
     return cast(Backend, importlib.import_module(BACKENDS[name]))
+
+
+def assign(name: str, problem: Problem, config: SimOTAConfig, kernels: Any = None) -> tuple[Matching, Tensor | None]:
+    """The backend's assignment, with launch parameters where they are given, and its labels where it forms them."""
+    module: Any = load(name)
+    options = () if kernels is None else (kernels,)
+    if hasattr(module, "assign_with_labels"):
+        found: tuple[Matching, Tensor | None] = module.assign_with_labels(problem, config, *options)
+        return found
+    return module.assign(problem, config, *options), None
 
 
 def load_cost_matrix(name: str) -> Callable[[Problem, SimOTAConfig], tuple[Tensor, Tensor, Tensor]]:

@@ -7,21 +7,25 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .. import terms
+from ..boxes import box_area
 from ..config import SimOTAConfig
-from ..inputs import Problem
-from .candidates import Gts, find_candidates, usable_mask
+from ..inputs import Problem, Scores
+from .candidates import Gts, candidate_mask, near_priors, usable_mask
+from .folded import ALIGN
+from .levels import Levels
 
-BLOCK_SCORES = 1 << 16
+BLOCK_SCORES = 1 << 17
 """Scores of whole priors read at once; their class costs take five tensors of this size."""
 
-BEHIND = 2.0
-"""Taken from the IoU of a pair that costs at least ``Costs.floor``, to rank it behind every pair that may cost less."""
-
 NEAR_COST = 8.0
-"""Priors whose centre term alone costs this much rank behind: few gts have a k-th cost above it."""
+"""What the centre term alone costs outside the priors near a gt: few gts have a k-th cost above it."""
+
+NEAR_PART = 1 / 2
+"""Priors near a gt are listed where a circle of that radius holds at most this part of all priors."""
 
 
 @dataclass(frozen=True)
@@ -33,18 +37,21 @@ class Pairs:
     iou: Tensor
     cost: Tensor
 
-    def __getitem__(self, which: Tensor) -> Pairs:
-        return Pairs(self.row[which], self.prior[which], self.iou[which], self.cost[which])
+    def select(self, which: Tensor) -> Pairs:
+        """The pairs of some indices."""
+        return Pairs(*(column.index_select(0, which) for column in (self.row, self.prior, self.iou, self.cost)))
 
     @staticmethod
     def concatenate(parts: list[Pairs]) -> Pairs:
         """One after the other."""
+        if len(parts) == 1:
+            return parts[0]
         columns = zip(*((p.row, p.prior, p.iou, p.cost) for p in parts), strict=True)
         return Pairs(*(torch.cat(column) for column in columns))
 
 
 class PairTerms(NamedTuple):
-    """Unweighted terms of pairs, [n] each: the gt's class, what it replaces in the class sum, IoU, centre, penalty."""
+    """Unweighted terms of pairs: the gt's class, what it replaces in the class sum, IoU, centre, penalty."""
 
     own: Tensor
     background: Tensor
@@ -53,116 +60,147 @@ class PairTerms(NamedTuple):
     outside: Tensor | None
 
     def select(self, which: Tensor) -> PairTerms:
-        """Some of the pairs."""
-        return PairTerms(*(None if t is None else t[which] for t in self))  # type: ignore[arg-type]
+        """The terms of some of the flattened pairs, [n] each."""
+        return PairTerms(*(None if t is None else t.flatten().index_select(0, which) for t in self))  # type: ignore[arg-type]
 
 
 class Costs:
-    """Candidates, bounds and costs of a problem.
+    """Bounds and costs of a problem's pairs.
+
+    Images are padded to ``stride`` priors: prior p of image b is at place b * stride + p, and prior P, like all padding, is
+    none. Lists of pairs are two tensors of indices, row and prior, of shapes that broadcast against each other.
 
     A first attempt (not ``careful``) takes all scores to be finite and looks only at those it reads: ``clean`` tells
     whether they were. A prior that was never read cannot matter, so a clean attempt stands; another is made carefully,
     with masks over all scores, which take longer than everything else.
+
+    Attributes:
+        floor: What pairs that are not among :meth:`near` cost at least, beside their IoU term.
     """
 
     def __init__(self, problem: Problem, config: SimOTAConfig, gts: Gts, *, careful: bool) -> None:
-        self.problem, self.config, self.gts = problem, config, gts
+        self.problem, self.config, self.gts, self.careful = problem, config, gts, careful
         self.all_classes = config.cls_classes == "all"
         self.has_penalty = config.penalty > 0 and config.eligible != "all"
-        longest = -math.log(config.log_eps) if config.iou_cost == "log" else 1.0
-        self.penalty_ranks = self.has_penalty and config.penalty > config.iou_weight * longest
-        self.near = _near(config)
-        self.floor = min(config.penalty if self.penalty_ranks else math.inf, NEAR_COST if self.near else math.inf)
-        self.careful = careful
+        self._masks_pairs = config.own_pairs_only or (careful and not self.all_classes)
         self._read: list[Tensor] = []
+        batch, num_priors, _ = problem.shape
+        self.stride = (num_priors // ALIGN + 1) * ALIGN
+        self._levels = Levels.of(problem.priors)
         usable = usable_mask(problem, self.all_classes) if careful or not _boxes_are_finite(problem) else None
-        self.candidates = find_candidates(problem, config, gts, usable)
-        self.rows_at_once = max(1, BLOCK_SCORES // problem.shape[2])
+        selectable = candidate_mask(problem, config, gts, self._levels)
+        if usable is not None:
+            selectable = selectable & usable
+        pool = selectable if config.k_pool == "candidates" else usable
+        # columns of their own, because arithmetic on them is six times as fast as on columns of a matrix
+        corners = torch.zeros((4, batch, self.stride), device=gts.boxes.device)
+        corners[:, :, :num_priors] = problem.pred_boxes.permute(2, 0, 1)
+        if usable is not None:
+            corners[:, :, :num_priors].masked_fill_(~usable, 0)  # what is not finite stays so when multiplied
+        if pool is not None:
+            corners[::2, :, :num_priors].mul_(pool)  # no width: no intersection, no area
+        self._corners = corners.flatten(1)  # [4, B * stride], without area where a prior does not count for dynamic_k
+        self._areas = box_area(self._corners.t())  # [B * stride]
+        self._gt_corners, self._gt_areas = gts.boxes.t().contiguous(), box_area(gts.boxes)  # [4, N], [N]
+        selectable = F.pad(selectable, (0, self.stride - num_priors)).view(-1)
+        self._hidden = selectable.float().reciprocal_().sub_(1)  # [B * stride], +inf where a prior cannot be selected, else 0
+        priors = problem.priors if usable is None else problem.priors.where(usable.any(0)[:, None], 1.0)
+        self._priors = F.pad(priors, (0, 0, 0, self.stride - num_priors), value=1.0).t().contiguous()  # [4, stride]
+        self._start = gts.image * self.stride  # [N], place of prior 0
+        self._radius, self.floor = self._window()
+
+    def _window(self) -> tuple[float, float]:
+        """Radius in strides around a gt's centre, and what pairs beyond it cost at least; 0 and 0 where no cost tells."""
+        config, windows = self.config, [(math.inf, 0.0)]
+        if config.center_weight and config.center_base > 1:
+            radius = config.center_offset + math.log(NEAR_COST / config.center_weight, config.center_base)
+            windows.append((max(radius, 0.0), NEAR_COST))
+        if self.has_penalty and config.eligible in ("center", "box_and_center"):
+            windows.append((config.center_radius, config.penalty))
+        radius, floor = min(windows)
+        return (radius, floor) if math.pi * radius**2 <= NEAR_PART * self.problem.shape[1] else (0.0, 0.0)
+
+    def near(self, rows: slice) -> Tensor | None:
+        """All priors whose pairs with gts ``rows`` can cost less than ``floor``, and others, [g, w]; None where the floor is 0."""
+        if not self._radius:
+            return None
+        return near_priors(self.problem, self.gts, self._levels, rows, self._radius).clamp_(max=self.problem.shape[1])
 
     def clean(self) -> bool:
         """Whether every score that was read is finite."""
         return self.careful or bool(torch.stack(self._read).isfinite().all())
 
-    def flat(self, row: Tensor, prior: Tensor) -> Tensor:
-        """Index of a pair's prior in the batch."""
-        return self.gts.image[row] * self.problem.shape[1] + prior
+    def places(self, row: Tensor, prior: Tensor) -> Tensor:
+        """Where priors are among those of all images."""
+        return prior + _take(self._start, row)
 
-    def in_region(self, priors: Tensor, rows: Tensor, region: str) -> Tensor:
-        """Region test of priors [..., 4] and gts ``rows`` of a shape that broadcasts against [...]."""
-        return terms.in_region(priors, self.gts.boxes[rows], self.gts.centers[rows], region, self.config.center_radius)
+    def iou_block(self, image: int, rows: slice) -> Tensor:
+        """IoUs of gts and all priors of their image, [g, stride]; -inf where a pair does not exist."""
+        own = slice(image * self.stride, (image + 1) * self.stride)
+        gt_boxes = self._gt_corners[:, rows, None].movedim(0, -1)
+        iou = terms.pair_iou(self._corners[:, own].t(), gt_boxes, self.config, self._areas[own] + self._gt_areas[rows, None])
+        if self._masks_pairs:
+            row, prior = (torch.arange(a, b, device=iou.device) for a, b in ((rows.start, rows.stop), (0, self.stride)))
+            iou.masked_fill_(~self._exists(row[:, None], prior), -torch.inf)
+        return iou
 
     def iou(self, row: Tensor, prior: Tensor) -> Tensor:
-        """IoU of pairs, [n]."""
-        boxes = self.problem.pred_boxes[self.gts.image[row], prior].float()
-        return terms.pair_iou(boxes, self.gts.boxes[row], self.config)
+        """IoU of pairs; -inf where one does not exist."""
+        places = self.places(row, prior)
+        areas = _take(self._areas, places).add_(_take(self._gt_areas, row))
+        boxes, gt_boxes = _take_columns(self._corners, places), _take_columns(self._gt_corners, row)
+        iou = terms.pair_iou(boxes, gt_boxes, self.config, areas)
+        return iou.masked_fill_(~self._exists(row, prior), -torch.inf) if self._masks_pairs else iou
 
-    def exists(self, rows: Tensor, prior: Tensor) -> Tensor | None:
-        """Whether pairs (of one shape when broadcast) take part at all; None for all."""
-        mask = None
+    def _exists(self, row: Tensor, prior: Tensor) -> Tensor:
+        """Whether pairs take part at all."""
+        mask = torch.ones((), dtype=torch.bool, device=prior.device)
         if self.config.own_pairs_only:
-            mask = self.in_region(self.problem.priors[prior], rows, self.config.candidate)
+            mask = self._in_region(row, prior, self.config.candidate)
         if self.careful and not self.all_classes:
-            rows, prior = torch.broadcast_tensors(rows, prior)
-            own = self._own_logits(rows.flatten(), prior.flatten()).isfinite().view(rows.shape)
-            mask = own if mask is None else mask & own
+            mask = mask & self._own_logits(row, prior).isfinite()
         return mask
 
-    # A dense block is ranked and cut by a bound that reads no scores: the class term is >= 0 and left out, 1 - IoU stands
-    # for 1 - GIoU (GIoU <= IoU). What is left falls with the IoU, so the rank is the IoU itself, less ``BEHIND`` for pairs
-    # that cost at least ``floor``: those that pay a penalty above every IoU cost, and those far from the gt's centre.
+    def hidden(self, row: Tensor, prior: Tensor, iou: Tensor) -> Tensor:
+        """+inf where pairs of these IoUs cannot be selected, else 0."""
+        hidden = _take(self._hidden, self.places(row, prior))
+        return hidden.masked_fill_(iou == -torch.inf, torch.inf) if self._masks_pairs else hidden
 
-    def iou_block(self, image: int, rows: Tensor, out: Tensor) -> None:
-        """IoUs of gts ``rows`` [g] and an image's candidates, into ``out`` [g, n]; -inf where a pair does not exist."""
-        terms.pair_iou(self.candidates[image].boxes, self.gts.boxes[rows, None], self.config, out=out)
-        exists = self.exists(rows[:, None], self.candidates[image].index)
-        if exists is not None:
-            out.masked_fill_(~exists, -torch.inf)
-
-    def rank_block(self, image: int, rows: Tensor, iou: Tensor) -> None:
-        """Turn a block's IoUs into ranks, in place."""
-        candidates = self.candidates[image]
-        priors = self.problem.priors.index_select(0, candidates.index)
-        if self.near:
-            offset_x, offset_y = (priors[:, i].contiguous() - self.gts.centers[rows, i, None] for i in (0, 1))
-            scale = (1 / (self.near * priors[:, 2])).square_()
-            # arithmetic in place of a comparison, which takes five times as long
-            behind = offset_x.square_().add_(offset_y.square_()).mul_(scale).floor_().clamp_(max=1)
-        if self.penalty_ranks:
-            outside = (~self.in_region(priors, rows[:, None], self.config.eligible)).float()
-            behind = torch.maximum(behind, outside) if self.near else outside
-        if self.near or self.penalty_ranks:
-            iou.sub_(behind, alpha=BEHIND)
-        if candidates.selectable is not None:
-            iou.masked_fill_(~candidates.selectable, -torch.inf)
-
-    def lowest_rank(self, limit: Tensor) -> Tensor:
-        """The smallest rank that a pair with a cost of at most ``limit`` can have."""
-        paid = (limit >= self.floor) & (self.floor < torch.inf)
-        iou = self.lowest_iou(torch.where(paid, limit - self.floor, limit))
-        return torch.where(paid, iou - BEHIND, iou)
+    def bound(self, row: Tensor, prior: Tensor, iou: Tensor) -> Tensor:
+        """The cost without its class term, a lower bound of it."""
+        return terms.pair_cost(torch.zeros((), device=iou.device), *self._other_terms(row, prior, iou.clamp(min=0)), self.config)
 
     def lowest_iou(self, limit: Tensor) -> Tensor:
-        """The smallest IoU that a pair with a cost of at most ``limit`` can have, and a few ulp less."""
+        """The smallest IoU that a pair with a cost of at most ``limit`` can have, and a few ulp less; above 1 where there is none."""
         if not self.config.iou_weight:
-            return torch.zeros_like(limit)
+            return torch.where(limit < 0, torch.inf, 0.0)
         worth = limit / self.config.iou_weight
-        iou = torch.exp(-worth) - self.config.log_eps if self.config.iou_cost == "log" else 1 - worth
+        iou = torch.exp(-worth) - self.config.log_eps if self.config.iou_cost == "log" else 1 - worth  # GIoU <= IoU
         return (iou - 1e-6).clamp(min=0)
 
     def terms(self, row: Tensor, prior: Tensor, iou: Tensor) -> PairTerms:
-        """The terms of pairs, [n] each, all but the sum over classes."""
-        problem, config = self.problem, self.config
-        image, priors = self.gts.image[row], problem.priors[prior]
-        objectness = None if problem.obj_logits is None else problem.obj_logits.at(image, prior, torch.zeros_like(prior))
+        """The terms of pairs, all but the sum over classes."""
+        problem, config, objectness = self.problem, self.config, None
+        if problem.obj_logits is not None:
+            objectness = self._at(problem.obj_logits, row, prior, torch.zeros_like(row))
         scores = terms.class_scores(self._own_logits(row, prior), objectness, config)
-        boxes = problem.pred_boxes[image, prior].float() if config.iou_cost == "giou" else iou
-        return PairTerms(
-            own=terms.class_cost(scores, iou, config),
-            background=terms.background_cost(scores, config) if self.all_classes else scores,
-            iou=terms.iou_cost(boxes, self.gts.boxes[row], iou, config),
-            center=terms.center_cost(priors, self.gts.centers[row], config) if config.center_weight else None,
-            outside=~self.in_region(priors, row, config.eligible) if self.has_penalty else None,
-        )
+        own = terms.class_cost(scores, iou, config)
+        background = terms.background_cost(scores, config) if self.all_classes else scores
+        return PairTerms(own, background, *self._other_terms(row, prior, iou))
+
+    def _other_terms(self, row: Tensor, prior: Tensor, iou: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """IoU, centre and penalty terms."""
+        config = self.config
+        boxes = _take_columns(self._corners, self.places(row, prior)) if config.iou_cost == "giou" else iou
+        center = None
+        if config.center_weight:
+            center = terms.center_cost(_take_columns(self._priors, prior), _take(self.gts.centers, row), config)
+        outside = ~self._in_region(row, prior, config.eligible) if self.has_penalty else None
+        return terms.iou_cost(boxes, _take_columns(self._gt_corners, row), iou, config), center, outside
+
+    def _in_region(self, row: Tensor, prior: Tensor, region: str) -> Tensor:
+        priors, boxes, centers = _take_columns(self._priors, prior), _take_columns(self._gt_corners, row), _take(self.gts.centers, row)
+        return terms.in_region(priors, boxes, centers, region, self.config.center_radius)
 
     def lower(self, t: PairTerms) -> Tensor:
         """The cost without the other classes' terms: a lower bound where those count, else the cost."""
@@ -172,67 +210,74 @@ class Costs:
         """The cost of pairs, [n]."""
         if not self.all_classes:
             return self.lower(t)
-        own = terms.swap_class(sums.of(self.flat(row, prior)), t.background, t.own)
+        own = terms.swap_class(sums.of(self.places(row, prior)), t.background, t.own)
         return terms.pair_cost(own, t.iou, t.center, t.outside, self.config)
 
-    def read(self, row: Tensor, prior: Tensor) -> None:
+    def read(self, row: Tensor, prior: Tensor, sums: ClassSums) -> None:
         """Look at the scores of pairs that count for ``dynamic_k``, whether or not they are costed."""
         if self.careful:
             return
         if not self.all_classes:
             self._own_logits(row, prior)
             return
-        for part in self.flat(row, prior).unique().split(self.rows_at_once):
+        for part in sums.unknown(self.places(row, prior)):
             self.scores(part)
 
     def _own_logits(self, row: Tensor, prior: Tensor) -> Tensor:
-        """Logits of the gts' own classes, [n]."""
-        logits = self.problem.cls_logits.at(self.gts.image[row], prior, self.gts.labels[row])
+        """Logits of the gts' own classes."""
+        logits = self._at(self.problem.cls_logits, row, prior, _take(self.gts.labels, row))
         self._read.append(logits.sum(dtype=torch.float32))
         return logits
 
-    def scores(self, flat: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Class and objectness logits of priors of the batch, [n, C] and [n, 1]."""
+    def _at(self, scores: Scores, row: Tensor, prior: Tensor, label: Tensor) -> Tensor:
+        """Logits of pairs; padding has the last prior's."""
+        image, prior, label = torch.broadcast_tensors(_take(self.gts.image, row), prior.clamp(max=self.problem.shape[1] - 1), label)
+        return scores.at(image.flatten(), prior.flatten(), label.flatten()).view(image.shape)
+
+    def scores(self, places: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Class and objectness logits of priors of all images, [n, C] and [n, 1]."""
         problem = self.problem
-        image, prior = flat // problem.shape[1], flat % problem.shape[1]
+        image, prior = places // self.stride, places % self.stride
         logits = problem.cls_logits.rows(image, prior)
         self._read.append(logits.sum(dtype=torch.float32))
         return logits, None if problem.obj_logits is None else problem.obj_logits.rows(image, prior)
 
 
 class ClassSums:
-    """Background class cost of priors, summed over classes; remembers those of a range of images."""
+    """Background class cost of the priors of all images, summed over classes; remembers those it was asked for."""
 
-    def __init__(self, costs: Costs, first_image: int, last_image: int) -> None:
-        num_priors = costs.problem.shape[1]
-        self._costs, self._start = costs, first_image * num_priors
-        self._known = torch.full(((last_image + 1 - first_image) * num_priors,), torch.nan, device=costs.gts.boxes.device)
+    def __init__(self, costs: Costs) -> None:
+        self._costs = costs
+        self._known = torch.full((costs.problem.shape[0] * costs.stride,), torch.nan, device=costs.gts.boxes.device)
 
-    def of(self, flat: Tensor) -> Tensor:
-        """The sums of priors of the batch, [n]."""
-        costs, place = self._costs, flat - self._start
-        for part in flat[self._known[place].isnan()].unique().split(costs.rows_at_once):
-            logits, objectness = costs.scores(part)
-            scores = terms.class_scores(logits, objectness, costs.config)
-            self._known[part - self._start] = terms.background_cost(scores, costs.config).sum(1)
-        return self._known[place]
+    def unknown(self, places: Tensor) -> tuple[Tensor, ...]:
+        """Those it was not asked for, in parts."""
+        places = places.index_select(0, self._known.index_select(0, places).isnan().nonzero().squeeze(1))
+        return places.split(max(1, BLOCK_SCORES // self._costs.problem.shape[2])) if places.numel() else ()
+
+    def of(self, places: Tensor) -> Tensor:
+        """The sums, [n]."""
+        config = self._costs.config
+        for part in self.unknown(places):
+            scores = terms.class_scores(*self._costs.scores(part), config)
+            self._known.index_copy_(0, part, terms.background_cost(scores, config).sum(1))
+        return self._known.index_select(0, places)
+
+
+def _take(values: Tensor, index: Tensor) -> Tensor:
+    """``values[index]``, three times as fast."""
+    return values.index_select(0, index.flatten()).view(*index.shape, *values.shape[1:])
+
+
+def _take_columns(columns: Tensor, index: Tensor) -> Tensor:
+    """Rows [..., k] of a matrix that is stored as its columns [k, n]; again columns in memory."""
+    return columns.index_select(1, index.flatten()).view(columns.shape[0], *index.shape).movedim(0, -1)
 
 
 def _boxes_are_finite(problem: Problem) -> bool:
     """Whether all priors certainly take part: boxes and their areas, objectness and priors are finite, none is masked out."""
     if problem.candidate_mask is not None:
         return False
-    values = [
-        problem.priors.sum(),
-        *(() if problem.obj_logits is None else (v.sum(dtype=torch.float32) for v in problem.obj_logits.levels)),
-    ]
-    if problem.pred_boxes.numel():
-        values += [extreme.float().square() for extreme in problem.pred_boxes.aminmax()]
-    return bool(torch.stack(values).isfinite().all())
-
-
-def _near(config: SimOTAConfig) -> float:
-    """Distance from the gt's centre, in strides, where the centre term reaches ``NEAR_COST``; 0 where it says nothing."""
-    if not config.center_weight or config.center_base == 1:
-        return 0.0
-    return max(0.0, config.center_offset + math.log(NEAR_COST / config.center_weight, config.center_base))
+    objectness = () if problem.obj_logits is None else (level.sum(dtype=torch.float32) for level in problem.obj_logits.levels)
+    values = torch.stack([problem.pred_boxes.float().norm(), problem.priors.sum(), *objectness])
+    return bool(values.isfinite().all() & (problem.priors[:, 2:] > 0).all())

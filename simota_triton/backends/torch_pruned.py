@@ -1,37 +1,36 @@
 """SimOTA in plain PyTorch for CPUs, by exact pruning: costs only for the pairs that can still be among the k cheapest.
 
-Gts are taken in groups. (1) Their IoUs with the candidates of their image give ``dynamic_k`` and the few priors of best
-rank, where the rank is a lower bound of the cost that needs nothing but the IoU and the penalty. (2) The k-th smallest
-cost of those few bounds the true one from above. (3) Only pairs whose lower bound stays below survive; sharper bounds
-(the centre prior, the gt's own class) thin them out before sums over all classes are formed. Rounding is covered by
-:func:`_slack`, which only ever keeps more pairs.
+Gts are taken in groups. (1) Their IoUs with all priors of their image are formed a block at a time, and only maxima over a
+few priors are kept; the largest IoUs, which ``dynamic_k`` is the sum of, are found through those. (2) The priors near a
+gt's centre, outside of which the centre term or the penalty alone costs ``Costs.floor``, are listed and ranked by their
+cost without its class term; the k-th smallest cost of the best few bounds the true one from above. (3) Only pairs whose
+lower bound stays below survive: near ones, and, where the limit is above the floor, those of a large IoU. Sums over all
+classes are formed for these alone. Rounding is covered by :func:`_reach`, which only ever keeps more pairs.
 
-Memory: O(B * P + N * q + GROUP_PAIRS + surviving pairs), whatever G * P is.
+Memory: O(B * P + N * q + a group's maxima and near priors + surviving pairs), whatever G * P is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import pairwise
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..config import SimOTAConfig
 from ..inputs import Problem
-from ..matching import Matching, count_k, pack_key
+from ..matching import Matching, count_k, sortable
 from ..terms import COST_LIMIT
 from .candidates import Gts, blocks
-from .folded import ALIGN, FoldedRows
+from .folded import FOLD, FoldedRows, fold, unfold
 from .pairs import ClassSums, Costs, Pairs
 
 GROUP_PAIRS = 1 << 21
-"""(gt, candidate) pairs kept at once, 8 MB: the larger the groups, the fewer small operations there are."""
+"""(gt, prior) pairs of a group: the larger the groups, the fewer small operations there are."""
 
 LISTED = 2
-"""Priors that the first bound is taken from, for each that may be selected: with 1, sums over all classes are formed for
-2.5 times as many pairs of the named workloads, with 3 for 0.95 times as many."""
+"""Priors that the first bound is taken from, for each that may be selected."""
 
 
 def assign(problem: Problem, config: SimOTAConfig) -> Matching:
@@ -40,20 +39,22 @@ def assign(problem: Problem, config: SimOTAConfig) -> Matching:
     device = problem.priors.device
     gts = Gts.of(problem)
     dynamic_k = torch.zeros(problem.gts.boxes.shape[0], dtype=torch.int64, device=device)
-    won: Pairs | None = None
-    claims = torch.zeros(batch * num_priors, dtype=torch.int32, device=device)
-    if gts.packed.numel():
-        costs = Costs(problem, config, gts, careful=False)
-        dynamic_k[gts.packed], won = _match(costs, claims)
-        if not costs.clean():
-            costs = Costs(problem, config, gts, careful=True)
-            dynamic_k[gts.packed], won = _match(costs, claims.zero_())
     gt_index = torch.full((batch * num_priors,), -1, dtype=torch.int64, device=device)
     matched_iou = torch.zeros(batch * num_priors, device=device)
-    if won is not None:
-        flat = gts.image[won.row] * num_priors + won.prior
-        gt_index[flat] = gts.slot[won.row]
-        matched_iou[flat] = won.iou
+    claims = torch.zeros(batch * num_priors, dtype=torch.int32, device=device)
+    if gts.packed.numel() and not num_priors:
+        dynamic_k[gts.packed] = 1
+    elif gts.packed.numel():
+        with torch.inference_mode():  # a thousand small operations, each of which it makes cheaper
+            costs = Costs(problem, config, gts, careful=False)
+            k, won = _match(costs, claims)
+            if not costs.clean():
+                costs = Costs(problem, config, gts, careful=True)
+                k, won = _match(costs, claims.zero_())
+            dynamic_k[gts.packed] = k
+            flat = gts.image[won.row] * num_priors + won.prior
+            gt_index[flat] = gts.slot[won.row]
+            matched_iou[flat] = won.iou
     return Matching(
         gt_index=gt_index.view(batch, num_priors),
         matched_iou=matched_iou.view(batch, num_priors),
@@ -64,141 +65,150 @@ def assign(problem: Problem, config: SimOTAConfig) -> Matching:
 
 def _match(costs: Costs, claims: Tensor) -> tuple[Tensor, Pairs]:
     """dynamic_k of the real gts, and the pairs that are left once conflicts are resolved; counts ``claims`` [B * P]."""
-    k = torch.ones_like(costs.gts.packed)
-    picked = Pairs.concatenate([_select(costs, group, k) for group in _groups(costs)])
-    flat = costs.flat(picked.row, picked.prior)
+    gts, sums = costs.gts, ClassSums(costs)
+    k = torch.ones_like(gts.packed)
+    size = max(1, GROUP_PAIRS // costs.stride)
+    groups = [slice(start, min(start + size, k.shape[0])) for start in range(0, k.shape[0], size)]
+    picked = Pairs.concatenate([_select(costs, rows, k, sums) for rows in groups])
+    flat = gts.image.index_select(0, picked.row) * costs.problem.shape[1] + picked.prior
     claims.scatter_add_(0, flat, torch.ones_like(flat, dtype=torch.int32))
-    contested = claims[flat] > 1
-    if bool(contested.any()):
-        picked = Pairs.concatenate([picked[~contested], _resolve(costs, picked[contested])])
-    return k, picked
+    contested = claims.index_select(0, flat) > 1
+    several = contested.nonzero().squeeze(1)
+    if not several.numel():
+        return k, picked
+    single = (~contested).nonzero().squeeze(1)
+    return k, Pairs.concatenate([picked.select(single), _resolve(costs, picked.select(several), sums)])
 
 
-class _Table(NamedTuple):
-    """A group of gts against the candidates of their images: ranks [r, n], -inf past the end.
+class _Ious(NamedTuple):
+    """IoUs of some gts with all priors of their image, of which the maxima of a fold are kept."""
 
-    ``candidate`` [images, n] are the candidates, ``image`` [r] the row of it that belongs to a gt; ``rows`` [r] are the gts.
-    """
+    costs: Costs
+    row: Tensor
+    maxima: FoldedRows
 
-    rows: Tensor
-    rank: FoldedRows
-    candidate: Tensor
-    image: Tensor
+    @staticmethod
+    def of(costs: Costs, rows: slice) -> _Ious:
+        """Of gts ``rows``."""
+        row = torch.arange(rows.start, rows.stop, device=costs.gts.boxes.device)
+        maxima = torch.empty((row.shape[0], costs.stride // FOLD), device=row.device)
+        for image, part in costs.gts.blocks(rows, costs.stride):
+            fold(costs.iou_block(image, part), out=maxima[part.start - rows.start : part.stop - rows.start])
+        return _Ious(costs, row, FoldedRows(maxima))
 
-    def pairs(self, row: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
-        """Gt and prior of entries."""
-        return self.rows[row], self.candidate[self.image[row], where]
+    def largest(self, width: int) -> tuple[Tensor, Tensor]:
+        """The largest IoUs of each gt and their priors, [g, w], in any order."""
+        prior = unfold(self.maxima.largest(width)[1], self.maxima.values.shape[1]).flatten(1)
+        top = self.costs.iou(self.row[:, None], prior).topk(min(width, prior.shape[1]), dim=1, sorted=False)
+        return top.values, prior.gather(1, top.indices)
 
-
-def _groups(costs: Costs) -> Iterator[list[tuple[int, slice]]]:
-    """(image, rows) blocks in groups whose table has at most about ``GROUP_PAIRS`` entries."""
-    group: list[tuple[int, slice]] = []
-    count = width = 0
-    for image, (start, stop) in enumerate(pairwise(costs.gts.starts)):
-        size = costs.candidates[image].index.shape[0]
-        for rows in blocks(start, stop, size):
-            count, width = count + rows.stop - rows.start, max(width, size)
-            if group and count * width > GROUP_PAIRS:
-                yield group
-                group, count, width = [], rows.stop - rows.start, size
-            group.append((image, rows))
-    yield group
+    def at_least(self, threshold: Tensor) -> tuple[Tensor, Tensor]:
+        """Row of the table and prior, [m] each, of IoUs that reach their gt's threshold [g, 1] (> -inf)."""
+        entry, column = self.maxima.at_least(threshold)
+        prior = unfold(column, self.maxima.values.shape[1])
+        which, step = (self.costs.iou(self.row[entry][:, None], prior) >= threshold[entry]).nonzero().unbind(1)
+        return entry[which], prior[which, step]
 
 
-def _select(costs: Costs, group: list[tuple[int, slice]], dynamic_k: Tensor) -> Pairs:
+def _select(costs: Costs, rows: slice, dynamic_k: Tensor, sums: ClassSums) -> Pairs:
     """The pairs that a group of gts selects; sets their dynamic_k [N]."""
-    config, device = costs.config, costs.gts.boxes.device
-    rows = torch.arange(group[0][1].start, group[-1][1].stop, device=device)
-    width = max(1, -(-max(costs.candidates[image].index.shape[0] for image, _ in group) // ALIGN)) * ALIGN
-    values = torch.empty((rows.shape[0], width), device=device)  # first IoUs, then ranks
-    candidate = torch.full((len(group), width), -1, dtype=torch.int64, device=device)
-    owner = torch.empty_like(rows)
-    parts = []
-    for i, (image, part) in enumerate(group):
-        own, index = slice(part.start - group[0][1].start, part.stop - group[0][1].start), costs.candidates[image].index
-        owner[own], candidate[i, : index.shape[0]] = i, index
-        values[own, index.shape[0] :] = -torch.inf
-        parts.append((image, rows[own], values[own, : index.shape[0]]))
-        costs.iou_block(*parts[-1])
-    iou, where = FoldedRows(values).largest(config.candidate_topk)
+    config = costs.config
+    ious = _Ious.of(costs, rows)
+    iou, best = ious.largest(config.candidate_topk)  # [g, q]
     dynamic_k[rows] = k = count_k(iou.clamp(min=0).double().sum(1), config.k_scale)
-    for part_of_image in parts:
-        costs.rank_block(*part_of_image)
-    table = _Table(rows, FoldedRows(values), candidate, owner)
-    row, column = (iou > 0).nonzero().unbind(1)
-    counted = table.pairs(row, where[row, column])
-    sums = ClassSums(costs, group[0][0], group[-1][0])
-    limit = _upper_bound(costs, table, k, sums)
-    costs.read(*counted)
-    return _cheapest(_survivors(costs, table, limit, sums), rows, k)
+    limit = torch.full((k.shape[0], 1), torch.inf, device=iou.device)
+
+    row, near = ious.row[:, None], costs.near(rows)  # [g, 1], [g, w]
+    if near is not None:
+        near_iou = costs.iou(row, near)
+        rank = costs.bound(row, near, near_iou).add_(costs.hidden(row, near, near_iou)).neg_()
+        where = _spread_best(rank, LISTED * config.max_dynamic_k)
+        limit = _kth_cost(costs, row, near.gather(1, where), near_iou.gather(1, where), k, sums)
+    few = (limit == torch.inf).nonzero()[:, 0]
+    if few.numel():
+        limit[few] = _kth_cost(costs, row[few], best[few], iou[few], k[few], sums)
+    entry, column = (iou > 0).nonzero().unbind(1)
+    costs.read(ious.row[entry], best[entry, column], sums)
+
+    reach = _reach(limit)
+    entry, prior = torch.zeros((2, 0), dtype=torch.int64, device=k.device)
+    if near is not None:
+        entry, column = (rank >= -reach).nonzero().unbind(1)
+        prior = near[entry, column]
+    threshold = costs.lowest_iou(reach - costs.floor)
+    far = (threshold <= 1).squeeze(1)
+    if bool(far.any()):
+        others, twice = ious.at_least(threshold), far.index_select(0, entry)
+        single, several = (~twice).nonzero().squeeze(1), twice.nonzero().squeeze(1)
+        key = torch.cat([entry[several] * costs.stride + prior[several], others[0] * costs.stride + others[1]]).unique()
+        entry, prior = torch.cat([entry[single], key // costs.stride]), torch.cat([prior[single], key % costs.stride])
+    return _cheapest(_within(costs, rows.start + entry, prior, reach[entry, 0], sums), rows, k)
 
 
-def _upper_bound(costs: Costs, table: _Table, k: Tensor, sums: ClassSums) -> Tensor:
-    """The k-th smallest cost of the priors of best rank, [r, 1]; +inf where there are fewer.
+def _spread_best(rank: Tensor, width: int) -> Tensor:
+    """Where good ranks are: the best of each of ``width`` combs of a row [g, w], [g, width]; a tenth of topk's time."""
+    size = rank.shape[1]
+    first = torch.arange(min(width, size), device=rank.device)
+    teeth = -(-size // first.shape[0])
+    combs = F.pad(rank, (0, teeth * first.shape[0] - size), value=-torch.inf).view(-1, teeth, first.shape[0])
+    return combs.max(1).indices * first.shape[0] + first  # the first of equals: never padding, whose teeth are the last
 
-    Where all classes count, sums over them are formed for the k best by their own class alone.
+
+def _kth_cost(costs: Costs, row: Tensor, prior: Tensor, iou: Tensor, k: Tensor, sums: ClassSums) -> Tensor:
+    """The k-th smallest cost of pairs of gts [g, 1] and priors [g, w], [g, 1], or more; +inf where there are fewer.
+
+    Where all classes count, it is the largest cost of the k best by their own class, so that no more sums are formed.
     """
-    rank, where = table.rank.largest(LISTED * costs.config.max_dynamic_k)
-    listed = rank > -torch.inf
-    row, prior = table.pairs(listed.nonzero()[:, 0], where[listed])
-    pair_terms = costs.terms(row, prior, costs.iou(row, prior))
-    limit, grid = _kth_and_grid(costs.lower(pair_terms), listed, k)
+    pair_terms, hidden = costs.terms(row, prior, iou.clamp(min=0)), costs.hidden(row, prior, iou)
+    lower = costs.lower(pair_terms).masked_fill_(hidden > 0, torch.inf)  # whose logits may be NaN
+    last = (k[:, None] - 1).clamp(max=prior.shape[1] - 1)
+    limit = torch.where(k[:, None] <= prior.shape[1], lower.sort(1).values.gather(1, last), torch.inf)
     if not costs.all_classes:
         return limit
-    best = (grid <= limit)[listed]
-    exact = torch.full_like(pair_terms.own, torch.inf)
-    exact[best] = costs.cost(pair_terms.select(best), row[best], prior[best], sums)
-    return _kth_and_grid(exact, listed, k)[0]
+    best = (lower <= limit.clamp(max=COST_LIMIT)).flatten().nonzero().squeeze(1)
+    row, prior = (t.flatten().index_select(0, best) for t in (row.expand_as(prior), prior))
+    exact = torch.full_like(lower, -torch.inf)
+    exact.view(-1).index_copy_(0, best, costs.cost(pair_terms.select(best), row, prior, sums))
+    return torch.where(limit < torch.inf, exact.amax(1, keepdim=True), torch.inf)
 
 
-def _kth_and_grid(values: Tensor, listed: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-    """Values of the listed places: the k-th smallest of each row, [r, 1], and all of them, [r, w]; +inf elsewhere."""
-    grid = torch.full(listed.shape, torch.inf, device=values.device).masked_scatter_(listed, values)
-    place = (k[:, None] - 1).clamp(max=listed.shape[1] - 1)
-    kth = grid.sort(1).values.gather(1, place)
-    return torch.where(k[:, None] <= listed.shape[1], kth, torch.inf), grid
-
-
-def _survivors(costs: Costs, table: _Table, limit: Tensor, sums: ClassSums) -> Pairs:
-    """All pairs whose cost can be as low as their gt's ``limit`` [r, 1], with their costs."""
-    reach = limit + _slack(limit)
-    entry, where = table.rank.at_least(costs.lowest_rank(reach))
-    row, prior = table.pairs(entry, where)
-    iou, reach = costs.iou(row, prior), reach[entry, 0]
+def _within(costs: Costs, row: Tensor, prior: Tensor, reach: Tensor, sums: ClassSums) -> Pairs:
+    """Those of some pairs whose cost can be within ``reach`` [n], with their costs."""
+    iou = costs.iou(row, prior)
     pair_terms = costs.terms(row, prior, iou)
-    keep = costs.lower(pair_terms) <= reach
-    row, prior, iou = row[keep], prior[keep], iou[keep]
+    keep = (costs.lower(pair_terms) + costs.hidden(row, prior, iou) <= reach).nonzero().squeeze(1)
+    row, prior, iou = (t.index_select(0, keep) for t in (row, prior, iou))
     return Pairs(row, prior, iou, costs.cost(pair_terms.select(keep), row, prior, sums))
 
 
-def _cheapest(pairs: Pairs, rows: Tensor, k: Tensor) -> Pairs:
-    """The k cheapest pairs of each of these gts."""
-    order = pack_key(pairs.cost, pairs.prior).argsort()
-    order = order[pairs.row[order].argsort(stable=True)]
-    row = pairs.row[order] - rows[0]
-    start = torch.searchsorted(row, torch.arange(rows.shape[0], device=row.device))
-    return pairs[order[torch.arange(row.shape[0], device=row.device) - start[row] < k[row]]]
+def _cheapest(pairs: Pairs, rows: slice, k: Tensor) -> Pairs:
+    """The k cheapest pairs of each of these gts; those of a gt come in ascending order of their priors."""
+    order = ((pairs.row << 32) + sortable(pairs.cost)).argsort(stable=True)
+    row = pairs.row.index_select(0, order) - rows.start
+    start = torch.searchsorted(row, torch.arange(k.shape[0], device=row.device))
+    rank = torch.arange(row.shape[0], device=row.device) - start.index_select(0, row)
+    return pairs.select(order.index_select(0, (rank < k.index_select(0, row)).nonzero().squeeze(1)))
 
 
-def _slack(limit: Tensor) -> Tensor:
-    """What is added to a limit so that rounding (a few ulp of the cost, and of the class sums that it is a difference of)
-    never drops a pair that belongs.
+def _reach(limit: Tensor) -> Tensor:
+    """Costs up to a limit, and as much more as rounding may add (a few ulp of the cost, and of the class sums that it is a
+    difference of); below the +inf of what cannot be selected.
     """
-    return 1e-3 + 1e-4 * limit.clamp(max=COST_LIMIT)
+    return (limit + 1e-3 + 1e-4 * limit.clamp(max=COST_LIMIT)).clamp(max=COST_LIMIT)
 
 
-def _resolve(costs: Costs, claims: Pairs) -> Pairs:
+def _resolve(costs: Costs, claims: Pairs, sums: ClassSums) -> Pairs:
     """The pair that wins each contested prior, given all pairs that selected one."""
     max_iou = costs.config.conflict == "max_iou"
-    prior, which = costs.flat(claims.row, claims.prior).unique(return_inverse=True)  # [m], ascending
-    limit = _lowest(-claims.iou if max_iou else claims.cost, which, prior.shape[0])
+    place, which = costs.places(claims.row, claims.prior).unique(return_inverse=True)  # [m], ascending
+    limit = _lowest(-claims.iou if max_iou else claims.cost, which, place.shape[0])
     if costs.config.conflict != "matched":
-        claims = _rivals(costs, prior, limit)
-        which = torch.searchsorted(prior, costs.flat(claims.row, claims.prior))
+        claims = _rivals(costs, place, limit, sums)
+        which = torch.searchsorted(place, costs.places(claims.row, claims.prior))
     worth = -claims.iou if max_iou else claims.cost
-    best = worth == _lowest(worth, which, prior.shape[0])[which]
-    row = torch.full_like(prior, costs.gts.boxes.shape[0]).scatter_reduce(0, which[best], claims.row[best], "amin")
-    return claims[best & (claims.row == row[which])]
+    best = worth == _lowest(worth, which, place.shape[0])[which]
+    row = torch.full_like(place, costs.gts.boxes.shape[0]).scatter_reduce(0, which[best], claims.row[best], "amin")
+    return claims.select((best & (claims.row == row[which])).nonzero().squeeze(1))
 
 
 def _lowest(values: Tensor, which: Tensor, size: int) -> Tensor:
@@ -206,30 +216,21 @@ def _lowest(values: Tensor, which: Tensor, size: int) -> Tensor:
     return torch.full((size,), torch.inf, device=values.device).scatter_reduce(0, which, values, "amin")
 
 
-def _rivals(costs: Costs, contested: Tensor, limit: Tensor) -> Pairs:
-    """All pairs of contested priors (index in the batch, ascending) that may be worth as little as ``limit`` [m]."""
-    num_priors, max_iou, gts = costs.problem.shape[1], costs.config.conflict == "max_iou", costs.gts
-    reach = limit if max_iou else limit + _slack(limit)
+def _rivals(costs: Costs, contested: Tensor, limit: Tensor, sums: ClassSums) -> Pairs:
+    """All pairs of contested places (ascending) that may be worth as little as ``limit`` [m]."""
+    max_iou, gts = costs.config.conflict == "max_iou", costs.gts
+    reach = limit if max_iou else _reach(limit)
     threshold = -limit if max_iou else costs.lowest_iou(reach)
-    image, prior = contested // num_priors, contested % num_priors
+    image, prior = contested // costs.stride, contested % costs.stride
     starts = torch.tensor(gts.starts, device=image.device)
     counts = starts.diff()[image]
     found = []
     for part in blocks(0, contested.shape[0], int(counts.max())):
-        place = torch.repeat_interleave(torch.arange(part.start, part.stop, device=image.device), counts[part])
+        which = torch.repeat_interleave(torch.arange(part.start, part.stop, device=image.device), counts[part])
         ends = counts[part].cumsum(0)
-        row = starts[image[place]] + torch.arange(place.shape[0], device=image.device) - (ends - counts[part])[place - part.start]
-        iou = costs.iou(row, prior[place])
-        near = iou >= threshold[place]
-        found.append((row[near], place[near], iou[near]))
-    row, place, iou = (torch.cat(column) for column in zip(*found, strict=True))
-    exists = costs.exists(row, prior[place])
-    near = torch.ones_like(row, dtype=torch.bool) if exists is None else exists
-    row, place, iou = row[near], place[near], iou[near]
-    prior = prior[place]
-    if max_iou:
-        return Pairs(row, prior, iou, -iou)
-    pair_terms = costs.terms(row, prior, iou)
-    near = costs.lower(pair_terms) <= reach[place]
-    row, prior, iou = row[near], prior[near], iou[near]
-    return Pairs(row, prior, iou, costs.cost(pair_terms.select(near), row, prior, ClassSums(costs, 0, costs.problem.shape[0] - 1)))
+        row = starts[image[which]] + torch.arange(which.shape[0], device=image.device) - (ends - counts[part])[which - part.start]
+        iou = costs.iou(row, prior[which])
+        near = (iou >= threshold[which]).nonzero().squeeze(1)
+        found.append((row[near], which[near], iou[near]))
+    row, which, iou = (torch.cat(column) for column in zip(*found, strict=True))
+    return Pairs(row, prior[which], iou, -iou) if max_iou else _within(costs, row, prior[which], reach[which], sums)

@@ -12,7 +12,8 @@ from torch import Tensor
 from ..config import SimOTAConfig
 from ..inputs import Problem
 from ..matching import Matching, dynamic_k_matching
-from ..tuning.kernel_config import INTERPRETER, KernelConfig, Shape, heuristic
+from ..tuning.choice import configuration
+from ..tuning.kernel_config import KernelConfig, Shape
 from . import triton_refusal
 
 BYTES_A_PAIR = 30
@@ -42,7 +43,7 @@ def cost_matrix(problem: Problem, config: SimOTAConfig, kernels: KernelConfig | 
     Args:
         problem: The batch.
         config: The configuration.
-        kernels: Launch parameters; None: those that ``tuning.kernel_config.heuristic`` picks for the GPU and the shape.
+        kernels: Launch parameters; None: those that ``tuning.choice`` picks for the GPU and the shape.
 
     Raises:
         RuntimeError: As :func:`assign`.
@@ -55,11 +56,8 @@ def cost_matrix(problem: Problem, config: SimOTAConfig, kernels: KernelConfig | 
 
     gt_mask = problem.gts.slots()[1]
     batch, num_priors, _ = problem.shape
-    if kernels is None and launch.INTERPRETED:
-        kernels = INTERPRETER
-    elif kernels is None:
-        gpu = torch.cuda.get_device_properties(device)
-        kernels = heuristic((gpu.major, gpu.minor), Shape(batch, num_priors, gt_mask.shape[1]))
+    if kernels is None:
+        kernels = configuration("triton", device, Shape(batch, num_priors, gt_mask.shape[1]))
     cost, iou = launch.run(problem, config, kernels, gt_mask.shape[1])
     return cost, iou, gt_mask
 

@@ -6,14 +6,14 @@ the gts. Assignments are those of backend "triton" to the bit.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from ..config import SimOTAConfig
 from ..inputs import Problem
 from ..matching import Matching
+from ..tuning.choice import configuration
 from ..tuning.kernel_config import Shape
-from ..tuning.stream_config import STREAM_INTERPRETER, StreamConfig, stream_heuristic
+from ..tuning.stream_config import StreamConfig
 from . import triton_refusal
 
 
@@ -28,7 +28,7 @@ def assign_with_labels(problem: Problem, config: SimOTAConfig, kernels: StreamCo
     Args:
         problem: The batch.
         config: The configuration.
-        kernels: Launch parameters; None: those that ``tuning.stream_config.stream_heuristic`` picks for the GPU and the shape.
+        kernels: Launch parameters; None: those that ``tuning.choice`` picks for the GPU and the shape.
 
     Raises:
         RuntimeError: The kernels cannot run here; the message says why.
@@ -38,13 +38,9 @@ def assign_with_labels(problem: Problem, config: SimOTAConfig, kernels: StreamCo
     refusal = triton_refusal(device)
     if refusal is not None:
         raise RuntimeError(f"backend: 'triton-stream' cannot run on {device}: {refusal}; use backend='torch'")
-    from ..kernels import launch
     from ..kernels.stream import launch as stream
 
-    if kernels is None and launch.INTERPRETED:
-        kernels = STREAM_INTERPRETER
-    elif kernels is None:
-        gpu = torch.cuda.get_device_properties(device)
+    if kernels is None:
         batch, num_priors, _ = problem.shape
-        kernels = stream_heuristic((gpu.major, gpu.minor), Shape(batch, num_priors, problem.gts.boxes.shape[0]))
+        kernels = configuration("triton-stream", device, Shape(batch, num_priors, problem.gts.boxes.shape[0]))
     return stream.run(problem, config, kernels)

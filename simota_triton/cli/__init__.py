@@ -6,17 +6,19 @@ import argparse
 from collections.abc import Sequence
 
 from .. import __version__
-from . import demo, info
+from . import bench, compare, demo, info, tune
 from .errors import CommandError, report
 
-COMMANDS = (info, demo)
+COMMANDS = (info, demo, bench, compare, tune)
 """Each has ``add_parser(commands)``, whose parser names the function that runs it: ``set_defaults(run=...)``."""
 
 DESCRIPTION = """\
 SimOTA label assignment for anchor-free detectors: which prior learns which ground-truth box.
 
   simota-triton info    what is installed here and which backend will compute
-  simota-triton demo    see an assignment: a table and a picture for each image and preset"""
+  simota-triton demo    see an assignment: a table and a picture for each image and preset
+  simota-triton bench   time the backends against plain PyTorch on this machine
+  simota-triton tune    the fastest launch parameters for this GPU, ahead of time"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 from ..backends import CHOICES
 from ..config import PRESETS
 from ..simulate import PHASES
+from .arguments import device_of, number
 from .errors import require
 
 DESCRIPTION = """\
@@ -49,9 +49,9 @@ def add_parser(commands: Any) -> None:
     data = parser.add_argument_group("data")
     data.add_argument("--coco", type=Path, metavar="FILE", help="annotations in COCO's instances format; default: the shipped scene")
     data.add_argument("--images", type=Path, metavar="DIR", help="folder of the images named in FILE; default: a plain background")
-    data.add_argument("--limit", type=_number(1, 10**9), metavar="N", help="only the first N images")
+    data.add_argument("--limit", type=number(1, 10**9), metavar="N", help="only the first N images")
     data.add_argument(
-        "--image-size", type=_number(32, 4096), default=640, metavar="PIXELS", help="side of the square, 32 to 4096; default: 640"
+        "--image-size", type=number(32, 4096), default=640, metavar="PIXELS", help="side of the square, 32 to 4096; default: 640"
     )
     add("--preset", action="append", choices=("all", *PRESETS), metavar="NAME", dest="presets",
         help=f"rule to assign by; repeat it to compare several; default: rtmdet and yolox; one of all, {', '.join(PRESETS)}")  # fmt: skip
@@ -59,14 +59,14 @@ def add_parser(commands: Any) -> None:
         help="phase of training whose predictions are simulated: untrained, mid (default) or trained")  # fmt: skip
     add(
         "--seed",
-        type=_number(0, 2**32),
+        type=number(0, 2**32),
         default=0,
         metavar="N",
         help="seed of the simulation; the same seed gives the same result; default: 0",
     )
     add("--backend", choices=CHOICES, default="auto", metavar="NAME",
         help=f"what computes: {', '.join(CHOICES)}; default: auto, see simota-triton info")  # fmt: skip
-    add("--device", type=_device, default=torch.device("cpu"), metavar="NAME", help="where it computes: cpu (default) or cuda")
+    add("--device", type=device_of, default=torch.device("cpu"), metavar="NAME", help="where it computes: cpu (default) or cuda")
     add("--out", type=Path, default=Path("simota-demo"), metavar="DIR", help="folder of the pictures; default: ./simota-demo")
     parser.set_defaults(run=run, parser=parser)
 
@@ -86,28 +86,3 @@ def run(args: argparse.Namespace) -> int:
             phase=args.phase, seed=args.seed, backend=args.backend, device=args.device, out=args.out,
         )
     )  # fmt: skip
-
-
-def _number(low: int, high: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = low - 1
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"expected a whole number from {low} to {high}, got {text!r}")
-        return value
-
-    return parse
-
-
-def _device(text: str) -> torch.device:
-    try:
-        device = torch.device(text)
-    except RuntimeError:
-        raise argparse.ArgumentTypeError(f"expected cpu, cuda or cuda:N, got {text!r}") from None
-    if device.type not in ("cpu", "cuda"):
-        raise argparse.ArgumentTypeError(f"expected cpu, cuda or cuda:N, got {text!r}")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise argparse.ArgumentTypeError(f"{text!r} is not here; {torch.cuda.device_count()} CUDA devices are")
-    return device

@@ -1,17 +1,23 @@
-"""``simota-triton info``: versions, devices, settings, and which backend computes where, and why."""
+"""``simota-triton info``: versions, devices, settings, which backend computes where and why, and what it is launched with."""
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import importlib.metadata
 import importlib.util
 import os
 import platform
+import re
+import shutil
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from .. import __version__, backends, env
+from ..tuning.families import FAMILIES
+from ..tuning.store import Gpu, StoreError, packaged_file, read, user_file, user_folder
 
 Row = tuple[str, str]
 
@@ -29,7 +35,14 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the sections as aligned plain text."""
-    sections = (("versions", versions()), ("devices", devices()), ("backend by device", chosen()), ("environment", environment()))
+    sections = (
+        ("versions", versions()),
+        ("devices", devices()),
+        ("backend by device", chosen()),
+        ("launch parameters", configurations()),
+        ("folders and tools", tools()),
+        ("environment", environment()),
+    )
     width = max(len(name) for _, rows in sections for name, _ in rows)
     for title, rows in sections:
         print(title)
@@ -81,6 +94,85 @@ def chosen() -> list[Row]:
         except ValueError as error:
             rows.append((name, f"none: {error}"))
     return rows
+
+
+def configurations() -> list[Row]:
+    """Where each kernel family's launch parameters come from on each GPU."""
+    rows = []
+    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        gpu = Gpu.of(torch.device("cuda", index))
+        for backend in FAMILIES:
+            found = []
+            for path, any_name in ((user_file(gpu), False), (packaged_file(gpu), True)):
+                try:
+                    buckets = read(path, gpu, any_name).get(backend, {})
+                    found += [f"{len(buckets)} buckets of {path}"] if buckets else []
+                except StoreError as error:
+                    found.append(str(error))
+            rows.append((f"cuda:{index} {backend}", "; ".join([*found, "else the heuristic" if found else "the heuristic"])))
+    return rows or [("no GPU", "heuristic")]
+
+
+def tools() -> list[Row]:
+    """Folders that are read and written, the C compiler that Triton needs, and versions that do not go together."""
+    return [
+        ("tuned configurations", _folder(user_folder())),
+        ("Triton's binaries", _folder(Path(os.environ.get("TRITON_CACHE_DIR") or Path(os.path.expanduser("~"), ".triton", "cache")))),
+        ("C compiler", compiler() or "none: Triton builds its launcher with one; install gcc or clang, or set CC"),
+        ("versions together", "; ".join(misfits()) or "nothing known to be wrong"),
+    ]
+
+
+def _folder(path: Path) -> str:
+    if not path.exists():
+        return f"{path} (not there yet)"
+    return f"{path}" + ("" if os.access(path, os.W_OK) else " (cannot be written)")
+
+
+def compiler() -> str | None:
+    """The C compiler that Triton finds: CC, else gcc, else clang."""
+    chosen = os.environ.get("CC")
+    return shutil.which(chosen) if chosen else shutil.which("gcc") or shutil.which("clang")
+
+
+def misfits() -> list[str]:
+    """Versions that are known not to go together, each with what to do."""
+    found = []
+    triton = _installed("triton")
+    if triton is not None:
+        if _numbers(triton) < (3, 3):
+            found.append(f"Triton {triton} is older than 3.3, the oldest that the kernels are tested with: upgrade torch")
+        partner = _partner()
+        if partner is not None and partner != triton.split("+")[0]:
+            found.append(
+                f"torch {torch.__version__} was released with Triton {partner}, {triton} is installed: pip install triton=={partner}"
+            )
+        numpy = _installed("numpy")
+        if numpy is not None and _numbers(triton) <= (3, 6) and _numbers(numpy) >= (2, 4):
+            found.append(f"Triton {triton}'s interpreter does not work with numpy {numpy}: pip install 'numpy<2.4'")
+    if torch.version.cuda is not None and not torch.cuda.is_available() and shutil.which("nvidia-smi"):
+        found.append(f"torch is built for CUDA {torch.version.cuda}, there is a driver, and no GPU is usable: see nvidia-smi")
+    return found
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", version)[:2])
+
+
+def _partner() -> str | None:
+    """The Triton that torch's own requirements pin, None where they pin none (CPU builds)."""
+    try:
+        requirements = importlib.metadata.requires("torch") or []
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    return next((found[1] for line in requirements if (found := re.match(r"triton\s*==\s*([\d.]+)", line))), None)
 
 
 def environment() -> list[Row]:

@@ -24,12 +24,14 @@ def sum_background(logits, stride_c, read, objectness, C, RULE: tl.constexpr, FA
     """
     column = tl.arange(0, COLUMNS)
     total = tl.zeros([ROWS, COLUMNS], tl.float32)
+    pointer = logits[:, None] + (column * stride_c)[None, :]
     for c in range(0, C, COLUMNS):
-        present = read[:, None] & (c + column < C)[None, :]
-        logit = tl.load(logits[:, None] + ((c + column) * stride_c)[None, :], mask=present, other=0.0).to(tl.float32)
+        present = read[:, None] & (column < C - c)[None, :]
+        logit = tl.load(pointer, mask=present, other=0.0).to(tl.float32)
         cost = background_cost(logit, objectness[:, None], RULE, FAST)
         # 0 * logit makes NaN of a logit that is not finite
         total += tl.where(present, tl.fma(logit, 0.0, cost), 0.0)
+        pointer += COLUMNS * stride_c
     return _sum_columns(total, ROWS)
 
 
@@ -40,6 +42,6 @@ def _sum_columns(x, ROWS: tl.constexpr):
     A sum over an axis of two has one order, wherever the two lie; within a warp it needs no shared memory.
     """
     half: tl.constexpr = COLUMNS // 2
-    for i in tl.static_range(4):
+    for i in tl.static_range(3):
         x = tl.sum(tl.reshape(x, [ROWS, 2, half >> i]), 1)
-    return tl.reshape(x, [ROWS])
+    return tl.sum(x, 1)

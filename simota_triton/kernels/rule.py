@@ -67,6 +67,11 @@ class Rule:
         return self.score == "joint"
 
     @property
+    def planes(self) -> int:
+        """Float32 values a slot of the streaming kernels: a box, the background, and objectness where it is joined."""
+        return 6 if self.joint else 5
+
+    @property
     def gt_class_only(self) -> bool:
         """The class term is that of the gt's class, which may not be finite in some pairs of a prior."""
         return not self.all_classes

@@ -35,7 +35,7 @@ class StreamConfig:
     bounds: int = 256
     iou_bounds: int = 128
     splits: int = 1
-    gts: int = 128
+    gts: int = 64
     resolvers: int = 1024
 
     def __post_init__(self) -> None:

@@ -14,6 +14,8 @@ from .compare import compare
 from .loading import Missing
 from .registry import LEFT_OUT, PEERS
 
+COLUMNS = "{:24}{:42}{:22}{:>7}{:>10}{:>10}{:>11}{:>6}{:>12}"
+
 
 def main() -> int:
     """Print one line a peer; 0 if nothing is unexplained and every peer is there."""
@@ -25,30 +27,29 @@ def main() -> int:
     parser.add_argument("--allow-missing", action="append", default=[], metavar="PACKAGE", help="packages that may be absent")
     options = parser.parse_args()
     warnings.simplefilter("ignore", FutureWarning)  # the originals use calls that torch has since deprecated
-    chosen = [peer for peer in PEERS if options.only in f"{peer.package} {peer.name}"]
-    if not chosen:
-        parser.error(f"--only: no peer's package and name contain {options.only!r}")
+    warnings.filterwarnings("ignore", "torch.meshgrid")
     torch.set_num_threads(1)  # on tensors this small a second thread costs time
     names = options.backend or ["reference", "torch"]
     seeds = range(options.first, options.first + options.scenes)
-    print(f"torch {torch.__version__}, scenes {seeds.start} to {seeds.stop - 1}, ours: {', '.join(names)}\n")
+
+    chosen = [peer for peer in PEERS if options.only in f"{peer.package} {peer.name}"]
+    if not chosen:
+        parser.error(f"--only: no peer's package and name contain {options.only!r}")
     print(
-        f"{'package':24}{'original':42}{'preset':22}{'scenes':>7}{'positives':>10}{'differing':>10}{'documented':>11}{'ties':>6}{'unexplained':>12}"
+        f"torch {torch.__version__}, scenes {seeds.start} to {seeds.stop - 1}, ours: {', '.join(names)}; where * stands the drop-in too\n"
     )
+    print(COLUMNS.format("package", "original", "preset", "scenes", "positives", "differing", "documented", "ties", "unexplained"))
     failed = 0
     for peer in chosen:
-        start = f"{peer.package:24}{peer.name:42}{peer.preset:22}"
+        start = peer.package, peer.name + " *" * bool(peer.drop_in), peer.preset
         try:
             tally = compare(peer, peer.load(), seeds, names)
         except Missing as reason:
-            print(f"{start}skipped: {reason}")
+            print(f"{peer.package:24}{peer.name:42}{peer.preset:22}skipped: {reason}")
             failed += peer.package.split()[0] not in options.allow_missing
             continue
-        print(
-            f"{start}{tally.scenes:7}{tally.positives:10}{tally.differing:10}{tally.documented:11}{tally.excused:6}"
-            f"{len(tally.unexplained):12}",
-            flush=True,
-        )
+        counts = tally.scenes, tally.positives, tally.differing, tally.documented, tally.excused, len(tally.unexplained)
+        print(COLUMNS.format(*start, *counts), flush=True)
         for line in tally.unexplained[:5]:
             print(f"    {line}")
         failed += bool(tally.unexplained)

@@ -25,7 +25,7 @@ class Tally:
     Attributes:
         scenes: Scenes compared.
         positives: Priors that the original assigned.
-        differing: Priors whose gt differs, summed over our backends.
+        differing: Priors whose gt differs, summed over our backends and the drop-in.
         documented: Of these, those under a documented deviation.
         excused: Of these, those whose answers are near-ties on both sides, by the judge.
         unexplained: One line for each thing left over.
@@ -40,8 +40,9 @@ class Tally:
 
 
 def compare(peer: Peer, assign: Callable[..., Owners], seeds: Iterable[int], names: Iterable[str]) -> Tally:
-    """Compare on the scenes of ``seeds``, with every backend in ``names``."""
+    """Compare on the scenes of ``seeds``, with every backend in ``names`` and with the drop-in."""
     tally = Tally()
+    drop_in = peer.drop_in and peer.drop_in()
     for seed in seeds:
         scene = make_scene(seed, peer.strides, peer.offset, inverted=peer.inverted)
         if peer.on_grid:
@@ -53,8 +54,16 @@ def compare(peer: Peer, assign: Callable[..., Owners], seeds: Iterable[int], nam
         tally.scenes += 1
         tally.positives += int((original.gt_index >= 0).sum())
         for name in names:
-            _compare(config, problem, original, backends.load(name).assign(problem, config), f"scene {seed}, {name}", tally)
+            compare_matchings(config, problem, original, backends.load(name).assign(problem, config), f"scene {seed}, {name}", tally)
+        if drop_in:
+            ours = as_matching(drop_in(scene, candidates(problem, config), **arguments))
+            compare_matchings(config, problem, original, ours, f"scene {seed}, drop-in", tally)
     return tally
+
+
+def as_matching(owners: Owners) -> Matching:
+    """An assignment in the form of a backend's answer."""
+    return Matching(owners.gt_index, owners.iou, torch.cat(owners.dynamic_k), owners.claims)
 
 
 def pack_scene(scene: Scene, peer: Peer, config: SimOTAConfig) -> Problem:
@@ -75,8 +84,9 @@ def candidates(problem: Problem, config: SimOTAConfig) -> Tensor:
     return inside if problem.candidate_mask is None else inside & problem.candidate_mask
 
 
-def _compare(config: SimOTAConfig, problem: Problem, original: Owners, ours: Matching, where: str, tally: Tally) -> None:
-    theirs = Matching(original.gt_index, original.iou, torch.cat(original.dynamic_k), original.claims)
+def compare_matchings(config: SimOTAConfig, problem: Problem, original: Owners, ours: Matching, where: str, tally: Tally) -> None:
+    """Judge one answer of ours against the original's."""
+    theirs = as_matching(original)
     differing = theirs.gt_index != ours.gt_index
     tally.differing += int(differing.sum())
     tally.documented += int((differing & original.documented).sum())

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import importlib.util
 import os
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -34,6 +36,34 @@ class Blank(ModuleType):
         value = type(name, (), {"__init__": lambda self, *args, **kwargs: None})
         setattr(self, name, value)
         return value
+
+
+class Ops:
+    """Finds ``mmcv.ops`` and all in it as blanks: mmcv-lite has no compiled ops. mmdet imports them by name, in modules that no
+    assigner and no loss here runs.
+    """
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        return ModuleSpec(name, self, is_package=True) if name.startswith("mmcv.ops") or name == "mmcv._ext" else None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return Blank(spec.name)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """A blank has nothing to run."""
+
+
+def load_without_ops(*names: str) -> list[ModuleType]:
+    """Modules of packages that build on mmcv, imported whole.
+
+    Raises:
+        Missing: Something that they need cannot be imported.
+    """
+    if importlib.util.find_spec("mmcv") is not None and importlib.util.find_spec("mmcv._ext") is None:
+        sys.meta_path.insert(0, Ops())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return [load(name) for name in names]
 
 
 def site(distribution: str, version: str) -> Path:

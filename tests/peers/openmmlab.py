@@ -1,7 +1,8 @@
-"""mmdet 3.3.0 and mmyolo 0.6.0 with a registry of our own; mmengine's InstanceData is the original."""
+"""mmdet 3.3.0 (or onedl-mmdetection 3.5.1, where that is on the path) and mmyolo 0.6.0, and our drop-ins in their registries."""
 
 from __future__ import annotations
 
+import importlib.metadata
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,129 +12,134 @@ from torch import Tensor
 
 from simota_triton import mask_centers
 
-from .loading import Missing, isolated, load, site
-from .peer import Owners, Peer, Selections, nobody
+from .loading import load_without_ops, site
+from .peer import Owners, Peer, Results, Selections, nobody
 from .scenes import Scene
 
-
-class Registry:
-    """As much of mmengine's registry as the assigners use."""
-
-    def __init__(self) -> None:
-        self.classes: dict[str, Any] = {}
-
-    def register_module(self) -> Any:
-        def register(cls: Any) -> Any:
-            self.classes[cls.__name__] = cls
-            return cls
-
-        return register
-
-    def build(self, config: dict[str, Any]) -> Any:
-        config = dict(config)
-        return self.classes[config.pop("type").removeprefix("mmdet.")](**config)
+ONEDL = any(found.metadata["Name"] == "onedl-mmdetection" for found in importlib.metadata.distributions())
+MMDET = ("onedl-mmdetection", "3.5.1") if ONEDL else ("mmdet", "3.3.0")
 
 
 def load_package(*, with_mmyolo: bool = False) -> SimpleNamespace:
-    """The assigners' classes."""
-    root = site("mmdet", "3.3.0")
-    if with_mmyolo and site("mmyolo", "0.6.0") != root:
-        raise Missing("mmyolo is not installed beside mmdet")
+    """The assigners' classes, ours by the way a configuration builds them."""
+    site(*MMDET)
     site("mmengine", "0.10.7")
-    registry = Registry()
-    registries = {"TASK_UTILS": registry}
     assigners = "mmdet.models.task_modules.assigners"
-    shells = {
-        "mmdet": {},
-        "mmdet.registry": registries,
-        "mmdet.utils": {"ConfigType": dict},
-        "mmdet.structures": {},
-        "mmdet.models": {},
-        "mmdet.models.task_modules": {},
-        assigners: {},
-        "mmyolo": {},
-        "mmyolo.registry": registries,
-        "mmyolo.models": {},
-        "mmyolo.models.task_modules": {},
-        "mmyolo.models.task_modules.assigners": {},
-    }
-    with isolated(root, shells, ("mmcv.ops.roi_align", "mmcv", "pycocotools.mask", "shapely.geometry", "cv2")):
-        load(f"{assigners}.iou2d_calculator")
-        classes = SimpleNamespace(
-            SimOTAAssigner=load(f"{assigners}.sim_ota_assigner").SimOTAAssigner,
-            DynamicSoftLabelAssigner=load(f"{assigners}.dynamic_soft_label_assigner").DynamicSoftLabelAssigner,
-            InstanceData=load("mmengine.structures").InstanceData,
-        )
-        if with_mmyolo:
-            module = load("mmyolo.models.task_modules.assigners.batch_dsl_assigner")
-            classes.BatchDynamicSoftLabelAssigner = module.BatchDynamicSoftLabelAssigner
+    soft_label, simota, structures, registry = load_without_ops(
+        f"{assigners}.dynamic_soft_label_assigner", f"{assigners}.sim_ota_assigner", "mmengine.structures", "mmdet.registry"
+    )
+    load_without_ops("simota_triton.integrations.mmdet")
+    classes = SimpleNamespace(
+        SimOTAAssigner=simota.SimOTAAssigner,
+        DynamicSoftLabelAssigner=soft_label.DynamicSoftLabelAssigner,
+        InstanceData=structures.InstanceData,
+        ours=registry.TASK_UTILS.get,
+    )
+    if with_mmyolo:
+        site("mmyolo", "0.6.0")
+        module, registry = load_without_ops("mmyolo.models.task_modules.assigners.batch_dsl_assigner", "mmyolo.registry")
+        load_without_ops("simota_triton.integrations.mmyolo")
+        classes.BatchDynamicSoftLabelAssigner, classes.ours = module.BatchDynamicSoftLabelAssigner, registry.TASK_UTILS.get
     return classes
 
 
-def per_image(scene: Scene, candidates: Tensor, assigner: Any, instance_data: Any, scores: Tensor, *, with_masks: bool = False) -> Owners:
+def per_image(scene: Scene, candidates: Tensor, assigner: Any, listener: Any, instances: list[tuple[Any, Any]]) -> Owners:
     """``_get_targets_single`` of YOLOXHead and RTMDetHead: one image after the other, priors inside the image only."""
     owners = nobody(scene)
-    for b, (boxes, labels) in enumerate(zip(scene.gt_boxes, scene.gt_labels, strict=True)):
+    for b, (predictions, gts) in enumerate(instances):
+        with listener() as heard:
+            result = assigner.assign(pred_instances=predictions, gt_instances=gts, gt_instances_ignore=type(gts)())
         inside = scene.inside[b]
-        predictions = instance_data(bboxes=scene.pred_boxes[b][inside], scores=scores[b][inside], priors=scene.priors[inside])
-        gts = instance_data(bboxes=boxes, labels=labels, **({"masks": scene.masks[b]} if with_masks else {}))
-        with Selections() as selections:
-            result = assigner.assign(pred_instances=predictions, gt_instances=gts, gt_instances_ignore=instance_data())
-        selections.write(owners, b, candidates[b])
+        heard.write(owners, b, candidates[b], inside)
         owners.gt_index[b, inside] = result.gt_inds - 1
         owners.iou[b, inside] = torch.where(result.gt_inds > 0, result.max_overlaps, 0.0)
     return owners
 
 
-def load_simota() -> Any:
+def instances(scene: Scene, instance_data: Any, scores: Tensor, *, with_masks: bool = False) -> list[tuple[Any, Any]]:
+    """Predictions and gts of each image, as ``assign`` takes them."""
+    return [
+        (
+            instance_data(bboxes=scene.pred_boxes[b][inside], scores=scores[b][inside], priors=scene.priors[inside]),
+            instance_data(bboxes=scene.gt_boxes[b], labels=scene.gt_labels[b], **({"masks": scene.masks[b]} if with_masks else {})),
+        )
+        for b, inside in enumerate(scene.inside)
+    ]
+
+
+def joint_scores(scene: Scene) -> Tensor:
+    return (scene.cls_logits.sigmoid() * scene.obj_logits.sigmoid()).sqrt_()
+
+
+def load_simota(*, ours: bool = False) -> Any:
     classes = load_package()
+    cls = classes.ours("SimOTAAssigner") if ours else classes.SimOTAAssigner
 
     def assign(scene: Scene, candidates: Tensor, **arguments: Any) -> Owners:
-        scores = (scene.cls_logits.sigmoid() * scene.obj_logits.sigmoid()).sqrt_()
-        return per_image(scene, candidates, classes.SimOTAAssigner(**arguments), classes.InstanceData, scores)
+        images = instances(scene, classes.InstanceData, joint_scores(scene))
+        return per_image(scene, candidates, cls(**arguments), Results if ours else Selections, images)
 
     return assign
 
 
-def load_soft_label(*, with_masks: bool = False) -> Any:
+def load_soft_label(*, with_masks: bool = False, ours: bool = False) -> Any:
     classes = load_package()
+    cls = classes.ours("DynamicSoftLabelAssigner") if ours else classes.DynamicSoftLabelAssigner
 
     def assign(scene: Scene, candidates: Tensor, **arguments: Any) -> Owners:
-        assigner = classes.DynamicSoftLabelAssigner(**arguments)
-        return per_image(scene, candidates, assigner, classes.InstanceData, scene.cls_logits, with_masks=with_masks)
+        images = instances(scene, classes.InstanceData, scene.cls_logits, with_masks=with_masks)
+        return per_image(scene, candidates, cls(**arguments), Results if ours else Selections, images)
 
     return assign
 
 
-def load_mmyolo() -> Any:
+def load_mmyolo(*, ours: bool = False) -> Any:
     classes = load_package(with_mmyolo=True)
 
     def assign(scene: Scene, candidates: Tensor, **arguments: Any) -> Owners:
         """``RTMDetHead.loss_by_feat`` of mmyolo: the batch at once, gts padded with zeros."""
-        assigner = classes.BatchDynamicSoftLabelAssigner(num_classes=scene.num_classes, **arguments)
         owners = nobody(scene)
-        matching = assigner.dynamic_k_matching
-
-        def listen(cost: Tensor, iou: Tensor, real: Tensor) -> Any:
-            with Order() as order:
-                result = matching(cost, iou, real)
-            _, gt_index, taken = result
-            owners.gt_index[taken] = gt_index
-            order.write(owners, cost)
-            count = torch.tensor([len(boxes) for boxes in scene.gt_boxes])
-            owners.documented.logical_or_(owners.gt_index >= count[:, None])
-            return result
-
-        assigner.dynamic_k_matching = listen
-        width = max(len(boxes) for boxes in scene.gt_boxes)
-        boxes = torch.stack([F.pad(own, (0, 0, 0, width - len(own))) for own in scene.gt_boxes])
-        labels = torch.stack([F.pad(own, (0, width - len(own))) for own in scene.gt_labels])
-        real = torch.stack([torch.arange(width) < len(own) for own in scene.gt_boxes])
-        result = assigner(scene.pred_boxes, scene.cls_logits, scene.priors, labels[..., None].float(), boxes, real[..., None].float())
-        owners.iou[:] = result["assign_metrics"]
+        inputs = padded(scene)
+        if ours:
+            with Results() as heard:
+                result = classes.ours("BatchDynamicSoftLabelAssigner")(num_classes=scene.num_classes, **arguments)(*inputs)
+            owners.gt_index[:] = heard.result.gt_index
+            owners.claims[:] = heard.result.claims
+            owners.dynamic_k[:] = [k[: len(own)] for k, own in zip(heard.result.dynamic_k, scene.gt_boxes, strict=True)]
+            owners.iou[:] = result["assign_metrics"]
+            return owners
+        assigner = classes.BatchDynamicSoftLabelAssigner(num_classes=scene.num_classes, **arguments)
+        listen_to_batch(assigner, owners)
+        owners.iou[:] = assigner(*inputs)["assign_metrics"]
         return owners
 
     return assign
+
+
+def listen_to_batch(assigner: Any, owners: Owners) -> None:
+    """Write down what mmyolo's assigner selects and assigns, from now on."""
+    matching = assigner.dynamic_k_matching
+
+    def listen(cost: Tensor, iou: Tensor, real: Tensor) -> Any:
+        with Order() as order:
+            result = matching(cost, iou, real)
+        _, gt_index, taken = result
+        owners.gt_index[taken] = gt_index
+        order.write_batch(owners, cost)
+        count = torch.tensor([len(own) for own in owners.dynamic_k])
+        owners.documented.logical_or_(owners.gt_index >= count[:, None])
+        return result
+
+    assigner.dynamic_k_matching = listen
+
+
+def padded(scene: Scene) -> tuple[Tensor, ...]:
+    """The arguments of mmyolo's assigner."""
+    width = max(len(boxes) for boxes in scene.gt_boxes)
+    boxes = torch.stack([F.pad(own, (0, 0, 0, width - len(own))) for own in scene.gt_boxes])
+    labels = torch.stack([F.pad(own, (0, width - len(own))) for own in scene.gt_labels])
+    real = torch.stack([torch.arange(width) < len(own) for own in scene.gt_boxes])
+    return scene.pred_boxes, scene.cls_logits, scene.priors, labels[..., None].float(), boxes, real[..., None].float()
 
 
 class Order(Selections):
@@ -151,7 +157,8 @@ class Order(Selections):
             self.k = result
         return result
 
-    def write(self, owners: Owners, cost: Tensor) -> None:  # type: ignore[override]
+    def write_batch(self, owners: Owners, cost: Tensor) -> None:
+        """Claims and ks of all images, and the priors on which the first deviation bears."""
         outside = (cost == 1e8).all(2)
         for b, own in enumerate(owners.dynamic_k):
             own[:] = self.k[b, : len(own)]
@@ -181,9 +188,10 @@ SOFT_LABEL_VARIANTS = (
 PEERS = (
     Peer(
         name="SimOTAAssigner",
-        package="mmdet 3.3.0",
+        package=" ".join(MMDET),
         preset="mmdet_simota",
         load=load_simota,
+        drop_in=lambda: load_simota(ours=True),
         variants=(
             ({}, {}),
             ({"center_radius": 1.5}, {"center_radius": 1.5}),
@@ -194,9 +202,10 @@ PEERS = (
     ),
     Peer(
         name="DynamicSoftLabelAssigner",
-        package="mmdet 3.3.0",
+        package=" ".join(MMDET),
         preset="rtmdet",
         load=load_soft_label,
+        drop_in=lambda: load_soft_label(ours=True),
         offset=0.0,
         inverted=True,
         variants=SOFT_LABEL_VARIANTS,
@@ -204,9 +213,10 @@ PEERS = (
     ),
     Peer(
         name="DynamicSoftLabelAssigner with masks",
-        package="mmdet 3.3.0",
+        package=" ".join(MMDET),
         preset="rtmdet",
         load=lambda: load_soft_label(with_masks=True),
+        drop_in=lambda: load_soft_label(with_masks=True, ours=True),
         offset=0.0,
         inverted=True,
         variants=SOFT_LABEL_VARIANTS,
@@ -217,6 +227,7 @@ PEERS = (
         package="mmyolo 0.6.0",
         preset="rtmdet_mmyolo",
         load=load_mmyolo,
+        drop_in=lambda: load_mmyolo(ours=True),
         offset=0.0,
         inverted=True,
         variants=SOFT_LABEL_VARIANTS,

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
+from unittest import mock
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+
+from simota_triton import AssignResult, SimOTAAssigner
 
 from .scenes import Scene
 
@@ -66,7 +69,7 @@ class Selections(TorchFunctionMode):
         self.rows.append(rows)
         self.lengths.add(length)
 
-    def write(self, owners: Owners, image: int, candidates: Tensor) -> None:
+    def write(self, owners: Owners, image: int, candidates: Tensor, rows: Tensor | None = None) -> None:
         """Claims and ks of an image whose rows are the priors in ``candidates`` [P] bool; nothing if it had none."""
         if self.rows:
             assert len(self.rows) == len(owners.dynamic_k[image]), "one topk a gt"
@@ -74,6 +77,31 @@ class Selections(TorchFunctionMode):
             owners.dynamic_k[image][:] = torch.tensor([len(rows) for rows in self.rows])
             prior = candidates.nonzero().squeeze(1)[torch.cat(self.rows)]
             owners.claims[image].index_add_(0, prior, torch.ones_like(prior, dtype=torch.int32))
+
+
+class Results:
+    """Listens to a drop-in at work: what our assigner answered. A drop-in may hand out less."""
+
+    result: AssignResult
+
+    def __enter__(self) -> Results:
+        call = SimOTAAssigner.__call__
+
+        def listen(assigner: SimOTAAssigner, *args: Any, **kwargs: Any) -> AssignResult:
+            self.result = call(assigner, *args, **kwargs)
+            return self.result
+
+        self._patch = mock.patch.object(SimOTAAssigner, "__call__", listen)
+        self._patch.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._patch.stop()
+
+    def write(self, owners: Owners, image: int, candidates: Tensor, rows: Tensor) -> None:
+        """Claims and ks of an image of which the drop-in saw the priors in ``rows`` [P] bool."""
+        owners.dynamic_k[image][:] = self.result.dynamic_k
+        owners.claims[image, rows] = self.result.claims[0]
 
 
 def no_extras(scene: Scene) -> dict[str, Any]:
@@ -91,6 +119,7 @@ class Peer:
         preset: Name of our preset.
         load: Returns ``assign(scene, candidates, **arguments) -> Owners``, candidates [B, P] bool being the priors that take
             part by our configuration; raises ``Missing``.
+        drop_in: The same for our class that takes the original's place in its package, where there is one.
         strides: Levels of the detector.
         offset: Where in its cell a prior lies, 0 or 0.5.
         inverted: The detector can predict boxes whose corners are swapped.
@@ -103,6 +132,7 @@ class Peer:
     package: str
     preset: str
     load: Callable[[], Callable[..., Owners]]
+    drop_in: Callable[[], Callable[..., Owners]] | None = None
     strides: tuple[int, ...] = (8, 16, 32)
     offset: float = 0.5
     inverted: bool = False

@@ -130,13 +130,13 @@ def meets(left, top, right, bottom, stride, gx1, gy1, gx2, gy2, cx, cy, RULE: tl
 
 
 @triton.jit
-def tile_iou(tiles_ptr, at, plane, present, gx1, gy1, gx2, gy2, gt_area, FAST: tl.constexpr):
+def tile_iou(summary_ptr, present, gx1, gy1, gx2, gy2, gt_area, FAST: tl.constexpr):
     """An upper bound of the IoUs of a gt and the priors of tiles; 0 where none of them meets it."""
-    x1 = tl.load(tiles_ptr + at, mask=present, other=AWAY)
-    y1 = tl.load(tiles_ptr + at + plane, mask=present, other=AWAY)
-    x2 = tl.load(tiles_ptr + at + 2 * plane, mask=present, other=-AWAY)
-    y2 = tl.load(tiles_ptr + at + 3 * plane, mask=present, other=-AWAY)
-    largest = tl.load(tiles_ptr + at + 4 * plane, mask=present, other=0.0)
+    x1 = tl.load(summary_ptr, mask=present, other=AWAY)
+    y1 = tl.load(summary_ptr + 32, mask=present, other=AWAY)
+    x2 = tl.load(summary_ptr + 2 * 32, mask=present, other=-AWAY)
+    y2 = tl.load(summary_ptr + 3 * 32, mask=present, other=-AWAY)
+    largest = tl.load(summary_ptr + 4 * 32, mask=present, other=0.0)
     width = tl.maximum(tl.minimum(x2, gx2) - tl.maximum(x1, gx1), 0.0)
     height = tl.maximum(tl.minimum(y2, gy2) - tl.maximum(y1, gy1), 0.0)
     shared = width * height
@@ -146,15 +146,15 @@ def tile_iou(tiles_ptr, at, plane, present, gx1, gy1, gx2, gy2, gt_area, FAST: t
 
 
 @triton.jit
-def tile_distance(tiles_ptr, at, plane, present, cx, cy, FAST: tl.constexpr):
+def tile_distance(summary_ptr, present, cx, cy, FAST: tl.constexpr):
     """The square of a lower bound of the distance, in strides, from a gt's centre to the priors of tiles; and their points' box
     and largest stride.
     """
-    left = tl.load(tiles_ptr + at + 5 * plane, mask=present, other=0.0)
-    top = tl.load(tiles_ptr + at + 6 * plane, mask=present, other=0.0)
-    right = tl.load(tiles_ptr + at + 7 * plane, mask=present, other=0.0)
-    bottom = tl.load(tiles_ptr + at + 8 * plane, mask=present, other=0.0)
-    stride = tl.load(tiles_ptr + at + 9 * plane, mask=present, other=0.0)
+    left = tl.load(summary_ptr + 5 * 32, mask=present, other=0.0)
+    top = tl.load(summary_ptr + 6 * 32, mask=present, other=0.0)
+    right = tl.load(summary_ptr + 7 * 32, mask=present, other=0.0)
+    bottom = tl.load(summary_ptr + 8 * 32, mask=present, other=0.0)
+    stride = tl.load(summary_ptr + 9 * 32, mask=present, other=0.0)
     dx = tl.maximum(tl.maximum(left - cx, cx - right), 0.0)
     dy = tl.maximum(tl.maximum(top - cy, cy - bottom), 0.0)
     per_stride = reciprocal(tl.maximum(stride, 1e-37), FAST)
@@ -164,25 +164,34 @@ def tile_distance(tiles_ptr, at, plane, present, cx, cy, FAST: tl.constexpr):
 
 
 @triton.jit
-def tile_floor(iou, distance_squared, eligible, RULE: tl.constexpr, FAST: tl.constexpr):
-    """A lower bound of the costs of a gt and the priors of tiles.
+def tile_apart(distance_squared, eligible, RULE: tl.constexpr, FAST: tl.constexpr):
+    """A lower bound of centre term and penalty of a gt and the priors of tiles, by where they lie.
+
+    Args:
+        distance_squared: See :func:`tile_distance`.
+        eligible: Whether a prior of the tile can lie in the gt's eligible region; read where there is a penalty.
+    """
+    apart = distance_squared * 0.0
+    if RULE.value.distance_counts:
+        log2_base: tl.constexpr = RULE.value.log2_center_base
+        exponent = square_root(distance_squared, FAST) * log2_base - RULE.value.center_offset * log2_base
+        apart = exp2(tl.minimum(exponent, 126.0), FAST) * RULE.value.center_weight
+    if RULE.value.penalized:
+        apart += tl.where(eligible, 0.0, RULE.value.penalty)
+    return tl.minimum(apart, 1e38) * (1.0 - SLACK)
+
+
+@triton.jit
+def tile_iou_cost(iou, RULE: tl.constexpr, FAST: tl.constexpr):
+    """A lower bound of the IoU cost above LEAST, hence at least 0.
 
     Args:
         iou: See :func:`tile_iou`.
-        distance_squared: See :func:`tile_distance`.
-        eligible: Whether a prior of the tile can lie in the gt's eligible region; read where there is a penalty.
     """
     IOU_COST: tl.constexpr = RULE.value.iou_cost
     WEIGHT: tl.constexpr = RULE.value.iou_weight
     if IOU_COST == "log":
-        floor = log2(tl.fma(iou, 1.0 + IOU_SLACK, RULE.value.log_eps), FAST) * (-LN2 * WEIGHT) - 1e-6 * WEIGHT
+        cost = log2(tl.fma(iou, 1.0 + IOU_SLACK, RULE.value.log_eps), FAST) * (-LN2 * WEIGHT) - 1e-6 * WEIGHT
     else:
-        floor = (1.0 - IOU_SLACK - iou) * WEIGHT
-    if RULE.value.distance_counts:
-        exponent = (
-            square_root(distance_squared, FAST) * RULE.value.log2_center_base - RULE.value.center_offset * RULE.value.log2_center_base
-        )
-        floor += exp2(tl.minimum(exponent, 126.0), FAST) * ((1.0 - SLACK) * RULE.value.center_weight)
-    if RULE.value.penalized:
-        floor += tl.where(eligible, 0.0, RULE.value.penalty)
-    return tl.minimum(floor, 1e38) - tl.abs(floor) * SLACK
+        cost = (1.0 - IOU_SLACK - iou) * WEIGHT
+    return tl.maximum((cost - least_cost(RULE)) * (1.0 - SLACK), 0.0)

@@ -11,7 +11,7 @@ from .tiles import AWAY, cells, find_cells
 
 @triton.jit(do_not_specialize=["num_tiles"])
 def class_sums(
-    # scratch: slots [5 or 6, B, S], changed in place
+    # scratch: slots [B, T, planes, TILE], changed in place
     slots_ptr,
     # predictions
     cls_levels,
@@ -31,11 +31,11 @@ def class_sums(
     Grid: (slots / ROWS, B). Twin: ``terms.background_cost`` summed over the classes.
     """
     image = tl.program_id(1).to(tl.int64)
-    plane = tl.num_programs(1).to(tl.int64) * num_tiles * TILE
     first = tl.program_id(0) * ROWS
     row = tl.arange(0, ROWS)
-    slot = image * num_tiles * TILE + first + row
-    background = tl.load(slots_ptr + slot + 4 * plane)
+    PLANES: tl.constexpr = RULE.value.planes
+    slots_ptr += (image * num_tiles + first // TILE) * (PLANES * TILE) + first % TILE + row
+    background = tl.load(slots_ptr + 4 * TILE)
     read = background < float("inf")
     if tl.max(read.to(tl.int32), 0) != 0:
         level, level_start, origin, width, left, end = find_cells(first // TILE, starts, widths, TILE, WIDTH)
@@ -47,12 +47,12 @@ def class_sums(
         )
         objectness = background
         if RULE.value.joint:
-            objectness = tl.load(slots_ptr + slot + 5 * plane)
+            objectness = tl.load(slots_ptr + 5 * TILE)
         total = sum_background(logits + p.to(tl.int64) * stride_p, stride_c, read, objectness, decode(C, ALIGNED_LOGITS), RULE, FAST, ROWS)
         lost = read & (total != total)
         total = tl.where(background < 0.0, -1.0, tl.minimum(total, COST_LIMIT))  # a sum that overflows is dear, not unreadable
-        tl.store(slots_ptr + slot + 4 * plane, tl.where(read & ~lost, total, float("inf")))
-        tl.store(slots_ptr + slot, tl.full([ROWS], AWAY, tl.float32), mask=lost)
-        tl.store(slots_ptr + slot + plane, tl.full([ROWS], AWAY, tl.float32), mask=lost)
-        tl.store(slots_ptr + slot + 2 * plane, tl.full([ROWS], -AWAY, tl.float32), mask=lost)
-        tl.store(slots_ptr + slot + 3 * plane, tl.full([ROWS], -AWAY, tl.float32), mask=lost)
+        tl.store(slots_ptr + 4 * TILE, tl.where(read & ~lost, total, float("inf")))
+        tl.store(slots_ptr, tl.full([ROWS], AWAY, tl.float32), mask=lost)
+        tl.store(slots_ptr + TILE, tl.full([ROWS], AWAY, tl.float32), mask=lost)
+        tl.store(slots_ptr + 2 * TILE, tl.full([ROWS], -AWAY, tl.float32), mask=lost)
+        tl.store(slots_ptr + 3 * TILE, tl.full([ROWS], -AWAY, tl.float32), mask=lost)

@@ -23,7 +23,7 @@ from .class_sums import class_sums
 from .prepare import prepare
 from .resolve import resolve
 from .select import select
-from .tiles import SUMMARY
+from .tiles import POINT, SUMMARY
 from .top_iou import top_iou
 from .visits import LANES
 
@@ -108,9 +108,9 @@ def scratch_sizes(batch: int, num_priors: int, num_gts: int, config: SimOTAConfi
     slots = grid.num_tiles * kernels.tile
     contested = _padded(min(batch * num_priors, num_gts * config.max_dynamic_k // 2) + 1)
     return (
-        (6 if config.score == "joint" else 5) * batch * slots,
-        5 * slots,
-        _padded(SUMMARY.value * batch * grid.num_tiles),
+        Rule.of(config).planes * batch * slots,
+        POINT.value * slots,
+        SUMMARY.value * 32 * batch * -(-grid.num_tiles // 32),
         contested,
         _padded(num_priors),
         LANES.value * kernels.splits * num_gts,
@@ -159,19 +159,23 @@ class Plan(NamedTuple):
 
 
 @functools.lru_cache(maxsize=1024)
-def _plan(config: SimOTAConfig, kernels: StreamConfig, layout: Layout, cells: Cells, batch: int, channels: int) -> Plan:
+def _plan(config: SimOTAConfig, kernels: StreamConfig, layout: Layout, cells: Cells, channels: int) -> Plan:
     grid = find_grid(cells, kernels.tile, layout.sizes)
     starts, widths, coded_channels = codes(grid.starts), codes(grid.widths), codes([channels])[0]
-    common = {"RULE": Rule.of(config), "FAST": launch.FAST, "TILE": kernels.tile, "num_warps": 1, "starts": starts, **LIMIT, **OPTIONS}
+    rule = Rule.of(config)
+    common = {"RULE": rule, "FAST": launch.FAST, "TILE": kernels.tile, "num_warps": 1, "starts": starts, **LIMIT, **OPTIONS}
     logits = {
         **common, "LAYOUT": layout.layout, "num_tiles": grid.num_tiles,
         "cls_strides_b": layout.strides[0], "cls_strides_p": layout.strides[1], "cls_strides_c": layout.strides[2],
     }  # fmt: skip
-    by_gt = {**logits, "B": batch, "candidate_topk": config.candidate_topk, "splits": kernels.splits}
+    by_gt = {**logits, "candidate_topk": config.candidate_topk, "splits": kernels.splits}
+    # a second region, or the enclosing box, takes the registers of 128 bounds
+    bounds = min(kernels.bounds, 128) if config.own_pairs_only or config.iou_cost == "giou" else kernels.bounds
     return Plan(
         grid=grid,
         prepare={
-            **common, "C": coded_channels, "num_tiles": grid.num_tiles, "num_slots": grid.num_tiles * kernels.tile, "widths": widths,
+            **common, "C": coded_channels, "num_tiles": grid.num_tiles, "widths": widths,
+            "slot_stride": rule.planes * kernels.tile, "point_stride": POINT.value * kernels.tile,
             "WIDTH": grid.tile_width, "GTS": kernels.gts,
         },
         class_sums={
@@ -179,8 +183,8 @@ def _plan(config: SimOTAConfig, kernels: StreamConfig, layout: Layout, cells: Ce
             "ROWS": kernels.rows,
         } if config.cls_classes == "all" else None,
         top_iou={**by_gt, "BOUNDS": kernels.iou_bounds},
-        select={**by_gt, "BOUNDS": kernels.bounds, "k_scale": _float64_bits(config.k_scale)},
-        resolve={**logits, "B": batch, "CONFLICT": config.conflict, "GTS": kernels.gts},
+        select={**by_gt, "BOUNDS": bounds, "k_scale": _float64_bits(config.k_scale)},
+        resolve={**logits, "CONFLICT": config.conflict, "GTS": kernels.gts},
     )  # fmt: skip
 
 
@@ -212,7 +216,7 @@ def run(problem: Problem, config: SimOTAConfig, kernels: StreamConfig) -> tuple[
     if batch * num_priors * num_gts == 0:
         return _background(problem)
     levels = Levels.of(problem)
-    plan = _plan(config, kernels, levels.layout, problem.cells or (), batch, channels)
+    plan = _plan(config, kernels, levels.layout, problem.cells or (), channels)
     num_tiles = plan.grid.num_tiles
     scratch = _allocate(scratch_sizes(batch, num_priors, num_gts, config, plan.grid, kernels), device)
     slots, points, tiles, contested_cost, slot_of, top, num_contested, table, contested, cheapest = scratch

@@ -7,19 +7,30 @@ from ..gts import load_gts, store_gts
 from ..levels import decode, find_logits, load_priors, usable_priors
 from ..maths import box_area, finite, region_depth, sigmoid
 from .bounds import meets
-from .tiles import AWAY, cells, find_cells
+from .tiles import AWAY, SUMMARY, cells, find_cells, summary_at
 
 UNCLAIMED = tl.constexpr(0x7FFFFFFFFFFFFFFF)
 """The cheapest claim on a prior that nobody claims."""
 
 
 @triton.jit(
-    do_not_specialize=["N", "num_tiles", "num_slots", "box_stride_b", "box_stride_p", "box_stride_c", "mask_stride_b", "mask_stride_p"]
+    do_not_specialize=[
+        "N",
+        "num_tiles",
+        "slot_stride",
+        "point_stride",
+        "box_stride_b",
+        "box_stride_p",
+        "box_stride_c",
+        "mask_stride_b",
+        "mask_stride_p",
+    ]
 )
 def prepare(
     # outputs [B, P]
     gt_index_ptr, matched_iou_ptr, labels_ptr, claims_ptr,
-    # scratch: slots [5 or 6, B, S], points [5, S], slot_of [P], tiles [SUMMARY, B, T], gts [N, TABLE_COLUMNS], contested,
+    # scratch: slots [B, T, planes, TILE], points [T, POINT, TILE], slot_of [P], tiles
+    # [B, T / 32, SUMMARY, 32], gts [N, TABLE_COLUMNS], contested,
     # cheapest [B, P] (optional)
     slots_ptr, points_ptr, slot_of_ptr, tiles_ptr, gt_table_ptr, num_contested_ptr, cheapest_ptr,
     # predictions; candidate_mask is optional
@@ -27,7 +38,7 @@ def prepare(
     # gts: [N, 4], [N, 2] (optional), [N], [B + 1], [N] (optional)
     gt_boxes_ptr, gt_centers_ptr, gt_labels_ptr, gt_offsets_ptr, gt_mask_ptr,
     # sizes and strides, the tuples coded
-    C, N, num_tiles, num_slots, starts, widths, obj_strides_b, obj_strides_p,
+    C, N, num_tiles, slot_stride, point_stride, starts, widths, obj_strides_b, obj_strides_p,
     box_stride_b, box_stride_p, box_stride_c, mask_stride_b, mask_stride_p,
     # compiled in
     RULE: tl.constexpr, FAST: tl.constexpr, TILE: tl.constexpr, WIDTH: tl.constexpr, GTS: tl.constexpr,
@@ -51,7 +62,6 @@ def prepare(
     REGION: tl.constexpr = RULE.value.candidate
     tile, image = tl.program_id(0), tl.program_id(1).to(tl.int64)
     B = tl.num_programs(1)
-    S = num_slots  # passed, so that no store is known to be aligned: a wider one would need another layout, by way of shared memory
     place = tl.arange(0, TILE)
     level, level_start, origin, width, left, end = find_cells(tile, starts, widths, TILE, WIDTH)
     p, here = cells(place, origin, width, left, end, WIDTH)
@@ -61,8 +71,8 @@ def prepare(
     if candidate_mask_ptr is not None:
         mask = candidate_mask_ptr + image * mask_stride_b + p.to(tl.int64) * mask_stride_p
         usable &= tl.load(mask, mask=here, other=0) != 0
-    slot = image * S + tile * TILE + place
-    plane = B.to(tl.int64) * S
+    # slot_stride is passed so that no store is known to be aligned: a wider one would need another layout, by way of shared memory
+    slots_ptr += (image * num_tiles + tile) * slot_stride + place
     if obj_levels is not None:
         if len(obj_levels) == 1:
             level_start = 0
@@ -71,7 +81,7 @@ def prepare(
         )
         obj_logit = tl.load(obj_ptr + p.to(tl.int64) * obj_stride, mask=here, other=0.0).to(tl.float32)
         usable &= finite(obj_logit)
-        tl.store(slots_ptr + slot + 5 * plane, sigmoid(tl.where(usable, obj_logit, 0.0), FAST))
+        tl.store(slots_ptr + 5 * TILE, sigmoid(tl.where(usable, obj_logit, 0.0), FAST))
 
     # the candidate region of any gt
     gt_first = tl.load(gt_offsets_ptr + image)
@@ -113,25 +123,24 @@ def prepare(
         counts = usable
     x1, y1 = tl.where(counts, x1, AWAY), tl.where(counts, y1, AWAY)
     x2, y2 = tl.where(counts, x2, -AWAY), tl.where(counts, y2, -AWAY)
-    tl.store(slots_ptr + slot, x1)
-    tl.store(slots_ptr + slot + plane, y1)
-    tl.store(slots_ptr + slot + 2 * plane, x2)
-    tl.store(slots_ptr + slot + 3 * plane, y2)
-    tl.store(slots_ptr + slot + 4 * plane, tl.where(candidate, 0.0, tl.where(counts, -1.0, infinity)))
+    tl.store(slots_ptr, x1)
+    tl.store(slots_ptr + TILE, y1)
+    tl.store(slots_ptr + 2 * TILE, x2)
+    tl.store(slots_ptr + 3 * TILE, y2)
+    tl.store(slots_ptr + 4 * TILE, tl.where(candidate, 0.0, tl.where(counts, -1.0, infinity)))
 
-    summary = tiles_ptr + image * num_tiles + tile
-    step = B.to(tl.int64) * num_tiles
+    summary = tiles_ptr + image * (tl.cdiv(num_tiles, 32) * SUMMARY * 32) + summary_at(tile)
     tl.store(summary, tl.min(x1))
-    tl.store(summary + step, tl.min(y1))
-    tl.store(summary + 2 * step, tl.max(x2))
-    tl.store(summary + 3 * step, tl.max(y2))
-    tl.store(summary + 4 * step, tl.max(tl.where(counts, area, 0.0)))
-    tl.store(summary + 5 * step, tl.min(tl.where(counts, x, infinity)))
-    tl.store(summary + 6 * step, tl.min(tl.where(counts, y, infinity)))
-    tl.store(summary + 7 * step, tl.max(tl.where(counts, x, -infinity)))
-    tl.store(summary + 8 * step, tl.max(tl.where(counts, y, -infinity)))
-    tl.store(summary + 9 * step, tl.max(tl.where(counts, tl.maximum(stride_x, stride_y), 0.0)))
-    tl.store(summary + 10 * step, tl.max(tl.where(candidate, 1.0, 0.0)))
+    tl.store(summary + 32, tl.min(y1))
+    tl.store(summary + 2 * 32, tl.max(x2))
+    tl.store(summary + 3 * 32, tl.max(y2))
+    tl.store(summary + 4 * 32, tl.max(tl.where(counts, area, 0.0)))
+    tl.store(summary + 5 * 32, tl.min(tl.where(counts, x, infinity)))
+    tl.store(summary + 6 * 32, tl.min(tl.where(counts, y, infinity)))
+    tl.store(summary + 7 * 32, tl.max(tl.where(counts, x, -infinity)))
+    tl.store(summary + 8 * 32, tl.max(tl.where(counts, y, -infinity)))
+    tl.store(summary + 9 * 32, tl.max(tl.where(counts, tl.maximum(stride_x, stride_y), 0.0)))
+    tl.store(summary + 10 * 32, tl.max(tl.where(candidate, 1.0, 0.0)))
 
     out = image * P + p
     tl.store(gt_index_ptr + out, tl.full([TILE], -1, tl.int64), mask=here)
@@ -142,13 +151,13 @@ def prepare(
         tl.store(cheapest_ptr + out, tl.full([TILE], UNCLAIMED, tl.int64), mask=here)
 
     if image == 0:
-        point = points_ptr + slot
+        point = points_ptr + tile * point_stride + place
         tl.store(point, x)
-        tl.store(point + S, y)
-        tl.store(point + 2 * S, stride_x)
-        tl.store(point + 3 * S, stride_y)
-        tl.store(point + 4 * S, p.to(tl.float32, bitcast=True))
-        tl.store(slot_of_ptr + p, slot.to(tl.int32), mask=here)
+        tl.store(point + TILE, y)
+        tl.store(point + 2 * TILE, stride_x)
+        tl.store(point + 3 * TILE, stride_y)
+        tl.store(point + 4 * TILE, p.to(tl.float32, bitcast=True))
+        tl.store(slot_of_ptr + p, tile * TILE + place, mask=here)
         if tile == 0:
             tl.store(num_contested_ptr, 0)
 

@@ -8,11 +8,11 @@ from ..levels import decode, find_logits
 from ..maths import box_area, finite, fraction, intersection_and_union, region_depth
 from .bounds import may_cost, pair_limits
 from .pairs import cost_of_pairs, key_of_cost
-from .tiles import find_level
+from .tiles import POINT, find_level, load_four, slot_at
 from .visits import NONE
 
 
-@triton.jit(do_not_specialize=["num_tiles", "B"])
+@triton.jit(do_not_specialize=["num_tiles"])
 def resolve(
     # outputs [B, P]
     gt_index_ptr, matched_iou_ptr, labels_ptr,
@@ -21,7 +21,7 @@ def resolve(
     # predictions and offsets of the gts
     cls_levels, gt_offsets_ptr,
     # sizes and strides, the tuples coded
-    num_tiles, B, starts, cls_strides_b, cls_strides_p, cls_strides_c,
+    num_tiles, starts, cls_strides_b, cls_strides_p, cls_strides_c,
     # compiled in
     RULE: tl.constexpr, CONFLICT: tl.constexpr, LAYOUT: tl.constexpr, FAST: tl.constexpr, TILE: tl.constexpr, GTS: tl.constexpr,
 ):  # fmt: skip
@@ -38,8 +38,7 @@ def resolve(
     P = decode(starts[len(starts) - 1], False)
     CANDIDATE: tl.constexpr = RULE.value.candidate
     ELIGIBLE: tl.constexpr = RULE.value.eligible
-    S = num_tiles * TILE
-    plane = B.to(tl.int64) * S
+    PLANES: tl.constexpr = RULE.value.planes
     lane = tl.arange(0, GTS)
     count = tl.load(num_contested_ptr)
     turn = tl.program_id(0)
@@ -49,18 +48,18 @@ def resolve(
         p = (out - image * P).to(tl.int32)
         gt_first = tl.load(gt_offsets_ptr + image)
         slot = tl.load(slot_of_ptr + p)
-        at, point = slots_ptr + image * S + slot, points_ptr + slot
-        x1, y1, x2, y2 = tl.load(at), tl.load(at + plane), tl.load(at + 2 * plane), tl.load(at + 3 * plane)
+        at = slots_ptr + image * num_tiles * (PLANES * TILE) + slot_at(slot, PLANES, TILE)
+        x1, y1, x2, y2 = load_four(at, TILE)
         area = box_area(x1, y1, x2, y2)
         if CONFLICT == "matched":
             winner = (tl.load(cheapest_ptr + out) & 0xFFFFFFFF).to(tl.int32)
         else:
-            x, y, stride_x, stride_y = tl.load(point), tl.load(point + S), tl.load(point + 2 * S), tl.load(point + 3 * S)
+            x, y, stride_x, stride_y = load_four(points_ptr + slot_at(slot, POINT, TILE), TILE)
             reach_x, reach_y = RULE.value.center_radius * stride_x, RULE.value.center_radius * stride_y
-            background = tl.load(at + 4 * plane)
+            background = tl.load(at + 4 * TILE)
             objectness = background
             if RULE.value.joint:
-                objectness = tl.load(at + 5 * plane)
+                objectness = tl.load(at + 5 * TILE)
             level, level_start = find_level(p, starts, len(cls_levels))
             logits, stride_p, stride_c = find_logits(
                 level, image, level_start, cls_levels, cls_strides_b, cls_strides_p, cls_strides_c, LAYOUT, False
@@ -92,7 +91,7 @@ def resolve(
                     if CONFLICT == "max_iou":
                         key = -fraction(inter, union, FAST).to(tl.int32, bitcast=True)
                     else:
-                        cost, _ = cost_of_pairs(
+                        cost, _unused = cost_of_pairs(
                             x1, y1, x2, y2, x, y, stride_x, gx1, gy1, gx2, gy2, cx, cy, inter, union, outside, logit, objectness,
                             background, RULE, FAST,
                         )  # fmt: skip
@@ -103,9 +102,10 @@ def resolve(
                         best = least
                         winner = tl.min(tl.where(key == least, g + lane, NONE))
                 g += GTS
-        gx1, gy1, gx2, gy2, _, _, gt_area, label = load_table(gt_table_ptr, gt_first + winner, None)
-        inter, union = intersection_and_union(x1, y1, x2, y2, area, gx1, gy1, gx2, gy2, gt_area, RULE)
+        # names of their own: Triton 3.3 takes those of the loop over gts for the same variables
+        won_x1, won_y1, won_x2, won_y2, _cx, _cy, won_area, won_label = load_table(gt_table_ptr, gt_first + winner, None)
+        shared, joined = intersection_and_union(x1, y1, x2, y2, area, won_x1, won_y1, won_x2, won_y2, won_area, RULE)
         tl.store(gt_index_ptr + out, winner.to(tl.int64))
-        tl.store(matched_iou_ptr + out, fraction(inter, union, FAST))
-        tl.store(labels_ptr + out, label.to(tl.int64))
+        tl.store(matched_iou_ptr + out, fraction(shared, joined, FAST))
+        tl.store(labels_ptr + out, won_label.to(tl.int64))
         turn += tl.num_programs(0)

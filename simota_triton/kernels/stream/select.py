@@ -6,10 +6,10 @@ import triton.language as tl
 from ..gts import load_place, load_table
 from ..levels import decode, find_logits
 from ..maths import box_area, finite, fraction, intersection_and_union, region_depth
-from .bounds import may_cost, meets, pair_limits, tile_distance, tile_floor, tile_iou
+from .bounds import least_cost, may_cost, meets, pair_limits, tile_apart, tile_distance, tile_iou, tile_iou_cost
 from .pairs import cost_of_key, cost_of_pairs, key_of_cost
-from .tiles import find_level, load_boxes, load_points
-from .visits import LANES, NONE, drop, first_visit, index_of, order, without
+from .tiles import POINT, SUMMARY, find_level, load_four, slot_at, summary_at
+from .visits import LANES, NONE, index_of, least_bound, nearer, order, without
 
 LISTS = tl.constexpr(256)
 """Values of the most lists of ``top_iou`` that are merged: ``stream_config.MAX_SPLITS`` of 32."""
@@ -18,7 +18,7 @@ FREE = tl.constexpr(-0x80000000)
 """Below every cost's key: an entry of the list that is not in use."""
 
 
-@triton.jit(do_not_specialize=["k_scale", "candidate_topk", "num_tiles", "B", "splits"])
+@triton.jit(do_not_specialize=["k_scale", "candidate_topk", "num_tiles", "splits"])
 def select(
     # outputs: [B, P] each, and dynamic_k [N]
     gt_index_ptr, matched_iou_ptr, labels_ptr, claims_ptr, dynamic_k_ptr,
@@ -28,7 +28,7 @@ def select(
     # predictions
     cls_levels,
     # sizes and strides, the tuples coded; k_scale as the bits of a float64
-    k_scale, candidate_topk, num_tiles, B, splits, starts, cls_strides_b, cls_strides_p, cls_strides_c,
+    k_scale, candidate_topk, num_tiles, splits, starts, cls_strides_b, cls_strides_p, cls_strides_c,
     # compiled in
     RULE: tl.constexpr, LAYOUT: tl.constexpr, FAST: tl.constexpr, TILE: tl.constexpr, BOUNDS: tl.constexpr,
 ):  # fmt: skip
@@ -37,9 +37,9 @@ def select(
         dynamic_k = max(1, floor(k_scale * sum of its candidate_topk largest IoUs)), the sum in float64
         claims[b, p] += 1 for each p of its dynamic_k cheapest priors, the lower prior first where costs are equal
 
-    Tiles are visited nearest first. Once the list of the k cheapest is full, its dearest entry is what a pair may cost at most:
-    tiles whose floor is above it are dropped, and so are pairs, by IoU, distance and penalty, before their cost is formed (see
-    ``bounds``). So logits are read of some dozen priors a gt.
+    Tiles are visited in ascending order of what their pairs cost at least. Once the list of the k cheapest is full, its dearest
+    entry is what a pair may cost at most: where the next tile's floor is above it, the rest is left alone, and pairs are dropped
+    by IoU, distance and penalty before their cost is formed (see ``bounds``). So logits are read of some dozen priors a gt.
 
     A claim is written to the outputs at once. It stands unless another gt claims the same prior: the second claimant notes the
     prior as contested, and ``resolve`` decides. Where the cheapest claim wins ("matched"), claims are compared as they are made.
@@ -64,32 +64,38 @@ def select(
     dearest, last = tl.max(costs), tl.max(priors)
     limit = tl.full([], float("inf"), tl.float32)
     place = tl.arange(0, TILE)
-    S = num_tiles * TILE
-    plane, step = B.to(tl.int64) * S, B.to(tl.int64) * num_tiles
+    PLANES: tl.constexpr = RULE.value.planes
+    slots_ptr += image * num_tiles * (PLANES * TILE)
+    tiles_ptr += image * (tl.cdiv(num_tiles, 32) * SUMMARY * 32)
     if label >= 0:
-        first = 0
-        while first < num_tiles:
-            tile = first + tl.arange(0, BOUNDS)
-            present = tile < num_tiles
-            at = image * num_tiles + tile
-            bound = tile_iou(tiles_ptr, at, step, present, gx1, gy1, gx2, gy2, gt_area, FAST)
-            distance, left, top, right, bottom, stride = tile_distance(tiles_ptr, at, step, present, cx, cy, FAST)
-            eligible = present
+        parts = tl.cdiv(num_tiles, BOUNDS)  # see top_iou
+        part = 0
+        while part < parts:
+            tile = tl.arange(0, BOUNDS) * parts + part
+            summary = tiles_ptr + summary_at(tile)
+            alive = tl.load(summary + 10 * 32, mask=tile < num_tiles, other=0.0) > 0.0
+            distance, left, top, right, bottom, stride = tile_distance(summary, alive, cx, cy, FAST)
+            eligible = alive
             if RULE.value.penalized:
                 eligible = meets(left, top, right, bottom, stride, gx1, gy1, gx2, gy2, cx, cy, RULE, ELIGIBLE)
-            floor = tile_floor(bound, distance, eligible, RULE, FAST)
-            alive = present & (tl.load(tiles_ptr + at + 10 * step, mask=present, other=0.0) > 0.0)
             if RULE.value.own_pairs_only:
                 alive &= meets(left, top, right, bottom, stride, gx1, gy1, gx2, gy2, cx, cy, RULE, CANDIDATE)
-            waiting = order(distance, alive & ~(floor > limit), BOUNDS)
-            nearest = first_visit(waiting)
+            apart = tile_apart(distance, eligible, RULE, FAST)
+            # one look after the other: together their loads take more registers than there are
+            alive &= apart <= limit - least_cost(RULE)
+            apart += nearer(distance)
+            bound = tile_iou(summary, alive, gx1, gy1, gx2, gy2, gt_area, FAST)
+            waiting = order(apart + tile_iou_cost(bound, RULE, FAST), alive, BOUNDS)
+            next_visit = tl.min(waiting)
             least_iou, least_iou_if_paid, reach = pair_limits(limit, RULE, FAST)
-            while nearest != NONE:
-                slot = (first + index_of(nearest, BOUNDS)) * TILE + place
-                x1, y1, x2, y2 = load_boxes(slots_ptr, image * S + slot, plane)
-                x, y, stride_x, stride_y = load_points(points_ptr, slot, S)
-                waiting = without(waiting, nearest)
-                nearest = first_visit(waiting)
+            while least_bound(next_visit, BOUNDS) <= limit - least_cost(RULE):
+                visited = index_of(next_visit, BOUNDS) * parts + part
+                slot = slots_ptr + visited * (PLANES * TILE) + place
+                point = points_ptr + visited * (POINT * TILE) + place
+                x1, y1, x2, y2 = load_four(slot, TILE)
+                x, y, stride_x, stride_y = load_four(point, TILE)
+                waiting = without(waiting, next_visit)
+                next_visit = tl.min(waiting)
                 area = box_area(x1, y1, x2, y2)
                 inter, union = intersection_and_union(x1, y1, x2, y2, area, gx1, gy1, gx2, gy2, gt_area, RULE)
                 reach_x, reach_y = RULE.value.center_radius * stride_x, RULE.value.center_radius * stride_y
@@ -100,12 +106,12 @@ def select(
                 if RULE.value.own_pairs_only:
                     worth &= region_depth(x, y, reach_x, reach_y, gx1, gy1, gx2, gy2, cx, cy, CANDIDATE) > 0.0
                 if tl.max(worth.to(tl.int32)) != 0:
-                    background = tl.load(slots_ptr + image * S + slot + 4 * plane, mask=worth, other=float("inf"))
+                    background = tl.load(slot + 4 * TILE, mask=worth, other=float("inf"))
                     worth &= (background >= 0.0) & (background < float("inf"))
                     objectness = background
                     if RULE.value.joint:
-                        objectness = tl.load(slots_ptr + image * S + slot + 5 * plane, mask=worth, other=0.0)
-                    p = tl.load(points_ptr + slot + 4 * S).to(tl.int32, bitcast=True)
+                        objectness = tl.load(slot + 5 * TILE, mask=worth, other=0.0)
+                    p = tl.load(point + 4 * TILE).to(tl.int32, bitcast=True)
                     level, level_start = find_level(tl.min(p), starts, len(cls_levels))
                     logits, stride_p, stride_c = find_logits(
                         level, image, level_start, cls_levels, cls_strides_b, cls_strides_p, cls_strides_c, LAYOUT, False
@@ -133,16 +139,11 @@ def select(
                         prior = tl.min(tl.where(found == cheapest, p, NONE))
                     limit = tl.where(dearest == NONE, float("inf"), cost_of_key(dearest))
                     least_iou, least_iou_if_paid, reach = pair_limits(limit, RULE, FAST)
-                    waiting = drop(waiting, floor > limit)
-                    nearest = first_visit(waiting)
-            first += BOUNDS
+            part += 1
 
     taken = (priors >= 0) & (priors != NONE)
     out = image * P + priors
-    slot = tl.load(slot_of_ptr + priors, mask=taken, other=0)
-    at = slots_ptr + image * S + slot
-    x1, y1 = tl.load(at, mask=taken, other=0.0), tl.load(at + plane, mask=taken, other=0.0)
-    x2, y2 = tl.load(at + 2 * plane, mask=taken, other=0.0), tl.load(at + 3 * plane, mask=taken, other=0.0)
+    x1, y1, x2, y2 = load_four(slots_ptr + slot_at(tl.load(slot_of_ptr + priors, mask=taken, other=0), PLANES, TILE), TILE)
     inter, union = intersection_and_union(x1, y1, x2, y2, box_area(x1, y1, x2, y2), gx1, gy1, gx2, gy2, gt_area, RULE)
     tl.store(gt_index_ptr + out, tl.zeros([LANES], tl.int64) + index, mask=taken)
     tl.store(matched_iou_ptr + out, fraction(inter, union, FAST), mask=taken)

@@ -15,6 +15,12 @@ SUMMARY = tl.constexpr(11)
 their points (x1, y1, x2, y2), the largest stride, and 1 if any of them is a candidate. Taken over the priors that count for
 dynamic k. The box around no boxes has no area, the largest stride of none is 0."""
 
+POINT = tl.constexpr(5)
+"""Float32 values a slot, the same in all images: point x, y, strides x, y, and the prior (the bits of an int32)."""
+
+# Values lie in planes within a tile (summaries: within 32 tiles): lanes read neighbouring addresses, and planes are a constant
+# distance apart. Planes of the whole batch would each need an address of their own in registers.
+
 AWAY = tl.constexpr(1.0e38)
 """Corners of the box that stands for none, x1 = y1 = AWAY and x2 = y2 = -AWAY: it meets no gt, and no difference overflows."""
 
@@ -61,17 +67,21 @@ def cells(place, origin, width, left, end, WIDTH: tl.constexpr):
 
 
 @triton.jit
-def load_boxes(slots_ptr, slot, plane):
-    """Boxes in slots: x1, y1, x2, y2. Planes of ``slots`` follow each other at a distance of ``plane``."""
-    at = slots_ptr + slot
-    return tl.load(at), tl.load(at + plane), tl.load(at + 2 * plane), tl.load(at + 3 * plane)
+def slot_at(slot, PLANES: tl.constexpr, TILE: tl.constexpr):
+    """Offset of the first plane of slots in [T, PLANES, TILE]; the others follow TILE apart."""
+    return slot // TILE * (PLANES * TILE) + slot % TILE
 
 
 @triton.jit
-def load_points(points_ptr, slot, S):
-    """Points x, y and strides x, y of the priors in slots."""
-    at = points_ptr + slot
-    return tl.load(at), tl.load(at + S), tl.load(at + 2 * S), tl.load(at + 3 * S)
+def summary_at(tile):
+    """Offset of the first value of tiles in [T / 32, SUMMARY, 32]; the others follow 32 apart."""
+    return tile // 32 * (SUMMARY * 32) + tile % 32
+
+
+@triton.jit
+def load_four(pointer, STEP: tl.constexpr):
+    """Four values STEP apart: a slot's box, or its point and strides."""
+    return tl.load(pointer), tl.load(pointer + STEP), tl.load(pointer + 2 * STEP), tl.load(pointer + 3 * STEP)
 
 
 @triton.jit

@@ -7,13 +7,13 @@ from ..gts import load_place, load_table
 from ..levels import find_logits
 from ..maths import box_area, finite, fraction, intersection_and_union, region_depth
 from .bounds import below, meets, tile_distance, tile_iou
-from .tiles import find_level, load_boxes, load_points
-from .visits import LANES, NONE, drop, first_visit, index_of, order, without
+from .tiles import POINT, SUMMARY, find_level, load_four, summary_at
+from .visits import LANES, NONE, index_of, least_bound, nearer, order, without
 
 # a list holds at most 32 values, one a lane; see config.MAX_TOPK
 
 
-@triton.jit(do_not_specialize=["candidate_topk", "num_tiles", "B", "splits"])
+@triton.jit(do_not_specialize=["candidate_topk", "num_tiles", "splits"])
 def top_iou(
     # output [N, splits, 32] int32
     top_ptr,
@@ -22,16 +22,16 @@ def top_iou(
     # predictions
     cls_levels,
     # sizes and strides, the tuples coded
-    candidate_topk, num_tiles, B, splits, starts, cls_strides_b, cls_strides_p, cls_strides_c,
+    candidate_topk, num_tiles, splits, starts, cls_strides_b, cls_strides_p, cls_strides_c,
     # compiled in
     RULE: tl.constexpr, LAYOUT: tl.constexpr, FAST: tl.constexpr, TILE: tl.constexpr, BOUNDS: tl.constexpr,
 ):  # fmt: skip
     """For a gt and every ``splits``-th tile of its image: the ``candidate_topk`` largest IoUs above 0, as the bits of float32,
     which are ordered like the numbers; then zeros, in any order.
 
-    Tiles are visited nearest first. The least of the list, once it is full, is what an IoU must exceed: tiles whose bound does
-    not are dropped, and so are pairs, before the quotient is formed. What is left, some 16 to 31 pairs a gt, is inserted in place
-    of the least.
+    Tiles are visited in descending order of the IoU they may hold. The least of the list, once it is full, is what an IoU must
+    exceed: where the next tile's bound does not, the rest is left alone, and pairs are dropped before the quotient is formed.
+    What is left, some 16 to 31 pairs a gt, is inserted in place of the least.
 
     Grid: (N, splits). Twin: ``matching.dynamic_k_matching``'s ``top_iou``.
     """
@@ -42,39 +42,44 @@ def top_iou(
     best = tl.where(lane < candidate_topk, 0, NONE)
     least = tl.min(best)
     place = tl.arange(0, TILE)
-    S = num_tiles * TILE
-    plane, step = B.to(tl.int64) * S, B.to(tl.int64) * num_tiles
     image, _ = load_place(gt_table_ptr, gt.to(tl.int64))
     image = image.to(tl.int64)
+    PLANES: tl.constexpr = RULE.value.planes
+    slots_ptr += image * num_tiles * (PLANES * TILE)
+    tiles_ptr += image * (tl.cdiv(num_tiles, 32) * SUMMARY * 32)
     if label >= 0:
-        first = 0
-        while first < num_tiles:
-            tile = first + tl.arange(0, BOUNDS) * splits + split
+        # parts hold tiles of the whole image, so that the first one already fills the list with good ones
+        parts = tl.cdiv(num_tiles, BOUNDS * splits)
+        part = 0
+        while part < parts:
+            tile = (tl.arange(0, BOUNDS) * parts + part) * splits + split
             present = tile < num_tiles
-            at = image * num_tiles + tile
-            bound = tile_iou(tiles_ptr, at, step, present, gx1, gy1, gx2, gy2, gt_area, FAST)
-            distance, left, top, right, bottom, stride = tile_distance(tiles_ptr, at, step, present, cx, cy, FAST)
+            summary = tiles_ptr + summary_at(tile)
+            bound = tile_iou(summary, present, gx1, gy1, gx2, gy2, gt_area, FAST)
+            # one look after the other: together their loads take more registers than there are
+            distance, left, top, right, bottom, stride = tile_distance(summary, bound > 0.0, cx, cy, FAST)
             if RULE.value.own_pairs_only:
                 own = meets(left, top, right, bottom, stride, gx1, gy1, gx2, gy2, cx, cy, RULE, CANDIDATE)
                 bound = tl.where(own, bound, 0.0)
-            waiting = order(distance, bound > least.to(tl.float32, bitcast=True), BOUNDS)
-            nearest = first_visit(waiting)
-            while nearest != NONE:
-                slot = (first + index_of(nearest, BOUNDS) * splits + split) * TILE + place
-                x1, y1, x2, y2 = load_boxes(slots_ptr, image * S + slot, plane)
-                waiting = without(waiting, nearest)
-                nearest = first_visit(waiting)
+            waiting = order(1.0 - bound + nearer(distance), bound > 0.0, BOUNDS)
+            next_visit = tl.min(waiting)
+            while 1.0 - least_bound(next_visit, BOUNDS) > least.to(tl.float32, bitcast=True):
+                visited = (index_of(next_visit, BOUNDS) * parts + part) * splits + split
+                x1, y1, x2, y2 = load_four(slots_ptr + visited * (PLANES * TILE) + place, TILE)
+                point = points_ptr + visited * (POINT * TILE) + place
+                waiting = without(waiting, next_visit)
+                next_visit = tl.min(waiting)
                 area = box_area(x1, y1, x2, y2)
                 inter, union = intersection_and_union(x1, y1, x2, y2, area, gx1, gy1, gx2, gy2, gt_area, RULE)
                 lowest = least.to(tl.float32, bitcast=True)
                 worth = (inter > 0.0) & ~below(inter, union, lowest * (1.0 - 2.0**-20))
                 if RULE.value.own_pairs_only:
-                    x, y, stride_x, stride_y = load_points(points_ptr, slot, S)
+                    x, y, stride_x, stride_y = load_four(point, TILE)
                     reach_x, reach_y = RULE.value.center_radius * stride_x, RULE.value.center_radius * stride_y
                     worth &= region_depth(x, y, reach_x, reach_y, gx1, gy1, gx2, gy2, cx, cy, CANDIDATE) > 0.0
                 if tl.max(worth.to(tl.int32)) != 0:
                     if RULE.value.gt_class_only:
-                        p = tl.load(points_ptr + slot + 4 * S).to(tl.int32, bitcast=True)
+                        p = tl.load(point + 4 * TILE).to(tl.int32, bitcast=True)
                         level, level_start = find_level(tl.min(p), starts, len(cls_levels))
                         logits, stride_p, stride_c = find_logits(
                             level, image, level_start, cls_levels, cls_strides_b, cls_strides_p, cls_strides_c, LAYOUT, False
@@ -91,9 +96,7 @@ def top_iou(
                         best = tl.where(lane == out, largest, best)
                         least = tl.min(best)
                         largest = tl.max(found)
-                    waiting = drop(waiting, bound <= least.to(tl.float32, bitcast=True))
-                    nearest = first_visit(waiting)
-            first += BOUNDS * splits
+            part += 1
     tl.store(top_ptr + (gt.to(tl.int64) * splits + split) * LANES + lane, tl.where(best == NONE, 0, best))
 
 

@@ -1,30 +1,43 @@
-"""The order in which a gt visits tiles: nearest first, in one int32 key a tile.
+"""The order in which a gt visits tiles: the most promising first, in one int32 key a tile.
 
-A key holds the bits of a non-negative float32 distance, which are ordered like the number, with the tile's index among BOUNDS in
-place of the last bits. So the next visit is a minimum of integers, one instruction on a warp, and ties are decided.
+A key holds the bits of a non-negative float32, which are ordered like the number, with the tile's index among BOUNDS in place of
+the last bits. So the next visit is a minimum of integers, one instruction on a warp, ties are decided, and as soon as the next
+tile cannot matter, none of the others can.
+
+What a tile is ranked by is a bound, plus a share of NEARER that grows with the distance: among tiles of (nearly) the same bound
+the nearest goes first, since what fills the lists early is what prunes.
 """
 
 import triton
 import triton.language as tl
 
 NONE = tl.constexpr(0x7FFFFFFF)
-"""Above every key."""
+"""Above every key; as a number it is NaN, with which every comparison fails."""
+
+NEARER = tl.constexpr(2.0**-8)
+"""Most that the distance adds to a bound. It is given away where bounds are compared."""
 
 LANES = tl.constexpr(32)
 """Entries of a gt's lists, one a lane of its warp."""
 
 
 @triton.jit
-def order(distance, alive, BOUNDS: tl.constexpr):
-    """Keys of tiles at ``distance`` >= 0, [BOUNDS]; those not ``alive`` are never visited."""
-    key = (distance.to(tl.int32, bitcast=True) & (-BOUNDS)) | tl.arange(0, BOUNDS)
+def nearer(distance_squared):
+    """What the distance adds to a bound; beyond 32 strides all tiles are far."""
+    return tl.minimum(distance_squared * (NEARER / 1024.0), NEARER)
+
+
+@triton.jit
+def order(rank, alive, BOUNDS: tl.constexpr):
+    """Keys of tiles by ``rank`` >= 0, a bound and :func:`nearer`, [BOUNDS]; those not ``alive`` are never visited."""
+    key = (rank.to(tl.int32, bitcast=True) & (-BOUNDS)) | tl.arange(0, BOUNDS)
     return tl.where(alive, key, NONE)
 
 
 @triton.jit
-def first_visit(waiting):
-    """The key of the nearest tile, NONE where none is left."""
-    return tl.min(waiting)
+def least_bound(key, BOUNDS: tl.constexpr):
+    """A lower bound of what this tile and all that come after it are ranked by; NaN of NONE."""
+    return (key & (-BOUNDS)).to(tl.float32, bitcast=True) - NEARER
 
 
 @triton.jit
@@ -37,9 +50,3 @@ def index_of(key, BOUNDS: tl.constexpr):
 def without(waiting, key):
     """Keys but this one."""
     return tl.where(waiting == key, NONE, waiting)
-
-
-@triton.jit
-def drop(waiting, which):
-    """Keys but those of these tiles."""
-    return tl.where(which, NONE, waiting)

@@ -1,0 +1,171 @@
+"""What the host does in a call of the Triton backends, part by part, without a GPU: CPU tensors, and launches that end before the GPU.
+
+    python -m bench.overhead            # prints, and writes bench/results/overhead.json with --save
+
+``pack`` checks and packs the inputs, ``look-up`` finds the launch parameters, ``allocation`` makes outputs and scratch memory,
+``arguments`` forms what the kernels are given, ``Triton`` is what Triton does of itself to bind arguments and find the binary,
+``result`` makes the AssignResult. Times are CPU time of one thread, medians over batches of calls. Small operators cost a few us
+more each on CUDA tensors than on these. For "triton" the matching in PyTorch, which follows its kernels, is not in it.
+
+``first call`` is a process's first, from inputs to the last launch, with Triton's binaries in its cache on disk: of it, the imports
+of Triton and of the kernels, and reading configuration files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+RESULTS = Path(__file__).parent / "results" / "overhead.json"
+CALLS, REPEATS = 100, 15
+
+
+def microseconds(call: Callable[[], object]) -> float:
+    """Median CPU time of a call."""
+    call()
+    times = []
+    for _ in range(REPEATS):
+        start = time.process_time()
+        for _ in range(CALLS):
+            call()
+        times.append((time.process_time() - start) / CALLS * 1e6)
+    return statistics.median(times)
+
+
+def inputs() -> tuple[dict[str, Any], dict[str, Any]]:
+    """Arguments of a call: COCO's shapes on a batch of 2, gts padded. What is in them does not matter to the host."""
+    maps = [torch.zeros(2, 80, side, side) for side in (80, 40, 20)]
+    given = {"pred_boxes": torch.zeros(2, 8400, 4), "cls_logits": maps, "priors": torch.ones(8400, 4)}
+    gts = {"gt_boxes": torch.zeros(2, 40, 4), "gt_labels": torch.zeros(2, 40, dtype=torch.int64), "gt_mask": torch.ones(2, 40).bool()}
+    return given, gts
+
+
+def steady(backend: str) -> dict[str, float]:
+    """Parts of a call in us."""
+    from triton.runtime.jit import JITFunction
+
+    from simota_triton.assigner import SimOTAAssigner, _result
+    from simota_triton.backends import TIDYING
+    from simota_triton.inputs import pack
+    from simota_triton.matching import Matching
+    from simota_triton.tuning.choice import configuration
+    from simota_triton.tuning.families import FAMILIES
+    from simota_triton.tuning.offline import compiled_for
+
+    family = FAMILIES[backend]
+    given, gts = inputs()
+    config = SimOTAAssigner("rtmdet").config
+
+    def packed() -> Any:
+        return pack(config, **given, **gts, validate=False, tidy=backend not in TIDYING)
+
+    problem = packed()
+    kernels = family.heuristic((9, 0), family.shape(problem))
+    device = torch.device("cpu")
+    batch, num_priors, _ = problem.shape
+    nothing = torch.zeros(batch, num_priors, dtype=torch.int64)
+    matching = Matching(nothing, torch.zeros(batch, num_priors), nothing[:, :40], nothing.int())
+    labels = nothing if backend == "triton-stream" else None
+    allocations: list[tuple[Any, Any]] = []
+    empty = torch.empty
+    parts = {"pack": microseconds(packed), "look-up": microseconds(lambda: configuration(backend, device, family.shape(problem)))}
+    run = JITFunction.run
+    with compiled_for(90) as binaries:  # no launch gets further than Triton's own look-up from here on
+
+        def launch() -> None:
+            family.launch(problem, config, kernels)
+            binaries.clear()
+
+        bound = microseconds(launch)
+        compile_only = JITFunction.run
+        JITFunction.run = lambda *_, **__: None
+        try:
+            torch.empty = lambda *args, **options: allocations.append((args, options)) or empty(*args, **options)
+            launch()
+            torch.empty = empty
+            stubbed = microseconds(launch)
+        finally:
+            torch.empty, JITFunction.run = empty, compile_only
+    assert JITFunction.run is run
+    parts["allocation"] = microseconds(lambda: [empty(*args, **options) for args, options in allocations])
+    parts["arguments"] = stubbed - parts["allocation"]
+    parts["Triton"] = bound - stubbed
+    parts["result"] = microseconds(lambda: _result(problem, matching, labels))
+    return parts | {"sum": sum(parts.values())}
+
+
+def first_call(backend: str) -> dict[str, float]:
+    """Parts of a process's first call in ms; for a process of its own."""
+    from simota_triton import SimOTAAssigner
+    from simota_triton.backends import TIDYING
+    from simota_triton.inputs import pack
+
+    given, gts = inputs()
+    config = SimOTAAssigner("rtmdet").config
+    parts: dict[str, float] = {}
+
+    def step(name: str, call: Callable[[], Any]) -> Any:
+        start = time.process_time()
+        found = call()
+        parts[name] = (time.process_time() - start) * 1e3
+        return found
+
+    problem = step("pack", lambda: pack(config, **given, **gts, validate=False, tidy=backend not in TIDYING))
+    step("import Triton", lambda: __import__("triton"))
+    step(
+        "import kernels",
+        lambda: __import__("simota_triton.kernels.stream.launch" if "stream" in backend else "simota_triton.kernels.launch"),
+    )
+
+    from simota_triton.tuning.choice import choose
+    from simota_triton.tuning.families import FAMILIES
+    from simota_triton.tuning.offline import compiled_for
+    from simota_triton.tuning.store import Gpu
+
+    family = FAMILIES[backend]
+    kernels = step("look-up", lambda: choose(backend, Gpu("a GPU that is not here", (9, 0)), family.shape(problem)).kernels)
+    with compiled_for(90):
+        step("kernels from Triton's cache", lambda: family.launch(problem, config, kernels))
+    beyond = sum(value for name, value in parts.items() if name != "kernels from Triton's cache")
+    return parts | {"beyond the kernels": beyond}
+
+
+def main() -> None:
+    """Both families, each in processes of their own."""
+    parser = argparse.ArgumentParser(prog="python -m bench.overhead", description=__doc__.splitlines()[0])
+    parser.add_argument("--save", action="store_true", help=f"write {RESULTS.name}")
+    parser.add_argument("--part", nargs=2, metavar=("KIND", "BACKEND"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    if args.part:
+        print(json.dumps({"steady": steady, "first": first_call}[args.part[0]](args.part[1])))
+        return
+    from simota_triton.measure.machine import facts
+    from simota_triton.tuning.families import FAMILIES
+
+    record: dict[str, Any] = {"machine": facts(torch.device("cpu"))}
+    with tempfile.TemporaryDirectory() as cache:
+        environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"} | {"TRITON_CACHE_DIR": cache}
+        for backend in FAMILIES:
+            for kind, title, unit in (("steady", "a call", "us"), ("first", "the first call", "ms")):
+                command = [sys.executable, "-m", "bench.overhead", "--part", kind, backend]
+                done = subprocess.run(command, check=True, env=environment, stdout=subprocess.PIPE, text=True)
+                record[f"{kind}, {backend}"] = parts = json.loads(done.stdout)
+                print(f"{backend}, {title}: " + ", ".join(f"{name} {value:.1f}" for name, value in parts.items()) + f" {unit}", flush=True)
+    if args.save:
+        RESULTS.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""Arguments that several commands take."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from ..capture import Recorded, read_batches
+from ..config import PRESETS, SimOTAConfig
+from ..measure.workloads import WORKLOADS, Workload, make_batch
+from .errors import CommandError, report
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+TINY = Workload("tiny", 1, 64, 3, 3, 4, 4, 24.0, 0.5, "a try-out")
+"""What Triton's interpreter can take."""
+
+T = TypeVar("T")
+
+
+def number(low: int, high: int) -> Callable[[str], int]:
+    """A parser of whole numbers in a range."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = low - 1
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"expected a whole number from {low} to {high}, got {text!r}")
+        return value
+
+    return parse
+
+
+def choice_of(values: Mapping[str, T]) -> Callable[[str], T]:
+    """A parser of names that stand for values."""
+
+    def parse(text: str) -> T:
+        if text not in values:
+            raise argparse.ArgumentTypeError(f"expected one of {', '.join(values)}, got {text!r}")
+        return values[text]
+
+    return parse
+
+
+def device_of(text: str) -> torch.device:
+    """A parser of devices that are here."""
+    try:
+        device = torch.device(text)
+    except RuntimeError:
+        raise argparse.ArgumentTypeError(f"expected cpu, cuda or cuda:N, got {text!r}") from None
+    if device.type not in ("cpu", "cuda"):
+        raise argparse.ArgumentTypeError(f"expected cpu, cuda or cuda:N, got {text!r}")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise argparse.ArgumentTypeError(f"{text!r} is not here; {torch.cuda.device_count()} CUDA devices are")
+    return device
+
+
+def add_batches(parser: argparse.ArgumentParser, default: Sequence[str]) -> None:
+    """Which batches a command works on."""
+    group = parser.add_argument_group("batches")
+    add = group.add_argument
+    names = [name for name, workload in WORKLOADS.items() if workload.padded is not None]
+    add("--workload", choices=names, action="append", metavar="NAME",
+        help=f"named workload, simulated, of {', '.join(names)}; repeat it for several; default: {', '.join(default)}")  # fmt: skip
+    add("--batches", type=Path, metavar="FILE", help="batches captured from your own training (SIMOTA_TRITON_CAPTURE), instead")
+    add("--batch-size", type=number(1, 4096), metavar="B", help="images of the named workloads; default: each one's own")
+    add("--dtype", choices=tuple(DTYPES), default="float32", metavar="NAME", help="of the workloads' logits; default: float32")
+    add("--preset", choices=PRESETS, default="rtmdet", metavar="NAME", help="rule of the named workloads; default: rtmdet")
+    parser.set_defaults(default_workloads=tuple(default))
+
+
+def batches(args: argparse.Namespace, tiny: bool = False) -> Iterator[Recorded]:
+    """The batches asked for, one after the other.
+
+    Raises:
+        CommandError: The file of batches cannot be used.
+    """
+    if args.batches is not None:
+        if args.workload:
+            raise CommandError("--batches and --workload: choose one of the two")
+        try:
+            found, trouble = read_batches(args.batches)
+        except OSError as error:
+            raise CommandError(f"{args.batches} cannot be read ({error.strerror})") from error
+        except ValueError as error:
+            raise CommandError(str(error)) from error
+        if trouble is not None:
+            report(trouble)
+        if not found:
+            raise CommandError(f"{args.batches} holds no whole batch; capture some with SIMOTA_TRITON_CAPTURE")
+        yield from found
+        return
+    for workload in [TINY] if tiny else [WORKLOADS[name] for name in args.workload or args.default_workloads]:
+        if args.batch_size and not tiny:
+            workload = workload.with_batch(args.batch_size)
+        yield named(workload, args.preset, DTYPES[args.dtype])
+
+
+def named(workload: Workload, preset: str, dtype: torch.dtype) -> Recorded:
+    """A named workload as a batch, mid phase, gts padded."""
+    config = SimOTAConfig.from_preset(preset)
+    batch = make_batch(workload, "mid", dtype=dtype)
+    assert workload.padded is not None
+    boxes, labels, mask = batch.padded(workload.padded)
+    cls_logits = batch.cls_logits.sigmoid() if config.score == "prob" else batch.cls_logits
+    inputs = {"pred_boxes": batch.pred_boxes, "cls_logits": cls_logits, "priors": batch.priors, "gt_boxes": boxes, "gt_labels": labels}
+    inputs |= {"gt_mask": mask} | ({"obj_logits": batch.obj_logits} if config.score == "joint" else {})
+    return Recorded(f"{workload.name}, B = {workload.batch}, {str(dtype).removeprefix('torch.')}, {preset}", config, inputs)

@@ -1,0 +1,115 @@
+"""``simota-triton bench``: ours against plain PyTorch on this machine, on named workloads or on your own batches."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..backends import BACKENDS
+from .arguments import add_batches, batches, device_of, number
+from .errors import CommandError
+
+DESCRIPTION = """\
+Time every backend that runs here, and the same assignment in plain PyTorch, on simulated workloads or on batches of your own
+training. Whole calls, in turns, after their assignments were compared; memory is what a call allocates at most. "floor" is the
+time that a copy of the bytes that any assigner must move takes on this machine."""
+
+EXAMPLES = """\
+examples:
+  simota-triton bench
+  simota-triton bench --batches mine.batches --device cuda --out after.json
+  simota-triton bench --plot gts --plot classes
+  simota-triton compare before.json after.json"""
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to the parser's commands."""
+    parser = commands.add_parser(
+        "bench",
+        help="time the backends against plain PyTorch on this machine",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_batches(parser, default=("coco",))
+    add = parser.add_argument
+    add(
+        "--backend",
+        choices=tuple(BACKENDS),
+        action="append",
+        metavar="NAME",
+        help="backend; repeat it; default: all that run there",
+    )
+    add("--device", type=device_of, default=None, metavar="NAME", help="cpu or cuda; default: cuda where there is one")
+    add("--rounds", type=number(1, 10**4), default=15, metavar="N", help="timings of each case; default: 15")
+    add("--out", type=Path, default=Path("simota-bench.json"), metavar="FILE", help="record to write; default: ./simota-bench.json")
+    add("--plot", choices=("gts", "priors", "classes", "batch"), action="append", metavar="AXIS",
+        help="instead: time and memory against gts, priors, classes or batch, as a record and a picture; repeat it")  # fmt: skip
+    parser.set_defaults(run=run, parser=parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, print, write."""
+    from ..measure.cases import backends_on
+    from ..measure.machine import facts
+
+    device = args.device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    names = args.backend or backends_on(device)
+    if not args.out.parent.is_dir():
+        raise CommandError(f"--out: there is no folder {args.out.parent}")
+    with torch.no_grad():
+        if args.plot:
+            return _curves(args, device, names)
+        rows = _rows(args, device, names)
+    _write(args.out, {"machine": facts(device), "rows": rows})
+    print(f"written: {args.out}")
+    return 0
+
+
+def _rows(args: argparse.Namespace, device: torch.device, names: list[str]) -> list[dict[str, Any]]:
+    from ..assigner import SimOTAAssigner
+    from ..measure.cases import cases, copy_bandwidth, least_bytes, measure
+
+    bandwidth = copy_bandwidth(device)
+    found = []
+    for batch in batches(args):
+        expected = SimOTAAssigner(batch.config, backend="torch")(**batch.on(device)).gt_index
+        floor = least_bytes(batch) / bandwidth
+        print(f"{batch.name} on {device}; floor {floor:.3g} ms")
+        rows = measure(cases(batch, device, names), device, args.rounds, expected=expected)
+        slowest = max(row["median_ms"] for row in rows)
+        for row in rows:
+            low, high = row["quartiles_ms"]
+            differs = f"  differs in {row['differing_priors']} priors" if row["differing_priors"] else ""
+            print(f"  {row['case']:24} {row['median_ms']:10.3f} ms  [{low:.3f}, {high:.3f}]  {slowest / row['median_ms']:6.1f}x"
+                  f"  {row['peak_mb']:9.1f} MB{differs}")  # fmt: skip
+        found += [{"workload": batch.name, "floor_ms": floor, **row} for row in rows]
+    return found
+
+
+def _curves(args: argparse.Namespace, device: torch.device, names: list[str]) -> int:
+    from ..measure.machine import facts
+    from ..measure.scaling import curve, draw
+    from .errors import require
+
+    require(matplotlib="matplotlib")
+    for axis in args.plot:
+        record = {"machine": facts(device), "axis": axis, "rows": curve(axis, device, names, seconds=2.0)}
+        path = args.out.with_name(f"{args.out.stem}-{axis}.json")
+        _write(path, record)
+        draw(record, path.with_suffix(".png"))
+        print(f"written: {path}, {path.with_suffix('.png')}")
+    return 0
+
+
+def _write(path: Path, record: dict[str, Any]) -> None:
+    from ..tuning.store import write_whole
+
+    try:
+        write_whole(path, json.dumps(record, indent=1) + "\n")
+    except OSError as error:
+        raise CommandError(f"{path} cannot be written ({error.strerror}); choose another file with --out") from error

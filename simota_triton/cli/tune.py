@@ -1,0 +1,267 @@
+"""``simota-triton tune``: the fastest launch parameters for this GPU, found ahead of time and kept on disk."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import platform
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from .. import __version__
+from ..tuning.families import FAMILIES, Family
+from ..tuning.kernel_config import PROCESSORS
+from .arguments import add_batches, batches, choice_of, number
+from .errors import CommandError, report
+from .progress import Bar
+
+if TYPE_CHECKING:
+    from ..tuning.journal import Journal
+    from ..tuning.search import Outcome, Progress, Task
+    from ..tuning.static import Static
+    from ..tuning.store import Gpu
+
+DESCRIPTION = """\
+Find the fastest launch parameters of the Triton kernels for this GPU and keep them in the user's folder, where every
+assigner finds them. Nothing has to be tuned: without it a heuristic decides. No choice changes an answer, and this command
+throws out every candidate whose result differs from the default's by a single bit.
+
+Candidates are compiled first and those that spill registers, or that a static model ranks low, are never run. The rest is
+timed as CUDA graphs in turns with the default. Ctrl-C stops it; the same command goes on where it stopped."""
+
+EXAMPLES = """\
+examples:
+  simota-triton tune                                   every named workload, every kernel family
+  simota-triton tune --workload coco --dtype float16
+  SIMOTA_TRITON_CAPTURE=mine.batches python train.py   keeps a few of your own batches, then
+  simota-triton tune --batches mine.batches
+  simota-triton tune --dry-run --capability 90         without a GPU: compile all candidates and rank them by their code"""
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to the parser's commands."""
+    parser = commands.add_parser(
+        "tune",
+        help="find the fastest launch parameters for this GPU",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add_batches(parser, default=("coco", "mosaic", "o365", "dota"))
+    add("--backend", choices=tuple(FAMILIES), action="append", metavar="NAME",
+        help=f"kernel family; repeat it for several; default: all of {', '.join(FAMILIES)}")  # fmt: skip
+    add("--device", default="cuda", metavar="NAME",
+        help="cuda (default), cuda:N, or cpu: a try-out in Triton's interpreter, on a tiny batch, which measures nothing")  # fmt: skip
+    add("--dry-run", action="store_true", help="compile and rank, run nothing, write nothing; needs no GPU")
+    capabilities = {f"{major}{minor}": (major, minor) for major, minor in PROCESSORS}
+    add("--capability", type=choice_of(capabilities), metavar="NN",
+        help=f"compute capability for --dry-run, of {', '.join(capabilities)}; default: this GPU's, else 90")  # fmt: skip
+    add("--keep", type=number(1, 10**6), default=32, metavar="N", help="candidates of each stage that are run, by the model; default: 32")
+    add("--rounds", type=number(1, 10**4), default=15, metavar="N", help="timings of each candidate; default: 15")
+    add("--workers", type=number(1, 256), default=min(8, os.cpu_count() or 1), metavar="N", help="processes that compile; default: up to 8")
+    add("--limit", type=number(1, 10**6), metavar="N", help="only the first N candidates of the space")
+    add("--out", type=Path, metavar="DIR", help="folder of the file; default: the one that assigners read, see simota-triton info")
+    parser.set_defaults(run=run, parser=parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Tune, or rank without a GPU."""
+    if args.capability is not None and not args.dry_run:
+        args.parser.error("argument --capability: only with --dry-run; without it this GPU's counts")
+    if args.dry_run:
+        return _dry_run(args)
+    interpreted = args.device == "cpu"
+    if interpreted:
+        os.environ.setdefault("TRITON_INTERPRET", "1")
+    device = _device(args.device)
+    with _folder(args.out, interpreted) as folder:
+        return max(_tune(args, device, folder, FAMILIES[name]) for name in args.backend or FAMILIES)
+
+
+def _device(name: str) -> torch.device:
+    from ..backends import triton_refusal
+
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise CommandError("no CUDA device is available; --dry-run ranks candidates without one, --device cpu tries this command out")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise CommandError(f"--device: expected cuda, cuda:N or cpu, got {name!r}") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise CommandError(f"--device: {name} is not here; {torch.cuda.device_count()} CUDA devices are")
+    refusal = triton_refusal(device)
+    if refusal is not None:
+        raise CommandError(f"nothing to tune on {device}: {refusal}")
+    return torch.device("cuda", torch.cuda.current_device()) if name == "cuda" else device
+
+
+@contextmanager
+def _folder(out: Path | None, interpreted: bool) -> Iterator[Path]:
+    """Where the file goes: what the interpreter "measures" is never put where an assigner would find it."""
+    from ..tuning.store import user_folder
+
+    if out is not None:
+        yield out
+    elif interpreted:
+        with tempfile.TemporaryDirectory(prefix="simota-tune-") as name:
+            yield Path(name)
+    else:
+        yield user_folder()
+
+
+def _tune(args: argparse.Namespace, device: torch.device, folder: Path, family: Family) -> int:
+    from ..measure.timing import GraphTimer, Timer, WallTimer
+    from ..tuning.buckets import bucket
+    from ..tuning.search import sweep
+    from ..tuning.store import Gpu
+
+    interpreted = device.type != "cuda"
+    gpu = Gpu("Triton's interpreter", (9, 0)) if interpreted else Gpu.of(device)
+    timer: Timer = WallTimer() if interpreted else GraphTimer(device)
+    code = 0
+    for task in _tasks(args, family, device, tiny=interpreted):
+        shape = family.shape(task.problem)
+        name = bucket(shape)
+        space = family.space(family.heuristic(gpu.capability, shape))[: args.limit]
+        title = f"{family.backend}, {task.name}"
+        with _journal(folder, gpu, family, task, name) as journal:
+            try:
+                candidates, pruned = _compile(args, family, task, gpu.capability, space, title)
+                with Bar(f"{title}: timing", len(candidates) - 1) as bar:
+                    outcome = sweep(task, family, candidates, timer, journal, args.rounds, partial(_show, bar))
+            except KeyboardInterrupt:
+                report(journal.trouble or f"{len(journal.records)} candidates are measured; the same command goes on from there")
+                raise
+            outcome.pruned = pruned
+            if journal.trouble is not None:
+                report(journal.trouble)
+            code = max(code, _finish(folder, gpu, family, task, name, outcome))
+            if code == 0:
+                journal.remove()
+    return code
+
+
+def _tasks(args: argparse.Namespace, family: Family, device: torch.device, tiny: bool = False) -> Iterator[Task]:
+    from ..backends import TIDYING
+    from ..tuning.search import Task
+
+    for batch in batches(args, tiny):
+        yield Task(batch.name, batch.problem(device, tidy=family.backend not in TIDYING), batch.config)
+
+
+@contextmanager
+def _journal(folder: Path, gpu: Gpu, family: Family, task: Task, name: str) -> Iterator[Journal]:
+    from ..tuning.journal import Journal
+
+    path = folder / "unfinished" / f"{gpu.slug}.{family.backend}.{name}.jsonl"
+    journal = Journal(path, {"gpu": gpu.name, "backend": family.backend, "task": task.name, "bucket": name, **_versions()})
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(journal.opened())
+        except BlockingIOError as error:
+            raise CommandError(f"another simota-triton tune is measuring this ({path}); wait for it, or choose another --out") from error
+        except OSError as error:
+            raise CommandError(
+                f"{folder} cannot be written ({error.strerror}); choose another folder with --out or SIMOTA_TRITON_CONFIG_DIR"
+            ) from error
+        yield journal
+
+
+def _compile(
+    args: argparse.Namespace, family: Family, task: Task, capability: tuple[int, int], space: list[Any], title: str
+) -> tuple[list[Any], dict[Any, str]]:
+    from ..tuning.search import prune
+    from ..tuning.static import examine
+
+    with Bar(f"{title}: compiling", len(space)) as bar:
+        reports = examine(family.backend, task.problem, task.config, capability, space, args.workers)
+        return prune(family, space, reports, args.keep, lambda: bar.update(bar.done + 1))
+
+
+def _show(bar: Bar, at: Progress) -> None:
+    bar.update(at.done, f"best so far {at.speed_up:.2f}x the default" + (f": {_fields(at.best)}" if at.speed_up > 1 else ""))
+
+
+def _fields(kernels: Any) -> str:
+    return ", ".join(f"{name}={value}" for name, value in asdict(kernels).items())
+
+
+def _finish(folder: Path, gpu: Gpu, family: Family, task: Task, name: str, outcome: Outcome) -> int:
+    """Write the file and say what came out; the result is told even where the file cannot be written."""
+    from ..tuning import choice
+    from ..tuning.store import save, user_file
+
+    entry = {
+        "config": asdict(outcome.winner),
+        "median_ms": outcome.median_ms,
+        "default": asdict(outcome.default),
+        "default_ms": outcome.default_ms,
+        "measured": {"workload": task.name, **_versions(), "date": datetime.date.today().isoformat()},
+    }
+    path = user_file(gpu, folder)
+    code = 0
+    print(
+        f"{family.backend}, {task.name}, bucket {name}: {outcome.median_ms:.4f} ms, {outcome.speed_up:.2f}x the default's "
+        f"{outcome.default_ms:.4f} ms; {outcome.measured} candidates timed, {len(outcome.pruned)} pruned"
+    )
+    for candidate, what in outcome.differing.items():
+        print(f"  thrown out: {_fields(candidate)}: {what}")
+    if gpu.name.startswith("Triton's"):
+        print("  tried out in Triton's interpreter: these are no times of a GPU")
+    try:
+        kept = save(path, gpu, family.backend, {name: entry})
+        print(f"  written: {path}")
+        if kept is not None:
+            print(f"  the file that was there could not be used and is kept as {kept}")
+        choice.forget()
+    except OSError as error:
+        report(
+            f"{path} cannot be written ({error.strerror}); make room or choose another folder with --out. Nothing is lost: "
+            "the next line is the result, and the same command goes on from what was measured"
+        )
+        code = 2
+    print(f"  in code: SimOTAAssigner(..., kernels={outcome.winner!r})  # from simota_triton.tuning import {family.config.__name__}")
+    return code
+
+
+def _versions() -> dict[str, str]:
+    import triton
+
+    return {"simota_triton": __version__, "triton": triton.__version__, "torch": torch.__version__, "python": platform.python_version()}
+
+
+def _dry_run(args: argparse.Namespace) -> int:
+    """Compile the space for a GPU that need not be here and print it, best first."""
+    from ..tuning.static import examine
+
+    capability = args.capability or (torch.cuda.get_device_capability() if torch.cuda.is_available() else (9, 0))
+    for backend in args.backend or FAMILIES:
+        family = FAMILIES[backend]
+        for task in _tasks(args, family, torch.device("cpu")):
+            space = family.space(family.heuristic(capability, family.shape(task.problem)))[: args.limit]
+            rows: list[tuple[float, int, Any, Static]] = []
+            with Bar(f"{backend}, {task.name}: compiling", len(space)) as bar:
+                for candidate, found in zip(
+                    space, examine(backend, task.problem, task.config, capability, space, args.workers), strict=True
+                ):
+                    rows.append((float("inf") if found.cycles is None else found.cycles, len(rows), candidate, found))
+                    bar.update(len(rows))
+            default = rows[0][0]
+            print(
+                f"{backend}, {task.name}, sm_{capability[0]}{capability[1]}: {len(rows)} candidates by modelled cycles over the default's"
+            )
+            print("A model of instructions and registers, not a measurement: memory and data-dependent loops are not in it.")
+            for cycles, index, candidate, found in sorted(rows, key=lambda row: (row[3].refusal is not None, row[:2])):
+                registers = ", ".join(f"{name} {count}" for name, count in found.registers.items())
+                what = found.refusal or f"registers {registers}"
+                print(f"  {cycles / default:6.2f}  {'default: ' if index == 0 else ''}{_fields(candidate)}  ({what})")
+    return 0

@@ -1,0 +1,5 @@
+"""Drop-ins for trainers, one module a package; each imports its package, so import only the one you train with.
+
+``mmdet`` and ``mmyolo`` register assigners under the names of those they replace. The others replace functions of their
+package with ``patch()`` and put them back with ``unpatch()``.
+"""

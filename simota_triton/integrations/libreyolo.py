@@ -1,0 +1,151 @@
+"""libreyolo 1.6: the losses of RTMDet, YOLOX and PicoDet assign the batch in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .assigners import assigner_for
+from .patching import Package, Patch, Replacement
+from .yolox_family import padded_losses, preset_of
+
+PACKAGE = Package("libreyolo", {"libreyolo": ("1.6",)}, "pip install libreyolo==1.6.0")
+_PATCH = Patch(PACKAGE)
+
+HELPERS = {
+    "_generate_priors": ("feature_shapes", "strides", "device", "dtype"),
+    "_pairwise_iou_aligned": ("boxes_a", "boxes_b"),
+    "giou_loss": ("pred", "target"),
+    "_bbox_to_distance": ("points", "bboxes", "max_dis", "eps"),
+    "all_reduce_avg_scalar": ("value", "device", "min_value"),
+}
+"""Functions of ``libreyolo.models.picodet.loss`` that PicoDet's loss is put together from, and their parameters."""
+
+
+def patch() -> Patch:
+    """Make libreyolo's RTMDet, YOLOX and PicoDet assign the batch in one call.
+
+    Returns:
+        The patch, which is also a context manager that undoes it.
+
+    Raises:
+        ImportError: libreyolo is missing or of another version.
+        AttributeError, TypeError: A loss is not laid out as expected; names the attribute.
+
+    Example:
+        >>> import simota_triton.integrations.libreyolo
+        >>> simota_triton.integrations.libreyolo.patch()  # doctest: +SKIP
+    """
+    rtmdet, yolox, picodet = (PACKAGE.load(f"libreyolo.models.{name}") for name in ("rtmdet.loss", "yolox.nn", "picodet.loss"))
+    return _PATCH.apply([rtmdet_replacement(rtmdet), yolox_replacement(yolox), picodet_replacement(picodet)])
+
+
+def unpatch() -> None:
+    """Put the losses back as they were."""
+    _PATCH.undo()
+
+
+def rtmdet_replacement(module: ModuleType) -> Replacement:
+    """``DynamicSoftLabelAssigner.forward``, the value of ``RTMDetLoss.assigner``."""
+
+    @torch.no_grad()
+    def forward(
+        self: Any, pred_bboxes: Tensor, pred_scores: Tensor, priors: Tensor, gt_labels: Tensor, gt_bboxes: Tensor, pad_bbox_flag: Tensor
+    ) -> dict[str, Tensor]:
+        """Labels [B, P] (``num_classes`` for background), boxes [B, P, 4] and IoUs [B, P]."""
+        assigner = assigner_for("libre_rtmdet", candidate_topk=self.topk, center_offset=self.soft_center_radius, iou_weight=self.iou_weight)
+        result = assigner(pred_bboxes, pred_scores, priors, gt_bboxes, gt_labels[..., 0].long(), gt_mask=pad_bbox_flag[..., 0] > 0)
+        return {
+            "assigned_labels": result.labels,
+            "assigned_bboxes": result.gt_boxes.to(gt_bboxes.dtype),
+            "assign_metrics": result.matched_iou.to(gt_bboxes.dtype),
+        }
+
+    return Replacement(PACKAGE.attribute(module, "DynamicSoftLabelAssigner"), "forward", forward)
+
+
+def yolox_replacement(module: ModuleType) -> Replacement:
+    """``YOLOXHead.get_losses``."""
+    average = PACKAGE.attribute(module, "all_reduce_avg_scalar")
+    head = PACKAGE.attribute(module, "YOLOXHead")
+    preset = preset_of(PACKAGE, head)
+
+    def get_losses(
+        self: Any, imgs: Any, x_shifts: Any, y_shifts: Any, expanded_strides: Any, labels: Tensor, outputs: Tensor, origin_preds: Any,
+        dtype: Any,
+    ) -> dict[str, Any]:  # fmt: skip
+        """The terms of the loss by name, their total, and positives per gt."""
+
+        def divisor(count: int) -> float:
+            if self.emit_loss_outputs and not self.training:  # validation runs on one rank, which must not wait for the others
+                return float(max(count, 1))
+            value: float = average(float(count), device=outputs.device)
+            return value
+
+        values = padded_losses(self, preset, (x_shifts, y_shifts, expanded_strides), labels, outputs, origin_preds, divisor)
+        return dict(zip(("total_loss", "iou_loss", "obj_loss", "cls_loss", "l1_loss", "num_fg"), values, strict=True))
+
+    return Replacement(head, "get_losses", get_losses)
+
+
+def picodet_replacement(module: ModuleType) -> Replacement:
+    """``PICODETLoss.forward``."""
+    for name, parameters in HELPERS.items():
+        PACKAGE.expect(module, name, parameters)
+    loss = PACKAGE.attribute(module, "PICODETLoss")
+    PACKAGE.expect(loss, "_batch_decode", ("self", "bbox_flat", "priors", "strides_per_prior"))
+    helper: dict[str, Callable[..., Any]] = {name: getattr(module, name) for name in HELPERS}
+
+    def forward(self: Any, cls_scores: Any, bbox_preds: Any, gt_boxes_list: Any, gt_labels_list: Any) -> dict[str, Any]:
+        """Varifocal, GIoU and distribution focal loss over the batch's positives, weighted by their best class score."""
+        device, batch = cls_scores[0].device, cls_scores[0].shape[0]
+        priors = helper["_generate_priors"]([tuple(level.shape[2:]) for level in cls_scores], self.strides, device)  # [P, 4]
+        logits, corners = (
+            torch.cat([level.flatten(2).transpose(1, 2) for level in levels], 1).float() for levels in (cls_scores, bbox_preds)
+        )  # [B, P, C], [B, P, 4 * (reg_max + 1)]
+        boxes = self._batch_decode(corners, priors, priors[:, 2])  # [B, P, 4]
+        gt_boxes = [own.reshape(-1, 4).to(device, torch.float32) for own in gt_boxes_list]
+        gt_labels = [own.reshape(-1).to(device, torch.long) for own in gt_labels_list]
+        rule = self.assigner
+        assigner = assigner_for(
+            "picodet_libre", center_radius=rule.center_radius, candidate_topk=rule.candidate_topk, iou_weight=rule.iou_weight,
+            cls_weight=rule.cls_weight,
+        )  # fmt: skip
+        with torch.no_grad():
+            result = assigner(boxes.detach(), logits.detach(), priors, gt_boxes, gt_labels)
+            image, prior = result.fg_mask.nonzero(as_tuple=True)
+            targets = result.gt_boxes[image, prior]  # [N, 4]
+            quality = logits.detach()[image, prior].sigmoid().amax(1)  # [N]
+            iou = helper["_pairwise_iou_aligned"](boxes.detach()[image, prior], targets).clamp(min=1e-6)
+            soft_labels = torch.zeros_like(logits)
+            soft_labels[image, prior, result.labels[image, prior]] = iou
+        count, weight = image.shape[0], quality.sum()
+        if self.distributed_normalize:
+            num_pos = helper["all_reduce_avg_scalar"](count, device=device)
+            weight = helper["all_reduce_avg_scalar"](weight, min_value=1e-6)
+        else:
+            num_pos, weight = float(max(count, 1)), weight.clamp(min=1e-6)
+        loss_cls = self.vfl(logits.reshape(batch * len(priors), -1), soft_labels.reshape(batch * len(priors), -1), avg_factor=num_pos)
+        if not count:
+            zero = corners.new_zeros(())
+            unused = corners.sum() * 0.0  # keeps the regression tower in the graph, as ranks with positives have it
+            return {"total_loss": loss_cls + unused, "loss_cls": loss_cls.detach(), "loss_bbox": zero, "loss_dfl": zero, "num_pos": 0.0}
+        stride = priors[prior, 2:3]
+        giou = helper["giou_loss"](boxes[image, prior], targets)
+        distances = helper["_bbox_to_distance"](priors[prior, :2] / stride, targets / stride, max_dis=self.reg_max, eps=0.1)  # [N, 4]
+        dfl = self.dfl(corners[image, prior].reshape(4 * count, -1), distances.reshape(-1)).reshape(count, 4)
+        loss_bbox = (quality * giou).sum() * self.bbox_loss_weight / weight
+        loss_dfl = (quality[:, None] * dfl).sum() / (4.0 * weight)
+        return {
+            "total_loss": loss_cls + loss_bbox + loss_dfl,
+            "loss_cls": loss_cls.detach(),
+            "loss_bbox": loss_bbox.detach(),
+            "loss_dfl": loss_dfl.detach(),
+            "num_pos": float(count),
+        }
+
+    return Replacement(loss, "forward", forward)

@@ -1,0 +1,92 @@
+"""mmyolo 0.5 and 0.6: ``BatchDynamicSoftLabelAssigner`` (RTMDet, RTMDet-Ins), in place of mmyolo's of the same name::
+
+    custom_imports = dict(imports=["simota_triton.integrations.mmyolo"], allow_failed_imports=False)
+
+What deviates: a prior inside no gt, and a padded gt, is never assigned. mmyolo can select such a prior where a gt asks for more
+priors than it has candidates, also before candidates that cost more than 1e8, and lets padding win conflicts. mmyolo's
+YOLOX holds mmdet's ``SimOTAAssigner``: import ``simota_triton.integrations.mmdet`` for it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..config import SimOTAConfig
+from .assigners import assigner_for
+from .openmmlab import check_iou_calculator
+from .patching import Package
+
+PACKAGE = Package("mmyolo", {"mmyolo": ("0.5", "0.6")}, "pip install mmyolo==0.6.0, which needs mmdet 3 and mmcv >=2.0,<2.1")
+
+
+@PACKAGE.load("mmyolo.registry").TASK_UTILS.register_module(force=True)
+class BatchDynamicSoftLabelAssigner(nn.Module):
+    """RTMDet's assigner for a batch of padded gts (``task_modules/assigners/batch_dsl_assigner.py``).
+
+    Args:
+        num_classes: C.
+        soft_center_radius: Strides from the gt's centre within which the centre prior stays below 1.
+        topk: How many of the largest IoUs are summed to a gt's number of priors, 1 to 32.
+        iou_weight: Factor of the IoU cost.
+        iou_calculator: ``mmdet.BboxOverlaps2D``, the default.
+        batch_iou: As the original takes it; without effect.
+
+    Raises:
+        ValueError: Another ``iou_calculator``, or a number out of range.
+
+    Example:
+        >>> from mmyolo.registry import TASK_UTILS  # doctest: +SKIP
+        >>> TASK_UTILS.build(dict(type="BatchDynamicSoftLabelAssigner", num_classes=80))  # doctest: +SKIP
+    """
+
+    def __init__(
+        self, num_classes: int, soft_center_radius: float = 3.0, topk: int = 13, iou_weight: float = 3.0,
+        iou_calculator: Any = "mmdet.BboxOverlaps2D", batch_iou: bool = True,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        check_iou_calculator(iou_calculator)
+        self.num_classes = num_classes
+        self.overrides = {"center_offset": soft_center_radius, "candidate_topk": topk, "iou_weight": iou_weight}
+        SimOTAConfig.rtmdet_mmyolo(**self.overrides)  # refuses a number out of range now, when the model is built
+
+    @torch.no_grad()
+    def forward(
+        self, pred_bboxes: Tensor, pred_scores: Tensor, priors: Tensor, gt_labels: Tensor, gt_bboxes: Tensor, pad_bbox_flag: Tensor
+    ) -> dict[str, Tensor]:
+        """Assign a batch.
+
+        Args:
+            pred_bboxes: [B, P, 4] decoded predictions, xyxy.
+            pred_scores: [B, P, C] logits.
+            priors: [P, 4] x, y, stride_x, stride_y.
+            gt_labels: [B, G, 1], of any dtype.
+            gt_bboxes: [B, G, 4] xyxy, padded.
+            pad_bbox_flag: [B, G, 1], 0 for padding.
+
+        Returns:
+            ``assigned_labels`` [B, P] int64 (``num_classes`` for background), ``assigned_labels_weights`` [B, P] all 1,
+            ``assigned_bboxes`` [B, P, 4] and ``assign_metrics`` [B, P] (IoU), 0 for background, in the dtype of ``gt_bboxes``.
+
+        Raises:
+            ValueError: Rotated boxes (a last dimension of 5), scores of other than ``num_classes`` classes, or an argument
+                that is not what it should be; names the argument.
+        """
+        for name, boxes in (("pred_bboxes", pred_bboxes), ("gt_bboxes", gt_bboxes)):
+            if boxes.shape[-1] != 4:
+                raise ValueError(
+                    f"{name}: expected axis-aligned boxes [..., 4], got {list(boxes.shape)}; keep mmyolo's own for rotated boxes"
+                )
+        if pred_scores.shape[2] != self.num_classes:
+            raise ValueError(f"pred_scores: expected [B, P, C] with C = num_classes = {self.num_classes}, got {list(pred_scores.shape)}")
+        result = assigner_for("rtmdet_mmyolo", **self.overrides)(
+            pred_bboxes, pred_scores, priors, gt_bboxes, gt_labels[..., 0].long(), gt_mask=pad_bbox_flag[..., 0] > 0
+        )
+        return {
+            "assigned_labels": result.labels,
+            "assigned_labels_weights": gt_bboxes.new_ones(result.labels.shape),
+            "assigned_bboxes": result.gt_boxes.to(gt_bboxes.dtype),
+            "assign_metrics": result.matched_iou.to(gt_bboxes.dtype),
+        }

@@ -1,0 +1,1 @@
+"""Workloads, timers and records of measurements. Nothing that assigns imports it."""

@@ -1,0 +1,125 @@
+"""What is timed on a batch: each backend that runs there, and plain PyTorch."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..assigner import SimOTAAssigner
+from ..backends import BACKENDS, triton_refusal
+from ..capture import Recorded
+from ..config import SimOTAConfig
+from ..inputs import pack
+from .peak import peak_bytes
+from .plain import vectorised_batch
+
+Case = Callable[[], Tensor]
+"""A whole call, to gt_index [B, P]."""
+
+PLAIN = "plain PyTorch, batched"
+"""The peer: RTMDet's rule alone, on padded gts."""
+
+Clock = Callable[[], float]
+
+
+def backends_on(device: torch.device) -> list[str]:
+    """Backends worth timing on a device: Triton's interpreter is none of them."""
+    kernels = [name for name in BACKENDS if name.startswith("triton")] if device.type == "cuda" and triton_refusal(device) is None else []
+    return [*kernels, "torch", "reference"]
+
+
+def cases(batch: Recorded, device: torch.device, names: list[str]) -> dict[str, Case]:
+    """The cases of a batch by name: ``names`` of our backends, and ``PLAIN`` where it can compute the batch."""
+    inputs = batch.on(device)
+    found: dict[str, Case] = {name: _ours(batch.config, name, inputs) for name in names}
+    plain = {"pred_boxes", "cls_logits", "priors", "gt_boxes", "gt_labels", "gt_mask"}
+    if batch.config == SimOTAConfig.rtmdet() and set(inputs) <= plain | {"gt_offsets"} and isinstance(inputs["cls_logits"], Tensor):
+        problem = pack(batch.config, **inputs, validate=False)
+        row, valid = problem.gts.slots()
+        boxes, labels = problem.gts.boxes[row], problem.gts.labels[row]
+        logits, pred = inputs["cls_logits"].float(), inputs["pred_boxes"].float()
+        found[PLAIN] = lambda: vectorised_batch(pred, logits, problem.priors, boxes, labels, valid)
+    return found
+
+
+def _ours(config: SimOTAConfig, name: str, inputs: dict[str, Any]) -> Case:
+    assigner = SimOTAAssigner(config, backend=name)
+    return lambda: assigner(**inputs).gt_index
+
+
+def clock(device: torch.device) -> Clock:
+    """Seconds, once the device has done what it was asked to.
+
+    On a CPU with one thread, seconds of this process: what an idle machine's clock would show, on a busy machine too.
+    """
+    if device.type != "cuda":
+        return time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+
+    def read() -> float:
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    return read
+
+
+def measure(
+    named: Mapping[str, Case], device: torch.device, rounds: int, seconds: float = 20.0, expected: Tensor | None = None
+) -> list[dict[str, Any]]:
+    """One row a case: ms (median and quartiles over rounds taken in turns), peak MB, and priors that differ from ``expected``.
+
+    Args:
+        named: The cases.
+        device: Where they compute.
+        rounds: Most timings of each.
+        seconds: What the timings of one case may take; a slow case gets fewer rounds, at least one.
+        expected: gt_index; None: not compared.
+    """
+    now = clock(device)
+    rows: dict[str, dict[str, Any]] = {}
+    times: dict[str, list[float]] = {name: [] for name in named}
+    for name, case in named.items():
+        rows[name] = {"case": name, "peak_mb": peak_bytes(case, device) / 1e6}
+        if expected is not None:
+            rows[name]["differing_priors"] = int((case() != expected).sum())
+    gc.collect()
+    for _ in range(rounds):
+        for name, case in named.items():
+            if times[name] and sum(times[name]) + times[name][-1] > 1e3 * seconds:
+                continue
+            start = now()
+            case()
+            times[name].append((now() - start) * 1e3)
+    for name, own in times.items():
+        low, _, high = statistics.quantiles(own, n=4, method="inclusive") if len(own) > 1 else own * 3
+        rows[name] |= {"median_ms": statistics.median(own), "quartiles_ms": [low, high], "rounds": len(own)}
+    return list(rows.values())
+
+
+def copy_bandwidth(device: torch.device) -> float:
+    """Bytes a ms that a large copy reads and writes."""
+    source = torch.empty(1 << (28 if device.type == "cuda" else 26), dtype=torch.uint8, device=device)
+    target, now, times = torch.empty_like(source), clock(device), []
+    for _ in range(9):
+        start = now()
+        target.copy_(source)
+        times.append((now() - start) * 1e3)
+    return 2 * source.numel() / statistics.median(times)
+
+
+def least_bytes(batch: Recorded) -> int:
+    """Bytes that any assigner moves: boxes and logits in, gt_index, labels, IoU and claims out."""
+
+    def size(value: Any) -> int:
+        if isinstance(value, (list, tuple)):
+            return sum(map(size, value))
+        return int(value.nbytes) if isinstance(value, Tensor) else 0
+
+    images, priors, _ = batch.inputs["pred_boxes"].shape
+    read: int = sum(size(batch.inputs.get(name)) for name in ("pred_boxes", "cls_logits", "obj_logits"))
+    return read + (8 + 8 + 4 + 4) * int(images * priors)

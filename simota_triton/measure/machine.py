@@ -1,0 +1,72 @@
+"""What measurements depend on, and which of them may be compared."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import __version__
+
+
+def facts(device: torch.device | None = None) -> dict[str, Any]:
+    """Processor, threads, versions and date, and the GPU and its driver where ``device`` is one (None: where one is here)."""
+    found: dict[str, Any] = {
+        "cpu": cpu_name(),
+        "threads": torch.get_num_threads(),
+        "simota_triton": __version__,
+        "torch": torch.__version__,
+        "triton": _triton(),
+        "python": platform.python_version(),
+        "date": datetime.date.today().isoformat(),
+    }
+    if device is None:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cuda":
+        gpu = torch.cuda.get_device_properties(device)
+        found |= {"gpu": gpu.name, "capability": f"{gpu.major}.{gpu.minor}", "cuda": torch.version.cuda, "driver": _driver()}
+    return found
+
+
+def machine_class(machine: dict[str, Any]) -> str:
+    """Machines of one class are compared with each other: the same GPU, or the same processor with as many threads.
+
+    Example:
+        >>> machine_class({"cpu": "AMD EPYC 9R14", "threads": 2})
+        'amd-epyc-9r14-2-threads'
+        >>> machine_class({"cpu": "AMD EPYC 9R14", "threads": 2, "gpu": "NVIDIA H100 80GB HBM3"})
+        'nvidia-h100-80gb-hbm3'
+    """
+    name = machine.get("gpu") or f"{machine['cpu']} {machine['threads']} thread{'s' * (machine['threads'] != 1)}"
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def cpu_name() -> str:
+    """The processor's model, as Linux tells it, else what Python knows."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
+    return model or platform.processor() or platform.machine()
+
+
+def _triton() -> str | None:
+    try:
+        import triton
+    except ImportError:
+        return None
+    return str(triton.__version__)
+
+
+def _driver() -> str:
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.split("\n")[0].strip()
+    except OSError:
+        return ""

@@ -1,0 +1,34 @@
+"""Peak memory of a call: what PyTorch's allocator holds at most beyond what it held before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+
+def peak_bytes(call: Callable[[], object], device: torch.device | None = None) -> int:
+    """Largest number of bytes that ``call`` has allocated at once, temporaries inside operators and compiled code included.
+
+    Args:
+        call: What is measured.
+        device: A GPU; None or another device: the CPU.
+    """
+    if device is not None and device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        result = call()
+        torch.cuda.synchronize(device)
+        del result
+        return int(torch.cuda.max_memory_allocated(device) - before)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        result = call()
+    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    events.sort(key=lambda event: event.start_ns())
+    held = peak = 0
+    for event in events:
+        held += event.nbytes()
+        peak = max(peak, held)
+    del result
+    return peak

@@ -1,0 +1,109 @@
+"""The named workloads: one table, one seeded generator. Sizes follow the cases their names stand for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ..simulate import grid_priors, random_gts, simulate_predictions
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One training step's worth of assignment.
+
+    Attributes:
+        name: Key of ``WORKLOADS``.
+        batch: B.
+        image_size: Pixels a side.
+        num_classes: C.
+        num_gts: Gts of the whole batch.
+        padded: G of the padded form; None where only ragged forms make sense.
+        most: Most gts of one image.
+        median: Median side of a gt in pixels.
+        spread: Standard deviation of the side's logarithm.
+        after: Where the sizes come from.
+    """
+
+    name: str
+    batch: int
+    image_size: int
+    num_classes: int
+    num_gts: int
+    padded: int | None
+    most: int
+    median: float
+    spread: float
+    after: str
+
+    def with_batch(self, batch: int) -> Workload:
+        """The same images, fewer of them."""
+        return replace(self, batch=batch, num_gts=self.num_gts * batch // self.batch)
+
+
+WORKLOADS = {
+    w.name: w
+    for w in (
+        Workload("coco", 32, 640, 80, 480, 40, 40, 80.0, 1.0, "RTMDet and YOLOX on COCO, about 15 gts an image"),
+        Workload("mosaic", 32, 640, 80, 1984, 100, 100, 48.0, 0.9, "mosaic augmentation, 62 gts an image"),
+        Workload("o365", 16, 640, 365, 3312, 300, 300, 48.0, 1.0, "Objects365, crowded (ultralytics#25240)"),
+        Workload("xview", 128, 640, 60, 75357, None, 4967, 12.0, 0.7, "xView, ragged (ultralytics#25990)"),
+        Workload("dota", 4, 1024, 15, 4000, 1000, 1000, 24.0, 0.8, "DOTA, RTMDet-R's density (mmrotate#745)"),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Inputs of an assigner: predictions, priors, and the gts as lists."""
+
+    pred_boxes: Tensor
+    cls_logits: Tensor
+    obj_logits: Tensor
+    priors: Tensor
+    gt_boxes: list[Tensor]
+    gt_labels: list[Tensor]
+
+    def padded(self, width: int) -> tuple[Tensor, Tensor, Tensor]:
+        """gt_boxes [B, G, 4], gt_labels [B, G] and gt_mask [B, G] of the padded form."""
+        batch = len(self.gt_boxes)
+        boxes, labels = torch.zeros(batch, width, 4), torch.zeros(batch, width, dtype=torch.int64)
+        mask = torch.zeros(batch, width, dtype=torch.bool)
+        for b, (own_boxes, own_labels) in enumerate(zip(self.gt_boxes, self.gt_labels, strict=True)):
+            boxes[b, : len(own_boxes)], labels[b, : len(own_boxes)], mask[b, : len(own_boxes)] = own_boxes, own_labels, True
+        return boxes, labels, mask
+
+
+def gt_counts(workload: Workload, generator: torch.Generator) -> list[int]:
+    """Gts of each image: skewed, at most ``most``, ``num_gts`` in total; one image of xView's kind holds the most."""
+    weights = torch.exp(0.6 * torch.randn(workload.batch, generator=generator))
+    if workload.padded is None:
+        weights = torch.exp(1.2 * torch.randn(workload.batch, generator=generator))
+        weights[0] = weights.max() * 2
+    counts = torch.zeros(workload.batch, dtype=torch.int64)
+    while (missing := workload.num_gts - int(counts.sum())) > 0:
+        open_images = counts < workload.most
+        share = weights * open_images
+        step = (share / share.sum() * missing).ceil().long()
+        counts += torch.minimum(step, workload.most - counts)
+        excess = int(counts.sum()) - workload.num_gts
+        for b in counts.argsort(descending=True).tolist():
+            cut = min(max(excess, 0), int(counts[b]) // 2)
+            counts[b] -= cut
+            excess -= cut
+    return counts.tolist()
+
+
+def make_batch(workload: Workload, phase: str, seed: int = 0, dtype: torch.dtype = torch.float32, offset: float = 0.0) -> Batch:
+    """A seeded batch of the workload in a phase of training; logits in ``dtype``."""
+    generator = torch.Generator().manual_seed(seed)
+    priors = grid_priors(workload.image_size, offset=offset)
+    gts = [
+        random_gts(count, workload.image_size, workload.num_classes, generator, workload.median, workload.spread)
+        for count in gt_counts(workload, generator)
+    ]
+    boxes, labels = [g[0] for g in gts], [g[1] for g in gts]
+    pred = simulate_predictions(boxes, labels, priors, workload.num_classes, phase, generator)
+    return Batch(pred.pred_boxes, pred.cls_logits.to(dtype), pred.obj_logits.to(dtype), priors, boxes, labels)

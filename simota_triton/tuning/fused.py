@@ -1,0 +1,46 @@
+"""The fused kernels as tuning sees them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from .kernel_config import Shape
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..config import SimOTAConfig
+    from ..inputs import Problem
+    from .offline import Census
+
+
+def shape(problem: Problem) -> Shape:
+    """B, P and the height of the matrices."""
+    batch, num_priors, _ = problem.shape
+    most = problem.gts.max_count
+    return Shape(batch, num_priors, problem.gts.slots()[0].shape[1] if most is None else most)
+
+
+def launch(problem: Problem, config: SimOTAConfig, kernels: Any) -> Sequence[Tensor]:
+    """Both passes: cost and IoU."""
+    from ..kernels import launch as fused
+
+    return fused.run(problem, config, kernels, shape(problem).num_gts)
+
+
+def instructions(kernel: str, census: Census, problem: Problem, kernels: Any) -> float:
+    """Instructions that a warp of a pass issues, estimated: what is outside loops once, the rest for each gt or class."""
+    from ..kernels.class_sum import COLUMNS
+    from ..kernels.prior_pass import GTS
+
+    batch, _, num_classes = problem.shape
+    straight = census.straight
+    if kernel == "cost_pass":
+        pairs = sum(loop.total for loop in census.innermost() if loop.instructions["mufu"])
+        gts_of_program: int = min(kernels.gts_per_program, shape(problem).num_gts)
+        return straight + pairs * gts_of_program
+    regions, *classes = (loop.total for loop in census.innermost())
+    gts = problem.gts.boxes.shape[0] / max(batch, 1)
+    return straight + regions * math.ceil(gts / int(GTS.value)) + sum(classes[:1]) * math.ceil(num_classes / int(COLUMNS.value))

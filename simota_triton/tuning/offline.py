@@ -1,0 +1,260 @@
+"""Compiles the Triton kernels for a GPU that is not there, and reads their machine code.
+
+Triton is handed a driver that names a target and nothing else, and every launch stops after compilation. So what is
+compiled is what the package's own launches ask for, argument by argument. ptxas, cuobjdump and nvdisasm come with Triton.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+from triton.runtime.jit import JITFunction
+
+TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+
+CLASSES = {
+    "fp32": r"FADD|FMUL|FFMA|FMNMX|FSETP|FSEL|FSET|FCHK",
+    "mufu": r"MUFU",
+    "load": r"LDG|LD\b|LDC|ULDC|LDCU",
+    "store": r"STG|ST\b",
+    "shared": r"LDS|STS|LDSM|STSM|SHFL|BAR|REDUX",
+    "local": r"LDL|STL",
+    "control": r"BRA|BSSY|BSYNC|EXIT|WARPSYNC|CALL|RET|YIELD|NOP|VOTE|PLOP3",
+    "uniform": r"U[A-Z]|R2UR|S2UR",
+}
+"""Classes of instructions; what is none of these is counted as integer."""
+
+
+class _Target:
+    """A driver that only knows what to compile for."""
+
+    def __init__(self, capability: int) -> None:
+        self.capability = capability
+
+    def get_current_target(self) -> GPUTarget:
+        return GPUTarget("cuda", self.capability, 32)
+
+    def get_current_device(self) -> int:
+        return self.capability
+
+    def set_current_device(self, device: int) -> None:
+        pass
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+    def get_active_torch_device(self) -> torch.device:
+        return torch.device("cpu")
+
+
+@contextmanager
+def compiled_for(capability: int, grids: list[tuple[int, ...]] | None = None) -> Iterator[list[Any]]:
+    """Collects the binaries that launches in its block compile for, say, 90 (sm_90), and their grids; nothing runs.
+
+    For a process of its own, where Triton was imported without TRITON_INTERPRET: Triton launches nothing there afterwards.
+    """
+    binaries: list[Any] = []
+    run = JITFunction.run
+
+    def compile_only(self: Any, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> Any:
+        binaries.append(run(self, *args, grid=grid, warmup=True, **kwargs))
+        if grids is not None:
+            grids.append(grid)
+        return binaries[-1]
+
+    driver.set_active(_Target(capability))
+    JITFunction.run = compile_only
+    try:
+        yield binaries
+    finally:
+        JITFunction.run = run
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A loop, and those inside it.
+
+    Attributes:
+        instructions: Of an iteration by class, over all its paths, without those of the loops inside.
+        shortest: Instructions of the shortest path of an iteration, which enters no loop inside more than it must.
+        inner: Loops right inside, in order of their addresses.
+    """
+
+    instructions: Counter[str]
+    shortest: int
+    inner: tuple[Loop, ...]
+
+    @property
+    def total(self) -> int:
+        return sum(self.instructions.values())
+
+
+@dataclass(frozen=True)
+class Census:
+    """What a binary needs and does.
+
+    Attributes:
+        registers: A thread's.
+        local_bytes: Stack and local memory, which is where spilled registers go.
+        shared_bytes: Shared memory.
+        instructions: By class.
+        once: What lies outside of loops.
+        loops: Outermost loops, in order of their addresses.
+    """
+
+    registers: int
+    local_bytes: int
+    shared_bytes: int
+    instructions: Counter[str]
+    once: Counter[str]
+    loops: tuple[Loop, ...]
+
+    @property
+    def straight(self) -> int:
+        """Instructions outside the innermost loops."""
+        return sum(self.instructions.values()) - sum(loop.total for loop in self.innermost())
+
+    def every_loop(self) -> Iterator[Loop]:
+        """All loops, an outer one before those inside."""
+        waiting = list(self.loops)
+        while waiting:
+            loop = waiting.pop(0)
+            waiting[:0] = loop.inner
+            yield loop
+
+    def innermost(self) -> Iterator[Loop]:
+        """Loops without one inside."""
+        return (loop for loop in self.every_loop() if not loop.inner)
+
+
+def census(binary: Any) -> Census:
+    """Reads a binary of :func:`compiled_for`."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(binary.asm["cubin"])
+        file.flush()
+        code = _tool("nvdisasm", "-c", file.name)
+        usage = _tool("cuobjdump", "-res-usage", file.name)
+    numbers = re.search(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", usage)
+    assert numbers, usage
+    lines = re.findall(r"^\s*(?:(\.L_\S+):|/\*[0-9a-f]{4,}\*/\s+(.*?);)", code, re.MULTILINE)  # (label, instruction)
+    flow = Flow(lines)
+    loops = flow.loops()
+    return Census(
+        registers=int(numbers[1]),
+        local_bytes=int(numbers[2]) + int(numbers[3]),
+        shared_bytes=binary.metadata.shared,
+        instructions=_count(instruction for _, instruction in lines),
+        once=_count(flow.reached()) - sum((_all(loop) for loop in loops), Counter()),
+        loops=loops,
+    )
+
+
+def _all(loop: Loop) -> Counter[str]:
+    return sum((_all(inner) for inner in loop.inner), Counter(loop.instructions))
+
+
+class Flow:
+    """Basic blocks of a function and the edges between them.
+
+    Edges of ``BRA.DIV`` are left out: they lead to slow paths, behind the end, for warps whose lanes have parted.
+    """
+
+    def __init__(self, lines: list[tuple[str, str]]) -> None:
+        self.blocks: list[list[str]] = [[]]
+        at: dict[str, int] = {}
+        for label, instruction in lines:
+            if (label and self.blocks[-1]) or (self.blocks[-1] and _leaves(self.blocks[-1][-1])):
+                self.blocks.append([])
+            if label:
+                at[label] = len(self.blocks) - 1
+            else:
+                self.blocks[-1].append(instruction)
+        self.next: list[set[int]] = []
+        for i, block in enumerate(self.blocks):
+            last = block[-1] if block else ""
+            always = not last.startswith("@") and not re.search(r"\bU?P\d", last.split(",")[0])
+            follows = {i + 1} if i + 1 < len(self.blocks) and not (_leaves(last) and always) else set()
+            target = re.search(r"\bBRA\b(?!\.DIV).*?(\.L_\w+)", last)
+            self.next.append(follows | ({at[target[1]]} if target else set()))
+
+    def reached(self) -> list[str]:
+        """Instructions that are not behind the end."""
+        return [instruction for block in sorted(self._reach(0, set())) for instruction in self.blocks[block]]
+
+    def loops(self) -> tuple[Loop, ...]:
+        """The natural loops: back edges are those to a block without which their source is not reached."""
+        reached = self._reach(0, set())
+        bodies: dict[int, set[int]] = {}
+        for header in sorted(reached):
+            beyond = reached - self._reach(0, {header})  # what is reached through the header alone
+            tails = {block for block in beyond if header in self.next[block]}
+            if tails:
+                bodies[header] = {block for block in beyond if tails & self._reach(block, {header}) or block in tails} | {header}
+        return self._nested(bodies, None)
+
+    def _nested(self, bodies: dict[int, set[int]], outer: int | None) -> tuple[Loop, ...]:
+        inside = {header: body for header, body in bodies.items() if outer is None or (header != outer and header in bodies[outer])}
+        nearest = {h: b for h, b in inside.items() if not any(o != h and h in other for o, other in inside.items())}
+        found = []
+        for header, body in nearest.items():
+            inner = self._nested({h: b for h, b in bodies.items() if h in body}, header)
+            deeper = set().union(*(b for h, b in bodies.items() if h != header and h in body))
+            own = [instruction for block in sorted(body - deeper) for instruction in self.blocks[block]]
+            found.append(Loop(_count(own), self._shortest(header, body), inner))
+        return tuple(found)
+
+    def _reach(self, start: int, closed: set[int]) -> set[int]:
+        """Blocks reached from a block, itself included, without entering those ``closed``."""
+        found: set[int] = set()
+        waiting = [start] if start not in closed else []
+        while waiting:
+            block = waiting.pop()
+            if block not in found:
+                found.add(block)
+                waiting += self.next[block] - closed
+        return found
+
+    def _shortest(self, header: int, body: set[int]) -> int:
+        """Instructions of the shortest way from a header back to it."""
+        length = {header: len(self.blocks[header])}
+        waiting = [header]
+        best = []
+        while waiting:
+            block = waiting.pop(0)
+            for follower in self.next[block] & body:
+                if follower == header:
+                    best.append(length[block])
+                elif (through := length[block] + len(self.blocks[follower])) < length.get(follower, through + 1):
+                    length[follower] = through
+                    waiting.append(follower)
+        return min(best)
+
+
+def _leaves(instruction: str) -> bool:
+    """Whether control may go elsewhere after it."""
+    return re.search(r"\b(BRA|EXIT|RET)\b(?!\.DIV)", instruction) is not None
+
+
+def _count(instructions: Iterable[str]) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for instruction in instructions:
+        name = re.sub(r"^@!?U?P\w+\s+", "", instruction).split(" ")[0]
+        if name:
+            counts[next((c for c, names in CLASSES.items() if re.match(names, name)), "integer")] += 1
+    return counts
+
+
+def _tool(name: str, *args: str) -> str:
+    return subprocess.run([str(TOOLS / name), *args], capture_output=True, text=True, check=True).stdout

@@ -1,0 +1,185 @@
+"""Measured configurations on disk: one JSON file a GPU, written whole or not at all, read with every value checked.
+
+    {"schema": 1, "gpu": "NVIDIA H100 80GB HBM3", "capability": [9, 0],
+     "kernels": {"triton": {"b32-p16384-g64": {"config": {...}, "median_ms": ..., "default_ms": ..., "measured": {...}}}}}
+
+``measured`` holds the workload, the versions of Triton, torch and this package, and the date.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from .. import env
+from .families import FAMILIES
+
+SCHEMA = 1
+PACKAGED = Path(__file__).parent / "measured"
+"""Files that come with the package, by compute capability: ``sm_90.json``."""
+
+Tuned = dict[str, dict[str, Any]]
+"""Backend -> bucket -> launch parameters."""
+
+
+class Gpu(NamedTuple):
+    """What a file is measured on."""
+
+    name: str
+    capability: tuple[int, int]
+
+    @classmethod
+    def of(cls, device: torch.device) -> Gpu:
+        found = torch.cuda.get_device_properties(device)
+        return cls(found.name, (found.major, found.minor))
+
+    @property
+    def slug(self) -> str:
+        """The name as a file's.
+
+        Example:
+            >>> Gpu("NVIDIA H100 80GB HBM3", (9, 0)).slug
+            'nvidia-h100-80gb-hbm3'
+        """
+        return re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")
+
+
+class StoreError(Exception):
+    """A file that cannot be used; the message names it and the remedy."""
+
+
+def user_folder() -> Path:
+    """SIMOTA_TRITON_CONFIG_DIR, else ``simota_triton`` in the user's cache folder."""
+    chosen = env.config_dir()
+    if chosen:
+        return Path(chosen).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "simota_triton"
+
+
+def user_file(gpu: Gpu, folder: Path | None = None) -> Path:
+    """The file of a GPU in the user's folder."""
+    return (user_folder() if folder is None else folder) / f"{gpu.slug}.json"
+
+
+def packaged_file(gpu: Gpu) -> Path:
+    """The file of a GPU's family in the package."""
+    return PACKAGED / "sm_{}{}.json".format(*gpu.capability)
+
+
+def read(path: Path, gpu: Gpu, any_name: bool = False) -> Tuned:
+    """Launch parameters of a file; nothing where there is none.
+
+    Args:
+        path: The file.
+        gpu: The GPU it must be for.
+        any_name: Only the compute capability has to agree.
+
+    Raises:
+        StoreError: The file cannot be read, is of a newer schema, for another GPU, or holds values that are out of range.
+    """
+    try:
+        data = _load(path)
+        if data is None:
+            return {}
+        found = Gpu(data["gpu"], tuple(data["capability"]))
+        if found.capability != gpu.capability or not (any_name or found.name == gpu.name):
+            raise ValueError(f"it was measured on {found.name} ({found.capability}), this is {gpu.name} ({gpu.capability})")
+        return {
+            backend: {name: FAMILIES[backend].read(entry["config"]) for name, entry in entries.items()}
+            for backend, entries in data["kernels"].items()
+            if backend in FAMILIES
+        }
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read ({error.strerror}); make it readable or set SIMOTA_TRITON_CONFIG_DIR") from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        why = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise StoreError(f"{path} is not used: {why}; delete it, or write it again with simota-triton tune") from error
+
+
+def _load(path: Path) -> dict[str, Any] | None:
+    """The file's content if its outline is right, None where there is no file."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    data = json.loads(text)
+    if not isinstance(data, dict) or not isinstance(data.get("schema"), int):
+        raise ValueError("it is no file of measured configurations")
+    if data["schema"] > SCHEMA:
+        raise ValueError(f"its schema {data['schema']} is newer than this package's, {SCHEMA}")
+    for name, kind in (("gpu", str), ("capability", list), ("kernels", dict)):
+        if not isinstance(data[name], kind):
+            raise ValueError(f"{name}: expected a {kind.__name__}, got {data[name]!r}")
+    return data
+
+
+def save(path: Path, gpu: Gpu, backend: str, entries: dict[str, dict[str, Any]]) -> Path | None:
+    """Add buckets to a file, replacing those it has of that name; everything else in it stays.
+
+    Processes that write at once take turns. A file that cannot be understood is kept under another name.
+
+    Returns:
+        Where such a file went, or None.
+
+    Raises:
+        OSError: The file cannot be written; it is as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with locked(path.with_name(f".{path.name}.lock")):
+        kept = None
+        try:
+            read(path, gpu)
+            data = _load(path)
+        except StoreError:
+            data, kept = None, path.with_name(f"{path.name}.unread")
+            os.replace(path, kept)
+        data = data or {"schema": SCHEMA, "gpu": gpu.name, "capability": list(gpu.capability), "kernels": {}}
+        data["kernels"].setdefault(backend, {}).update(entries)
+        write_whole(path, json.dumps(data, indent=1) + "\n")
+    return kept
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Replace a file by its new content in one step, so that whoever reads it finds the one or the other.
+
+    Raises:
+        OSError: It cannot be written; the file is as it was.
+    """
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)  # mkstemp's own would shut out the others of a shared folder
+        os.replace(name, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+        raise
+
+
+@contextlib.contextmanager
+def locked(path: Path, wait: bool = True) -> Iterator[None]:
+    """Hold a lock file; the system lets go of it when the process ends, however it does. Windows has no such locks.
+
+    Raises:
+        BlockingIOError: Another process holds it and ``wait`` is False.
+        OSError: The file cannot be made.
+    """
+    with open(path, "a") as file:
+        try:
+            import fcntl
+        except ModuleNotFoundError:
+            yield
+            return
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield

@@ -1,0 +1,36 @@
+"""Every backend on what detectors predicted in real trainings: before training, after 50 steps and after 300."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from simota_triton import SimOTAConfig, backends
+from simota_triton.inputs import pack
+from tests.captured import FOLDER, captured, preset_of
+from tests.judge import judge
+
+FILES = sorted(FOLDER.glob("*.npz"))
+
+
+def test_every_detector_and_phase_is_there():
+    assert {path.stem for path in FILES} == {
+        f"{detector}_{phase}"
+        for detector in ("libreyolo_rtmdet", "pixeltable_yolox", "libreyolo_yolox")
+        for phase in ("untrained", "early", "late")
+    }
+    assert sum(path.stat().st_size for path in FILES) < 3e6
+
+
+@pytest.mark.parametrize("name", backends.BACKENDS)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_backend_is_right_on_captured_predictions(path, name):
+    config = SimOTAConfig.from_preset(preset_of(path))
+    inputs = captured(path)
+    if name == "triton" and torch.cuda.is_available():
+        inputs = {key: value.cuda() for key, value in inputs.items()}
+    result = backends.load(name).assign(pack(config, **inputs), config)
+    result = type(result)(*(value.cpu() for value in result))
+    verdict = judge(result, pack(config, **captured(path)), config)
+    assert verdict.unexplained == []
+    assert verdict.positives > 0

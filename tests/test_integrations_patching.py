@@ -1,0 +1,157 @@
+"""Patching a foreign package: exact, reversible, and loud where the package is not what it should be. No package is needed here."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import sys
+from types import ModuleType
+
+import pytest
+
+from simota_triton.integrations.patching import Package, Patch, Replacement
+
+PACKAGE = Package("foreign", {"foreign": ("1.6",), "foreign-fork": ("2", "3.1")}, "pip install foreign==1.6.0")
+INTEGRATIONS = ("yolox", "libreyolo", "super_gradients", "nanodet")
+
+
+class Base:
+    @staticmethod
+    def helper(x):
+        return "theirs"
+
+    def loss(self, x, *, scale=1):
+        return "theirs"
+
+
+class Head(Base):
+    def assign(self, x):
+        return "theirs"
+
+
+def ours(self, x, *, scale=1):
+    return "ours"
+
+
+def test_replaces_and_puts_back():
+    before = dict(vars(Base))
+    patch = Patch(PACKAGE).apply([Replacement(Base, "loss", ours), Replacement(Base, "helper", lambda x: "ours")])
+    assert (Base().loss(0), Base.helper(0)) == ("ours", "ours")
+    patch.undo()
+    assert dict(vars(Base)) == before
+
+
+def test_an_inherited_function_is_inherited_again():
+    with Patch(PACKAGE).apply([Replacement(Head, "loss", ours)]):
+        assert (Head().loss(0), Base().loss(0)) == ("ours", "theirs")
+    assert "loss" not in vars(Head)
+    assert Head().loss(0) == "theirs"
+
+
+def test_twice_is_harmless():
+    patch = Patch(PACKAGE)
+    original = Base.loss
+    patch.apply([Replacement(Base, "loss", ours)])
+    patch.apply([Replacement(Base, "loss", ours)])
+    patch.apply([Replacement(Base, "loss", lambda self, x, scale: "newer")])
+    assert Base().loss(0, scale=2) == "newer"
+    patch.undo()
+    patch.undo()
+    assert Base.loss is original
+
+
+def test_undone_after_an_error_in_the_with_block():
+    with pytest.raises(ZeroDivisionError), Patch(PACKAGE).apply([Replacement(Base, "loss", ours)]):
+        _ = 1 / 0
+    assert Base().loss(0) == "theirs"
+
+
+def test_a_missing_attribute_is_named_and_nothing_is_replaced():
+    replacements = [Replacement(Base, "loss", ours), Replacement(Base, "gone", ours)]
+    with pytest.raises(
+        AttributeError, match=r"Base\.gone: .*works with foreign 1\.6 or foreign-fork 2, 3\.1: pip install foreign==1\.6\.0"
+    ):
+        Patch(PACKAGE).apply(replacements)
+    assert Base().loss(0) == "theirs"
+
+
+def test_other_parameters_are_named_and_nothing_is_replaced():
+    replacements = [Replacement(Base, "loss", ours), Replacement(Head, "assign", lambda self, x, y: "ours")]
+    with pytest.raises(TypeError, match=r"Head\.assign: expected parameters \(self, x, y\), got \(self, x\); works with foreign 1\.6"):
+        Patch(PACKAGE).apply(replacements)
+    assert Base().loss(0) == "theirs"
+
+
+def test_someone_elses_patch_on_top_is_not_dropped(monkeypatch):
+    patch = Patch(PACKAGE).apply([Replacement(Base, "loss", ours)])
+    with monkeypatch.context() as other:
+        other.setattr(Base, "loss", lambda self, x: "theirs on top")
+        with pytest.raises(RuntimeError, match=r"Base\.loss: was replaced by other code"):
+            patch.undo()
+        assert Base().loss(0) == "theirs on top"
+    patch.undo()
+    assert Base().loss(0) == "theirs"
+
+
+def install(monkeypatch, **versions):
+    def version(distribution):
+        if distribution not in versions:
+            raise importlib.metadata.PackageNotFoundError(distribution)
+        return versions[distribution]
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+
+
+@pytest.mark.parametrize("versions", [{"foreign": "1.6.0"}, {"foreign": "1.6"}, {"foreign-fork": "2.9+cpu"}, {"foreign-fork": "3.1.4"}])
+def test_versions_that_work(monkeypatch, versions):
+    install(monkeypatch, **versions)
+    module = ModuleType("foreign.heads")
+    monkeypatch.setitem(sys.modules, "foreign.heads", module)
+    assert PACKAGE.load("foreign.heads") is module
+
+
+@pytest.mark.parametrize("versions", [{"foreign": "1.60.0"}, {"foreign": "1.5.9"}, {"foreign-fork": "3.0"}])
+def test_versions_that_do_not_work_are_named(monkeypatch, versions):
+    install(monkeypatch, **versions)
+    ((distribution, version),) = versions.items()
+    with pytest.raises(
+        ImportError, match=f"{distribution} {version} is installed; works with foreign 1.6 or .*: pip install foreign==1.6.0"
+    ):
+        PACKAGE.load("foreign.heads")
+
+
+def test_sources_without_an_installation_go_by_their_own_version(monkeypatch):
+    install(monkeypatch)
+    module = ModuleType("foreign")
+    monkeypatch.setitem(sys.modules, "foreign", module)
+    PACKAGE.check()  # no version stated: the layout decides
+    module.__version__ = "1.6.2"
+    PACKAGE.check()
+    module.__version__ = "0.9"
+    with pytest.raises(ImportError, match=r"foreign 0\.9 is installed"):
+        PACKAGE.check()
+
+
+@pytest.mark.parametrize("name", INTEGRATIONS)
+def test_a_package_that_is_missing(monkeypatch, name):
+    integration = importlib.import_module(f"simota_triton.integrations.{name}")
+    install(monkeypatch)
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ImportError, match=rf"{name}: not installed; works with .* \d.*: pip install .*[=@]"):
+        integration.patch()
+    integration.unpatch()  # nothing to undo
+
+
+@pytest.mark.parametrize("name", INTEGRATIONS)
+def test_a_version_that_does_not_work(monkeypatch, name):
+    integration = importlib.import_module(f"simota_triton.integrations.{name}")
+    install(monkeypatch, **dict.fromkeys(integration.PACKAGE.versions, "0.0.1"))
+    with pytest.raises(ImportError, match=r"0\.0\.1 is installed; works with .*: pip install"):
+        integration.patch()
+
+
+def test_a_module_that_is_missing(monkeypatch):
+    install(monkeypatch, foreign="1.6.0")
+    monkeypatch.setitem(sys.modules, "foreign.heads", None)
+    with pytest.raises(ImportError, match=r"foreign\.heads: cannot be imported .*works with foreign 1\.6"):
+        PACKAGE.load("foreign.heads")

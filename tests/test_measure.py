@@ -1,0 +1,200 @@
+"""The commands bench and compare, the curves, and what info tells of launch parameters and tools."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from simota_triton import SimOTAAssigner
+from simota_triton.capture import capture
+from simota_triton.cli import info, main
+from simota_triton.measure import scaling
+from simota_triton.measure.cases import PLAIN, least_bytes
+from simota_triton.measure.compare import changes
+from simota_triton.measure.peak import peak_bytes
+from simota_triton.tuning import store
+from simota_triton.tuning.store import Gpu
+
+from .test_capture import call
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def row(case, ms, spread=0.1, mb=10.0, workload="coco"):
+    return {"workload": workload, "case": case, "median_ms": ms, "quartiles_ms": [ms - spread, ms + spread], "peak_mb": mb}
+
+
+def record(path, *rows, **machine):
+    path.write_text(json.dumps({"machine": {"cpu": "x", "threads": 1, **machine}, "rows": rows}))
+    return str(path)
+
+
+def test_bench_times_ours_beside_plain_pytorch_and_keeps_the_record(tmp_path, capsys):
+    out = tmp_path / "b.json"
+    assert main(["bench", "--device", "cpu", "--batch-size", "1", "--rounds", "2", "--out", str(out)]) == 0
+    text = capsys.readouterr().out
+    kept = json.loads(out.read_text())
+    assert {row["case"] for row in kept["rows"]} == {"torch", "reference", PLAIN}
+    for one in kept["rows"]:
+        assert one["differing_priors"] == 0
+        assert one["quartiles_ms"][0] <= one["median_ms"] <= one["quartiles_ms"][1]
+        assert one["case"] in text
+        assert one["floor_ms"] > 0
+    assert {"cpu", "threads", "torch", "triton"} <= set(kept["machine"])
+    assert main(["compare", str(out), str(out)]) == 0
+    assert "3 cases in both: 0 moved beyond noise" in capsys.readouterr().out
+
+
+def test_bench_takes_captured_batches(tmp_path, capsys):
+    with capture(tmp_path / "mine.batches"):
+        call(200)
+        call(60, config="yolox")
+    out = tmp_path / "b.json"
+    assert main(["bench", "--batches", str(tmp_path / "mine.batches"), "--device", "cpu", "--rounds", "1", "--out", str(out)]) == 0
+    rows = json.loads(out.read_text())["rows"]
+    assert [r["case"] for r in rows] == ["torch", "reference", PLAIN, "torch", "reference"]  # the peer is RTMDet's
+    assert {r["differing_priors"] for r in rows} == {0}
+    assert "mine.batches b2-p256-g4" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "cannot be read"), (b"", "holds no whole batch"), (b"weights", "no file of captured batches")],
+)
+def test_batches_that_cannot_be_used_are_one_line(tmp_path, capsys, content, message):
+    path = tmp_path / "mine.batches"
+    if content is not None:
+        path.write_bytes(content)
+    assert main(["bench", "--batches", str(path), "--device", "cpu"]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert str(path) in error
+    assert len(error.splitlines()) == 1
+
+
+def test_bench_says_what_it_cannot_write(tmp_path, capsys):
+    assert main(["bench", "--device", "cpu", "--out", str(tmp_path / "none" / "b.json")]) == 2
+    assert "there is no folder" in capsys.readouterr().err
+
+
+def test_compare_prints_what_moved_beyond_noise(tmp_path, capsys):
+    before = record(tmp_path / "a.json", row("ours", 10), row("slower", 10), row("noisy", 10, 3), row("gone", 1), row("fat", 5))
+    after = record(tmp_path / "b.json", row("ours", 8), row("slower", 12), row("noisy", 12, 3), row("new", 1), row("fat", 5, mb=20.0))
+    assert main(["compare", before, after]) == 1
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == "coco, slower: 10 -> 12 ms (+20.0 %, slower)"
+    assert out[1] == "coco, fat: 5 -> 5 ms (+0.0 %, within noise), 10.0 -> 20.0 MB"
+    assert out[2] == "coco, ours: 10 -> 8 ms (-20.0 %, faster)"
+    assert out[3] == "4 cases in both: 2 moved beyond noise, 2 did not; 1 in memory"
+    assert out[4:] == ["only in A: coco, gone", "only in B: coco, new"]
+    assert main(["compare", after, before]) == 1
+    assert main(["compare", before, before, "--all"]) == 0
+
+
+def test_compare_reads_the_committed_cpu_table():
+    kept = json.loads((ROOT / "bench" / "results" / "cpu" / "mid.json").read_text())
+    both, gone, new = changes(kept, kept)
+    assert len(both) == len(kept["rows"])
+    assert not gone
+    assert not new
+
+
+def test_compare_says_when_machines_differ_or_files_are_none(tmp_path, capsys):
+    a = record(tmp_path / "a.json", row("ours", 10))
+    b = record(tmp_path / "b.json", row("ours", 10), gpu="NVIDIA Test")
+    assert main(["compare", a, b]) == 0
+    assert "two kinds of machine, x-1-thread and nvidia-test" in capsys.readouterr().err
+    for text in ("", "{}", '{"rows": [{}], "machine": {}}', "[]", '{"machine": {"cpu": "x", "threads": 1}, "rows": [{"median_ms": -1}]}'):
+        (tmp_path / "c.json").write_text(text)
+        assert main(["compare", a, str(tmp_path / "c.json")]) == 2
+        assert "c.json is no record of simota-triton bench" in capsys.readouterr().err
+    assert main(["compare", a, str(tmp_path / "none.json")]) == 2
+    assert main(["compare", a, record(tmp_path / "d.json", row("other", 1))]) == 2
+
+
+# curves
+
+
+def test_a_point_of_a_curve_has_the_sizes_it_says():
+    batch = scaling.make_batch(batch=3, priors=2100, classes=7, gts=5)
+    assert batch.inputs["pred_boxes"].shape == (3, 2100, 4)
+    assert batch.inputs["cls_logits"].shape == (3, 2100, 7)
+    assert batch.inputs["gt_boxes"].shape == (3, 5, 4)
+    assert least_bytes(batch) == 3 * 2100 * (4 * 4 + 7 * 4 + 24)
+    for value in scaling.AXES["priors"].values:
+        side = round((value / 21) ** 0.5)
+        assert value == 21 * side * side  # a square image's priors
+
+
+def test_a_curve_ends_a_case_that_is_too_slow_and_draws_what_there_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(scaling, "HELD", {"batch": 1, "priors": 336, "classes": 3, "gts": 2})
+    ticks = iter(range(10**9))
+    monkeypatch.setattr(scaling, "clock", lambda device: lambda: float(next(ticks)) * 10)  # every call seems to take 10 s
+    rows = scaling.curve("gts", torch.device("cpu"), ["torch"], seconds=1.0, values=(1, 4))
+    assert [(r["value"], r["case"]) for r in rows] == [(1, "torch"), (1, PLAIN)]
+    monkeypatch.undo()
+    rows = scaling.curve("gts", torch.device("cpu"), ["torch"], seconds=5.0, values=(1, 4))
+    assert [r["value"] for r in rows if r["case"] == "torch"] == [1, 4]
+    machine = {"cpu": "x", "threads": 1, "torch": "2", "date": "today"}
+    scaling.draw({"machine": machine, "axis": "gts", "rows": rows}, tmp_path / "gts.png")
+    assert (tmp_path / "gts.png").stat().st_size > 10_000
+
+
+# info
+
+
+def test_info_tells_where_launch_parameters_come_from(monkeypatch, tmp_path, capsys):
+    gpu = Gpu("NVIDIA Test", (9, 0))
+    monkeypatch.setenv("SIMOTA_TRITON_CONFIG_DIR", str(tmp_path))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(Gpu, "of", classmethod(lambda cls, device: gpu))
+    assert ("cuda:0 triton", "the heuristic") in info.configurations()
+    from simota_triton.tuning import KernelConfig
+
+    from .test_tuning import entry
+
+    store.save(store.user_file(gpu), gpu, "triton", {"b1-p1-g1": entry(KernelConfig())})
+    path = store.user_file(gpu)
+    assert ("cuda:0 triton", f"1 buckets of {path}; else the heuristic") in info.configurations()
+    path.write_text("{")
+    ((_, told), *_) = info.configurations()
+    assert f"{path} is not used" in told
+
+
+def test_info_tells_folders_the_compiler_and_versions_that_do_not_fit(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("SIMOTA_TRITON_CONFIG_DIR", str(tmp_path / "none"))
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("CC", "/no/such/compiler")
+    versions = {"triton": "3.6.0", "numpy": "2.4.1"}
+    monkeypatch.setattr(info, "_installed", versions.get)
+    monkeypatch.setattr(info, "_partner", lambda: "3.5.0")
+    assert main(["info"]) == 0
+    out = capsys.readouterr().out
+    assert f"{tmp_path / 'none'} (not there yet)" in out
+    assert re.search(rf"Triton's binaries +{tmp_path}\n", out)
+    assert "none: Triton builds its launcher with one; install gcc or clang, or set CC" in out
+    assert "was released with Triton 3.5.0, 3.6.0 is installed: pip install triton==3.5.0" in out
+    assert "does not work with numpy 2.4.1: pip install 'numpy<2.4'" in out
+    versions["triton"] = "3.2.0"
+    assert "older than 3.3" in info.misfits()[0]
+    monkeypatch.setattr(info, "_installed", lambda _: None)
+    assert info.misfits() == []
+
+
+def test_peak_memory_is_of_the_call_alone():
+    held = torch.zeros(1 << 20)
+    assert 4 << 20 <= peak_bytes(lambda: held + 1) < (4 << 20) + 4096
+    assert SimOTAAssigner("rtmdet").kernels is None

@@ -1,0 +1,138 @@
+"""The pruned backend's parts, and that how it cuts the work changes no answer."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from simota_triton import SimOTAAssigner, SimOTAConfig
+from simota_triton.backends import candidates, pairs, torch_pruned
+from simota_triton.backends.candidates import Gts, near_priors
+from simota_triton.backends.folded import FOLD, LONG, FoldedRows
+from simota_triton.backends.levels import Levels
+from simota_triton.inputs import pack
+from simota_triton.simulate import grid_priors, random_gts, simulate_predictions
+
+
+def batch(preset, seed=0, counts=(7, 0, 19), order=None):
+    """Inputs of an assigner: images of 256 pixels, priors in an order of their own where one is given."""
+    generator = torch.Generator().manual_seed(seed)
+    config = SimOTAConfig.from_preset(preset)
+    priors = grid_priors(256, offset=0.5)
+    boxes, labels = zip(*(random_gts(count, 256, 6, generator, 30.0) for count in counts), strict=True)
+    predictions = simulate_predictions(boxes, labels, priors, 6, "mid", generator)
+    order = torch.arange(len(priors)) if order is None else order
+    inputs = [predictions.pred_boxes[:, order], predictions.cls_logits[:, order], priors[order], list(boxes), list(labels)]
+    return config, inputs, {"obj_logits": predictions.obj_logits[:, order]} if config.score == "joint" else {}
+
+
+def answers(config, inputs, options, backend="torch"):
+    result = SimOTAAssigner(config, backend=backend)(*inputs, **options)
+    return result.gt_index, result.dynamic_k, result.claims, result.matched_iou
+
+
+def same(left, right):
+    return all(torch.equal(a, b) for a, b in zip(left, right, strict=True))
+
+
+@pytest.mark.parametrize("preset", SimOTAConfig.presets())
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_it_answers_as_the_definition(preset, shuffled):
+    order = torch.randperm(1344, generator=torch.Generator().manual_seed(1)) if shuffled else None
+    case = batch(preset, order=order)
+    assert same(answers(*case), answers(*case, backend="reference"))
+
+
+@pytest.mark.parametrize("preset", ["rtmdet", "yolox", "nanodet", "super_gradients_fast"])
+@pytest.mark.parametrize(
+    ("module", "name", "value"),
+    [(candidates, "BLOCK_PAIRS", 1500), (torch_pruned, "GROUP_PAIRS", 5000), (pairs, "BLOCK_SCORES", 50)],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_sizes_of_blocks_and_groups_change_nothing(preset, module, name, value, monkeypatch):
+    case = batch(preset)
+    expected = answers(*case)
+    monkeypatch.setattr(module, name, value)
+    assert same(answers(*case), expected)
+
+
+@pytest.mark.parametrize("near_cost", [0.5, 1.1, 3.0, 40.0])
+def test_what_counts_as_near_changes_nothing(near_cost, monkeypatch):
+    case = batch("rtmdet")
+    expected = answers(*case)
+    monkeypatch.setattr(pairs, "NEAR_COST", near_cost)
+    assert same(answers(*case), expected)
+
+
+def test_costs_below_zero_are_found_without_a_list_of_near_priors():
+    config, inputs, options = batch("nanodet")
+    config = config.replace(log_eps=0.5, cls_weight=0.0)
+    inputs[0][:, :, :] = torch.tensor([0.0, 0.0, 64.0, 64.0])
+    inputs[3] = [torch.tensor([[0.0, 0.0, 64.0, 64.0]])] * 3
+    inputs[4] = [torch.tensor([1])] * 3
+    expected = answers(config, inputs, options, "reference")
+    assert int((expected[0] >= 0).sum()) == 3 * 13
+    assert same(answers(config, inputs, options), expected)
+
+
+def test_regular_priors_are_levels_and_others_are_not():
+    priors = grid_priors((96, 160), offset=0.5)
+    levels = Levels.of(priors)
+    assert [(level.columns.stop - level.columns.start, level.rows.stop - level.rows.start) for level in levels.levels] == [
+        (20, 12),
+        (10, 6),
+        (5, 3),
+    ]
+    assert levels.columns.shape == (35, 2)
+    assert levels.rows[-1].tolist() == [80.0, 32.0]
+    moved, wide, nan = priors.clone(), priors.clone(), priors.clone()
+    moved[17, 0] += 0.01
+    wide[:, 3] *= 2
+    nan[3, 1] = torch.nan
+    for other in (moved, wide, nan, priors.flip(0), priors[:-1], priors[:0], priors * torch.tensor([1.0, 1.0, 0.0, 0.0])):
+        assert Levels.of(other) is None
+
+
+@pytest.mark.parametrize("radius", [0.4, 2.5, 3.9])
+@pytest.mark.parametrize("regular", [False, True])
+def test_a_window_holds_every_prior_within_its_radius(radius, regular):
+    config, inputs, options = batch("rtmdet", counts=(40, 3, 1))
+    inputs[3][2] = torch.tensor([[5e8, -5e8, 5e8 + 64, -5e8 + 64]])  # far outside
+    problem = pack(config, *inputs, **options)
+    gts = Gts.of(problem)
+    near = near_priors(problem, gts, Levels.of(problem.priors) if regular else None, slice(0, 44), radius)
+    offset = (problem.priors[:, :2] - gts.centers[:, None]).abs()
+    within = (offset <= radius * problem.priors[:, 2:]).all(2)
+    for row in range(44):
+        listed = near[row][near[row] < len(problem.priors)]
+        assert bool((listed >= 0).all())
+        assert listed.unique().numel() == listed.numel()
+        assert set(within[row].nonzero().squeeze(1).tolist()) <= set(listed.tolist())
+    assert near.shape[1] < 400
+
+
+def test_folded_rows_find_what_plain_ones_do():
+    values = torch.randn(5, LONG * FOLD, generator=torch.Generator().manual_seed(0)).round(decimals=1)
+    folded = FoldedRows(values)
+    assert folded.maxima is not None
+    assert folded.maxima.maxima is not None
+    top, where = folded.largest(13)
+    assert torch.equal(top.sort(1).values, values.topk(13).values.sort(1).values)
+    assert torch.equal(values.gather(1, where), top)
+    threshold = torch.tensor([[2.0], [2.5], [9.0], [-1e9], [3.0]])
+    row, place = folded.at_least(threshold)
+    found = set(zip(row.tolist(), place.tolist(), strict=True))
+    assert len(found) == len(row)
+    assert found == {tuple(pair) for pair in (values >= threshold).nonzero().tolist()}
+
+
+@pytest.mark.parametrize("width", [1, 3, 7, 8, 20, 50])
+def test_good_ranks_are_chosen_once(width):
+    rank = torch.full((4, 20), -torch.inf)
+    rank[1] = torch.arange(20.0)
+    rank[2, 17:] = torch.tensor([1.0, 2.0, 3.0])
+    rank[3, 0] = 1.0
+    where = torch_pruned._spread_best(rank, width)
+    assert where.shape == (4, min(width, 20))
+    assert all(row.unique().numel() == row.numel() for row in where)
+    assert bool((rank.gather(1, where).amax(1) == rank.amax(1)).all())

@@ -1,0 +1,96 @@
+"""Losses with our patch are the originals': a sample of what ``python -m tests.trainers`` compares, and what else a trainer may meet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.peers.loading import Missing
+from tests.peers.scenes import Scene, make_scene
+
+from .parity import LossTally, compare, compare_on, run
+from .registry import TRAINERS
+from .trainer import Trainer, hearing
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # the originals use calls that torch has since deprecated
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """On tensors this small a second thread costs time."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(params=TRAINERS, ids=lambda trainer: f"{trainer.package}-{trainer.name}".replace(" ", "-"), scope="module")
+def trainer(request: pytest.FixtureRequest) -> Trainer:
+    try:
+        request.param.load()
+    except Missing as reason:
+        pytest.skip(str(reason))
+    return request.param
+
+
+def scene_of(trainer: Trainer, counts: tuple[int, ...]) -> Scene:
+    """128 px images with as many gts as ``counts`` says."""
+    scene = make_scene(3, trainer.strides, trainer.offset, inverted=False)
+    assert (scene.size, len(scene.gt_boxes)) == ((128, 128), 3)
+    generator = torch.Generator().manual_seed(0)
+    boxes, labels, masks = [], [], []
+    for count in counts:
+        corner, side = 100 * torch.rand(count, 2, generator=generator), 4 + 60 * torch.rand(count, 2, generator=generator)
+        boxes.append(torch.cat([corner, corner + side], 1))
+        labels.append(torch.randint(scene.num_classes, (count,), generator=generator))
+        masks.append(rectangles(boxes[-1], scene.size))
+    scene = replace(scene, gt_boxes=boxes, gt_labels=labels, masks=masks)
+    return scene.on_grid() if trainer.on_grid else scene
+
+
+def rectangles(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """[G, H, W] bool, the pixels of each box."""
+    y, x = torch.arange(size[0])[None, :, None], torch.arange(size[1])[None, None]
+    left, top, right, bottom = (boxes[:, i, None, None] for i in range(4))
+    return (x >= left) & (x < right) & (y >= top) & (y < bottom)
+
+
+def test_same_losses_gradients_and_assignment(trainer: Trainer) -> None:
+    tally = compare(trainer, range(14))
+    assert tally.unexplained == []
+    assert tally.positives > 500
+    assert tally.same_loss > 7
+
+
+@pytest.mark.parametrize("counts", [(0, 0, 0), (0, 3, 0), (1000, 0, 2)], ids=["no-gts", "empty-images", "1000-gts"])
+def test_trains_through(trainer: Trainer, counts: tuple[int, ...]) -> None:
+    """Images without gts, which is also what crowds leave, and an image with 1,000."""
+    scene, tally = scene_of(trainer, counts), LossTally()
+    compare_on(trainer, scene, {}, tally)
+    assert tally.unexplained == []
+    made = trainer.make(scene.num_classes)
+    with trainer.patch(), hearing() as calls:
+        values = run(trainer, made, scene)
+    assert all(value.isfinite().all() for value in values.values())
+    assert int((calls[0].matching.gt_index >= 0).sum()) >= bool(sum(counts))
+
+
+def test_twice_and_back(trainer: Trainer) -> None:
+    scene = scene_of(trainer, (2, 0, 3))
+    made = trainer.make(scene.num_classes)
+    with trainer.patch() as patch:
+        replaced = list(patch._replaced)
+    originals = [getattr(owner, name) for owner, name in replaced]
+    trainer.patch()
+    trainer.patch()
+    assert not any(getattr(owner, name) is original for (owner, name), original in zip(replaced, originals, strict=True))
+    with hearing() as calls:
+        run(trainer, made, scene)
+    assert len(calls) == 1, "one call for the batch"
+    patch.undo()
+    patch.undo()
+    assert all(getattr(owner, name) is original for (owner, name), original in zip(replaced, originals, strict=True))
