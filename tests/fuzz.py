@@ -9,22 +9,22 @@ Prints what it saw and exits with 1 if any answer is unexplained. ``check(seed, 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import multiprocessing
+import os
 import random
 import time
 from collections import Counter
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
-from unittest import mock
 
 import torch
 
 from simota_triton import SimOTAAssigner, SimOTAConfig
-from simota_triton.backends import BACKENDS, load
+from simota_triton.backends import BACKENDS
 from simota_triton.config import CLS_CLASSES, CLS_COSTS, CONFLICTS, IOU_COSTS, K_POOLS, REGIONS, SCORES, UNION_RULES
 
+from .interpreter import speed_up
 from .judge import judge
 from .scenes import FAMILIES, FORMS, LAYOUTS, make_scene
 
@@ -71,13 +71,13 @@ def config_of(seed: int) -> SimOTAConfig:
     return SimOTAConfig.from_preset(preset)
 
 
-def launched(seed: int, backend: str) -> contextlib.AbstractContextManager[Any]:
+def launch_of(seed: int, backend: str) -> Any:
     """Launch parameters of a scene in Triton's interpreter: every third scene of the streaming kernels has some of its own."""
     if backend != "triton-stream" or seed % 3:
-        return contextlib.nullcontext()
+        return None
     from .kernels_support import random_launch
 
-    return mock.patch.object(load(backend), "STREAM_INTERPRETER", random_launch(seed))
+    return random_launch(seed)
 
 
 def check(seed: int, backend: str) -> tuple[Counter[str], list[str]]:
@@ -87,8 +87,7 @@ def check(seed: int, backend: str) -> tuple[Counter[str], list[str]]:
     form, layout = FORMS[turn % len(FORMS)], LAYOUTS[turn // len(FORMS) % len(LAYOUTS)]
     where = f"seed {seed}: {scene.family}, {config}, {form}, {layout}"
     try:
-        with launched(seed, backend):
-            result = scene.call(SimOTAAssigner(config, backend=backend), form, layout)
+        result = scene.call(SimOTAAssigner(config, backend=backend, kernels=launch_of(seed, backend)), form, layout)
         verdict = judge(result, scene.problem(config, form, layout), config)
     except Exception as error:  # the seed is what one needs to know
         return Counter(scenes=1, unexplained=1), [f"{where}: {type(error).__name__}: {error}"]
@@ -101,7 +100,7 @@ def run(seeds: Iterable[int], backend: str, workers: int = 1, every: int = 0) ->
     total: Counter[str] = Counter(scenes=0, positives=0, excused=0, unexplained=0)
     complaints: list[str] = []
     start = time.perf_counter()
-    with multiprocessing.get_context("spawn").Pool(workers, torch.set_num_threads, (1,)) if workers > 1 else _Inline() as pool:
+    with multiprocessing.get_context("spawn").Pool(workers, _prepare) if workers > 1 else _Inline() as pool:
         for counts, lines in pool.imap_unordered(partial(check, backend=backend), seeds, 64):
             total.update(counts)
             complaints += lines
@@ -111,6 +110,13 @@ def run(seeds: Iterable[int], backend: str, workers: int = 1, every: int = 0) ->
                     flush=True,
                 )
     return total, complaints
+
+
+def _prepare() -> None:
+    """A worker: one thread, and Triton's interpreter, where it is asked for, as fast as it can be."""
+    torch.set_num_threads(1)
+    if os.environ.get("TRITON_INTERPRET"):
+        speed_up()
 
 
 class _Inline:

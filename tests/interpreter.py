@@ -10,8 +10,11 @@ from typing import Any
 
 
 def speed_up() -> None:
-    """Look once a kernel. Without effect where Triton is not in its interpreter, or has another one than is known here."""
-    from triton.runtime import interpreter
+    """Look once a kernel. Without effect where Triton is missing, or has another interpreter than is known here."""
+    try:
+        from triton.runtime import interpreter
+    except ImportError:
+        return
 
     patch, scope_type = getattr(interpreter, "_patch_lang", None), getattr(interpreter, "_LangPatchScope", None)
     if patch is None or scope_type is None or getattr(patch, "once", False):
