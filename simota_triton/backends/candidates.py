@@ -16,8 +16,8 @@ from ..inputs import Problem
 from ..reference import usable_priors
 from .levels import Levels
 
-BLOCK_PAIRS = 1 << 18
-"""(gt, prior) pairs formed at once, 1 MB a tensor: smaller ones fit a core's cache, larger ones keep two threads busy."""
+BLOCK_PAIRS = 200_000
+"""(gt, prior) pairs formed at once, 0.8 MB a tensor: smaller ones fit a core's cache, larger ones keep two threads busy."""
 
 
 @dataclass(frozen=True)
