@@ -19,8 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.cpu import RESULTS, machine
+from bench.cpu import RESULTS
 from bench.workloads import Workload, make_batch
+from simota_triton.measure.machine import facts
 from simota_triton.simulate import PHASES
 from tests.trainers.libreyolo import RTMDet
 from tests.trainers.maps import to_maps
@@ -124,7 +125,14 @@ def main() -> None:
             flush=True,
         )
     how = " ".join(__doc__.split("\n\n", 1)[1].split())
-    report = {"how": how, "machine": machine(), "batch": WORKLOAD.batch, "gts": WORKLOAD.num_gts, "size": WORKLOAD.image_size, "rows": rows}
+    report = {
+        "how": how,
+        "machine": facts(torch.device("cpu")),
+        "batch": WORKLOAD.batch,
+        "gts": WORKLOAD.num_gts,
+        "size": WORKLOAD.image_size,
+        "rows": rows,
+    }
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / "libreyolo_rtmdet_loss.json").write_text(json.dumps(report, indent=1) + "\n")
 

@@ -30,9 +30,9 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from bench.cpu import machine
 from bench.detectors import DETECTORS, Detector, make, read_photos
 from simota_triton import AssignResult, SimOTAAssigner, terms
+from simota_triton.measure.machine import facts
 from tests.captured import save
 from tests.peers.compare import Tally, candidates, compare_matchings
 from tests.trainers.trainer import Ear, Heard, clock, hearing
@@ -173,7 +173,7 @@ def iou_of(heard: Heard, gt_index: Tensor) -> Tensor:
 def describe(device: str) -> dict[str, Any]:
     """What the numbers depend on."""
     gpu = {"gpu": torch.cuda.get_device_name()} if device.startswith("cuda") else {}
-    return machine() | gpu | {"times": "wall, synchronised" if torch.cuda.is_available() else "CPU time of the process"}
+    return facts(torch.device("cpu")) | gpu | {"times": "wall, synchronised" if torch.cuda.is_available() else "CPU time of the process"}
 
 
 def verdict(out: Path, name: str) -> str | None:
