@@ -74,9 +74,9 @@ def in_region(priors: Tensor, gt_boxes: Tensor, gt_centers: Tensor, region: str,
     return (inside[0] if len(inside) == 1 else torch.maximum(*inside)) > 0
 
 
-def pair_iou(pred_boxes: Tensor, gt_boxes: Tensor, config: SimOTAConfig, areas: Tensor | None = None) -> Tensor:
-    """IoU of a prediction and a gt, [..., 4] and [..., 4] -> [...]; ``areas`` is the sum of both areas, and overwritten."""
-    inter, union = intersection_and_union(pred_boxes, gt_boxes, config.union_rule, config.union_eps, areas)
+def pair_iou(pred_boxes: Tensor, gt_boxes: Tensor, config: SimOTAConfig, areas: Tensor | None = None, work: Tensor | None = None) -> Tensor:
+    """IoU of a prediction and a gt, [..., 4] and [..., 4] -> [...]; ``areas`` and ``work`` as :func:`.intersection_and_union`'s."""
+    inter, union = intersection_and_union(pred_boxes, gt_boxes, config.union_rule, config.union_eps, areas, work)
     return inter.div_(union)
 
 

@@ -7,6 +7,7 @@ import torch
 
 from simota_triton import SimOTAAssigner, SimOTAConfig
 from simota_triton.backends import candidates, pairs, torch_pruned
+from simota_triton.backends import levels as levels_of
 from simota_triton.backends.candidates import Gts, near_priors
 from simota_triton.backends.folded import FOLD, LONG, FoldedRows
 from simota_triton.backends.levels import Levels
@@ -91,6 +92,22 @@ def test_regular_priors_are_levels_and_others_are_not():
     nan[3, 1] = torch.nan
     for other in (moved, wide, nan, priors.flip(0), priors[:-1], priors[:0], priors * torch.tensor([1.0, 1.0, 0.0, 0.0])):
         assert Levels.of(other) is None
+
+
+def test_levels_that_are_kept_are_those_of_the_priors_as_they_are_now(monkeypatch):
+    monkeypatch.setattr("simota_triton.backends.levels.MAX_KNOWN", 2)
+    priors = grid_priors(96, offset=0.5)
+    first = Levels.of(priors)
+    assert Levels.of(priors.clone()) is first
+    priors[:, :2] += 3.0  # in place
+    moved = Levels.of(priors)
+    assert moved.columns[0, 0] == first.columns[0, 0] + 3.0
+    priors[5, 0] += 1.0
+    assert Levels.of(priors) is None
+    assert Levels.of(priors) is None
+    for size in (128, 160, 192, 96):
+        assert len(Levels.of(grid_priors(size)).levels) == 3
+    assert len(levels_of._KNOWN) <= 2
 
 
 @pytest.mark.parametrize("radius", [0.4, 2.5, 3.9])

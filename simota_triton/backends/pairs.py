@@ -87,7 +87,7 @@ class Costs:
         batch, num_priors, _ = problem.shape
         self.stride = (num_priors // ALIGN + 1) * ALIGN
         self._levels = Levels.of(problem.priors)
-        usable = usable_mask(problem, self.all_classes) if careful or not _boxes_are_finite(problem) else None
+        usable = usable_mask(problem, self.all_classes) if careful or not _all_take_part(problem, self._levels) else None
         selectable = candidate_mask(problem, config, gts, self._levels)
         if usable is not None:
             selectable = selectable & usable
@@ -134,11 +134,15 @@ class Costs:
         """Where priors are among those of all images."""
         return prior + _take(self._start, row)
 
-    def iou_block(self, image: int, rows: slice) -> Tensor:
-        """IoUs of gts and all priors of their image, [g, stride]; -inf where a pair does not exist."""
+    def iou_block(self, image: int, rows: slice, work: Tensor) -> Tensor:
+        """IoUs of gts and all priors of their image, [g, stride] within ``work`` [4, g or more, stride]; -inf where a pair does not
+        exist.
+        """
         own = slice(image * self.stride, (image + 1) * self.stride)
         gt_boxes = self._gt_corners[:, rows, None].movedim(0, -1)
-        iou = terms.pair_iou(self._corners[:, own].t(), gt_boxes, self.config, self._areas[own] + self._gt_areas[rows, None])
+        work = work[:, : rows.stop - rows.start]
+        areas = torch.add(self._areas[own], self._gt_areas[rows, None], out=work[3])
+        iou = terms.pair_iou(self._corners[:, own].t(), gt_boxes, self.config, areas, work[:3])
         if self._masks_pairs:
             row, prior = (torch.arange(a, b, device=iou.device) for a, b in ((rows.start, rows.stop), (0, self.stride)))
             iou.masked_fill_(~self._exists(row[:, None], prior), -torch.inf)
@@ -266,6 +270,8 @@ class ClassSums:
 
 def _take(values: Tensor, index: Tensor) -> Tensor:
     """``values[index]``, three times as fast."""
+    if index.ndim == 1:
+        return values.index_select(0, index)
     return values.index_select(0, index.flatten()).view(*index.shape, *values.shape[1:])
 
 
@@ -274,10 +280,10 @@ def _take_columns(columns: Tensor, index: Tensor) -> Tensor:
     return columns.index_select(1, index.flatten()).view(columns.shape[0], *index.shape).movedim(0, -1)
 
 
-def _boxes_are_finite(problem: Problem) -> bool:
-    """Whether all priors certainly take part: boxes and their areas, objectness and priors are finite, none is masked out."""
+def _all_take_part(problem: Problem, levels: Levels | None) -> bool:
+    """Whether all priors certainly do: boxes and their areas, objectness and priors are finite, none is masked out."""
     if problem.candidate_mask is not None:
         return False
     objectness = () if problem.obj_logits is None else (level.sum(dtype=torch.float32) for level in problem.obj_logits.levels)
     values = torch.stack([problem.pred_boxes.float().norm(), problem.priors.sum(), *objectness])
-    return bool(values.isfinite().all() & (problem.priors[:, 2:] > 0).all())
+    return bool(values.isfinite().all()) and (levels is not None or bool((problem.priors[:, 2:] > 0).all()))  # levels have strides

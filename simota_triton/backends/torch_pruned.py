@@ -92,8 +92,11 @@ class _Ious(NamedTuple):
         """Of gts ``rows``."""
         row = torch.arange(rows.start, rows.stop, device=costs.gts.boxes.device)
         maxima = torch.empty((row.shape[0], costs.stride // FOLD), device=row.device)
-        for image, part in costs.gts.blocks(rows, costs.stride):
-            fold(costs.iou_block(image, part), out=maxima[part.start - rows.start : part.stop - rows.start])
+        blocks = list(costs.gts.blocks(rows, costs.stride))
+        # one piece of memory for all blocks: fresh pages take longer than what is computed in them
+        work = torch.empty((4, max(part.stop - part.start for _, part in blocks), costs.stride), device=row.device)
+        for image, part in blocks:
+            fold(costs.iou_block(image, part, work), out=maxima[part.start - rows.start : part.stop - rows.start])
         return _Ious(costs, row, FoldedRows(maxima))
 
     def largest(self, width: int) -> tuple[Tensor, Tensor]:
