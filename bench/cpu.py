@@ -1,6 +1,6 @@
 """The CPU table: our torch backend against its peers, in one run.
 
-``python -m bench.cpu`` measures with 2 threads, interleaved rounds, medians, mid phase; asserts that every peer gives the
+``python -m bench.cpu`` measures with 2 threads, rounds of all cases in random order, medians, mid phase; asserts that every peer gives the
 same assignment before it is timed; prints a Markdown table and writes ``bench/results/cpu/<phase>.json``.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import statistics
 import time
 from pathlib import Path
@@ -39,11 +40,12 @@ def measure(phase: str, rounds: int, names: list[str]) -> list[dict[str, Any]]:
         if any(differing.values()):
             raise SystemExit(f"{workload_name}: assignments differ from the reference: {differing}")
         for i in range(rounds):
-            for name, case in cases.items():
+            # in another order each time: what a case finds in the caches is left by the one before it
+            for name in random.Random(i).sample(list(cases), len(cases)):
                 if name in SLOW and i >= 2:
                     continue
                 start = time.perf_counter()
-                case()
+                cases[name]()
                 times[name].append((time.perf_counter() - start) * 1e3)
         for name, case in cases.items():
             low, median, high = statistics.quantiles(times[name], n=4)

@@ -69,20 +69,18 @@ def guard(area: Tensor, rule: str, eps: float) -> Tensor:
     return area.clamp_(min=max(eps, SMALLEST) if rule == "max" else SMALLEST)
 
 
-def intersection_and_union(
-    boxes: Tensor, others: Tensor, rule: str = "none", eps: float = 0.0, areas: Tensor | None = None, work: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """Intersection and guarded union of broadcast xyxy boxes: [..., 4], [..., 4] -> [...], [...].
-
-    ``areas`` [...] is the sum of both areas where it is known, ``work`` [3, ...] is where it is computed, if given: both are
-    overwritten, and hold the results.
-    """
+def intersection(boxes: Tensor, others: Tensor, work: Tensor | None = None) -> Tensor:
+    """Area shared by broadcast xyxy boxes, [..., 4], [..., 4] -> [...]; formed in ``work`` [3, ...] if given, and its first."""
     x1, y1, x2, y2 = boxes.unbind(-1)
     other_x1, other_y1, other_x2, other_y2 = others.unbind(-1)
     along_x, along_y, spare = (None, None, None) if work is None else work.unbind(0)
-    inter = _overlap(x1, x2, other_x1, other_x2, along_x, spare).mul_(_overlap(y1, y2, other_y1, other_y2, along_y, spare))
-    areas = box_area(boxes) + box_area(others) if areas is None else areas
-    return inter, guard(areas.sub_(inter), rule, eps)
+    return _overlap(x1, x2, other_x1, other_x2, along_x, spare).mul_(_overlap(y1, y2, other_y1, other_y2, along_y, spare))
+
+
+def intersection_and_union(boxes: Tensor, others: Tensor, rule: str = "none", eps: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Intersection and guarded union of broadcast xyxy boxes: [..., 4], [..., 4] -> [...], [...]."""
+    inter = intersection(boxes, others)
+    return inter, guard((box_area(boxes) + box_area(others)).sub_(inter), rule, eps)
 
 
 def _overlap(low: Tensor, high: Tensor, other_low: Tensor, other_high: Tensor, out: Tensor | None, spare: Tensor | None) -> Tensor:

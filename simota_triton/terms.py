@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .boxes import box_giou, intersection_and_union
+from .boxes import box_area, box_giou, guard, intersection
 from .config import SimOTAConfig
 
 COST_LIMIT = 3.0e38
@@ -74,10 +74,14 @@ def in_region(priors: Tensor, gt_boxes: Tensor, gt_centers: Tensor, region: str,
     return (inside[0] if len(inside) == 1 else torch.maximum(*inside)) > 0
 
 
-def pair_iou(pred_boxes: Tensor, gt_boxes: Tensor, config: SimOTAConfig, areas: Tensor | None = None, work: Tensor | None = None) -> Tensor:
-    """IoU of a prediction and a gt, [..., 4] and [..., 4] -> [...]; ``areas`` and ``work`` as :func:`.intersection_and_union`'s."""
-    inter, union = intersection_and_union(pred_boxes, gt_boxes, config.union_rule, config.union_eps, areas, work)
-    return inter.div_(union)
+def pair_iou(pred_boxes: Tensor, gt_boxes: Tensor, config: SimOTAConfig) -> Tensor:
+    """IoU of a prediction and a gt, [..., 4] and [..., 4] -> [...]."""
+    return shared_part(intersection(pred_boxes, gt_boxes), box_area(pred_boxes) + box_area(gt_boxes), config)
+
+
+def shared_part(inter: Tensor, areas: Tensor, config: SimOTAConfig) -> Tensor:
+    """IoU [...] of an intersection and the sum of both areas; both are overwritten."""
+    return inter.div_(guard(areas.sub_(inter), config.union_rule, config.union_eps))
 
 
 def iou_cost(pred_boxes: Tensor, gt_boxes: Tensor, iou: Tensor, config: SimOTAConfig) -> Tensor:

@@ -7,10 +7,11 @@ import torch
 
 from simota_triton import SimOTAAssigner, SimOTAConfig
 from simota_triton.backends import candidates, pairs, torch_pruned
-from simota_triton.backends import levels as levels_of
+from simota_triton.backends import priors as known_priors
 from simota_triton.backends.candidates import Gts, near_priors
 from simota_triton.backends.folded import FOLD, LONG, FoldedRows
 from simota_triton.backends.levels import Levels
+from simota_triton.backends.priors import Priors
 from simota_triton.inputs import pack
 from simota_triton.simulate import grid_priors, random_gts, simulate_predictions
 
@@ -94,20 +95,26 @@ def test_regular_priors_are_levels_and_others_are_not():
         assert Levels.of(other) is None
 
 
-def test_levels_that_are_kept_are_those_of_the_priors_as_they_are_now(monkeypatch):
-    monkeypatch.setattr("simota_triton.backends.levels.MAX_KNOWN", 2)
-    priors = grid_priors(96, offset=0.5)
-    first = Levels.of(priors)
-    assert Levels.of(priors.clone()) is first
-    priors[:, :2] += 3.0  # in place
-    moved = Levels.of(priors)
-    assert moved.columns[0, 0] == first.columns[0, 0] + 3.0
-    priors[5, 0] += 1.0
-    assert Levels.of(priors) is None
-    assert Levels.of(priors) is None
+def test_what_is_kept_of_priors_is_of_them_as_they_are_now(monkeypatch):
+    monkeypatch.setattr(known_priors, "MAX_KNOWN", 2)
+    values = grid_priors(96, offset=0.5)
+    first = Priors.of(values)
+    assert Priors.of(values.clone()) is first
+    assert torch.equal(first.columns[:, : len(values)], values.t())
+    assert bool((first.columns[:, len(values) :] == 1).all())
+    values[:, :2] += 3.0  # in place
+    moved = Priors.of(values)
+    assert moved.levels.columns[0, 0] == first.levels.columns[0, 0] + 3.0
+    assert torch.equal(moved.columns[:, : len(values)], values.t())
+    values[5, 0] = torch.nan
+    for _ in range(2):
+        broken = Priors.of(values)
+        assert not broken.usable
+        assert broken.levels is None
+        assert broken.columns[:, 5].tolist() == [1.0] * 4
     for size in (128, 160, 192, 96):
-        assert len(Levels.of(grid_priors(size)).levels) == 3
-    assert len(levels_of._KNOWN) <= 2
+        assert len(Priors.of(grid_priors(size)).levels.levels) == 3
+    assert len(known_priors._KNOWN) <= 2
 
 
 @pytest.mark.parametrize("radius", [0.4, 2.5, 3.9])

@@ -19,9 +19,6 @@ MAX_LEVELS = 16
 MARGIN = 0.01
 """Strides that windows are wider than asked for, which covers rounding."""
 
-MAX_KNOWN = 32
-"""Sets of priors whose levels are kept, each with a copy of its priors."""
-
 OUTSIDE = 1 << 40
 """Added to lines that a level does not have: the index of their cells is then larger than any prior's."""
 
@@ -52,21 +49,7 @@ class Levels(NamedTuple):
 
     @staticmethod
     def of(priors: Tensor) -> Levels | None:
-        """The levels of priors [P, 4], row-major each, or None where they are no such grids of square cells.
-
-        Trainers pass the same few sets of priors at every step: what was found for the last of each size is kept.
-        """
-        known = _KNOWN.get(priors.shape[0])
-        if known is not None and known.priors.device == priors.device and torch.equal(known.priors, priors):
-            return known.levels
-        if len(_KNOWN) >= MAX_KNOWN:
-            _KNOWN.clear()
-        levels = Levels._find(priors)
-        _KNOWN[priors.shape[0]] = _Known(priors.clone(), levels)
-        return levels
-
-    @staticmethod
-    def _find(priors: Tensor) -> Levels | None:
+        """The levels of priors [P, 4], row-major each, or None where they are no such grids of square cells."""
         changes = (priors[1:, 2] != priors[:-1, 2]).nonzero().squeeze(1).tolist()
         if len(changes) >= MAX_LEVELS or not priors.shape[0]:
             return None
@@ -116,13 +99,3 @@ class Levels(NamedTuple):
         line += OUTSIDE * ((line < 0) | (line >= size[..., None]))
         column, row = line.unbind(2)
         return ((row * size[:, :1] + start)[..., None] + column[:, :, None]).flatten(1)
-
-
-class _Known(NamedTuple):
-    """Some priors [P, 4] and what is known of them."""
-
-    priors: Tensor
-    levels: Levels | None
-
-
-_KNOWN: dict[int, _Known] = {}

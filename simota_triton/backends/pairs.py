@@ -11,17 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import terms
-from ..boxes import box_area
+from ..boxes import box_area, intersection
 from ..config import SimOTAConfig
 from ..inputs import Problem, Scores
 from .candidates import Gts, candidate_mask, near_priors, usable_mask
-from .folded import ALIGN
-from .levels import Levels
+from .priors import Priors
 
 BLOCK_SCORES = 1 << 17
 """Scores of whole priors read at once; their class costs take five tensors of this size."""
 
-NEAR_COST = 8.0
+NEAR_COST = 30.0
 """What the centre term alone costs outside the priors near a gt: few gts have a k-th cost above it."""
 
 NEAR_PART = 1 / 2
@@ -85,12 +84,13 @@ class Costs:
         self._masks_pairs = config.own_pairs_only or (careful and not self.all_classes)
         self._read: list[Tensor] = []
         batch, num_priors, _ = problem.shape
-        self.stride = (num_priors // ALIGN + 1) * ALIGN
-        self._levels = Levels.of(problem.priors)
-        usable = usable_mask(problem, self.all_classes) if careful or not _all_take_part(problem, self._levels) else None
+        priors = Priors.of(problem.priors)
+        self._priors, self._levels, self.stride = priors.columns, priors.levels, priors.columns.shape[1]
+        usable = usable_mask(problem, self.all_classes) if careful or not (priors.usable and _all_take_part(problem)) else None
         selectable = candidate_mask(problem, config, gts, self._levels)
         if usable is not None:
             selectable = selectable & usable
+        selectable = selectable.float()  # 1 or 0
         pool = selectable if config.k_pool == "candidates" else usable
         # columns of their own, because arithmetic on them is six times as fast as on columns of a matrix
         corners = torch.zeros((4, batch, self.stride), device=gts.boxes.device)
@@ -102,10 +102,8 @@ class Costs:
         self._corners = corners.flatten(1)  # [4, B * stride], without area where a prior does not count for dynamic_k
         self._areas = box_area(self._corners.t())  # [B * stride]
         self._gt_corners, self._gt_areas = gts.boxes.t().contiguous(), box_area(gts.boxes)  # [4, N], [N]
-        selectable = F.pad(selectable, (0, self.stride - num_priors)).view(-1)
-        self._hidden = selectable.float().reciprocal_().sub_(1)  # [B * stride], +inf where a prior cannot be selected, else 0
-        priors = problem.priors if usable is None else problem.priors.where(usable.any(0)[:, None], 1.0)
-        self._priors = F.pad(priors, (0, 0, 0, self.stride - num_priors), value=1.0).t().contiguous()  # [4, stride]
+        # [B * stride], +inf where a prior cannot be selected, else 0
+        self._hidden = F.pad(selectable, (0, self.stride - num_priors)).view(-1).reciprocal_().sub_(1)
         self._start = gts.image * self.stride  # [N], place of prior 0
         self._radius, self.floor = self._window()
 
@@ -135,14 +133,13 @@ class Costs:
         return prior + _take(self._start, row)
 
     def iou_block(self, image: int, rows: slice, work: Tensor) -> Tensor:
-        """IoUs of gts and all priors of their image, [g, stride] within ``work`` [4, g or more, stride]; -inf where a pair does not
+        """IoUs of gts and all priors of their image, [g, stride] within ``work`` [3, g or more, stride]; -inf where a pair does not
         exist.
         """
-        own = slice(image * self.stride, (image + 1) * self.stride)
-        gt_boxes = self._gt_corners[:, rows, None].movedim(0, -1)
-        work = work[:, : rows.stop - rows.start]
-        areas = torch.add(self._areas[own], self._gt_areas[rows, None], out=work[3])
-        iou = terms.pair_iou(self._corners[:, own].t(), gt_boxes, self.config, areas, work[:3])
+        own, work = slice(image * self.stride, (image + 1) * self.stride), work[:, : rows.stop - rows.start]
+        inter = intersection(self._corners[:, own].t(), self._gt_corners[:, rows, None].movedim(0, -1), work)
+        areas = torch.add(self._areas[own], self._gt_areas[rows, None], out=work[1])
+        iou = terms.shared_part(inter, areas, self.config)
         if self._masks_pairs:
             row, prior = (torch.arange(a, b, device=iou.device) for a, b in ((rows.start, rows.stop), (0, self.stride)))
             iou.masked_fill_(~self._exists(row[:, None], prior), -torch.inf)
@@ -152,8 +149,8 @@ class Costs:
         """IoU of pairs; -inf where one does not exist."""
         places = self.places(row, prior)
         areas = _take(self._areas, places).add_(_take(self._gt_areas, row))
-        boxes, gt_boxes = _take_columns(self._corners, places), _take_columns(self._gt_corners, row)
-        iou = terms.pair_iou(boxes, gt_boxes, self.config, areas)
+        inter = intersection(_take_columns(self._corners, places), _take_columns(self._gt_corners, row))
+        iou = terms.shared_part(inter, areas, self.config)
         return iou.masked_fill_(~self._exists(row, prior), -torch.inf) if self._masks_pairs else iou
 
     def _exists(self, row: Tensor, prior: Tensor) -> Tensor:
@@ -198,7 +195,7 @@ class Costs:
         boxes = _take_columns(self._corners, self.places(row, prior)) if config.iou_cost == "giou" else iou
         center = None
         if config.center_weight:
-            center = terms.center_cost(_take_columns(self._priors, prior), _take(self.gts.centers, row), config)
+            center = terms.center_cost(_take_columns(self._priors[:3], prior), _take(self.gts.centers, row), config)
         outside = ~self._in_region(row, prior, config.eligible) if self.has_penalty else None
         return terms.iou_cost(boxes, _take_columns(self._gt_corners, row), iou, config), center, outside
 
@@ -280,10 +277,9 @@ def _take_columns(columns: Tensor, index: Tensor) -> Tensor:
     return columns.index_select(1, index.flatten()).view(columns.shape[0], *index.shape).movedim(0, -1)
 
 
-def _all_take_part(problem: Problem, levels: Levels | None) -> bool:
-    """Whether all priors certainly do: boxes and their areas, objectness and priors are finite, none is masked out."""
+def _all_take_part(problem: Problem) -> bool:
+    """Whether all priors certainly do, as far as predictions go: boxes, their areas and objectness are finite, none is masked out."""
     if problem.candidate_mask is not None:
         return False
     objectness = () if problem.obj_logits is None else (level.sum(dtype=torch.float32) for level in problem.obj_logits.levels)
-    values = torch.stack([problem.pred_boxes.float().norm(), problem.priors.sum(), *objectness])
-    return bool(values.isfinite().all()) and (levels is not None or bool((problem.priors[:, 2:] > 0).all()))  # levels have strides
+    return bool(torch.stack([problem.pred_boxes.float().norm(), *objectness]).isfinite().all())

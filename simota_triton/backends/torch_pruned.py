@@ -39,9 +39,8 @@ def assign(problem: Problem, config: SimOTAConfig) -> Matching:
     device = problem.priors.device
     gts = Gts.of(problem)
     dynamic_k = torch.zeros(problem.gts.boxes.shape[0], dtype=torch.int64, device=device)
-    gt_index = torch.full((batch * num_priors,), -1, dtype=torch.int64, device=device)
-    matched_iou = torch.zeros(batch * num_priors, device=device)
     claims = torch.zeros(batch * num_priors, dtype=torch.int32, device=device)
+    won = None
     if gts.packed.numel() and not num_priors:
         dynamic_k[gts.packed] = 1
     elif gts.packed.numel():
@@ -52,9 +51,13 @@ def assign(problem: Problem, config: SimOTAConfig) -> Matching:
                 costs = Costs(problem, config, gts, careful=True)
                 k, won = _match(costs, claims.zero_())
             dynamic_k[gts.packed] = k
-            flat = gts.image[won.row] * num_priors + won.prior
-            gt_index[flat] = gts.slot[won.row]
-            matched_iou[flat] = won.iou
+        del costs
+    gt_index = torch.full((batch * num_priors,), -1, dtype=torch.int64, device=device)
+    matched_iou = torch.zeros(batch * num_priors, device=device)
+    if won is not None:
+        flat = gts.image[won.row] * num_priors + won.prior
+        gt_index[flat] = gts.slot[won.row]
+        matched_iou[flat] = won.iou
     return Matching(
         gt_index=gt_index.view(batch, num_priors),
         matched_iou=matched_iou.view(batch, num_priors),
@@ -94,7 +97,7 @@ class _Ious(NamedTuple):
         maxima = torch.empty((row.shape[0], costs.stride // FOLD), device=row.device)
         blocks = list(costs.gts.blocks(rows, costs.stride))
         # one piece of memory for all blocks: fresh pages take longer than what is computed in them
-        work = torch.empty((4, max(part.stop - part.start for _, part in blocks), costs.stride), device=row.device)
+        work = torch.empty((3, max(part.stop - part.start for _, part in blocks), costs.stride), device=row.device)
         for image, part in blocks:
             fold(costs.iou_block(image, part, work), out=maxima[part.start - rows.start : part.stop - rows.start])
         return _Ious(costs, row, FoldedRows(maxima))
