@@ -7,13 +7,13 @@ import os
 import pytest
 import torch
 
-from .interpreter import speed_up
+from . import interpreter
 
 HAS_CUDA = torch.cuda.is_available()
 if not HAS_CUDA:
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when a kernel is decorated, so before the first import of one
     torch.use_deterministic_algorithms(True)  # fills what torch.empty returns with NaN, and refuses what is not deterministic
-    speed_up()
+    interpreter.prepare()
 
 
 def pytest_collection_modifyitems(items):

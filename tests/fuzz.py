@@ -24,7 +24,7 @@ from simota_triton import SimOTAAssigner, SimOTAConfig
 from simota_triton.backends import BACKENDS
 from simota_triton.config import CLS_CLASSES, CLS_COSTS, CONFLICTS, IOU_COSTS, K_POOLS, REGIONS, SCORES, UNION_RULES
 
-from .interpreter import speed_up
+from . import interpreter
 from .judge import judge
 from .scenes import FAMILIES, FORMS, LAYOUTS, make_scene
 
@@ -116,7 +116,7 @@ def _prepare() -> None:
     """A worker: one thread, and Triton's interpreter, where it is asked for, as fast as it can be."""
     torch.set_num_threads(1)
     if os.environ.get("TRITON_INTERPRET"):
-        speed_up()
+        interpreter.prepare()
 
 
 class _Inline:
