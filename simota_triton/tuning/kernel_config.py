@@ -33,7 +33,7 @@ class KernelConfig:
 
     rows: int = 32
     prior_warps: int = 1
-    prior_registers: int = 128
+    prior_registers: int = 136
     tile: int = 512
     cost_warps: int = 4
     gts_per_program: int = 64

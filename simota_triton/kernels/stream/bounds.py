@@ -173,8 +173,8 @@ def tile_apart(distance_squared, eligible, RULE: tl.constexpr, FAST: tl.constexp
     """
     apart = distance_squared * 0.0
     if RULE.value.distance_counts:
-        log2_base: tl.constexpr = RULE.value.log2_center_base
-        exponent = square_root(distance_squared, FAST) * log2_base - RULE.value.center_offset * log2_base
+        exponent = square_root(distance_squared, FAST) * RULE.value.log2_center_base
+        exponent -= RULE.value.center_offset * RULE.value.log2_center_base
         apart = exp2(tl.minimum(exponent, 126.0), FAST) * RULE.value.center_weight
     if RULE.value.penalized:
         apart += tl.where(eligible, 0.0, RULE.value.penalty)

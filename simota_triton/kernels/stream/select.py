@@ -54,9 +54,8 @@ def select(
     image, index = load_place(gt_table_ptr, gt.to(tl.int64))
     image = image.to(tl.int64)
     lane = tl.arange(0, LANES)
-    k = tl.full([], 0, tl.int32)
-    if label >= 0:
-        k = _dynamic_k(top_ptr + gt.to(tl.int64) * splits * LANES, k_scale, candidate_topk, splits)
+    k = _dynamic_k(top_ptr + gt.to(tl.int64) * splits * LANES, k_scale, candidate_topk, splits)
+    k = tl.where(label >= 0, k, 0)
     tl.store(dynamic_k_ptr + gt, k.to(tl.int64))
 
     costs = tl.where(lane < k, NONE, FREE)
@@ -67,79 +66,76 @@ def select(
     PLANES: tl.constexpr = RULE.value.planes
     slots_ptr += image * num_tiles * (PLANES * TILE)
     tiles_ptr += image * (tl.cdiv(num_tiles, 32) * SUMMARY * 32)
-    if label >= 0:
-        parts = tl.cdiv(num_tiles, BOUNDS)  # see top_iou
-        part = 0
-        while part < parts:
-            tile = tl.arange(0, BOUNDS) * parts + part
-            summary = tiles_ptr + summary_at(tile)
-            alive = tl.load(summary + 10 * 32, mask=tile < num_tiles, other=0.0) > 0.0
-            distance, left, top, right, bottom, stride = tile_distance(summary, alive, cx, cy, FAST)
-            eligible = alive
-            if RULE.value.penalized:
-                eligible = meets(left, top, right, bottom, stride, gx1, gy1, gx2, gy2, cx, cy, RULE, ELIGIBLE)
-            if RULE.value.own_pairs_only:
-                alive &= meets(left, top, right, bottom, stride, gx1, gy1, gx2, gy2, cx, cy, RULE, CANDIDATE)
-            apart = tile_apart(distance, eligible, RULE, FAST)
-            # one look after the other: together their loads take more registers than there are
-            alive &= apart <= limit - least_cost(RULE)
-            apart += nearer(distance)
-            bound = tile_iou(summary, alive, gx1, gy1, gx2, gy2, gt_area, FAST)
-            waiting = order(apart + tile_iou_cost(bound, RULE, FAST), alive, BOUNDS)
+    parts = tl.where(label >= 0, tl.cdiv(num_tiles, BOUNDS), 0)  # see top_iou
+    part = 0
+    while part < parts:
+        tile = tl.arange(0, BOUNDS) * parts + part
+        summary = tiles_ptr + summary_at(tile)
+        alive = tl.load(summary + 10 * 32, mask=tile < num_tiles, other=0.0) > 0.0
+        distance, left, top, right, bottom, stride = tile_distance(summary, alive, cx, cy, FAST)
+        eligible = alive
+        if RULE.value.penalized:
+            eligible = meets(left, top, right, bottom, stride, gx1, gy1, gx2, gy2, cx, cy, RULE, ELIGIBLE)
+        if RULE.value.own_pairs_only:
+            alive &= meets(left, top, right, bottom, stride, gx1, gy1, gx2, gy2, cx, cy, RULE, CANDIDATE)
+        apart = tile_apart(distance, eligible, RULE, FAST)
+        # one look after the other: together their loads take more registers than there are
+        alive &= apart <= limit - least_cost(RULE)
+        apart += nearer(distance)
+        bound = tile_iou(summary, alive, gx1, gy1, gx2, gy2, gt_area, FAST)
+        waiting = order(apart + tile_iou_cost(bound, RULE, FAST), alive, BOUNDS)
+        next_visit = tl.min(waiting)
+        least_iou, least_iou_if_paid, reach = pair_limits(limit, RULE, FAST)
+        while least_bound(next_visit, BOUNDS) <= limit - least_cost(RULE):
+            visited = index_of(next_visit, BOUNDS) * parts + part
+            slot = slots_ptr + visited * (PLANES * TILE) + place
+            point = points_ptr + visited * (POINT * TILE) + place
+            x1, y1, x2, y2 = load_four(slot, TILE)
+            x, y, stride_x, stride_y = load_four(point, TILE)
+            waiting = without(waiting, next_visit)
             next_visit = tl.min(waiting)
-            least_iou, least_iou_if_paid, reach = pair_limits(limit, RULE, FAST)
-            while least_bound(next_visit, BOUNDS) <= limit - least_cost(RULE):
-                visited = index_of(next_visit, BOUNDS) * parts + part
-                slot = slots_ptr + visited * (PLANES * TILE) + place
-                point = points_ptr + visited * (POINT * TILE) + place
-                x1, y1, x2, y2 = load_four(slot, TILE)
-                x, y, stride_x, stride_y = load_four(point, TILE)
-                waiting = without(waiting, next_visit)
-                next_visit = tl.min(waiting)
-                area = box_area(x1, y1, x2, y2)
-                inter, union = intersection_and_union(x1, y1, x2, y2, area, gx1, gy1, gx2, gy2, gt_area, RULE)
-                reach_x, reach_y = RULE.value.center_radius * stride_x, RULE.value.center_radius * stride_y
-                outside = inter == inter
-                if RULE.value.penalized:
-                    outside = region_depth(x, y, reach_x, reach_y, gx1, gy1, gx2, gy2, cx, cy, ELIGIBLE) <= 0.0
-                worth = may_cost(inter, union, x, y, stride_x, cx, cy, outside, least_iou, least_iou_if_paid, reach, RULE)
-                if RULE.value.own_pairs_only:
-                    worth &= region_depth(x, y, reach_x, reach_y, gx1, gy1, gx2, gy2, cx, cy, CANDIDATE) > 0.0
-                if tl.max(worth.to(tl.int32)) != 0:
-                    background = tl.load(slot + 4 * TILE, mask=worth, other=float("inf"))
-                    worth &= (background >= 0.0) & (background < float("inf"))
-                    objectness = background
-                    if RULE.value.joint:
-                        objectness = tl.load(slot + 5 * TILE, mask=worth, other=0.0)
-                    p = tl.load(point + 4 * TILE).to(tl.int32, bitcast=True)
-                    level, level_start = find_level(tl.min(p), starts, len(cls_levels))
-                    logits, stride_p, stride_c = find_logits(
-                        level, image, level_start, cls_levels, cls_strides_b, cls_strides_p, cls_strides_c, LAYOUT, False
-                    )
-                    logit = tl.load(logits + label.to(tl.int64) * stride_c + p.to(tl.int64) * stride_p, mask=worth, other=0.0).to(
-                        tl.float32
-                    )
-                    if RULE.value.gt_class_only:
-                        worth &= finite(logit)
-                    cost, _ = cost_of_pairs(
-                        x1, y1, x2, y2, x, y, stride_x, gx1, gy1, gx2, gy2, cx, cy, inter, union, outside, logit, objectness,
-                        background, RULE, FAST,
-                    )  # fmt: skip
-                    found = tl.where(worth, key_of_cost(cost), NONE)
+            area = box_area(x1, y1, x2, y2)
+            inter, union = intersection_and_union(x1, y1, x2, y2, area, gx1, gy1, gx2, gy2, gt_area, RULE)
+            reach_x, reach_y = RULE.value.center_radius * stride_x, RULE.value.center_radius * stride_y
+            outside = inter == inter
+            if RULE.value.penalized:
+                outside = region_depth(x, y, reach_x, reach_y, gx1, gy1, gx2, gy2, cx, cy, ELIGIBLE) <= 0.0
+            worth = may_cost(inter, union, x, y, stride_x, cx, cy, outside, least_iou, least_iou_if_paid, reach, RULE)
+            if RULE.value.own_pairs_only:
+                worth &= region_depth(x, y, reach_x, reach_y, gx1, gy1, gx2, gy2, cx, cy, CANDIDATE) > 0.0
+            if tl.max(worth.to(tl.int32)) != 0:
+                background = tl.load(slot + 4 * TILE, mask=worth, other=float("inf"))
+                worth &= (background >= 0.0) & (background < float("inf"))
+                objectness = background
+                if RULE.value.joint:
+                    objectness = tl.load(slot + 5 * TILE, mask=worth, other=0.0)
+                p = tl.load(point + 4 * TILE).to(tl.int32, bitcast=True)
+                level, level_start = find_level(tl.min(p), starts, len(cls_levels))
+                logits, stride_p, stride_c = find_logits(
+                    level, image, level_start, cls_levels, cls_strides_b, cls_strides_p, cls_strides_c, LAYOUT, False
+                )
+                logit = tl.load(logits + label.to(tl.int64) * stride_c + p.to(tl.int64) * stride_p, mask=worth, other=0.0).to(tl.float32)
+                if RULE.value.gt_class_only:
+                    worth &= finite(logit)
+                cost, _ = cost_of_pairs(
+                    x1, y1, x2, y2, x, y, stride_x, gx1, gy1, gx2, gy2, cx, cy, inter, union, outside, logit, objectness,
+                    background, RULE, FAST,
+                )  # fmt: skip
+                found = tl.where(worth, key_of_cost(cost), NONE)
+                cheapest = tl.min(found)
+                prior = tl.min(tl.where(found == cheapest, p, NONE))
+                while (cheapest < dearest) | ((cheapest == dearest) & (prior < last) & (cheapest != NONE)):
+                    found = tl.where(p == prior, NONE, found)
+                    out = tl.min(tl.where((costs == dearest) & (priors == last), lane, LANES))
+                    costs = tl.where(lane == out, cheapest, costs)
+                    priors = tl.where(lane == out, prior, priors)
+                    dearest = tl.max(costs)
+                    last = tl.max(tl.where(costs == dearest, priors, -1))
                     cheapest = tl.min(found)
                     prior = tl.min(tl.where(found == cheapest, p, NONE))
-                    while (cheapest < dearest) | ((cheapest == dearest) & (prior < last) & (cheapest != NONE)):
-                        found = tl.where(p == prior, NONE, found)
-                        out = tl.min(tl.where((costs == dearest) & (priors == last), lane, LANES))
-                        costs = tl.where(lane == out, cheapest, costs)
-                        priors = tl.where(lane == out, prior, priors)
-                        dearest = tl.max(costs)
-                        last = tl.max(tl.where(costs == dearest, priors, -1))
-                        cheapest = tl.min(found)
-                        prior = tl.min(tl.where(found == cheapest, p, NONE))
-                    limit = tl.where(dearest == NONE, float("inf"), cost_of_key(dearest))
-                    least_iou, least_iou_if_paid, reach = pair_limits(limit, RULE, FAST)
-            part += 1
+                limit = tl.where(dearest == NONE, float("inf"), cost_of_key(dearest))
+                least_iou, least_iou_if_paid, reach = pair_limits(limit, RULE, FAST)
+        part += 1
 
     taken = (priors >= 0) & (priors != NONE)
     out = image * P + priors

@@ -47,56 +47,56 @@ def top_iou(
     PLANES: tl.constexpr = RULE.value.planes
     slots_ptr += image * num_tiles * (PLANES * TILE)
     tiles_ptr += image * (tl.cdiv(num_tiles, 32) * SUMMARY * 32)
-    if label >= 0:
-        # parts hold tiles of the whole image, so that the first one already fills the list with good ones
-        parts = tl.cdiv(num_tiles, BOUNDS * splits)
-        part = 0
-        while part < parts:
-            tile = (tl.arange(0, BOUNDS) * parts + part) * splits + split
-            present = tile < num_tiles
-            summary = tiles_ptr + summary_at(tile)
-            bound = tile_iou(summary, present, gx1, gy1, gx2, gy2, gt_area, FAST)
-            # one look after the other: together their loads take more registers than there are
-            distance, left, top, right, bottom, stride = tile_distance(summary, bound > 0.0, cx, cy, FAST)
-            if RULE.value.own_pairs_only:
-                own = meets(left, top, right, bottom, stride, gx1, gy1, gx2, gy2, cx, cy, RULE, CANDIDATE)
-                bound = tl.where(own, bound, 0.0)
-            waiting = order(1.0 - bound + nearer(distance), bound > 0.0, BOUNDS)
+    # parts hold tiles of the whole image, so that the first one already fills the list with good ones; a gt that takes no part has
+    # none (Triton 3.3 cannot compile a loop within a condition)
+    parts = tl.where(label >= 0, tl.cdiv(num_tiles, BOUNDS * splits), 0)
+    part = 0
+    while part < parts:
+        tile = (tl.arange(0, BOUNDS) * parts + part) * splits + split
+        present = tile < num_tiles
+        summary = tiles_ptr + summary_at(tile)
+        bound = tile_iou(summary, present, gx1, gy1, gx2, gy2, gt_area, FAST)
+        # one look after the other: together their loads take more registers than there are
+        distance, left, top, right, bottom, stride = tile_distance(summary, bound > 0.0, cx, cy, FAST)
+        if RULE.value.own_pairs_only:
+            own = meets(left, top, right, bottom, stride, gx1, gy1, gx2, gy2, cx, cy, RULE, CANDIDATE)
+            bound = tl.where(own, bound, 0.0)
+        waiting = order(1.0 - bound + nearer(distance), bound > 0.0, BOUNDS)
+        next_visit = tl.min(waiting)
+        while 1.0 - least_bound(next_visit, BOUNDS) > least.to(tl.float32, bitcast=True):
+            visited = (index_of(next_visit, BOUNDS) * parts + part) * splits + split
+            x1, y1, x2, y2 = load_four(slots_ptr + visited * (PLANES * TILE) + place, TILE)
+            point = points_ptr + visited * (POINT * TILE) + place
+            waiting = without(waiting, next_visit)
             next_visit = tl.min(waiting)
-            while 1.0 - least_bound(next_visit, BOUNDS) > least.to(tl.float32, bitcast=True):
-                visited = (index_of(next_visit, BOUNDS) * parts + part) * splits + split
-                x1, y1, x2, y2 = load_four(slots_ptr + visited * (PLANES * TILE) + place, TILE)
-                point = points_ptr + visited * (POINT * TILE) + place
-                waiting = without(waiting, next_visit)
-                next_visit = tl.min(waiting)
-                area = box_area(x1, y1, x2, y2)
-                inter, union = intersection_and_union(x1, y1, x2, y2, area, gx1, gy1, gx2, gy2, gt_area, RULE)
-                lowest = least.to(tl.float32, bitcast=True)
-                worth = (inter > 0.0) & ~below(inter, union, lowest * (1.0 - 2.0**-20))
-                if RULE.value.own_pairs_only:
-                    x, y, stride_x, stride_y = load_four(point, TILE)
-                    reach_x, reach_y = RULE.value.center_radius * stride_x, RULE.value.center_radius * stride_y
-                    worth &= region_depth(x, y, reach_x, reach_y, gx1, gy1, gx2, gy2, cx, cy, CANDIDATE) > 0.0
-                if tl.max(worth.to(tl.int32)) != 0:
-                    if RULE.value.gt_class_only:
-                        p = tl.load(point + 4 * TILE).to(tl.int32, bitcast=True)
-                        level, level_start = find_level(tl.min(p), starts, len(cls_levels))
-                        logits, stride_p, stride_c = find_logits(
-                            level, image, level_start, cls_levels, cls_strides_b, cls_strides_p, cls_strides_c, LAYOUT, False
-                        )
-                        logit = tl.load(logits + label.to(tl.int64) * stride_c + p.to(tl.int64) * stride_p, mask=worth, other=0.0).to(
-                            tl.float32
-                        )
-                        worth &= finite(logit)
-                    found = tl.where(worth, fraction(inter, union, FAST).to(tl.int32, bitcast=True), -1)
+            area = box_area(x1, y1, x2, y2)
+            inter, union = intersection_and_union(x1, y1, x2, y2, area, gx1, gy1, gx2, gy2, gt_area, RULE)
+            lowest = least.to(tl.float32, bitcast=True)
+            worth = (inter > 0.0) & ~below(inter, union, lowest * (1.0 - 2.0**-20))
+            if RULE.value.own_pairs_only:
+                x, y, stride_x, stride_y = load_four(point, TILE)
+                reach_x, reach_y = RULE.value.center_radius * stride_x, RULE.value.center_radius * stride_y
+                worth &= region_depth(x, y, reach_x, reach_y, gx1, gy1, gx2, gy2, cx, cy, CANDIDATE) > 0.0
+            if tl.max(worth.to(tl.int32)) != 0:
+                if RULE.value.gt_class_only:
+                    p = tl.load(point + 4 * TILE).to(tl.int32, bitcast=True)
+                    level, level_start = find_level(tl.min(p), starts, len(cls_levels))
+                    logits, stride_p, stride_c = find_logits(
+                        level, image, level_start, cls_levels, cls_strides_b, cls_strides_p, cls_strides_c, LAYOUT, False
+                    )
+                    logit = tl.load(logits + label.to(tl.int64) * stride_c + p.to(tl.int64) * stride_p, mask=worth, other=0.0).to(
+                        tl.float32
+                    )
+                    worth &= finite(logit)
+                found = tl.where(worth, fraction(inter, union, FAST).to(tl.int32, bitcast=True), -1)
+                largest = tl.max(found)
+                while largest > least:
+                    found = without_one(found, largest, place)
+                    out = tl.min(tl.where(best == least, lane, LANES))
+                    best = tl.where(lane == out, largest, best)
+                    least = tl.min(best)
                     largest = tl.max(found)
-                    while largest > least:
-                        found = without_one(found, largest, place)
-                        out = tl.min(tl.where(best == least, lane, LANES))
-                        best = tl.where(lane == out, largest, best)
-                        least = tl.min(best)
-                        largest = tl.max(found)
-            part += 1
+        part += 1
     tl.store(top_ptr + (gt.to(tl.int64) * splits + split) * LANES + lane, tl.where(best == NONE, 0, best))
 
 
