@@ -33,13 +33,15 @@ MAX_BINARIES = {"fused": 4, "stream": 8}
 """Of an epoch: each of the two fused kernels with and without rows of priors that are a multiple of 4; each streaming kernel once, but
 ``class_sums`` for logits with and without strides that are, and ``top_iou`` for up to 32, 64 and 128 bounds."""
 
-MAX_REGISTERS = 80
-"""Of the streaming kernels: 24 warps fit a processor."""
+MAX_REGISTERS = 104 if stream.OLD_COMPILER else 80
+"""Of the streaming kernels: 19 or 24 warps fit a processor."""
 
 FUSED = ("prior_pass", "cost_pass")
 
 GAPS = 64
-"""Bytes of shared memory that ``class_sums`` may use behind its loop for logits with gaps between priors and classes."""
+"""Bytes of shared memory that ``class_sums`` may use behind its loop for logits with gaps between priors and classes, and for flat
+ones with an older compiler.
+"""
 
 
 def _masked() -> tuple[SimOTAConfig, Problem]:
@@ -104,7 +106,9 @@ def complaints(kernel: str, found: Census, name: str = "") -> list[str]:
         wrong.append(f"{found.local_bytes} bytes of local memory, {found.instructions['local']} instructions on it")
     if kernel in FUSED and any(loop.instructions["shared"] for loop in found.innermost()):
         wrong.append("shared memory, shuffles or barriers in an inner loop")
-    if kernel not in FUSED and found.shared_bytes > (GAPS if kernel == "class_sums" and name.startswith("stride") else 0):
+    if kernel not in FUSED and found.shared_bytes > (
+        GAPS if kernel == "class_sums" and (stream.OLD_COMPILER or name.startswith("stride")) else 0
+    ):
         wrong.append(f"{found.shared_bytes} bytes of shared memory")
     if kernel not in FUSED and found.registers > MAX_REGISTERS:
         wrong.append(f"{found.registers} registers, expected at most {MAX_REGISTERS}")

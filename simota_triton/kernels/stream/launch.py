@@ -9,6 +9,7 @@ from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
+import triton
 from torch import Tensor
 
 from ...config import SimOTAConfig
@@ -84,8 +85,14 @@ def find_grid(cells: Cells, tile: int, levels: tuple[int, ...]) -> Grid:
     return Grid(tuple(accumulate(sizes, initial=0)), tuple(widths), tile_width, num_tiles)
 
 
-LIMIT = {} if INTERPRETED else {"maxnreg": 80}
-"""24 warps fit a processor at 80 registers a thread. Left alone, ptxas takes up to 124, to have more loads under way."""
+OLD_COMPILER = tuple(int(part) for part in triton.__version__.split(".")[:2]) < (3, 9)
+
+REGISTERS = 104 if OLD_COMPILER else 80
+"""Registers a thread of the kernels may use; 24 warps fit a processor at 80. Left alone, ptxas takes up to 124, to have more loads
+under way; those that come with Triton 3.3 and 3.6 spill a few of ``select`` where it may use fewer than 104.
+"""
+
+LIMIT = {} if INTERPRETED else {"maxnreg": REGISTERS}
 
 
 class Scratch(NamedTuple):
