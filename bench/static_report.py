@@ -4,12 +4,13 @@
     python -m bench.static_report --check        # compare with those files: fails where instructions of a part grew by more than 5 %
     python -m bench.static_report --capability 90
 
-Of ``prior_pass``, ``cost_pass`` and a logit in ``class_sums`` instructions are those of one lane for one (gt, prior) pair, or for
+Of ``prior_pass``, ``cost_pass`` and a logit in ``survey`` instructions are those of one lane for one (gt, prior) pair, or for
 one (class, prior) logit, and count every path through the loop: the 10 or so that store a padded gt's row are part of the pair
 loop. The other parts of the streaming kernels are instructions of a warp, which is a program:
 
-* ``once``: outside every loop.
-* ``top_iou`` and ``select``: ``per_bounds``, the bounds of StreamConfig.bounds tiles; ``per_visit``, a tile no pair of which is worth
+* ``once``: outside every loop; of ``survey``, whose programs are of two kinds, what the way of a kind leads through: ``once`` for those
+  of gts, ``once_for_sums`` for those that sum logits.
+* ``survey`` and ``select``: ``per_bounds``, the bounds of StreamConfig.bounds tiles; ``per_visit``, a tile no pair of which is worth
   a closer look, and ``per_passed``, one that has such a pair, with insertions (``per_insertion``) apart.
 * ``resolve``: ``per_contested``, a prior; ``per_block`` and ``per_block_passed``, StreamConfig.gts gts, none and some of which are worth a
   closer look.
@@ -98,26 +99,28 @@ def _parts(kernel: str, found: Census, kernels: KernelConfig, streaming: StreamC
         if classes:
             parts["per_logit"] = _per_item(*classes, rows * COLUMNS.value)
         return parts
-    return {"once": _per_item(found.once)} | _stream_parts(kernel, found, streaming)
+    return _stream_parts(kernel, found, streaming)
 
 
 def _stream_parts(kernel: str, found: Census, streaming: StreamConfig) -> dict[str, dict[str, float]]:
     """Which loop is which: by the order in which they begin, an outer one before those inside."""
-    loops = list(found.every_loop())
-    if kernel == "class_sums":
-        (classes,) = loops
-        return {"per_logit": _per_item(classes, streaming.rows * COLUMNS.value / 32)}
+    loops, once = list(found.every_loop()), {"once": _per_item(found.once)}
     if kernel == "prepare":
         blocks, near, table = loops
-        return {"per_block": _per_item(blocks), "per_near": _per_item(near), "per_table_block": _per_item(table)}
+        return once | {"per_block": _per_item(blocks), "per_near": _per_item(near), "per_table_block": _per_item(table)}
     if kernel == "resolve":
         priors, *blocks = loops
-        parts = {"per_contested": _per_item(priors)}
+        parts = once | {"per_contested": _per_item(priors)}
         for block in blocks:
             parts |= {"per_block": {"all": block.shortest}, "per_block_passed": _per_item(block)}
         return parts
-    bounds, visits, insertions = loops[-3:]  # before them, ``select`` may merge lists
-    return {
+    if kernel == "survey":
+        for classes in (loop for loop in found.loops if not loop.inner):
+            once |= {"once_for_sums": _per_item(classes.around), "per_logit": _per_item(classes, streaming.rows * COLUMNS.value / 32)}
+        loops = [loop for loop in found.every_loop() if loop.inner or loop not in found.loops]
+        once["once"] = _per_item(loops[0].around)
+    bounds, visits, insertions = loops[-3:]  # before them, ``select`` may merge lists, or search for them again
+    return once | {
         "per_bounds": _per_item(bounds), "per_visit": {"all": visits.shortest}, "per_passed": _per_item(visits),
         "per_insertion": _per_item(insertions),
     }  # fmt: skip

@@ -117,7 +117,7 @@ def model(
     """Kernel -> its modelled time."""
     cost = {
         name: {part: value["all"] for part, value in static[f"{name}, rtmdet, maps, float32"].items() if isinstance(value, dict)}
-        for name in ("prepare", "class_sums", "top_iou", "select", "resolve")
+        for name in ("prepare", "survey", "select", "resolve")
     }
     batch, tiles = workload.batch, len(counted[0][1].near)
     slots = tiles * kernels.tile
@@ -150,32 +150,18 @@ def model(
             total(lambda e: latency(e).sum()), max(float(latency(e).max()) for _, e in counted),
         )
     }  # fmt: skip
-    # class_sums: programs without a candidate leave after one load
-    c = cost["class_sums"]
-    programs = batch * slots / kernels.rows
-    padded = -(-workload.num_classes // 16) * 16
-    per_program = c["once"] + c["per_logit"] * padded * kernels.rows / 32
-    active = total(lambda e: e.rows)
-    alone = cycles(c["once"], 3, 0) + padded / 16 * cycles(c["per_logit"] * kernels.rows / 2, 1, 0)
-    found["class_sums"] = kernel(
-        active * per_program + (programs - active) * 40, total(lambda e: e.logit_bytes[logit_size]), batch * slots * 8,
-        active * alone + (programs - active) * cycles(40, 1), alone,
-    )  # fmt: skip
-    # top_iou and select: a program is a gt, or a gt's split
-    for name, splits, bounds in (("top_iou", kernels.splits, kernels.iou_bounds), ("select", 1, kernels.bounds)):
-        c = cost[name]
+
+    def searching(name: str, c: dict[str, float], splits: int, bounds: int) -> tuple[float, float, float, float]:
+        """Instructions, bytes from L2, latency in all and of the longest program, of ``survey``'s and ``select``'s visits."""
         passes = -(-tiles // (bounds * splits))
         closer = c["per_passed"] - c["per_visit"]
 
-        def visits(e: Events, name: str = name) -> Any:
-            return getattr(e, name)
-
-        def instructions(e: Events, c: Any = c, passes: int = passes, closer: float = closer, visits: Any = visits) -> Any:
-            v = visits(e)
+        def instructions(e: Events) -> Any:
+            v = getattr(e, name)
             return c["once"] + passes * c["per_bounds"] + v.tiles * c["per_visit"] + v.passed * closer + v.insertions * c["per_insertion"]
 
-        def chain(e: Events, c: Any = c, passes: int = passes, closer: float = closer, visits: Any = visits, name: str = name) -> Any:
-            v = visits(e)
+        def chain(e: Events) -> Any:
+            v = getattr(e, name)
             return (
                 cycles(c["once"] + passes * c["per_bounds"], 3 + passes, passes)
                 + cycles(v.tiles * c["per_visit"], v.tiles, v.tiles)
@@ -183,20 +169,30 @@ def model(
                 + cycles(v.insertions * c["per_insertion"], 0, 2 * v.insertions)
             )
 
-        read = 16 * kernels.tile if name == "top_iou" else 32 * kernels.tile
-        # summaries of all tiles once a program, boxes (and points) a visit, a pair's logits and outputs a sector each
-        l2 = total(
-            lambda e, read=read, splits=splits, name=name: (
-                visits(e, name).tiles.sum() * read
-                + visits(e, name).tiles.numel() * tiles * 44 / splits
-                + (8 * kernels.tile * visits(e, name).passed.sum() if name == "select" else 0)
-            )
-        )
-        scattered = total(lambda e: 32 * (2 * e.select.insertions.sum() + 6 * e.dynamic_k.sum())) if name == "select" else 0.0
-        found[name] = kernel(
-            total(lambda e, f=instructions: f(e).sum()), scattered, l2 + scattered, total(lambda e, f=chain: f(e).sum()),
-            max(float(chain(e).max()) for _, e in counted if visits(e).tiles.numel()),
-        )  # fmt: skip
+        def read(e: Events) -> Any:
+            """Summaries of all tiles once a program, boxes (and points) a visit."""
+            v = getattr(e, name)
+            closely = 8 * kernels.tile * v.passed.sum() if name == "select" else 0
+            return v.tiles.sum() * (16 if name == "top_iou" else 32) * kernels.tile + v.tiles.numel() * tiles * 44 / splits + closely
+
+        longest = max(float(chain(e).max()) for _, e in counted if getattr(e, name).tiles.numel())
+        return total(lambda e: instructions(e).sum()), total(read), total(lambda e: chain(e).sum()), longest
+
+    # survey: a program is a gt, or a gt's split, or rows of priors; those without a candidate leave after one load
+    c = cost["survey"]
+    issue, l2, latencies, longest = searching("top_iou", c, kernels.splits, kernels.iou_bounds)
+    programs, active = batch * slots / kernels.rows, total(lambda e: e.rows)
+    padded = -(-workload.num_classes // 16) * 16
+    alone = cycles(c["once_for_sums"], 3, 0) + padded / 16 * cycles(c["per_logit"] * kernels.rows / 2, 1, 0)
+    found["survey"] = kernel(
+        issue + active * (c["once_for_sums"] + c["per_logit"] * padded * kernels.rows / 32) + (programs - active) * 60,
+        total(lambda e: e.logit_bytes[logit_size]), l2 + batch * slots * 8,
+        latencies + active * alone + (programs - active) * cycles(60, 1), max(longest, alone),
+    )  # fmt: skip
+    # select: a program is a gt; a pair's logits and outputs are a sector each
+    issue, l2, latencies, longest = searching("select", cost["select"], 1, kernels.bounds)
+    scattered = total(lambda e: 32 * (2 * e.select.insertions.sum() + 6 * e.dynamic_k.sum()))
+    found["select"] = kernel(issue, scattered, l2 + scattered, latencies, longest)
     # resolve: a program is a contested prior, or several in turn
     c = cost["resolve"]
     closer = c["per_block_passed"] - c["per_block"]
@@ -273,9 +269,7 @@ def events_per_gt(counted: Sequence[tuple[int, Events]]) -> dict[str, float]:
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """The table, in text; every number in it is modelled."""
-    lines = [
-        "MODELLED us on an H100, not measured: total (goal) | prepare, class_sums, top_iou, select, resolve, each with what it waits for"
-    ]
+    lines = ["MODELLED us on an H100, not measured: total (goal) | prepare, survey, select, resolve, each with what it waits for"]
     for row in rows:
         parts = " ".join(f"{k['us']:6.1f} {k['dominant']:9}" for k in row["kernels"].values())
         fused = "no room" if row["fused_passes_modelled_us"] is None else f"{row['fused_passes_modelled_us']:.0f}"

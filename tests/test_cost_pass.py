@@ -12,7 +12,7 @@ import triton.language as tl
 
 from simota_triton import reference, terms
 from simota_triton.config import SimOTAConfig
-from simota_triton.inputs import pack
+from simota_triton.inputs import Scores, pack
 from simota_triton.kernels import launch
 from simota_triton.kernels.levels import find_logits, find_tile, matrix_row
 from simota_triton.kernels.rule import Rule
@@ -54,6 +54,16 @@ def test_any_number_of_priors_and_gts(num_priors, counts):
 def test_any_number_of_classes(preset, num_classes):
     config = SimOTAConfig.from_preset(preset)
     check(random_problem(config, 200, [4, 1], num_classes), config)
+
+
+@pytest.mark.parametrize("cls_cost", ["bce", "soft_bce", "vfl"])
+@pytest.mark.parametrize("score", ["sigmoid", "joint", "prob"])
+def test_clamped_probabilities_of_a_number_of_classes_that_fills_no_columns(score, cls_cost):
+    config = SimOTAConfig(score=score, cls_cost=cls_cost, prob_clamp=0.05)
+    problem = random_problem(config.replace(score="sigmoid") if score == "prob" else config, 200, [4, 1], 9)
+    if score == "prob":
+        problem = dataclasses.replace(problem, cls_logits=Scores(tuple(level.sigmoid() for level in problem.cls_logits.levels)))
+    check(problem, config)
 
 
 @pytest.mark.parametrize("units", ["as it runs", "approximate units"])

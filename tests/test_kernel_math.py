@@ -14,8 +14,9 @@ from simota_triton import terms
 from simota_triton.boxes import box_giou, box_iou
 from simota_triton.config import CLS_COSTS, REGIONS, SCORES, UNION_RULES, SimOTAConfig
 from simota_triton.kernels import launch
+from simota_triton.kernels.class_sum import ABSENT
 from simota_triton.kernels.maths import (
-    background_cost,
+    add_background_cost,
     box_area,
     center_prior,
     class_cost,
@@ -66,7 +67,7 @@ def _binary(a_ptr, b_ptr, out_ptr, WHICH: tl.constexpr, RULE: tl.constexpr, FAST
     elif WHICH == "minus_log_of_rest":
         out = minus_log_of_rest(a, FAST)
     elif WHICH == "background_cost":
-        out = background_cost(a, b, RULE, FAST)
+        out = add_background_cost(tl.zeros([N], tl.float32), a, b, RULE, FAST)
     tl.store(out_ptr + i, out)
 
 
@@ -291,6 +292,14 @@ def test_logarithms_of_probabilities_are_clamped_at_minus_100(score, fast):
     ones = torch.ones(N)
     assert torch.equal(binary("background_cost", x, ones, fast, config), torch.tensor([0.0, 100.0]).repeat(N // 2))
     assert torch.equal(run(_class, x, ones, ones, ones, RULE=Rule.of(config), FAST=fast).abs(), torch.tensor([100.0, 0.0]).repeat(N // 2))
+
+
+@pytest.mark.parametrize("preset", ["rtmdet", "damo", "yolox", "picodet"])
+def test_a_logit_that_is_absent_costs_nothing(preset, fast):
+    config, objectness = SimOTAConfig.from_preset(preset), uniform(0, 1)
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        absent = torch.full((N,), ABSENT.value).to(dtype).float()
+        assert (binary("background_cost", absent, objectness, fast, config) == 0).all()
 
 
 @pytest.mark.parametrize("preset", ["rtmdet", "yolox", "damo", "picodet"])

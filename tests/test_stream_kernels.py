@@ -22,7 +22,7 @@ from simota_triton.tuning.stream_config import StreamConfig
 
 from .kernels_support import PRESETS, Answer, assert_same, fused, on_device, random_inputs, random_problem
 
-KERNELS = ("prepare", "class_sums", "top_iou", "select", "resolve")
+KERNELS = ("prepare", "survey", "select", "resolve")
 TILES = StreamConfig(tile=128, rows=32, bounds=32, iou_bounds=32, gts=32, resolvers=1)
 
 
@@ -280,7 +280,7 @@ def test_class_sums(preset):
     maps = [level.transpose(1, 2).reshape(3, 19, *cell).contiguous() for level, cell in zip(cls.split([105, 30], 1), cells, strict=True)]
     for logits in (cls.half(), maps) if preset in ("rtmdet", "yolox") else (maps,):
         problem = pack(config, pred, logits, *rest, obj_logits=obj if config.score == "joint" else None)
-        state = run_until("class_sums", problem, config)
+        state = run_until("survey", problem, config)
         moved = on_device(problem)
         rows = launch.run_prior_pass(moved, INTERPRETER, launch.Shared.of(moved, config))
         assert torch.equal(state.prior(4), rows.background.cpu())
@@ -305,7 +305,7 @@ def test_the_largest_ious(preset, splits, bounds):
     config = SimOTAConfig.from_preset(preset)
     problem = random_problem(config, 200, [2, 1], 4)
     problem.pred_boxes[0, 60:75] = problem.gts.boxes[0]  # more IoUs of 1 than are summed
-    state = run_until("top_iou", problem, config, StreamConfig(tile=32, rows=32, bounds=32, iou_bounds=bounds, splits=splits, resolvers=1))
+    state = run_until("survey", problem, config, StreamConfig(tile=32, rows=32, bounds=32, iou_bounds=bounds, splits=splits, resolvers=1))
     lists = state.scratch.top.view(torch.float32).view(3, splits, 32)
     _, iou = launch.run(on_device(problem), config, INTERPRETER, 2)
     iou = torch.cat([iou[0], iou[1, :1]]).cpu()
@@ -327,7 +327,7 @@ def test_ious_that_hardly_differ():
     side = 40 * (0.5 + 0.00005 * order).sqrt()
     pred[0] = 50 + torch.stack([-side, -side, side, side], 1)
     problem = pack(config, pred, cls, priors, [torch.tensor([[10.0, 10.0, 90.0, 90.0]])], [torch.tensor([1])])
-    found = run_until("top_iou", problem, config, StreamConfig(tile=32, rows=32, resolvers=1)).scratch.top.view(torch.float32)
+    found = run_until("survey", problem, config, StreamConfig(tile=32, rows=32, resolvers=1)).scratch.top.view(torch.float32)
     _, iou = launch.run(on_device(problem), config, INTERPRETER, 1)
     assert torch.equal(found.sort(descending=True).values[:13], iou.cpu()[0, 0].topk(13).values)
 

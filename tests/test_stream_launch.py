@@ -29,7 +29,7 @@ from .kernels_support import PRESETS, on_device, random_inputs, random_problem, 
 from .test_triton_backend import call, gpu_inputs
 
 ROOT = Path(__file__).parents[1]
-KERNELS = ("prepare", "class_sums", "top_iou", "select", "resolve")
+KERNELS = ("prepare", "survey", "select", "resolve")
 CAPABILITIES = ((8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (10, 3), (12, 0), (13, 7))
 
 

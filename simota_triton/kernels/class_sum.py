@@ -3,10 +3,13 @@
 import triton
 import triton.language as tl
 
-from .maths import background_cost
+from .maths import add_background_cost
 
 COLUMNS = tl.constexpr(16)
 """Classes taken side by side. Part of the definition: it fixes the order in which they are summed."""
+
+ABSENT = tl.constexpr(-1.0e4)
+"""A logit, of any type, whose background cost is exactly 0 unless probabilities are clamped."""
 
 
 @triton.jit
@@ -27,10 +30,10 @@ def sum_background(logits, stride_c, read, objectness, C, RULE: tl.constexpr, FA
     pointer = logits[:, None] + (column * stride_c)[None, :]
     for c in range(0, C, COLUMNS):
         present = read[:, None] & (column < C - c)[None, :]
-        logit = tl.load(pointer, mask=present, other=0.0).to(tl.float32)
-        cost = background_cost(logit, objectness[:, None], RULE, FAST)
-        # 0 * logit makes NaN of a logit that is not finite
-        total += tl.where(present, tl.fma(logit, 0.0, cost), 0.0)
+        logit = tl.load(pointer, mask=present, other=ABSENT).to(tl.float32)
+        added = add_background_cost(total, logit, objectness[:, None], RULE, FAST)
+        total = tl.where(present, added, total) if RULE.value.prob_clamp > 0.0 else added  # a clamped probability is never free
+        total = tl.fma(logit, 0.0, total)  # NaN of a logit that is not finite
         pointer += COLUMNS * stride_c
     return _sum_columns(total, ROWS)
 

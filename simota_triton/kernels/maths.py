@@ -245,16 +245,16 @@ def class_ends(x, objectness, RULE: tl.constexpr, FAST: tl.constexpr):
 
 
 @triton.jit
-def background_cost(x, objectness, RULE: tl.constexpr, FAST: tl.constexpr):
-    """Cost of one class whose target is 0. Arguments as :func:`class_ends`."""
+def add_background_cost(total, x, objectness, RULE: tl.constexpr, FAST: tl.constexpr):
+    """``total`` and the cost of a class whose target is 0. Arguments as :func:`class_ends`."""
     CLS_COST: tl.constexpr = RULE.value.cls_cost
     p, zero, _ = class_ends(x, objectness, RULE, FAST)
     if CLS_COST == "soft_bce":
-        return zero * (p * p)
+        return tl.fma(zero, p * p, total)
     elif CLS_COST == "vfl":
-        return zero * (VFL_ALPHA * (p * p))
+        return tl.fma(zero, VFL_ALPHA * (p * p), total)
     else:
-        return zero
+        return total + zero
 
 
 @triton.jit

@@ -90,15 +90,22 @@ class Loop:
         instructions: Of an iteration by class, over all its paths, without those of the loops inside.
         shortest: Instructions of the shortest path of an iteration, which enters no loop inside more than it must.
         inner: Loops right inside, in order of their addresses.
+        around: Instructions outside of all loops on the ways that lead through this one, by class.
     """
 
     instructions: Counter[str]
     shortest: int
     inner: tuple[Loop, ...]
+    around: Counter[str]
 
     @property
     def total(self) -> int:
         return sum(self.instructions.values())
+
+    @property
+    def whole(self) -> Counter[str]:
+        """Instructions of an iteration with those of the loops inside, once each."""
+        return sum((inner.whole for inner in self.inner), Counter(self.instructions))
 
 
 @dataclass(frozen=True)
@@ -156,13 +163,9 @@ def census(binary: Any) -> Census:
         local_bytes=int(numbers[2]) + int(numbers[3]),
         shared_bytes=binary.metadata.shared,
         instructions=_count(instruction for _, instruction in lines),
-        once=_count(flow.reached()) - sum((_all(loop) for loop in loops), Counter()),
+        once=_count(flow.reached()) - sum((loop.whole for loop in loops), Counter()),
         loops=loops,
     )
-
-
-def _all(loop: Loop) -> Counter[str]:
-    return sum((_all(inner) for inner in loop.inner), Counter(loop.instructions))
 
 
 class Flow:
@@ -202,17 +205,19 @@ class Flow:
             tails = {block for block in beyond if header in self.next[block]}
             if tails:
                 bodies[header] = {block for block in beyond if tails & self._reach(block, {header}) or block in tails} | {header}
-        return self._nested(bodies, None)
+        return self._nested(bodies, None, reached - set().union(*bodies.values()))
 
-    def _nested(self, bodies: dict[int, set[int]], outer: int | None) -> tuple[Loop, ...]:
+    def _nested(self, bodies: dict[int, set[int]], outer: int | None, outside: set[int]) -> tuple[Loop, ...]:
         inside = {header: body for header, body in bodies.items() if outer is None or (header != outer and header in bodies[outer])}
         nearest = {h: b for h, b in inside.items() if not any(o != h and h in other for o, other in inside.items())}
         found = []
         for header, body in nearest.items():
-            inner = self._nested({h: b for h, b in bodies.items() if h in body}, header)
+            inner = self._nested({h: b for h, b in bodies.items() if h in body}, header, outside)
             deeper = set().union(*(b for h, b in bodies.items() if h != header and h in body))
             own = [instruction for block in sorted(body - deeper) for instruction in self.blocks[block]]
-            found.append(Loop(_count(own), self._shortest(header, body), inner))
+            beyond = self._reach(header, set())
+            around = [i for block in sorted(outside) if block in beyond or header in self._reach(block, set()) for i in self.blocks[block]]
+            found.append(Loop(_count(own), self._shortest(header, body), inner, _count(around)))
         return tuple(found)
 
     def _reach(self, start: int, closed: set[int]) -> set[int]:

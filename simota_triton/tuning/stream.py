@@ -43,10 +43,17 @@ def instructions(kernel: str, census: Census, problem: Problem, kernels: Any) ->
     batch, num_priors, num_classes = problem.shape
     gts = problem.gts.boxes.shape[0] / max(batch, 1)
     visits = max(1.0, VISITS * 64 / kernels.tile)
+    if kernel == "survey":  # programs of two kinds
+        of_gts, of_sums = gts * kernels.splits, num_priors / kernels.rows
+        searches = visits / kernels.splits + num_priors / kernels.tile / kernels.splits / kernels.iou_bounds
+        total: float = 0.0
+        for loop in census.loops:
+            programs, turns = (of_gts, searches) if loop.inner else (of_sums, math.ceil(num_classes / int(COLUMNS.value)))
+            total += programs * (loop.around.total() + turns * loop.whole.total())
+        mean: float = total / (of_gts + (of_sums if len(census.loops) > 1 else 0))
+        return mean
     turns = {
         "prepare": math.ceil(gts / kernels.gts),
-        "class_sums": math.ceil(num_classes / int(COLUMNS.value)),
-        "top_iou": visits / kernels.splits + num_priors / kernels.tile / kernels.splits / kernels.iou_bounds,
         "select": visits + num_priors / kernels.tile / kernels.bounds,
         "resolve": math.ceil(gts / kernels.gts),
     }[kernel]

@@ -19,10 +19,10 @@ class StreamConfig:
 
     Attributes:
         tile: Priors a tile, which lie in a block of cells of one level. A tile is looked at or skipped as a whole.
-        rows: Priors a program of ``class_sums``.
+        rows: Priors a program of ``survey`` that sums logits.
         bounds: Tiles whose bounds a program of ``select`` keeps in registers at once.
-        iou_bounds: The same of ``top_iou``, whose programs see only every ``splits``-th tile.
-        splits: Programs that share the tiles of a gt in ``top_iou``, at most ``MAX_SPLITS``.
+        iou_bounds: The same of ``survey``, whose programs see only every ``splits``-th tile.
+        splits: Programs of ``survey`` that share the tiles of a gt, at most ``MAX_SPLITS``.
         gts: Gts that ``prepare`` and ``resolve`` look at side by side.
         resolvers: Programs of ``resolve``, each of which takes contested priors in turn.
 
@@ -31,9 +31,9 @@ class StreamConfig:
     """
 
     tile: int = 64
-    rows: int = 16
+    rows: int = 32
     bounds: int = 256
-    iou_bounds: int = 128
+    iou_bounds: int = 64
     splits: int = 1
     gts: int = 64
     resolvers: int = 1024
@@ -61,7 +61,8 @@ def stream_heuristic(capability: tuple[int, int], shape: Shape) -> StreamConfig:
     """The configuration for a compute capability and a shape.
 
     A gt is one warp, so few gts leave most of a GPU idle: then several warps share each gt's search for its largest IoUs, which
-    costs some insertions more (26 to 77 a gt in simulated scenes) but divides its latency.
+    costs some insertions more (26 to 77 a gt in simulated scenes) but divides its latency. There are no more of them than the
+    GPU holds at once, since sums over classes take their turns between them.
 
     Args:
         capability: Compute capability, as ``torch.cuda.get_device_capability`` gives it; unknown ones count as the nearest
@@ -71,9 +72,9 @@ def stream_heuristic(capability: tuple[int, int], shape: Shape) -> StreamConfig:
     processors = PROCESSORS[known_capability(capability)]
     room = processors * WARPS_PER_PROCESSOR
     splits = 1
-    while splits < MAX_SPLITS and 2 * splits * shape.num_gts <= 2 * room:
+    while splits < MAX_SPLITS and 2 * splits * shape.num_gts <= room:
         splits *= 2
     tiles = -(-shape.num_priors // (StreamConfig.tile * splits))
-    # 256 bounds take more registers than top_iou may have; a pass over more tiles than there are costs what they would
-    iou_bounds = min(128, max(32, 1 << tiles.bit_length()))
+    # two tiles a lane: more take the registers of sums, fewer search in more parts; more than there are cost what they would
+    iou_bounds = min(64, max(32, 1 << tiles.bit_length()))
     return StreamConfig(splits=splits, iou_bounds=iou_bounds, resolvers=8 * processors)

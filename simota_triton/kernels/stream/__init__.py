@@ -1,5 +1,5 @@
-"""Device code of the streaming backend, in order of execution: ``prepare`` (candidates, tiles, the table of gts), ``class_sums``
-(all-class sums of candidates), ``top_iou`` (each gt's largest IoUs), ``select`` (dynamic k and the k cheapest priors), ``resolve``
+"""Device code of the streaming backend, in order of execution: ``prepare`` (candidates, tiles, the table of gts), ``survey``
+(``class_sums`` of candidates and each gt's ``top_iou``, side by side), ``select`` (dynamic k and the k cheapest priors), ``resolve``
 (conflicts). No matrix over (gt, prior) pairs is ever written.
 
 ``tiles`` is how priors are grouped, ``bounds`` what is known of the pairs of a tile before they are looked at, ``launch`` the

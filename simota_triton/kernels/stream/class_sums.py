@@ -1,4 +1,4 @@
-"""The second kernel, where all classes count: the sum of each prior's background costs, in slot order."""
+"""The sum of each prior's background costs, in slot order: one half of ``survey``, where all classes count."""
 
 import triton
 import triton.language as tl
@@ -9,36 +9,31 @@ from ..maths import COST_LIMIT
 from .tiles import AWAY, cells, find_cells
 
 
-@triton.jit(do_not_specialize=["num_tiles"])
+@triton.jit
 def class_sums(
-    # scratch: slots [B, T, planes, TILE], changed in place
-    slots_ptr,
-    # predictions
-    cls_levels,
-    # sizes and strides, the tuples coded
-    C, num_tiles, starts, widths, cls_strides_b, cls_strides_p, cls_strides_c,
-    # compiled in
+    turn, slots_ptr, lost_ptr, cls_levels, C, num_tiles, starts, widths, first_tiles, cls_strides_b, cls_strides_p, cls_strides_c,
     RULE: tl.constexpr, LAYOUT: tl.constexpr, ALIGNED_LOGITS: tl.constexpr, FAST: tl.constexpr,
     TILE: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """For ROWS slots of an image::
+    """For the ``turn``-th ROWS slots of the batch::
 
         slots[4]   the sum over classes of background_cost(cls_logits[b, p, c]) for candidates
 
-    A prior with a class logit that is not finite takes no part: its slot gets +inf, and a box that meets no gt. Logits of
-    priors that do not count are not read.
+    A prior with a class logit that is not finite takes no part: its slot gets +inf, and a box that meets no gt; ``lost[b]`` tells of
+    it. Logits of priors that do not count are not read.
 
-    Grid: (slots / ROWS, B). Twin: ``terms.background_cost`` summed over the classes.
+    Twin: ``terms.background_cost`` summed over the classes.
     """
-    image = tl.program_id(1).to(tl.int64)
-    first = tl.program_id(0) * ROWS
+    programs = num_tiles * (TILE // ROWS)
+    image = (turn // programs).to(tl.int64)
+    first = turn % programs * ROWS
     row = tl.arange(0, ROWS)
     PLANES: tl.constexpr = RULE.value.planes
     slots_ptr += (image * num_tiles + first // TILE) * (PLANES * TILE) + first % TILE + row
     background = tl.load(slots_ptr + 4 * TILE)
     read = background < float("inf")
     if tl.max(read.to(tl.int32), 0) != 0:
-        level, level_start, origin, width, left, end = find_cells(first // TILE, starts, widths, TILE, WIDTH)
+        level, level_start, origin, width, left, end = find_cells(first // TILE, starts, widths, first_tiles, TILE, WIDTH)
         p, _ = cells(tl.multiple_of(first % TILE, ROWS) + row, origin, width, left, end, WIDTH)
         if len(cls_levels) == 1:
             level_start = 0
@@ -56,3 +51,4 @@ def class_sums(
         tl.store(slots_ptr + TILE, tl.full([ROWS], AWAY, tl.float32), mask=lost)
         tl.store(slots_ptr + 2 * TILE, tl.full([ROWS], -AWAY, tl.float32), mask=lost)
         tl.store(slots_ptr + 3 * TILE, tl.full([ROWS], -AWAY, tl.float32), mask=lost)
+        tl.store(lost_ptr + image + tl.zeros([ROWS], tl.int64), tl.full([ROWS], 1, tl.int32), mask=lost)

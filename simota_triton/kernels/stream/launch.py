@@ -20,12 +20,11 @@ from .. import launch
 from ..gts import TABLE_COLUMNS
 from ..launch import INTERPRETED, OPTIONS, Layout, Levels, codes, on_device, readable
 from ..rule import Rule
-from .class_sums import class_sums
 from .prepare import prepare
 from .resolve import resolve
 from .select import select
+from .survey import survey
 from .tiles import POINT, SUMMARY
-from .top_iou import top_iou
 from .visits import LANES
 
 Cells = tuple[tuple[int, int], ...]
@@ -56,14 +55,18 @@ class Grid(NamedTuple):
     Attributes:
         starts: First prior of each level, then P.
         widths: Cells a row of each level.
+        first_tiles: First tile of each level, then T.
         tile_width: Cells a row of a tile.
-        num_tiles: T.
     """
 
     starts: tuple[int, ...]
     widths: tuple[int, ...]
+    first_tiles: tuple[int, ...]
     tile_width: int
-    num_tiles: int
+
+    @property
+    def num_tiles(self) -> int:
+        return self.first_tiles[-1]
 
 
 def find_grid(cells: Cells, tile: int, levels: tuple[int, ...]) -> Grid:
@@ -78,11 +81,9 @@ def find_grid(cells: Cells, tile: int, levels: tuple[int, ...]) -> Grid:
     else:
         sizes, widths = list(levels), [tile_width] * len(levels)
     height = tile // tile_width
-    num_tiles = 0
-    for size, width in zip(sizes, widths, strict=True):
-        rows = -(-size // width)
-        num_tiles += -(-width // tile_width) * -(-rows // height)
-    return Grid(tuple(accumulate(sizes, initial=0)), tuple(widths), tile_width, num_tiles)
+    rows = (-(-size // width) for size, width in zip(sizes, widths, strict=True))
+    tiles = (-(-width // tile_width) * -(-down // height) for width, down in zip(widths, rows, strict=True))
+    return Grid(tuple(accumulate(sizes, initial=0)), tuple(widths), tuple(accumulate(tiles, initial=0)), tile_width)
 
 
 OLD_COMPILER = tuple(int(part) for part in triton.__version__.split(".")[:2]) < (3, 9)
@@ -104,6 +105,7 @@ class Scratch(NamedTuple):
     contested_cost: Tensor
     slot_of: Tensor
     top: Tensor
+    lost: Tensor
     num_contested: Tensor
     gts: Tensor
     contested: Tensor
@@ -111,7 +113,7 @@ class Scratch(NamedTuple):
 
 
 def scratch_sizes(batch: int, num_priors: int, num_gts: int, config: SimOTAConfig, grid: Grid, kernels: StreamConfig) -> tuple[int, ...]:
-    """Elements of each part of the scratch memory: four of float32, three of int32, three of int64; multiples of 4."""
+    """Elements of each part of the scratch memory: four of float32, four of int32, three of int64; multiples of 4."""
     slots = grid.num_tiles * kernels.tile
     contested = _padded(min(batch * num_priors, num_gts * config.max_dynamic_k // 2) + 1)
     return (
@@ -121,6 +123,7 @@ def scratch_sizes(batch: int, num_priors: int, num_gts: int, config: SimOTAConfi
         contested,
         _padded(num_priors),
         LANES.value * kernels.splits * num_gts,
+        _padded(batch),
         4,
         _padded(TABLE_COLUMNS // 2 * num_gts),
         contested,
@@ -135,12 +138,12 @@ def _padded(elements: int) -> int:
 
 def scratch_bytes(sizes: tuple[int, ...]) -> int:
     """Bytes of parts of these sizes."""
-    return 4 * sum(sizes[:7]) + 8 * sum(sizes[7:])
+    return 4 * sum(sizes[:8]) + 8 * sum(sizes[8:])
 
 
 def _allocate(sizes: tuple[int, ...], device: torch.device) -> Scratch:
     """All parts in one allocation."""
-    longs = 2 * sum(sizes[7:])
+    longs = 2 * sum(sizes[8:])
     try:
         memory = torch.empty(scratch_bytes(sizes) // 4, device=device)
     except torch.OutOfMemoryError as error:
@@ -148,10 +151,11 @@ def _allocate(sizes: tuple[int, ...], device: torch.device) -> Scratch:
             f"backend: 'triton-stream' needs {scratch_bytes(sizes) / 1e6:.1f} MB of scratch memory for this batch; use fewer images at "
             f"once, or free memory that PyTorch has cached with torch.cuda.empty_cache() ({error})"
         ) from error
-    slots, points, tiles, contested_cost, ints, rest = memory.split_with_sizes((*sizes[:4], sum(sizes[4:7]), longs))
-    slot_of, top, num_contested = ints.view(torch.int32).split_with_sizes(sizes[4:7])
-    gts, contested, cheapest = rest.view(torch.int64).split_with_sizes(sizes[7:])
-    return Scratch(slots, points, tiles, contested_cost, slot_of, top, num_contested, gts, contested, cheapest if sizes[9] else None)
+    slots, points, tiles, contested_cost, ints, rest = memory.split_with_sizes((*sizes[:4], sum(sizes[4:8]), longs))
+    slot_of, top, lost, num_contested = ints.view(torch.int32).split_with_sizes(sizes[4:8])
+    gts, contested, claimed = rest.view(torch.int64).split_with_sizes(sizes[8:])
+    cheapest = claimed if sizes[10] else None
+    return Scratch(slots, points, tiles, contested_cost, slot_of, top, lost, num_contested, gts, contested, cheapest)
 
 
 class Plan(NamedTuple):
@@ -159,8 +163,7 @@ class Plan(NamedTuple):
 
     grid: Grid
     prepare: dict[str, Any]
-    class_sums: dict[str, Any] | None
-    top_iou: dict[str, Any]
+    survey: dict[str, Any]
     select: dict[str, Any]
     resolve: dict[str, Any]
 
@@ -168,7 +171,8 @@ class Plan(NamedTuple):
 @functools.lru_cache(maxsize=1024)
 def _plan(config: SimOTAConfig, kernels: StreamConfig, layout: Layout, cells: Cells, channels: int) -> Plan:
     grid = find_grid(cells, kernels.tile, layout.sizes)
-    starts, widths, coded_channels = codes(grid.starts), codes(grid.widths), codes([channels])[0]
+    starts, coded_channels = codes(grid.starts), codes([channels])[0]
+    blocks = {"widths": codes(grid.widths), "first_tiles": codes(grid.first_tiles), "WIDTH": grid.tile_width}
     rule = Rule.of(config)
     common = {"RULE": rule, "FAST": launch.FAST, "TILE": kernels.tile, "num_warps": 1, "starts": starts, **LIMIT, **OPTIONS}
     logits = {
@@ -181,15 +185,14 @@ def _plan(config: SimOTAConfig, kernels: StreamConfig, layout: Layout, cells: Ce
     return Plan(
         grid=grid,
         prepare={
-            **common, "C": coded_channels, "num_tiles": grid.num_tiles, "widths": widths,
+            **common, "C": coded_channels, "num_tiles": grid.num_tiles,
             "slot_stride": rule.planes * kernels.tile, "point_stride": POINT.value * kernels.tile,
-            "WIDTH": grid.tile_width, "GTS": kernels.gts,
+            "GTS": kernels.gts, **blocks,
         },
-        class_sums={
-            **logits, "C": coded_channels, "widths": widths, "ALIGNED_LOGITS": layout.aligned_logits, "WIDTH": grid.tile_width,
-            "ROWS": kernels.rows,
-        } if config.cls_classes == "all" else None,
-        top_iou={**by_gt, "BOUNDS": kernels.iou_bounds},
+        survey={
+            **by_gt, "C": coded_channels, "ALIGNED_LOGITS": layout.aligned_logits, "ROWS": kernels.rows, "BOUNDS": kernels.iou_bounds,
+            **blocks,
+        },
         select={**by_gt, "BOUNDS": bounds, "k_scale": _float64_bits(config.k_scale)},
         resolve={**logits, "CONFLICT": config.conflict, "GTS": kernels.gts},
     )  # fmt: skip
@@ -226,7 +229,7 @@ def run(problem: Problem, config: SimOTAConfig, kernels: StreamConfig) -> tuple[
     plan = _plan(config, kernels, levels.layout, problem.cells or (), channels)
     num_tiles = plan.grid.num_tiles
     scratch = _allocate(scratch_sizes(batch, num_priors, num_gts, config, plan.grid, kernels), device)
-    slots, points, tiles, contested_cost, slot_of, top, num_contested, table, contested, cheapest = scratch
+    slots, points, tiles, contested_cost, slot_of, top, lost, num_contested, table, contested, cheapest = scratch
     gt_index = torch.empty((batch, num_priors), dtype=torch.int64, device=device)
     matched_iou = torch.empty((batch, num_priors), device=device)
     labels = torch.empty_like(gt_index)
@@ -237,10 +240,13 @@ def run(problem: Problem, config: SimOTAConfig, kernels: StreamConfig) -> tuple[
     mask = problem.candidate_mask
     mask_strides = (0, 0) if mask is None else mask.stride()
     offsets = gts.offsets.contiguous()
+    of_gts = num_gts * kernels.splits  # programs of ``survey``
+    of_sums = batch * num_tiles * (kernels.tile // kernels.rows) if config.cls_classes == "all" else 0
+    few = min(of_gts, of_sums)
     with on_device(device):
         prepare[num_tiles, batch](
             gt_index, matched_iou, labels, claims,
-            slots, points, slot_of, tiles, table.view(torch.float32), num_contested, cheapest,
+            slots, points, slot_of, tiles, table.view(torch.float32), lost, num_contested, cheapest,
             boxes, problem.priors.contiguous(), mask, levels.obj,
             gts.boxes.contiguous(), gts.centers.contiguous() if gts.centers.shape[0] else None, gts.labels.contiguous(), offsets,
             None if gts.mask is None else gts.mask.contiguous(),
@@ -248,12 +254,13 @@ def run(problem: Problem, config: SimOTAConfig, kernels: StreamConfig) -> tuple[
             box_stride_b=box_strides[0], box_stride_p=box_strides[1], box_stride_c=box_strides[2],
             mask_stride_b=mask_strides[0], mask_stride_p=mask_strides[1], **plan.prepare,
         )  # fmt: skip
-        if plan.class_sums is not None:
-            class_sums[num_tiles * kernels.tile // kernels.rows, batch](slots, levels.cls, **plan.class_sums)
-        top_iou[num_gts, kernels.splits](top, slots, points, tiles, table, levels.cls, **plan.top_iou)
+        survey[(of_gts + of_sums,)](
+            top, slots, points, tiles, table, lost, levels.cls, few=few, every=(of_gts + of_sums - few) // few + 1 if few else 1,
+            few_are_gts=int(few == of_gts), **plan.survey,
+        )  # fmt: skip
         select[(num_gts,)](
             gt_index, matched_iou, labels, claims, dynamic_k,
-            top, slots, points, slot_of, tiles, table, num_contested, contested, contested_cost, cheapest,
+            top, slots, points, slot_of, tiles, table, lost, num_contested, contested, contested_cost, cheapest,
             levels.cls, **plan.select,
         )  # fmt: skip
         resolve[(min(kernels.resolvers, contested.shape[0]),)](

@@ -30,15 +30,15 @@ def prepare(
     # outputs [B, P]
     gt_index_ptr, matched_iou_ptr, labels_ptr, claims_ptr,
     # scratch: slots [B, T, planes, TILE], points [T, POINT, TILE], slot_of [P], tiles
-    # [B, T / 32, SUMMARY, 32], gts [N, TABLE_COLUMNS], contested,
+    # [B, T / 32, SUMMARY, 32], gts [N, TABLE_COLUMNS], lost [B], contested,
     # cheapest [B, P] (optional)
-    slots_ptr, points_ptr, slot_of_ptr, tiles_ptr, gt_table_ptr, num_contested_ptr, cheapest_ptr,
+    slots_ptr, points_ptr, slot_of_ptr, tiles_ptr, gt_table_ptr, lost_ptr, num_contested_ptr, cheapest_ptr,
     # predictions; candidate_mask is optional
     boxes_ptr, priors_ptr, candidate_mask_ptr, obj_levels,
     # gts: [N, 4], [N, 2] (optional), [N], [B + 1], [N] (optional)
     gt_boxes_ptr, gt_centers_ptr, gt_labels_ptr, gt_offsets_ptr, gt_mask_ptr,
     # sizes and strides, the tuples coded
-    C, N, num_tiles, slot_stride, point_stride, starts, widths, obj_strides_b, obj_strides_p,
+    C, N, num_tiles, slot_stride, point_stride, starts, widths, first_tiles, obj_strides_b, obj_strides_p,
     box_stride_b, box_stride_p, box_stride_c, mask_stride_b, mask_stride_p,
     # compiled in
     RULE: tl.constexpr, FAST: tl.constexpr, TILE: tl.constexpr, WIDTH: tl.constexpr, GTS: tl.constexpr,
@@ -51,7 +51,7 @@ def prepare(
         tiles      see ``tiles.SUMMARY``
 
     Which priors take part, and which of them are candidates, is as in ``prior_pass`` but for the class logits, at which
-    ``class_sums`` and ``select`` look. The points of the priors (slots hold the same priors in every image) are written by the
+    ``survey`` and ``select`` look. The points of the priors (slots hold the same priors in every image) are written by the
     programs of image 0, the table of gts by all programs together. Gts are held against the tile's box first, GTS at a time,
     and only those that meet it against its priors, until all of these are candidates.
 
@@ -63,7 +63,7 @@ def prepare(
     tile, image = tl.program_id(0), tl.program_id(1).to(tl.int64)
     B = tl.num_programs(1)
     place = tl.arange(0, TILE)
-    level, level_start, origin, width, left, end = find_cells(tile, starts, widths, TILE, WIDTH)
+    level, level_start, origin, width, left, end = find_cells(tile, starts, widths, first_tiles, TILE, WIDTH)
     p, here = cells(place, origin, width, left, end, WIDTH)
     x, y, stride_x, stride_y, x1, y1, x2, y2 = load_priors(priors_ptr, boxes_ptr, image, p, here, box_stride_b, box_stride_p, box_stride_c)
     area = box_area(x1, y1, x2, y2)
@@ -160,6 +160,8 @@ def prepare(
         tl.store(slot_of_ptr + p, tile * TILE + place, mask=here)
         if tile == 0:
             tl.store(num_contested_ptr, 0)
+    if tile == 0:
+        tl.store(lost_ptr + image, 0)
 
     # this program's share of the gts; those before the first image's and behind the last one's belong to none
     row = tl.where(image == 0, 0, gt_first) + tile * GTS

@@ -1,4 +1,4 @@
-"""The fourth kernel: dynamic k of each gt, its k cheapest priors, and its claims on them."""
+"""The third kernel: dynamic k of each gt, its k cheapest priors, and its claims on them."""
 
 import triton
 import triton.language as tl
@@ -9,10 +9,11 @@ from ..maths import box_area, finite, fraction, intersection_and_union, region_d
 from .bounds import least_cost, may_cost, meets, pair_limits, tile_apart, tile_distance, tile_iou, tile_iou_cost
 from .pairs import cost_of_key, cost_of_pairs, key_of_cost
 from .tiles import POINT, SUMMARY, find_level, load_four, slot_at, summary_at
+from .top_iou import largest_ious
 from .visits import LANES, NONE, index_of, least_bound, nearer, order, without
 
 LISTS = tl.constexpr(256)
-"""Values of the most lists of ``top_iou`` that are merged: ``stream_config.MAX_SPLITS`` of 32."""
+"""Values of the most lists of ``survey`` that are merged: ``stream_config.MAX_SPLITS`` of 32."""
 
 FREE = tl.constexpr(-0x80000000)
 """Below every cost's key: an entry of the list that is not in use."""
@@ -23,7 +24,7 @@ def select(
     # outputs: [B, P] each, and dynamic_k [N]
     gt_index_ptr, matched_iou_ptr, labels_ptr, claims_ptr, dynamic_k_ptr,
     # scratch, see ``prepare``; gts as int64, contested [capacity] int64 with the cost of a claim each
-    top_ptr, slots_ptr, points_ptr, slot_of_ptr, tiles_ptr, gt_table_ptr, num_contested_ptr, contested_ptr, contested_cost_ptr,
+    top_ptr, slots_ptr, points_ptr, slot_of_ptr, tiles_ptr, gt_table_ptr, lost_ptr, num_contested_ptr, contested_ptr, contested_cost_ptr,
     cheapest_ptr,
     # predictions
     cls_levels,
@@ -54,8 +55,21 @@ def select(
     image, index = load_place(gt_table_ptr, gt.to(tl.int64))
     image = image.to(tl.int64)
     lane = tl.arange(0, LANES)
-    k = _dynamic_k(top_ptr + gt.to(tl.int64) * splits * LANES, k_scale, candidate_topk, splits)
-    k = tl.where(label >= 0, k, 0)
+    PLANES: tl.constexpr = RULE.value.planes
+    slots_ptr += image * num_tiles * (PLANES * TILE)
+    tiles_ptr += image * (tl.cdiv(num_tiles, 32) * SUMMARY * 32)
+
+    total = _sum_of_lists(top_ptr + gt.to(tl.int64) * splits * LANES, candidate_topk, splits)
+    if RULE.value.all_classes:
+        again = tl.load(lost_ptr + image) != 0  # the lists may hold priors that take no part
+        best = largest_ious(
+            gx1, gy1, gx2, gy2, cx, cy, gt_area, label, image, slots_ptr, points_ptr, tiles_ptr, cls_levels,
+            again & (label >= 0), candidate_topk, 0, 1, num_tiles, starts, cls_strides_b, cls_strides_p, cls_strides_c,
+            RULE, LAYOUT, FAST, TILE, LANES,
+        )  # fmt: skip
+        total = tl.where(again, _sum(best), total)
+    scaled = total * k_scale.to(tl.float64, bitcast=True)
+    k = tl.where(label >= 0, tl.maximum(scaled.to(tl.int32), 1), 0)
     tl.store(dynamic_k_ptr + gt, k.to(tl.int64))
 
     costs = tl.where(lane < k, NONE, FREE)
@@ -63,10 +77,7 @@ def select(
     dearest, last = tl.max(costs), tl.max(priors)
     limit = tl.full([], float("inf"), tl.float32)
     place = tl.arange(0, TILE)
-    PLANES: tl.constexpr = RULE.value.planes
-    slots_ptr += image * num_tiles * (PLANES * TILE)
-    tiles_ptr += image * (tl.cdiv(num_tiles, 32) * SUMMARY * 32)
-    parts = tl.where(label >= 0, tl.cdiv(num_tiles, BOUNDS), 0)  # see top_iou
+    parts = tl.where(label >= 0, tl.cdiv(num_tiles, BOUNDS), 0)  # see largest_ious
     part = 0
     while part < parts:
         tile = tl.arange(0, BOUNDS) * parts + part
@@ -155,10 +166,10 @@ def select(
 
 
 @triton.jit
-def _dynamic_k(top_ptr, k_scale, candidate_topk, splits):
-    """K from the lists of a gt."""
+def _sum_of_lists(top_ptr, candidate_topk, splits):
+    """The sum of the ``candidate_topk`` largest values of a gt's lists, in float64."""
     if splits == 1:
-        total = tl.sum(tl.load(top_ptr + tl.arange(0, LANES)).to(tl.float32, bitcast=True).to(tl.float64))
+        total = _sum(tl.load(top_ptr + tl.arange(0, LANES)))
     else:
         lane = tl.arange(0, LISTS)
         values = tl.load(top_ptr + lane, mask=lane < splits * LANES, other=0)
@@ -172,5 +183,10 @@ def _dynamic_k(top_ptr, k_scale, candidate_topk, splits):
             missing -= count
             values = tl.where(equal, 0, values)
             largest = tl.max(values)
-    scaled = total * k_scale.to(tl.float64, bitcast=True)
-    return tl.maximum(scaled.to(tl.int32), 1)
+    return total
+
+
+@triton.jit
+def _sum(bits):
+    """The sum of float32 values, given as their bits, in float64."""
+    return tl.sum(bits.to(tl.float32, bitcast=True).to(tl.float64))

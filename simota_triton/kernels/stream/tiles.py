@@ -26,13 +26,14 @@ AWAY = tl.constexpr(1.0e38)
 
 
 @triton.jit
-def find_cells(tile, starts, widths, TILE: tl.constexpr, WIDTH: tl.constexpr):
+def find_cells(tile, starts, widths, first_tiles, TILE: tl.constexpr, WIDTH: tl.constexpr):
     """The block of cells of a tile.
 
     Args:
         tile: Index of the tile; tiles count row by row through each level, level after level.
         starts: First prior of each level of the grid, and P, coded (see ``launch.codes``).
         widths: Cells a row of each level, coded.
+        first_tiles: First tile of each level, coded.
         TILE: Priors a tile.
         WIDTH: Cells a row of a tile.
 
@@ -45,17 +46,18 @@ def find_cells(tile, starts, widths, TILE: tl.constexpr, WIDTH: tl.constexpr):
     start = decode(starts[0], False)
     end = decode(starts[1], False)
     width = decode(widths[0], False)
+    first = 0
     for i in tl.static_range(1, len(widths)):
-        tiles = tl.cdiv(width, WIDTH) * tl.cdiv(tl.cdiv(end - start, width), HEIGHT)
-        if (level == i - 1) & (tile >= tiles):
-            tile -= tiles
+        if tile >= decode(first_tiles[i], False):
             level = i
             start = end
             end = decode(starts[i + 1], False)
             width = decode(widths[i], False)
+            first = decode(first_tiles[i], False)
     across = tl.cdiv(width, WIDTH)
-    column = tile % across * WIDTH
-    return level, start, start + tile // across * HEIGHT * width + column, width, width - column, end
+    row = (tile - first) // across
+    column = (tile - first - row * across) * WIDTH
+    return level, start, start + row * HEIGHT * width + column, width, width - column, end
 
 
 @triton.jit

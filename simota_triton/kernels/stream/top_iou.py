@@ -1,55 +1,41 @@
-"""The third kernel: the largest IoUs of each gt, from which ``select`` forms dynamic k."""
+"""The largest IoUs of a gt, which dynamic k is formed of: the other half of ``survey``."""
 
 import triton
 import triton.language as tl
 
-from ..gts import load_place, load_table
 from ..levels import find_logits
 from ..maths import box_area, finite, fraction, intersection_and_union, region_depth
 from .bounds import below, meets, tile_distance, tile_iou
-from .tiles import POINT, SUMMARY, find_level, load_four, summary_at
+from .tiles import POINT, find_level, load_four, summary_at
 from .visits import LANES, NONE, index_of, least_bound, nearer, order, without
 
 # a list holds at most 32 values, one a lane; see config.MAX_TOPK
 
 
-@triton.jit(do_not_specialize=["candidate_topk", "num_tiles", "splits"])
-def top_iou(
-    # output [N, splits, 32] int32
-    top_ptr,
-    # scratch, see ``prepare``; gts as int64
-    slots_ptr, points_ptr, tiles_ptr, gt_table_ptr,
-    # predictions
-    cls_levels,
-    # sizes and strides, the tuples coded
-    candidate_topk, num_tiles, splits, starts, cls_strides_b, cls_strides_p, cls_strides_c,
-    # compiled in
+@triton.jit
+def largest_ious(
+    gx1, gy1, gx2, gy2, cx, cy, gt_area, label, image, slots_ptr, points_ptr, tiles_ptr, cls_levels,
+    wanted, candidate_topk, split, splits, num_tiles, starts, cls_strides_b, cls_strides_p, cls_strides_c,
     RULE: tl.constexpr, LAYOUT: tl.constexpr, FAST: tl.constexpr, TILE: tl.constexpr, BOUNDS: tl.constexpr,
 ):  # fmt: skip
-    """For a gt and every ``splits``-th tile of its image: the ``candidate_topk`` largest IoUs above 0, as the bits of float32,
-    which are ordered like the numbers; then zeros, in any order.
+    """Of a gt and every ``splits``-th tile of its image: the ``candidate_topk`` largest IoUs above 0, as the bits of float32, which
+    are ordered like the numbers; then zeros, in any order, [LANES] int32. All zeros unless ``wanted``.
 
     Tiles are visited in descending order of the IoU they may hold. The least of the list, once it is full, is what an IoU must
     exceed: where the next tile's bound does not, the rest is left alone, and pairs are dropped before the quotient is formed.
     What is left, some 16 to 31 pairs a gt, is inserted in place of the least.
 
-    Grid: (N, splits). Twin: ``matching.dynamic_k_matching``'s ``top_iou``.
+    ``slots`` and ``tiles`` are those of the gt's image. Twin: ``matching.dynamic_k_matching``'s ``top_iou``.
     """
     CANDIDATE: tl.constexpr = RULE.value.candidate
-    gt, split = tl.program_id(0), tl.program_id(1)
-    gx1, gy1, gx2, gy2, cx, cy, gt_area, label = load_table(gt_table_ptr, gt.to(tl.int64), None)
+    PLANES: tl.constexpr = RULE.value.planes
     lane = tl.arange(0, LANES)
     best = tl.where(lane < candidate_topk, 0, NONE)
     least = tl.min(best)
     place = tl.arange(0, TILE)
-    image, _ = load_place(gt_table_ptr, gt.to(tl.int64))
-    image = image.to(tl.int64)
-    PLANES: tl.constexpr = RULE.value.planes
-    slots_ptr += image * num_tiles * (PLANES * TILE)
-    tiles_ptr += image * (tl.cdiv(num_tiles, 32) * SUMMARY * 32)
-    # parts hold tiles of the whole image, so that the first one already fills the list with good ones; a gt that takes no part has
-    # none (Triton 3.3 cannot compile a loop within a condition)
-    parts = tl.where(label >= 0, tl.cdiv(num_tiles, BOUNDS * splits), 0)
+    # parts hold tiles of the whole image, so that the first one already fills the list with good ones; there are none for a gt that
+    # takes no part (Triton 3.3 cannot compile a loop within a condition)
+    parts = tl.where(wanted, tl.cdiv(num_tiles, BOUNDS * splits), 0)
     part = 0
     while part < parts:
         tile = (tl.arange(0, BOUNDS) * parts + part) * splits + split
@@ -97,7 +83,7 @@ def top_iou(
                     least = tl.min(best)
                     largest = tl.max(found)
         part += 1
-    tl.store(top_ptr + (gt.to(tl.int64) * splits + split) * LANES + lane, tl.where(best == NONE, 0, best))
+    return tl.where(best == NONE, 0, best)
 
 
 @triton.jit

@@ -1,0 +1,76 @@
+"""The second kernel: class sums and the largest IoUs of each gt, side by side. The former wait for memory, the latter compute."""
+
+import triton
+import triton.language as tl
+
+from ..gts import load_place, load_table
+from .class_sums import class_sums
+from .tiles import SUMMARY
+from .top_iou import largest_ious
+from .visits import LANES
+
+
+@triton.jit(do_not_specialize=["candidate_topk", "num_tiles", "splits", "few", "every", "few_are_gts"])
+def survey(
+    # output [N, splits, 32] int32
+    top_ptr,
+    # scratch, see ``prepare``; slots are changed in place, gts as int64
+    slots_ptr, points_ptr, tiles_ptr, gt_table_ptr, lost_ptr,
+    # predictions
+    cls_levels,
+    # who is what, see below
+    few, every, few_are_gts,
+    # sizes and strides, the tuples coded
+    C, candidate_topk, num_tiles, splits, starts, widths, first_tiles, cls_strides_b, cls_strides_p, cls_strides_c,
+    # compiled in
+    RULE: tl.constexpr, LAYOUT: tl.constexpr, ALIGNED_LOGITS: tl.constexpr, FAST: tl.constexpr, TILE: tl.constexpr, WIDTH: tl.constexpr,
+    ROWS: tl.constexpr, BOUNDS: tl.constexpr,
+):  # fmt: skip
+    """``top[n, split]`` of ``largest_ious``, of real gts, and ``slots`` of ``class_sums`` where all classes count.
+
+    The lists of an image with a prior that ``class_sums`` loses may hold its IoU: ``select`` does not use them.
+
+    Grid: (N * splits programs for the gts, and slots / ROWS for the sums). Those that are fewer are spread evenly: they are the
+    first of each ``every`` programs, so that both kinds are under way at all times.
+    """
+    program = tl.program_id(0)
+    if RULE.value.all_classes:
+        turn = program // every
+        is_few = (program % every == 0) & (turn < few)
+        turn = tl.where(is_few, turn, program - tl.minimum(turn + 1, few))
+        if is_few == (few_are_gts != 0):
+            _list_ious(
+                turn, top_ptr, slots_ptr, points_ptr, tiles_ptr, gt_table_ptr, cls_levels, candidate_topk, num_tiles, splits, starts,
+                cls_strides_b, cls_strides_p, cls_strides_c, RULE, LAYOUT, FAST, TILE, BOUNDS,
+            )  # fmt: skip
+        else:
+            class_sums(
+                turn, slots_ptr, lost_ptr, cls_levels, C, num_tiles, starts, widths, first_tiles, cls_strides_b, cls_strides_p,
+                cls_strides_c, RULE, LAYOUT, ALIGNED_LOGITS, FAST, TILE, WIDTH, ROWS,
+            )  # fmt: skip
+    else:
+        _list_ious(
+            program, top_ptr, slots_ptr, points_ptr, tiles_ptr, gt_table_ptr, cls_levels, candidate_topk, num_tiles, splits, starts,
+            cls_strides_b, cls_strides_p, cls_strides_c, RULE, LAYOUT, FAST, TILE, BOUNDS,
+        )  # fmt: skip
+
+
+@triton.jit
+def _list_ious(
+    turn, top_ptr, slots_ptr, points_ptr, tiles_ptr, gt_table_ptr, cls_levels, candidate_topk, num_tiles, splits, starts,
+    cls_strides_b, cls_strides_p, cls_strides_c,
+    RULE: tl.constexpr, LAYOUT: tl.constexpr, FAST: tl.constexpr, TILE: tl.constexpr, BOUNDS: tl.constexpr,
+):  # fmt: skip
+    """The list of a gt and a split, one after the other."""
+    gt = (turn // splits).to(tl.int64)
+    gx1, gy1, gx2, gy2, cx, cy, gt_area, label = load_table(gt_table_ptr, gt, None)
+    image, _ = load_place(gt_table_ptr, gt)
+    image = image.to(tl.int64)
+    slots_ptr += image * num_tiles * (RULE.value.planes * TILE)
+    tiles_ptr += image * (tl.cdiv(num_tiles, 32) * SUMMARY * 32)
+    best = largest_ious(
+        gx1, gy1, gx2, gy2, cx, cy, gt_area, label, image, slots_ptr, points_ptr, tiles_ptr, cls_levels,
+        label >= 0, candidate_topk, turn % splits, splits, num_tiles, starts, cls_strides_b, cls_strides_p, cls_strides_c,
+        RULE, LAYOUT, FAST, TILE, BOUNDS,
+    )  # fmt: skip
+    tl.store(top_ptr + turn.to(tl.int64) * LANES + tl.arange(0, LANES), best)
