@@ -165,15 +165,14 @@ def model(
             return (
                 cycles(c["once"] + passes * c["per_bounds"], 3 + passes, passes)
                 + cycles(v.tiles * c["per_visit"], v.tiles, v.tiles)
-                + cycles(v.passed * closer, (2 if name == "select" else 0) * v.passed, 2 * v.passed)
+                + cycles(v.passed * closer, (1 if name == "select" else 0) * v.passed, 2 * v.passed)
                 + cycles(v.insertions * c["per_insertion"], 0, 2 * v.insertions)
             )
 
         def read(e: Events) -> Any:
             """Summaries of all tiles once a program, boxes (and points) a visit."""
             v = getattr(e, name)
-            closely = 8 * kernels.tile * v.passed.sum() if name == "select" else 0
-            return v.tiles.sum() * (16 if name == "top_iou" else 32) * kernels.tile + v.tiles.numel() * tiles * 44 / splits + closely
+            return v.tiles.sum() * (16 if name == "top_iou" else 40) * kernels.tile + v.tiles.numel() * tiles * 44 / splits
 
         longest = max(float(chain(e).max()) for _, e in counted if getattr(e, name).tiles.numel())
         return total(lambda e: instructions(e).sum()), total(read), total(lambda e: chain(e).sum()), longest

@@ -97,8 +97,8 @@ MUTANTS = (
     Mutant(
         "a tile's stride is that along x",
         "prepare.py",
-        "tl.max(tl.where(counts, tl.maximum(stride_x, stride_y), 0.0))",
-        "tl.max(tl.where(counts, stride_x, 0.0))",
+        "max_from_zero(tl.where(counts, tl.maximum(stride_x, stride_y), 0.0))",
+        "max_from_zero(tl.where(counts, stride_x, 0.0))",
         f"{KERNELS} -k every_candidate_region",
     ),
     Mutant("a tile takes one column too many", "tiles.py", "(column < left)", "(column <= left)", f"{KERNELS} -k blocks"),
@@ -119,7 +119,11 @@ MUTANTS = (
         "read & (total == -1.0)",
         f"{KERNELS} -k class_sums",
     ),
-    Mutant("a share of the tiles is skipped", "top_iou.py", "if label >= 0:", "if (label >= 0) & (split != 1):", f"{KERNELS} -k largest"),
+    Mutant("a share of the tiles is skipped", "top_iou.py", "tl.where(wanted,", "tl.where(wanted & (split != 1),", f"{KERNELS} -k largest"),
+    Mutant("lists with lost priors are trusted", "select.py", "tl.load(lost_ptr + image) != 0", "image < 0", f"{KERNELS} -k lose"),
+    Mutant("what was lost before stays lost", "prepare.py", "tl.store(lost_ptr + image, 0)", "pass", f"{KERNELS} -k lose"),
+    Mutant("the last of the few has no turn", "survey.py", "(turn < few)", "(turn < few - 1)", f"{KERNELS} -k turn"),
+    Mutant("one of the many has no turn", "survey.py", "tl.minimum(turn + 1, few)", "tl.minimum(turn, few)", f"{KERNELS} -k turn"),
     Mutant(
         "IoUs within 1 % of the least are dropped",
         "top_iou.py",

@@ -319,6 +319,40 @@ def test_the_largest_ious(preset, splits, bounds):
         assert torch.equal(lists[:, split].sort(1, descending=True).values[:, :q], own.topk(q, 1).values)
 
 
+@pytest.mark.parametrize("splits", [1, 3])
+@pytest.mark.parametrize("preset", ["rtmdet", "yolox", "super_gradients_fast", "picodet_lightly"])
+def test_ious_of_priors_that_class_sums_lose_do_not_count(preset, splits):
+    """In the image of such a prior the lists are not trusted, whoever was first to look; in others they are."""
+    config = SimOTAConfig.from_preset(preset)
+    pred, cls, obj, priors, boxes, labels = random_inputs(200, [2, 0, 2], 7)
+    lost = torch.arange(60, 140, 3)
+    pred[:2, lost] = boxes[0][0]  # the best predictions of a gt
+    cls[:2, lost[1:], 3] = torch.nan
+    problem = pack(config, pred, cls, priors, boxes, labels, obj_logits=obj if config.score == "joint" else None)
+    expected = fused(problem, config)
+    state = run_until("select", problem, config, StreamConfig(tile=32, rows=32, bounds=32, iou_bounds=32, splits=splits, resolvers=1))
+    assert torch.equal(state.out.dynamic_k, expected.dynamic_k)
+    assert torch.equal(state.out.claims, expected.claims)
+    flags = state.scratch.lost[:3]
+    assert flags.tolist() == [int(config.cls_classes == "all"), 0, 0]  # no candidates in the second image
+
+
+@pytest.mark.parametrize(
+    ("counts", "rows", "splits"), [([1], 32, 1), ([1], 8, 1), ([2, 1], 16, 3), ([9, 7], 1024, 8), ([40], 1024, 1), ([11], 256, 1)], ids=str
+)
+def test_every_program_of_both_kinds_has_its_turn(counts, rows, splits):
+    config = SimOTAConfig.rtmdet()
+    problem = random_problem(config, 200, counts, 4)
+    kernels = StreamConfig(tile=max(32, rows), rows=rows, bounds=32, iou_bounds=32, splits=splits, resolvers=1)
+    state = run_until("survey", problem, config, kernels)
+    moved = on_device(problem)
+    assert torch.equal(state.prior(4), launch.run_prior_pass(moved, INTERPRETER, launch.Shared.of(moved, config)).background.cpu())
+    _, iou = launch.run(moved, config, INTERPRETER, max(counts))
+    iou = torch.cat([values[:count] for values, count in zip(iou.cpu(), counts, strict=True)])
+    lists = state.scratch.top.view(torch.float32)[: 32 * splits * sum(counts)].view(sum(counts), -1)
+    assert torch.equal(lists.sort(1, descending=True).values[:, :13], iou.clamp(min=0).topk(13, 1).values)
+
+
 def test_ious_that_hardly_differ():
     """Predictions inside the gt, of IoUs 0.01 % apart: what is known of a tile is the largest IoU in it."""
     config = SimOTAConfig.rtmdet(candidate="all")

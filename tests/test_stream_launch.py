@@ -99,7 +99,7 @@ def test_every_part_of_the_scratch_memory_is_aligned_and_its_own():
         ranges = sorted((part.data_ptr(), part.data_ptr() + part.numel() * part.element_size()) for part in parts)
         assert not any(part.data_ptr() % 16 for part in parts)
         assert all(end <= start for (_, end), (start, _) in pairwise(ranges))
-        assert len(parts) == 9 + (config.conflict == "matched")
+        assert len(parts) == 10 + (config.conflict == "matched")
 
 
 def test_contested_priors_always_find_room():
@@ -142,19 +142,17 @@ def test_no_operator_but_allocation_and_views(preset, launches, monkeypatch):
         assert not others
 
 
-def test_four_or_five_launches(launches):
+def test_four_launches(launches):
     for preset in PRESETS:
         config = SimOTAConfig.from_preset(preset)
-        stream.run(random_problem(config, 333, [5, 0, 4], 3), config, StreamConfig(splits=2, resolvers=7))
-        names = [name for name, _ in launches]
-        assert names == [name for name in KERNELS if name != "class_sums" or config.cls_classes == "all"]
+        stream.run(random_problem(config, 333, [5, 0, 4], 3), config, StreamConfig(splits=2, rows=16, resolvers=7))
+        assert tuple(name for name, _ in launches) == KERNELS
         grids = dict(launches)
         tiles = grids["prepare"][0]
         assert grids["prepare"] == (tiles, 3)
-        assert grids["top_iou"] == (9, 2)
+        assert grids["survey"] == (9 * 2 + (3 * tiles * 64 // 16 if config.cls_classes == "all" else 0),)
         assert grids["select"] == (9,)
         assert grids["resolve"] == (7,)
-        assert grids.get("class_sums", (tiles * 64 // 16, 3)) == (tiles * 64 // 16, 3)
         launches.clear()
     stream.run(random_problem(config, 5, [0, 0], 3), config, StreamConfig())
     assert not launches

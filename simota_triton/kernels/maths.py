@@ -131,6 +131,13 @@ def softplus_and_sigmoid(x, FAST: tl.constexpr):
 
 
 @triton.jit
+def divide(value, by):
+    """Quotient and remainder of two int32 >= 0, in two thirds of the instructions that signed ones take."""
+    quotient = (value.to(tl.uint32) // by.to(tl.uint32)).to(tl.int32)
+    return quotient, value - quotient * by
+
+
+@triton.jit
 def finite(x):
     """Neither NaN nor infinite."""
     return tl.abs(x) < float("inf")

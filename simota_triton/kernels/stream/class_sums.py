@@ -5,7 +5,7 @@ import triton.language as tl
 
 from ..class_sum import sum_background
 from ..levels import decode, find_logits
-from ..maths import COST_LIMIT
+from ..maths import COST_LIMIT, divide
 from .tiles import AWAY, cells, find_cells
 
 
@@ -24,9 +24,8 @@ def class_sums(
 
     Twin: ``terms.background_cost`` summed over the classes.
     """
-    programs = num_tiles * (TILE // ROWS)
-    image = (turn // programs).to(tl.int64)
-    first = turn % programs * ROWS
+    image, block = divide(turn, num_tiles * (TILE // ROWS))
+    image, first = image.to(tl.int64), block * ROWS
     row = tl.arange(0, ROWS)
     PLANES: tl.constexpr = RULE.value.planes
     slots_ptr += (image * num_tiles + first // TILE) * (PLANES * TILE) + first % TILE + row

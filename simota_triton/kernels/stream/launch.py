@@ -171,10 +171,19 @@ class Plan(NamedTuple):
 @functools.lru_cache(maxsize=1024)
 def _plan(config: SimOTAConfig, kernels: StreamConfig, layout: Layout, cells: Cells, channels: int) -> Plan:
     grid = find_grid(cells, kernels.tile, layout.sizes)
-    starts, coded_channels = codes(grid.starts), codes([channels])[0]
-    blocks = {"widths": codes(grid.widths), "first_tiles": codes(grid.first_tiles), "WIDTH": grid.tile_width}
+    coded_channels = codes([channels])[0]
+    blocks = {"widths": codes(grid.widths), "WIDTH": grid.tile_width}
     rule = Rule.of(config)
-    common = {"RULE": rule, "FAST": launch.FAST, "TILE": kernels.tile, "num_warps": 1, "starts": starts, **LIMIT, **OPTIONS}
+    common = {
+        "RULE": rule,
+        "FAST": launch.FAST,
+        "TILE": kernels.tile,
+        "num_warps": 1,
+        "starts": codes(grid.starts),
+        "first_tiles": codes(grid.first_tiles),
+        **LIMIT,
+        **OPTIONS,
+    }
     logits = {
         **common, "LAYOUT": layout.layout, "num_tiles": grid.num_tiles,
         "cls_strides_b": layout.strides[0], "cls_strides_p": layout.strides[1], "cls_strides_c": layout.strides[2],

@@ -89,15 +89,15 @@ def prepare(
     infinity = float("inf")
     box_left, box_right = tl.min(tl.where(usable, x, infinity)), tl.max(tl.where(usable, x, -infinity))
     box_top, box_bottom = tl.min(tl.where(usable, y, infinity)), tl.max(tl.where(usable, y, -infinity))
-    stride = tl.max(tl.where(usable, tl.maximum(stride_x, stride_y), 0.0))
+    stride = max_from_zero(tl.where(usable, tl.maximum(stride_x, stride_y), 0.0))
     reach_x = RULE.value.center_radius * tl.where(usable, stride_x, 0.0)
     reach_y = RULE.value.center_radius * tl.where(usable, stride_y, 0.0)
     lane = tl.arange(0, GTS)
     own_x, own_y = tl.where(usable, x, 0.0), tl.where(usable, y, 0.0)
     deepest = tl.where(usable, -1.0, 1.0)
-    shallowest = tl.min(deepest)
+    waits = tl.max((deepest <= 0.0).to(tl.int32))
     g = 0
-    while (g < num_gts) & (shallowest <= 0.0):
+    while (g < num_gts) & (waits != 0):
         gt = gt_first + g + lane
         gx1, gy1, gx2, gy2, cx, cy, _ = load_gts(gt_boxes_ptr, gt_centers_ptr, gt_labels_ptr, gt_mask_ptr, gt, g + lane < num_gts, C)
         near = meets(box_left, box_top, box_right, box_bottom, stride, gx1, gy1, gx2, gy2, cx, cy, RULE, REGION)
@@ -114,7 +114,7 @@ def prepare(
             deepest = tl.maximum(deepest, depth)
             waiting = tl.where(waiting == nearest, GTS, waiting)
             nearest = tl.min(waiting)
-        shallowest = tl.min(deepest)
+        waits = tl.max((deepest <= 0.0).to(tl.int32))
         g += GTS
     candidate = usable & (deepest > 0.0)
 
@@ -134,13 +134,13 @@ def prepare(
     tl.store(summary + 32, tl.min(y1))
     tl.store(summary + 2 * 32, tl.max(x2))
     tl.store(summary + 3 * 32, tl.max(y2))
-    tl.store(summary + 4 * 32, tl.max(tl.where(counts, area, 0.0)))
+    tl.store(summary + 4 * 32, max_from_zero(tl.where(counts, area, 0.0)))
     tl.store(summary + 5 * 32, tl.min(tl.where(counts, x, infinity)))
     tl.store(summary + 6 * 32, tl.min(tl.where(counts, y, infinity)))
     tl.store(summary + 7 * 32, tl.max(tl.where(counts, x, -infinity)))
     tl.store(summary + 8 * 32, tl.max(tl.where(counts, y, -infinity)))
-    tl.store(summary + 9 * 32, tl.max(tl.where(counts, tl.maximum(stride_x, stride_y), 0.0)))
-    tl.store(summary + 10 * 32, tl.max(tl.where(candidate, 1.0, 0.0)))
+    tl.store(summary + 9 * 32, max_from_zero(tl.where(counts, tl.maximum(stride_x, stride_y), 0.0)))
+    tl.store(summary + 10 * 32, tl.max(candidate.to(tl.int32)).to(tl.float32))
 
     out = image * P + p
     tl.store(gt_index_ptr + out, tl.full([TILE], -1, tl.int64), mask=here)
@@ -173,3 +173,9 @@ def prepare(
         image_of = tl.zeros([GTS], tl.int32) + tl.program_id(1)
         store_gts(gt_table_ptr, gt, gt < end_row, sx1, sy1, sx2, sy2, scx, scy, label, image_of, (gt - gt_first).to(tl.int32))
         row += num_tiles * GTS
+
+
+@triton.jit
+def max_from_zero(x):
+    """Maximum of float32 >= 0, which are ordered like their bits: one instruction on a warp, a tree of shuffles for floats."""
+    return tl.max(x.to(tl.int32, bitcast=True)).to(tl.float32, bitcast=True)

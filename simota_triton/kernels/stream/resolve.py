@@ -21,7 +21,7 @@ def resolve(
     # predictions and offsets of the gts
     cls_levels, gt_offsets_ptr,
     # sizes and strides, the tuples coded
-    num_tiles, starts, cls_strides_b, cls_strides_p, cls_strides_c,
+    num_tiles, starts, first_tiles, cls_strides_b, cls_strides_p, cls_strides_c,
     # compiled in
     RULE: tl.constexpr, CONFLICT: tl.constexpr, LAYOUT: tl.constexpr, FAST: tl.constexpr, TILE: tl.constexpr, GTS: tl.constexpr,
 ):  # fmt: skip
@@ -60,7 +60,7 @@ def resolve(
             objectness = background
             if RULE.value.joint:
                 objectness = tl.load(at + 5 * TILE)
-            level, level_start = find_level(p, starts, len(cls_levels))
+            level, level_start = find_level(slot // TILE, starts, first_tiles, len(cls_levels))
             logits, stride_p, stride_c = find_logits(
                 level, image, level_start, cls_levels, cls_strides_b, cls_strides_p, cls_strides_c, LAYOUT, False
             )

@@ -29,7 +29,7 @@ def select(
     # predictions
     cls_levels,
     # sizes and strides, the tuples coded; k_scale as the bits of a float64
-    k_scale, candidate_topk, num_tiles, splits, starts, cls_strides_b, cls_strides_p, cls_strides_c,
+    k_scale, candidate_topk, num_tiles, splits, starts, first_tiles, cls_strides_b, cls_strides_p, cls_strides_c,
     # compiled in
     RULE: tl.constexpr, LAYOUT: tl.constexpr, FAST: tl.constexpr, TILE: tl.constexpr, BOUNDS: tl.constexpr,
 ):  # fmt: skip
@@ -64,7 +64,7 @@ def select(
         again = tl.load(lost_ptr + image) != 0  # the lists may hold priors that take no part
         best = largest_ious(
             gx1, gy1, gx2, gy2, cx, cy, gt_area, label, image, slots_ptr, points_ptr, tiles_ptr, cls_levels,
-            again & (label >= 0), candidate_topk, 0, 1, num_tiles, starts, cls_strides_b, cls_strides_p, cls_strides_c,
+            again & (label >= 0), candidate_topk, 0, 1, num_tiles, starts, first_tiles, cls_strides_b, cls_strides_p, cls_strides_c,
             RULE, LAYOUT, FAST, TILE, LANES,
         )  # fmt: skip
         total = tl.where(again, _sum(best), total)
@@ -103,6 +103,7 @@ def select(
             point = points_ptr + visited * (POINT * TILE) + place
             x1, y1, x2, y2 = load_four(slot, TILE)
             x, y, stride_x, stride_y = load_four(point, TILE)
+            background, p = tl.load(slot + 4 * TILE), tl.load(point + 4 * TILE).to(tl.int32, bitcast=True)
             waiting = without(waiting, next_visit)
             next_visit = tl.min(waiting)
             area = box_area(x1, y1, x2, y2)
@@ -114,14 +115,13 @@ def select(
             worth = may_cost(inter, union, x, y, stride_x, cx, cy, outside, least_iou, least_iou_if_paid, reach, RULE)
             if RULE.value.own_pairs_only:
                 worth &= region_depth(x, y, reach_x, reach_y, gx1, gy1, gx2, gy2, cx, cy, CANDIDATE) > 0.0
+            # p >= 0 always holds: it keeps the compiler from loading p where it is needed, and waiting for it there
+            worth &= (background >= 0.0) & (background < float("inf")) & (p >= 0)
             if tl.max(worth.to(tl.int32)) != 0:
-                background = tl.load(slot + 4 * TILE, mask=worth, other=float("inf"))
-                worth &= (background >= 0.0) & (background < float("inf"))
                 objectness = background
                 if RULE.value.joint:
                     objectness = tl.load(slot + 5 * TILE, mask=worth, other=0.0)
-                p = tl.load(point + 4 * TILE).to(tl.int32, bitcast=True)
-                level, level_start = find_level(tl.min(p), starts, len(cls_levels))
+                level, level_start = find_level(visited, starts, first_tiles, len(cls_levels))
                 logits, stride_p, stride_c = find_logits(
                     level, image, level_start, cls_levels, cls_strides_b, cls_strides_p, cls_strides_c, LAYOUT, False
                 )

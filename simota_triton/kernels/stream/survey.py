@@ -4,6 +4,7 @@ import triton
 import triton.language as tl
 
 from ..gts import load_place, load_table
+from ..maths import divide
 from .class_sums import class_sums
 from .tiles import SUMMARY
 from .top_iou import largest_ious
@@ -35,13 +36,13 @@ def survey(
     """
     program = tl.program_id(0)
     if RULE.value.all_classes:
-        turn = program // every
-        is_few = (program % every == 0) & (turn < few)
+        turn, rest = divide(program, every)
+        is_few = (rest == 0) & (turn < few)
         turn = tl.where(is_few, turn, program - tl.minimum(turn + 1, few))
         if is_few == (few_are_gts != 0):
             _list_ious(
                 turn, top_ptr, slots_ptr, points_ptr, tiles_ptr, gt_table_ptr, cls_levels, candidate_topk, num_tiles, splits, starts,
-                cls_strides_b, cls_strides_p, cls_strides_c, RULE, LAYOUT, FAST, TILE, BOUNDS,
+                first_tiles, cls_strides_b, cls_strides_p, cls_strides_c, RULE, LAYOUT, FAST, TILE, BOUNDS,
             )  # fmt: skip
         else:
             class_sums(
@@ -51,18 +52,19 @@ def survey(
     else:
         _list_ious(
             program, top_ptr, slots_ptr, points_ptr, tiles_ptr, gt_table_ptr, cls_levels, candidate_topk, num_tiles, splits, starts,
-            cls_strides_b, cls_strides_p, cls_strides_c, RULE, LAYOUT, FAST, TILE, BOUNDS,
+            first_tiles, cls_strides_b, cls_strides_p, cls_strides_c, RULE, LAYOUT, FAST, TILE, BOUNDS,
         )  # fmt: skip
 
 
 @triton.jit
 def _list_ious(
     turn, top_ptr, slots_ptr, points_ptr, tiles_ptr, gt_table_ptr, cls_levels, candidate_topk, num_tiles, splits, starts,
-    cls_strides_b, cls_strides_p, cls_strides_c,
+    first_tiles, cls_strides_b, cls_strides_p, cls_strides_c,
     RULE: tl.constexpr, LAYOUT: tl.constexpr, FAST: tl.constexpr, TILE: tl.constexpr, BOUNDS: tl.constexpr,
 ):  # fmt: skip
     """The list of a gt and a split, one after the other."""
-    gt = (turn // splits).to(tl.int64)
+    gt, split = divide(turn, splits)
+    gt = gt.to(tl.int64)
     gx1, gy1, gx2, gy2, cx, cy, gt_area, label = load_table(gt_table_ptr, gt, None)
     image, _ = load_place(gt_table_ptr, gt)
     image = image.to(tl.int64)
@@ -70,7 +72,7 @@ def _list_ious(
     tiles_ptr += image * (tl.cdiv(num_tiles, 32) * SUMMARY * 32)
     best = largest_ious(
         gx1, gy1, gx2, gy2, cx, cy, gt_area, label, image, slots_ptr, points_ptr, tiles_ptr, cls_levels,
-        label >= 0, candidate_topk, turn % splits, splits, num_tiles, starts, cls_strides_b, cls_strides_p, cls_strides_c,
+        label >= 0, candidate_topk, split, splits, num_tiles, starts, first_tiles, cls_strides_b, cls_strides_p, cls_strides_c,
         RULE, LAYOUT, FAST, TILE, BOUNDS,
     )  # fmt: skip
     tl.store(top_ptr + turn.to(tl.int64) * LANES + tl.arange(0, LANES), best)

@@ -87,12 +87,12 @@ def load_four(pointer, STEP: tl.constexpr):
 
 
 @triton.jit
-def find_level(p, starts, LEVELS: tl.constexpr):
-    """Level of the logits a prior lies on, and the level's first prior; ``starts`` as in :func:`find_cells`."""
+def find_level(tile, starts, first_tiles, LEVELS: tl.constexpr):
+    """Level of the logits that a tile's priors lie on, and the level's first prior. The rest as :func:`find_cells` takes it."""
     level = 0
     start = decode(starts[0], False)
     for i in tl.static_range(1, LEVELS):
-        if p >= decode(starts[i], False):
+        if tile >= decode(first_tiles[i], False):
             level = i
             start = decode(starts[i], False)
     return level, start

@@ -5,9 +5,12 @@ import triton.language as tl
 
 from ..levels import find_logits
 from ..maths import box_area, finite, fraction, intersection_and_union, region_depth
-from .bounds import below, meets, tile_distance, tile_iou
+from .bounds import meets, tile_distance, tile_iou
 from .tiles import POINT, find_level, load_four, summary_at
 from .visits import LANES, NONE, index_of, least_bound, nearer, order, without
+
+TINY = tl.constexpr(2.0**-149)
+"""The smallest float32 above 0."""
 
 # a list holds at most 32 values, one a lane; see config.MAX_TOPK
 
@@ -15,7 +18,7 @@ from .visits import LANES, NONE, index_of, least_bound, nearer, order, without
 @triton.jit
 def largest_ious(
     gx1, gy1, gx2, gy2, cx, cy, gt_area, label, image, slots_ptr, points_ptr, tiles_ptr, cls_levels,
-    wanted, candidate_topk, split, splits, num_tiles, starts, cls_strides_b, cls_strides_p, cls_strides_c,
+    wanted, candidate_topk, split, splits, num_tiles, starts, first_tiles, cls_strides_b, cls_strides_p, cls_strides_c,
     RULE: tl.constexpr, LAYOUT: tl.constexpr, FAST: tl.constexpr, TILE: tl.constexpr, BOUNDS: tl.constexpr,
 ):  # fmt: skip
     """Of a gt and every ``splits``-th tile of its image: the ``candidate_topk`` largest IoUs above 0, as the bits of float32, which
@@ -57,8 +60,9 @@ def largest_ious(
             next_visit = tl.min(waiting)
             area = box_area(x1, y1, x2, y2)
             inter, union = intersection_and_union(x1, y1, x2, y2, area, gx1, gy1, gx2, gy2, gt_area, RULE)
-            lowest = least.to(tl.float32, bitcast=True)
-            worth = (inter > 0.0) & ~below(inter, union, lowest * (1.0 - 2.0**-20))
+            # above 0 and, as far as is certain, above the least; a union that is not finite tells nothing
+            lowest = least.to(tl.float32, bitcast=True) * (1.0 - 2.0**-20)
+            worth = inter >= tl.maximum(lowest * union, TINY)
             if RULE.value.own_pairs_only:
                 x, y, stride_x, stride_y = load_four(point, TILE)
                 reach_x, reach_y = RULE.value.center_radius * stride_x, RULE.value.center_radius * stride_y
@@ -66,7 +70,7 @@ def largest_ious(
             if tl.max(worth.to(tl.int32)) != 0:
                 if RULE.value.gt_class_only:
                     p = tl.load(point + 4 * TILE).to(tl.int32, bitcast=True)
-                    level, level_start = find_level(tl.min(p), starts, len(cls_levels))
+                    level, level_start = find_level(visited, starts, first_tiles, len(cls_levels))
                     logits, stride_p, stride_c = find_logits(
                         level, image, level_start, cls_levels, cls_strides_b, cls_strides_p, cls_strides_c, LAYOUT, False
                     )
