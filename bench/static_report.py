@@ -27,6 +27,7 @@ import os
 import sys
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ from simota_triton.kernels.class_sum import COLUMNS
 from simota_triton.kernels.prior_pass import GTS
 from simota_triton.kernels.stream import launch as stream
 from simota_triton.tuning.kernel_config import KernelConfig, Shape, heuristic
-from simota_triton.tuning.stream_config import StreamConfig
+from simota_triton.tuning.stream_config import StreamConfig, stream_heuristic
 
 RESULTS = Path(__file__).parent / "results" / "static"
 CAPABILITIES = (80, 86, 90, 100, 120)
@@ -62,15 +63,17 @@ CASES = [(preset, "maps", torch.float32) for preset in FAMILIES] + [
     (preset, "flat", dtype) for preset, dtype in (("rtmdet", torch.float32), ("rtmdet", torch.float16), ("yolox", torch.float32))
 ]
 
-STREAM = StreamConfig(splits=8)
+STREAM = {capability: stream_heuristic((capability // 10, capability % 10), Shape(32, 8400, 480)) for capability in CAPABILITIES}
 """Splits are an argument at run time: any number of them is the same code."""
 
 
-def measure(capability: int, case: tuple[str, str, torch.dtype], streaming: StreamConfig = STREAM) -> dict[str, Any]:
+def measure(capability: int, case: tuple[str, str, torch.dtype], streaming: StreamConfig | None = None) -> dict[str, Any]:
     """Kernel and case -> its numbers."""
     preset, layout, dtype = case
     config, inputs = SimOTAConfig.from_preset(preset), problem(SimOTAConfig.from_preset(preset), layout, dtype)
-    kernels = heuristic((capability // 10, capability % 10), Shape(32, 8400, 100))
+    kernels, streaming = heuristic((capability // 10, capability % 10), Shape(32, 8400, 100)), streaming or STREAM[capability]
+    if layout != "maps":
+        streaming = replace(streaming, rows=min(streaming.rows, 16))  # as it is launched
     with compiled_for(capability) as binaries:
         launch.run(inputs, config, kernels, 4)
         stream.run(inputs, config, streaming)

@@ -19,7 +19,7 @@ class StreamConfig:
 
     Attributes:
         tile: Priors a tile, which lie in a block of cells of one level. A tile is looked at or skipped as a whole.
-        rows: Priors a program of ``survey`` that sums logits.
+        rows: Priors a program of ``survey`` that sums logits; 16 at most where these are not a head's maps.
         bounds: Tiles whose bounds a program of ``select`` keeps in registers at once.
         iou_bounds: The same of ``survey``, whose programs see only every ``splits``-th tile.
         splits: Programs of ``survey`` that share the tiles of a gt, at most ``MAX_SPLITS``.
@@ -31,7 +31,7 @@ class StreamConfig:
     """
 
     tile: int = 64
-    rows: int = 32
+    rows: int = 16
     bounds: int = 256
     iou_bounds: int = 64
     splits: int = 1
@@ -77,4 +77,6 @@ def stream_heuristic(capability: tuple[int, int], shape: Shape) -> StreamConfig:
     tiles = -(-shape.num_priors // (StreamConfig.tile * splits))
     # two tiles a lane: more take the registers of sums, fewer search in more parts; more than there are cost what they would
     iou_bounds = min(64, max(32, 1 << tiles.bit_length()))
-    return StreamConfig(splits=splits, iou_bounds=iou_bounds, resolvers=8 * processors)
+    # a program's first 250 instructions are the same for any number of rows; for Blackwell's data centre GPUs ptxas spills at 32
+    rows = 16 if known_capability(capability) == (10, 0) else 32
+    return StreamConfig(rows=rows, splits=splits, iou_bounds=iou_bounds, resolvers=8 * processors)

@@ -191,6 +191,8 @@ def _plan(config: SimOTAConfig, kernels: StreamConfig, layout: Layout, cells: Ce
     by_gt = {**logits, "candidate_topk": config.candidate_topk, "splits": kernels.splits}
     # a second region, or the enclosing box, takes the registers of 128 bounds
     bounds = min(kernels.bounds, 128) if config.own_pairs_only or config.iou_cost == "giou" else kernels.bounds
+    # pointers to logits with gaps, or to classes side by side, take the registers of 16 rows
+    rows = kernels.rows if layout.layout == "priors" else min(kernels.rows, 16)
     return Plan(
         grid=grid,
         prepare={
@@ -199,7 +201,7 @@ def _plan(config: SimOTAConfig, kernels: StreamConfig, layout: Layout, cells: Ce
             "GTS": kernels.gts, **blocks,
         },
         survey={
-            **by_gt, "C": coded_channels, "ALIGNED_LOGITS": layout.aligned_logits, "ROWS": kernels.rows, "BOUNDS": kernels.iou_bounds,
+            **by_gt, "C": coded_channels, "ALIGNED_LOGITS": layout.aligned_logits, "ROWS": rows, "BOUNDS": kernels.iou_bounds,
             **blocks,
         },
         select={**by_gt, "BOUNDS": bounds, "k_scale": _float64_bits(config.k_scale)},
@@ -250,7 +252,7 @@ def run(problem: Problem, config: SimOTAConfig, kernels: StreamConfig) -> tuple[
     mask_strides = (0, 0) if mask is None else mask.stride()
     offsets = gts.offsets.contiguous()
     of_gts = num_gts * kernels.splits  # programs of ``survey``
-    of_sums = batch * num_tiles * (kernels.tile // kernels.rows) if config.cls_classes == "all" else 0
+    of_sums = batch * num_tiles * (kernels.tile // plan.survey["ROWS"]) if config.cls_classes == "all" else 0
     few = min(of_gts, of_sums)
     with on_device(device):
         prepare[num_tiles, batch](
