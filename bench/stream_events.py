@@ -96,9 +96,10 @@ class Image:
         self.background = terms.background_cost(self.logits, config).sum(1)  # [P]
         low, high = self.boxes[..., :2].amin(1), self.boxes[..., 2:].amax(1)
         self.largest = torch.where(counts, self.areas, 0.0).amax(1)
-        left_top = torch.where(counts[..., None], self.points[..., :2], torch.inf).amin(1)
-        right_bottom = torch.where(counts[..., None], self.points[..., :2], -torch.inf).amax(1)
-        stride = torch.where(counts, self.points[..., 2], 0.0).amax(1)
+        present = self.prior >= 0
+        left_top = torch.where(present[..., None], self.points[..., :2], torch.inf).amin(1)
+        right_bottom = torch.where(present[..., None], self.points[..., :2], -torch.inf).amax(1)
+        stride = torch.where(present, self.points[..., 2], 0.0).amax(1)
         self.alive = counts.any(1)  # [T]
         # bounds of each gt and tile, [G, T]
         size = (torch.minimum(high[None], gt_boxes[:, None, 2:]) - torch.maximum(low[None], gt_boxes[:, None, :2])).clamp(min=0)

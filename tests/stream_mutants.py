@@ -97,8 +97,8 @@ MUTANTS = (
     Mutant(
         "a tile's stride is that along x",
         "prepare.py",
-        "max_from_zero(tl.where(counts, tl.maximum(stride_x, stride_y), 0.0))",
-        "max_from_zero(tl.where(counts, stride_x, 0.0))",
+        "max_from_zero(tl.where(usable, tl.maximum(stride_x, stride_y), 0.0))",
+        "max_from_zero(tl.where(usable, stride_x, 0.0))",
         f"{KERNELS} -k every_candidate_region",
     ),
     Mutant("a tile takes one column too many", "tiles.py", "(column < left)", "(column <= left)", f"{KERNELS} -k blocks"),

@@ -135,14 +135,15 @@ def check_prepare(problem: Problem, config: SimOTAConfig, kernels: StreamConfig 
     summary = state.summaries
     tile = state.slot // kernels.tile
     area, priors = box_area(problem.pred_boxes.float()), problem.priors
-    columns = [  # value of each prior where it counts, of a tile without one, reduction
+    usable = reference.usable_priors(problem)
+    columns = [  # value of each prior where it counts (points and strides: takes part), of a tile without one, reduction
         *((boxes[..., i], AWAY.value, "amin") for i in (0, 1)), *((boxes[..., i], -AWAY.value, "amax") for i in (2, 3)),
         (area, 0.0, "amax"),
         *((priors[:, i], torch.inf, "amin") for i in (0, 1)), *((priors[:, i], -torch.inf, "amax") for i in (0, 1)),
         (priors[:, 2:].amax(1), 0.0, "amax"), (candidate.float(), 0.0, "amax"),
     ]  # fmt: skip
     for i, (values, none, reduction) in enumerate(columns):
-        values = torch.where(counts, values, none)
+        values = torch.where(usable if 5 <= i < 10 else counts, values, none)
         reduced = torch.full((batch, summary.shape[2]), none).scatter_reduce(1, tile.expand(batch, -1), values, reduction)
         assert torch.equal(summary[i], reduced), f"column {i} of the tiles' summaries"
 

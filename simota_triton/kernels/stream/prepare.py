@@ -135,11 +135,11 @@ def prepare(
     tl.store(summary + 2 * 32, tl.max(x2))
     tl.store(summary + 3 * 32, tl.max(y2))
     tl.store(summary + 4 * 32, max_from_zero(tl.where(counts, area, 0.0)))
-    tl.store(summary + 5 * 32, tl.min(tl.where(counts, x, infinity)))
-    tl.store(summary + 6 * 32, tl.min(tl.where(counts, y, infinity)))
-    tl.store(summary + 7 * 32, tl.max(tl.where(counts, x, -infinity)))
-    tl.store(summary + 8 * 32, tl.max(tl.where(counts, y, -infinity)))
-    tl.store(summary + 9 * 32, max_from_zero(tl.where(counts, tl.maximum(stride_x, stride_y), 0.0)))
+    tl.store(summary + 5 * 32, box_left)
+    tl.store(summary + 6 * 32, box_top)
+    tl.store(summary + 7 * 32, box_right)
+    tl.store(summary + 8 * 32, box_bottom)
+    tl.store(summary + 9 * 32, stride)
     tl.store(summary + 10 * 32, tl.max(candidate.to(tl.int32)).to(tl.float32))
 
     out = image * P + p

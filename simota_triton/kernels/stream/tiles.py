@@ -12,8 +12,10 @@ from ..levels import decode
 
 SUMMARY = tl.constexpr(11)
 """Float32 values a tile and image: the box around its priors' boxes (x1, y1, x2, y2), the largest area of one, the box around
-their points (x1, y1, x2, y2), the largest stride, and 1 if any of them is a candidate. Taken over the priors that count for
-dynamic k. The box around no boxes has no area, the largest stride of none is 0."""
+their points (x1, y1, x2, y2), the largest stride, and 1 if any of them is a candidate. Points and strides are those of all priors
+that take part, the rest is taken over those that count for dynamic k. The box around no boxes has no area, the largest stride of
+none is 0.
+"""
 
 POINT = tl.constexpr(5)
 """Float32 values a slot, the same in all images: point x, y, strides x, y, and the prior (the bits of an int32)."""
