@@ -107,7 +107,8 @@ def main() -> int:
             wrong += differ
             print(
                 f"{name}: {sum(found.configurations for found in done)} comparisons on {len(done)} scenes, "
-                f"{sum(found.launches for found in done)} launches of kernels, {differ} differ, {time.perf_counter() - start:.0f} s",
+                f"{sum(found.launches for found in done)} launches of kernels, {sum(found.computed for found in done)} computed, "
+                f"{differ} differ, {time.perf_counter() - start:.0f} s",
                 flush=True,
             )
     return bool(wrong)

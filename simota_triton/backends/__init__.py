@@ -25,7 +25,7 @@ BACKENDS = {
 fused cost pass for NVIDIA GPUs with the matching in PyTorch behind it, ``triton-stream`` kernels that form no matrix."""
 
 KERNELS = {"triton": "simota_triton.kernels.launch", "triton-stream": "simota_triton.kernels.stream.launch"}
-"""Backend name -> module with its kernels, whose import takes a quarter of a second with Triton's."""
+"""Backend name -> module with its kernels, whose import takes a quarter of a second with Triton's; see also ``kernels.ready``."""
 
 CHOICES = ("auto", *BACKENDS)
 
@@ -90,12 +90,15 @@ def triton_refusal(device: torch.device) -> str | None:
 
 
 def import_kernels(name: str) -> None:
-    """Import what a backend that may be asked for computes with, so that no first call has to; nothing where Triton is missing."""
+    """Import what a backend that may be asked for computes with, and make it ready, so that no first call has to; nothing where
+    Triton is missing.
+    """
     if name == "auto" and torch.cuda.is_available():
         name = "triton"
     if name in KERNELS:
         with contextlib.suppress(ImportError):
-            importlib.import_module(KERNELS[name])
+            kernels = importlib.import_module(KERNELS[name])
+            importlib.import_module("simota_triton.kernels.ready").make_ready(kernels)
 
 
 def load(name: str) -> Backend:
