@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 import torch
@@ -116,7 +115,12 @@ def assign(name: str, problem: Problem, config: SimOTAConfig, kernels: Any = Non
     return module.assign(problem, config, *options), None
 
 
-def load_cost_matrix(name: str) -> Callable[[Problem, SimOTAConfig], tuple[Tensor, Tensor, Tensor]]:
-    """``cost_matrix`` of the backend's module, or the reference's where the backend forms no matrix."""
+def cost_matrix(name: str, problem: Problem, config: SimOTAConfig, kernels: Any = None) -> tuple[Tensor, Tensor, Tensor]:
+    """``cost_matrix`` of the backend's module, with launch parameters where they are given; the reference's where the backend
+    forms no matrix, which launch parameters then have no part in.
+    """
     module: Any = load(name)
-    return getattr(module, "cost_matrix", reference.cost_matrix)
+    if not hasattr(module, "cost_matrix"):
+        return reference.cost_matrix(problem, config)
+    found: tuple[Tensor, Tensor, Tensor] = module.cost_matrix(problem, config, *(() if kernels is None else (kernels,)))
+    return found
