@@ -155,9 +155,9 @@ class SimOTAAssigner:
 
     @torch.no_grad()
     def cost_matrix(self, *args: Any, **kwargs: Any) -> CostMatrix:
-        """Cost and IoU of every (gt, prior) pair, for looking at: from the kernels where the backend is ``"triton"``, else
-        from the dense definition. Takes what a call takes, and raises what it raises. Packed gts give the matrices of
-        padded ones: G is the most gts of an image.
+        """Cost and IoU of every (gt, prior) pair, for looking at: from the kernels where the backend is ``"triton"``, with the
+        assigner's launch parameters, else from the dense definition. Takes what a call takes, and raises what it raises. Packed
+        gts give the matrices of padded ones: G is the most gts of an image.
 
         Example:
             >>> priors = torch.tensor([[8.0, 8.0, 8.0, 8.0], [40.0, 40.0, 8.0, 8.0]])
@@ -170,7 +170,7 @@ class SimOTAAssigner:
         device = problem.priors.device
         name, _ = backends.choose(self.backend, device)
         with _without_autocast(device):
-            return CostMatrix(*backends.load_cost_matrix(name)(problem, self.config)[:2])
+            return CostMatrix(*backends.cost_matrix(name, problem, self.config, self.kernels)[:2])
 
 
 def assign(*args: Any, config: str | SimOTAConfig = "rtmdet", backend: str = "auto", **kwargs: Any) -> AssignResult:

@@ -23,6 +23,8 @@ from .config import SimOTAConfig
 COST_LIMIT = 3.0e38
 """Costs are clamped here, so that +inf always means "no candidate" (the centre prior overflows past 41 strides)."""
 
+FLOAT32_MAX = torch.finfo(torch.float32).max
+
 LOG_LIMIT = -100.0
 """Lower clamp of the logarithms of probabilities, as in ``torch.nn.functional.binary_cross_entropy``."""
 
@@ -92,10 +94,15 @@ def iou_cost(pred_boxes: Tensor, gt_boxes: Tensor, iou: Tensor, config: SimOTACo
 
 
 def center_cost(priors: Tensor, gt_centers: Tensor, config: SimOTAConfig) -> Tensor:
-    """center_base ** (distance / stride - center_offset), without its weight (mmdet's soft centre prior)."""
+    """center_base ** (distance / stride - center_offset), without its weight (mmdet's soft centre prior).
+
+    +inf where float32 overflows, whatever the dtype, and whatever the weight makes of it: as in the originals, all pairs that far
+    apart cost the same.
+    """
     offset = priors[..., :2] - gt_centers
     distance = (offset[..., 0].square() + offset[..., 1].square()).sqrt() / priors[..., 2]
-    return torch.pow(config.center_base, distance - config.center_offset).clamp(max=COST_LIMIT)
+    prior = torch.pow(config.center_base, distance - config.center_offset)
+    return prior if prior.dtype == torch.float32 else prior.masked_fill(prior > FLOAT32_MAX, torch.inf)
 
 
 def class_scores(cls_logits: Tensor, obj_logits: Tensor | None, config: SimOTAConfig) -> Tensor:

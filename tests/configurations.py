@@ -1,21 +1,25 @@
 """Every launch configuration of a kernel family's space against the interpreter's own, bit for bit, on random scenes.
 
     python -m tests.configurations                       # every family, 20 scenes, in Triton's interpreter
-    python -m tests.configurations --backend triton --scenes 3
+    python -m tests.configurations --backend triton --scenes 3 --workers 2
 
-Configurations that differ only in what the interpreter does not have (warps, registers) are one to it and run once; those are
-held to the default's bits on a GPU, by ``simota-triton tune``. Exits with 1 and names the configurations that differ.
+All kernels of all configurations are launched. A launch whose kernel, grid and arguments are those of an earlier one, to the last
+byte, is computed once: many configurations differ in what one kernel of several reads, and the interpreter has no warps and no
+registers. Those that differ in these alone are held to the default's bits on a GPU, by ``simota-triton tune``. Exits with 1 and
+names the configurations that differ.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import fields
-from typing import Any
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 
@@ -23,31 +27,60 @@ from simota_triton.config import SimOTAConfig
 from simota_triton.inputs import Problem
 from simota_triton.tuning.families import FAMILIES, Family
 
-UNSEEN = ("prior_warps", "prior_registers", "cost_warps")
-"""Fields that the interpreter does not look at."""
+from . import interpreter
+
+WIDE = 4
+"""Every so many scenes one has more tiles than the smallest choices look at in a pass."""
 
 
-def scenes(count: int) -> Iterator[tuple[int, Problem, SimOTAConfig]]:
-    """Seed, problem and configuration of small random scenes, the presets in turn."""
+class Compared(NamedTuple):
+    """How configurations compare.
+
+    Attributes:
+        configurations: How many were compared.
+        differing: Those that give other bits than the interpreter's own.
+        launches: Of kernels.
+        computed: Launches that were no other's repetition.
+    """
+
+    configurations: int
+    differing: list[Any]
+    launches: int
+    computed: int
+
+
+def scene(seed: int) -> tuple[Problem, SimOTAConfig]:
+    """A small random problem and its configuration; the presets come in turn."""
     from .kernels_support import PRESETS, random_problem
 
     presets = sorted(PRESETS)
-    for seed in range(count):
-        config = SimOTAConfig.from_preset(presets[seed * 3 % len(presets)])
-        yield seed, random_problem(config, 50 + 37 * seed % 90, [1 + seed % 6, 0, 3][: 2 + seed % 2], 3 + 5 * seed % 18, seed), config
+    config = SimOTAConfig.from_preset(presets[seed * 3 % len(presets)])
+    if seed % WIDE == WIDE - 1:
+        num_priors, counts = 2200, [2]
+    else:
+        num_priors, counts = 50 + 37 * seed % 90, [1 + seed % 6, 0, 3][: 2 + seed % 2]
+    return random_problem(config, num_priors, counts, 3 + 5 * seed % 18, seed), config
 
 
-def seen(family: Family, problem: Problem) -> list[Any]:
-    """The space, one of each that the interpreter can tell apart."""
-    space = family.space(family.heuristic((9, 0), family.shape(problem)))
-    names = [field.name for field in fields(family.config) if field.name not in UNSEEN]
-    return list({tuple(getattr(kernels, name) for name in names): kernels for kernels in reversed(space)}.values())[::-1]
+def space(family: Family, problem: Problem) -> list[Any]:
+    """The family's whole space for a problem."""
+    return family.space(family.heuristic((9, 0), family.shape(problem)))
 
 
-def differing(family: Family, problem: Problem, config: SimOTAConfig, candidates: list[Any]) -> list[Any]:
-    """The candidates that give other bits than the interpreter's own configuration."""
-    expected = [value.clone() for value in family.launch(problem, config, family.interpreter)]
-    return [kernels for kernels in candidates if not all(map(torch.equal, family.launch(problem, config, kernels), expected))]
+def compare(family: Family, problem: Problem, config: SimOTAConfig, candidates: Sequence[Any]) -> Compared:
+    """Candidates against the interpreter's own configuration."""
+    with interpreter.remembering() as counts:
+        expected = [value.clone() for value in family.launch(problem, config, family.interpreter)]
+        found = [kernels for kernels in candidates if not all(map(torch.equal, family.launch(problem, config, kernels), expected))]
+    return Compared(len(candidates), found, counts["launches"], counts["computed"])
+
+
+def _compare_scene(backend: str, seed: int) -> Compared:
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)  # memory that nothing has written holds NaN
+    interpreter.prepare()
+    problem, config = scene(seed)
+    return compare(FAMILIES[backend], problem, config, space(FAMILIES[backend], problem))
 
 
 def main() -> int:
@@ -55,19 +88,29 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.configurations", description=__doc__.splitlines()[0])
     parser.add_argument("--backend", choices=tuple(FAMILIES), action="append", help="kernel family; default: all")
     parser.add_argument("--scenes", type=int, default=20)
+    parser.add_argument("--workers", type=int, default=1, help="processes; default: 1")
     args = parser.parse_args()
-    torch.set_num_threads(1)
     wrong = 0
-    for name in args.backend or FAMILIES:
-        total, start = 0, time.perf_counter()
-        for seed, problem, config in scenes(args.scenes):
-            candidates = seen(FAMILIES[name], problem)
-            found = differing(FAMILIES[name], problem, config, candidates)
-            total, wrong = total + len(candidates), wrong + len(found)
-            print(f"{name}, scene {seed}: {len(candidates)} compared, {len(found)} differ", flush=True)
-            for kernels in found:
-                print(f"  {kernels} gives other bits", file=sys.stderr)
-        print(f"{name}: {total} launches of {args.scenes} scenes compared, {wrong} differ, {time.perf_counter() - start:.0f} s", flush=True)
+    with ProcessPoolExecutor(args.workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        for name in args.backend or FAMILIES:
+            start, done = time.perf_counter(), []
+            for seed, found in enumerate(pool.map(partial(_compare_scene, name), range(args.scenes))):
+                done.append(found)
+                print(
+                    f"{name}, scene {seed}: {found.configurations} configurations, {found.launches} launches, {found.computed} computed, "
+                    f"{len(found.differing)} differ",
+                    flush=True,
+                )
+                for kernels in found.differing:
+                    print(f"  {kernels} gives other bits", file=sys.stderr)
+            differ = sum(len(found.differing) for found in done)
+            wrong += differ
+            print(
+                f"{name}: {sum(found.configurations for found in done)} comparisons on {len(done)} scenes, "
+                f"{sum(found.launches for found in done)} launches of kernels, {sum(found.computed for found in done)} computed, "
+                f"{differ} differ, {time.perf_counter() - start:.0f} s",
+                flush=True,
+            )
     return bool(wrong)
 
 

@@ -23,7 +23,8 @@ def pytest_collection_modifyitems(items):
             if item.get_closest_marker(marker) and gpus < needed:
                 item.add_marker(pytest.mark.skip(reason=f"needs {needed} NVIDIA GPU{'s' * (needed > 1)}, found {gpus}"))
         if (
-            getattr(item, "callspec", None)
+            not any(map(item.get_closest_marker, ("gpu", "multigpu")))
+            and getattr(item, "callspec", None)
             and str(item.callspec.params.get("backend")).startswith("triton")
             and not os.environ.get("TRITON_INTERPRET")
         ):

@@ -122,7 +122,7 @@ def cost_intervals(problem: Problem, config: SimOTAConfig, expected: Tensor) -> 
         center = terms.center_cost(priors.double(), gt_centers.double(), config) * config.center_weight
         distance = (priors[..., :2].double() - gt_centers.double()).square().sum(-1).sqrt() / priors[..., 2]
         base = base + center
-        center_slack = center * 4 * ULP * (distance + abs(config.center_offset)) * math.log(config.center_base)
+        center_slack = center.clamp(max=terms.COST_LIMIT) * 4 * ULP * (distance + abs(config.center_offset)) * math.log(config.center_base)
     outside = ~terms.in_region(priors, gt_boxes, gt_centers, config.eligible, config.center_radius)
     outside = outside & bool(config.penalty)
     paid = torch.where(outside, (base + config.penalty).float().double(), base).clamp(max=terms.COST_LIMIT)
@@ -133,7 +133,11 @@ def cost_intervals(problem: Problem, config: SimOTAConfig, expected: Tensor) -> 
     softplus = torch.nn.functional.softplus(scores) if config.score == "logit" else torch.zeros_like(scores)
     negatives = terms.background_cost(scores, config)
     summed = negatives.sum(2)[:, None] if config.cls_classes == "all" else at_label(negatives)
-    slack = 1e-5 * base.abs() + 1e-6 * (config.iou_weight + config.cls_weight * (summed + at_label(softplus))) + center_slack
+    slack = (
+        1e-5 * base.abs().clamp(max=terms.COST_LIMIT)
+        + 1e-6 * (config.iou_weight + config.cls_weight * (summed + at_label(softplus)))
+        + center_slack
+    )
     if nudged:
         per_class = largest(terms.background_cost(moved, config) - negatives for moved in nudged)
         own = terms.class_cost(at_label(scores), iou, config)

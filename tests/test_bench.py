@@ -74,3 +74,15 @@ def test_the_gpu_run_tries_out_on_a_cpu(tmp_path):
     coco = {row["case"] for row in rows if row["workload"] == "coco"}
     assert coco == stream | {case.replace("stream", "fused") for case in stream} | {"matching", "batched", "batched, compiled", "loop"}
     assert all(row["differing_priors"] in (0, None) for row in rows)
+
+
+@pytest.mark.parametrize("backend", ["triton", "triton-stream"])
+def test_the_first_call_of_a_process_takes_less_than_50_ms_of_the_host_beyond_the_kernels(backend, tmp_path):
+    pytest.importorskip("triton")
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"} | {"TRITON_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-m", "bench.overhead", "--part", "first", backend]
+    cold, warm = (
+        json.loads(subprocess.run(command, check=True, env=environment, cwd=ROOT, stdout=subprocess.PIPE).stdout) for _ in range(2)
+    )
+    assert cold["the call"] > 5 * warm["the call"]  # it compiles
+    assert warm["the call"] < 50

@@ -371,6 +371,20 @@ def test_a_disputed_prior_worked_out_by_hand(backend):
         assert float(result.matched_iou) == pytest.approx(iou)
 
 
+def test_a_weighted_centre_prior_counts_as_far_as_float32_goes_and_is_then_the_same(backend):
+    """A gt 125 strides wide; its centre prior is 3.31e38 and 3.16e38 for two priors, and beyond float32 for the third."""
+    centers = [500 - 8 * 41.52, 500 + 8 * 41.5, 20.0]
+    priors = torch.tensor([[x, 8.0, 8.0, 8.0] for x in centers])
+    config, pred, gt = SimOTAConfig.rtmdet(center_weight=0.5), [0.0, 0.0, 8.0, 8.0], [0.0, 0.0, 1000.0, 16.0]
+    result = run(config, backend, priors, pred, [gt])
+    assert result.dynamic_k.tolist() == [1]
+    assert result.gt_index.tolist() == [[-1, 0, -1]]
+    matrix = SimOTAAssigner(config, backend=backend).cost_matrix(
+        torch.tensor([[pred] * 3]), torch.zeros(1, 3, 2), priors, [torch.tensor([gt])], [torch.tensor([0])]
+    )
+    assert matrix.cost[0, 0].tolist() == pytest.approx([10**38.52 / 2, 10**38.5 / 2, 3e38], rel=1e-4)
+
+
 def test_every_preset_survives_the_hostile_families(backend):
     for preset in PRESETS if backend in QUICK else ("rtmdet", "yolox"):
         assigner = SimOTAAssigner(preset, backend=backend)

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -22,7 +22,8 @@ from simota_triton.tuning.search import TOGETHER, Task, prune, sweep
 from simota_triton.tuning.static import Static, launch_cycles
 from simota_triton.tuning.store import Gpu, read
 
-from .configurations import differing, scenes, seen
+from . import interpreter
+from .configurations import compare, scene, space
 
 ROOT = Path(__file__).parents[1]
 
@@ -204,7 +205,7 @@ def test_modelled_cycles_grow_with_work_and_with_registers_that_keep_warps_out()
 
 
 def test_the_outline_of_a_batch_holds_no_memory_and_all_shapes():
-    _, problem, _ = next(iter(scenes(1)))
+    problem, _ = scene(0)
     hollow = static.outline(problem)
     for name in ("pred_boxes", "priors"):
         ours, theirs = getattr(hollow, name), getattr(problem, name)
@@ -221,16 +222,34 @@ def test_the_outline_of_a_batch_holds_no_memory_and_all_shapes():
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 def test_configurations_change_no_bit(family):
-    for seed, problem, config in scenes(3):
-        candidates = seen(family, problem)[1 + seed :: 14]
-        assert len(candidates) >= 3
-        assert differing(family, problem, config, candidates) == []
+    for seed in range(3):
+        problem, config = scene(seed)
+        found = compare(family, problem, config, space(family, problem)[1 + seed :: 7])
+        assert found.configurations >= 29
+        assert found.differing == []
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+def test_a_launch_that_is_remembered_gives_what_it_gave(family):
+    problem, config = scene(1)
+    candidates = space(family, problem)[::90]
+    plain = [family.launch(problem, config, kernels) for kernels in candidates]
+    with interpreter.remembering() as counts:
+        for _ in range(2):
+            for kernels, expected in zip(candidates, plain, strict=True):
+                assert all(map(torch.equal, family.launch(problem, config, kernels), expected))
+        assert counts["computed"] <= counts["launches"] // 2
+        moved = replace(problem, pred_boxes=problem.pred_boxes + 1)
+        found = family.launch(moved, config, candidates[0])
+    expected = family.launch(moved, config, candidates[0])
+    assert all(map(torch.equal, found, expected))
+    assert not all(map(torch.equal, found, plain[0]))
 
 
 def test_a_configuration_that_changes_a_bit_is_found():
-    _, problem, config = next(iter(scenes(1)))
+    problem, config = scene(0)
     kernels = Kernels([Made(2, 4)])
-    assert differing(kernels.family, problem, config, kernels.candidates) == [Made(2, 4)]
+    assert compare(kernels.family, problem, config, kernels.candidates).differing == [Made(2, 4)]
 
 
 # the command

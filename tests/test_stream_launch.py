@@ -1,6 +1,4 @@
-"""The host side of the streaming backend: scratch memory, what is issued besides kernels, launch parameters, refusals, and what
-needs a GPU.
-"""
+"""The host side of the streaming backend: scratch memory, what is issued besides kernels, launch parameters and refusals."""
 
 from __future__ import annotations
 
@@ -16,7 +14,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.workloads import WORKLOADS
-from simota_triton import SimOTAAssigner, SimOTAConfig
+from simota_triton import SimOTAConfig
 from simota_triton.backends import triton_stream
 from simota_triton.inputs import pack
 from simota_triton.kernels.stream import launch as stream
@@ -24,9 +22,7 @@ from simota_triton.simulate import grid_priors
 from simota_triton.tuning.kernel_config import Shape
 from simota_triton.tuning.stream_config import MAX_SPLITS, StreamConfig, stream_heuristic
 
-from .judge import judge
-from .kernels_support import PRESETS, on_device, random_inputs, random_problem, streamed
-from .test_triton_backend import call, gpu_inputs
+from .kernels_support import PRESETS, on_device, random_inputs, random_problem
 
 ROOT = Path(__file__).parents[1]
 KERNELS = ("prepare", "survey", "select", "resolve")
@@ -253,70 +249,3 @@ def test_scratch_that_cannot_be_allocated_is_named(monkeypatch):
         torch.OutOfMemoryError, match=rf"^backend: 'triton-stream' needs {needed:.1f} MB of scratch memory for this batch; .*2\.00 GiB"
     ):
         triton_stream.assign(problem, config, StreamConfig())
-
-
-# what needs a GPU
-
-
-@pytest.mark.gpu
-def test_nothing_waits_for_the_host():
-    assigner = SimOTAAssigner("rtmdet", backend="triton-stream")
-    inputs = gpu_inputs("cuda")
-    call(assigner, *inputs)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        call(assigner, *inputs)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("preset", ["rtmdet", "super_gradients_fast"])
-def test_a_captured_graph_replays_on_changed_inputs(preset):
-    config = SimOTAConfig.from_preset(preset, score="logit")
-    assigner = SimOTAAssigner(config, backend="triton-stream")
-    static = gpu_inputs("cuda")
-    side = torch.cuda.Stream()
-    with torch.cuda.stream(side):
-        for _ in range(2):
-            call(assigner, *static)
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = call(assigner, *static)
-    for seed in (1, 2):
-        fresh = gpu_inputs("cuda", seed)
-        for old, new in zip(static, fresh, strict=True):
-            old.copy_(new)
-        graph.replay()
-        assert all(map(torch.equal, captured, call(assigner, *fresh)))
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("preset", PRESETS)
-def test_on_the_gpu_every_answer_is_explained_at_full_size(preset):
-    config = SimOTAConfig.from_preset(preset)
-    for seed, phase in enumerate(("untrained", "mid", "trained")):
-        pred, cls, obj, *rest = random_inputs(8400, [20, 0, 60], 80, seed, phase, size=640)
-        problem = pack(config, pred, cls, *rest, obj_logits=obj if config.score == "joint" else None)
-        verdict = judge(streamed(problem, config), problem, config)
-        assert not verdict.unexplained, verdict.unexplained[:3]
-
-
-@pytest.mark.gpu
-def test_on_the_gpu_two_runs_give_the_same_bits():
-    assigner = SimOTAAssigner("rtmdet", backend="triton-stream")
-    inputs = gpu_inputs("cuda")
-    first = call(assigner, *inputs)
-    for _ in range(20):
-        assert all(map(torch.equal, first, call(assigner, *inputs)))
-
-
-@pytest.mark.multigpu
-def test_tensors_on_another_gpu_than_the_current_one():
-    assigner = SimOTAAssigner("rtmdet", backend="triton-stream")
-    first = call(assigner, *gpu_inputs("cuda:0"))
-    assert torch.cuda.current_device() == 0
-    second = call(assigner, *gpu_inputs("cuda:1"))
-    assert second[0].device == torch.device("cuda:1")
-    assert all(torch.equal(a.cpu(), b.cpu()) for a, b in zip(first, second, strict=True))

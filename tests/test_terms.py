@@ -196,9 +196,15 @@ def test_the_centre_prior_is_a_power_of_the_distance_in_strides_of_x():
     assert float(terms.center_cost(prior, prior[:2], config(center_weight=1.0))) == pytest.approx(1e-3)
 
 
-def test_the_centre_prior_stays_finite():
-    prior, center = torch.tensor([0.0, 0.0, 8.0, 8.0]), torch.tensor([1e6, 0.0])
-    assert float(terms.center_cost(prior, center, config(center_weight=1.0))) == pytest.approx(3e38)
+@pytest.mark.parametrize("weight", [1e-6, 0.5, 1.0, 4.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_pairs_whose_centre_prior_overflows_cost_the_same_whatever_its_weight(weight, dtype):
+    rule = config(center_weight=weight)
+    near, *far = (torch.tensor([8.0 * strides, 0.0], dtype=dtype) for strides in (41.0, 41.6, 50.0, 1e6))
+    prior, nothing = torch.tensor([0.0, 0.0, 8.0, 8.0], dtype=dtype), torch.zeros((), dtype=dtype)
+    costs = [float(terms.pair_cost(nothing, nothing, terms.center_cost(prior, center, rule), None, rule)) for center in far]
+    assert costs == [pytest.approx(terms.COST_LIMIT)] * 3
+    assert float(terms.center_cost(prior, near, rule)) == pytest.approx(1e38, rel=1e-4)
 
 
 # the sum

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 import torch
@@ -25,7 +24,7 @@ BACKENDS = {
 fused cost pass for NVIDIA GPUs with the matching in PyTorch behind it, ``triton-stream`` kernels that form no matrix."""
 
 KERNELS = {"triton": "simota_triton.kernels.launch", "triton-stream": "simota_triton.kernels.stream.launch"}
-"""Backend name -> module with its kernels, whose import takes a quarter of a second with Triton's."""
+"""Backend name -> module with its kernels, whose import takes a quarter of a second with Triton's; see also ``kernels.ready``."""
 
 CHOICES = ("auto", *BACKENDS)
 
@@ -90,12 +89,15 @@ def triton_refusal(device: torch.device) -> str | None:
 
 
 def import_kernels(name: str) -> None:
-    """Import what a backend that may be asked for computes with, so that no first call has to; nothing where Triton is missing."""
+    """Import what a backend that may be asked for computes with, and make it ready, so that no first call has to; nothing where
+    Triton is missing.
+    """
     if name == "auto" and torch.cuda.is_available():
         name = "triton"
     if name in KERNELS:
         with contextlib.suppress(ImportError):
-            importlib.import_module(KERNELS[name])
+            kernels = importlib.import_module(KERNELS[name])
+            importlib.import_module("simota_triton.kernels.ready").make_ready(kernels)
 
 
 def load(name: str) -> Backend:
@@ -113,7 +115,12 @@ def assign(name: str, problem: Problem, config: SimOTAConfig, kernels: Any = Non
     return module.assign(problem, config, *options), None
 
 
-def load_cost_matrix(name: str) -> Callable[[Problem, SimOTAConfig], tuple[Tensor, Tensor, Tensor]]:
-    """``cost_matrix`` of the backend's module, or the reference's where the backend forms no matrix."""
+def cost_matrix(name: str, problem: Problem, config: SimOTAConfig, kernels: Any = None) -> tuple[Tensor, Tensor, Tensor]:
+    """``cost_matrix`` of the backend's module, with launch parameters where they are given; the reference's where the backend
+    forms no matrix, which launch parameters then have no part in.
+    """
     module: Any = load(name)
-    return getattr(module, "cost_matrix", reference.cost_matrix)
+    if not hasattr(module, "cost_matrix"):
+        return reference.cost_matrix(problem, config)
+    found: tuple[Tensor, Tensor, Tensor] = module.cost_matrix(problem, config, *(() if kernels is None else (kernels,)))
+    return found

@@ -115,8 +115,8 @@ FAMILIES = {
             interpreter=STREAM_INTERPRETER,
             shape=stream.shape,
             stages=(
-                {"tile": (32, 64, 128), "iou_bounds": (32, 64, 128, 256), "splits": (1, 2, 3, 4, 6, 8)},
-                {"bounds": (32, 64, 128, 256, 512)},
+                # a tile's priors decide how many tiles there are for these to look at: one that is tried with what suits another loses
+                {"tile": (32, 64, 128), "bounds": (32, 64, 128, 256, 512), "iou_bounds": (32, 64, 128, 256), "splits": (1, 2, 4, 8)},
                 {"rows": (8, 16, 32)},
                 {"gts": (32, 64, 128, 256, 512), "resolvers": (64, 256, 512, 1024, 2048, 4096)},
             ),

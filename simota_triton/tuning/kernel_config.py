@@ -15,6 +15,17 @@ MIN_GTS_PER_PROGRAM = 16
 """Loading a tile's priors takes a lane about 400 instructions, a gt 215 (RTMDet's rule): the former are then 12 % of the latter."""
 
 
+def check_integer(name: str, value: object, *, least: int = 1, power_of_two: bool = False) -> None:
+    """Refuse what a launch parameter cannot be.
+
+    Raises:
+        ValueError: It is no integer of at least ``least``, or no power of two; the message names it.
+    """
+    if not isinstance(value, int) or value < least or (power_of_two and value & (value - 1)):
+        kind = "a power of two" if power_of_two else "a positive integer"
+        raise ValueError(f"{name}: expected {kind}{f' of at least {least}' if least > 1 else ''}, got {value!r}")
+
+
 @dataclass(frozen=True)
 class KernelConfig:
     """How the kernels are launched. Every choice gives the same bits.
@@ -40,11 +51,8 @@ class KernelConfig:
 
     def __post_init__(self) -> None:
         for name in ("rows", "prior_warps", "tile", "cost_warps"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1 or value & (value - 1):
-                raise ValueError(f"{name}: expected a power of two, got {value!r}")
-        if not isinstance(self.gts_per_program, int) or self.gts_per_program < 1:
-            raise ValueError(f"gts_per_program: expected a positive integer, got {self.gts_per_program!r}")
+            check_integer(name, getattr(self, name), power_of_two=True)
+        check_integer("gts_per_program", self.gts_per_program)
         if self.tile < 32 * self.cost_warps:
             raise ValueError(f"tile: expected at least a prior a lane, 32 * cost_warps = {32 * self.cost_warps}, got {self.tile}")
 

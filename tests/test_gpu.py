@@ -1,0 +1,96 @@
+"""What only a GPU shows, of every Triton backend: nothing waits, graphs replay, answers at full size, devices that are not current."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from simota_triton import SimOTAAssigner, SimOTAConfig
+from simota_triton.inputs import pack
+
+from .judge import judge
+from .kernels_support import PRESETS, fused, random_inputs, streamed
+
+ANSWERS = {"triton": fused, "triton-stream": streamed}
+BACKEND = pytest.mark.parametrize("backend", ANSWERS)
+
+
+def gpu_inputs(device, seed=0, width=8):
+    pred, cls, _, priors, boxes, labels = random_inputs(2100, [8, 5, 0, 3], 20, seed, size=320)
+    mask = torch.tensor([[g < len(b) for g in range(width)] for b in boxes])
+    padded = torch.nn.utils.rnn.pad_sequence(boxes, batch_first=True)
+    padded_labels = torch.nn.utils.rnn.pad_sequence(labels, batch_first=True)
+    return tuple(value.to(device) for value in (pred, cls, priors, padded, padded_labels, mask))
+
+
+def call(assigner, pred, cls, priors, boxes, labels, mask):
+    result = assigner(pred, cls, priors, boxes, labels, gt_mask=mask)
+    return result.gt_index, result.labels, result.matched_iou, result.dynamic_k
+
+
+@pytest.mark.gpu
+@BACKEND
+def test_nothing_waits_for_the_host(backend):
+    assigner = SimOTAAssigner("rtmdet", backend=backend)
+    inputs = gpu_inputs("cuda")
+    call(assigner, *inputs)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        call(assigner, *inputs)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.gpu
+@BACKEND
+@pytest.mark.parametrize("preset", ["rtmdet", "super_gradients_fast"])
+def test_a_captured_graph_replays_on_changed_inputs(preset, backend):
+    assigner = SimOTAAssigner(SimOTAConfig.from_preset(preset, score="logit"), backend=backend)
+    static = gpu_inputs("cuda")
+    side = torch.cuda.Stream()
+    with torch.cuda.stream(side):
+        for _ in range(2):
+            call(assigner, *static)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = call(assigner, *static)
+    for seed in (1, 2):
+        fresh = gpu_inputs("cuda", seed)
+        for old, new in zip(static, fresh, strict=True):
+            old.copy_(new)
+        graph.replay()
+        assert all(map(torch.equal, captured, call(assigner, *fresh)))
+
+
+@pytest.mark.gpu
+@BACKEND
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_answer_is_explained_at_full_size(preset, backend):
+    config = SimOTAConfig.from_preset(preset)
+    for seed, phase in enumerate(("untrained", "mid", "trained")):
+        pred, cls, obj, *rest = random_inputs(8400, [20, 0, 60], 80, seed, phase, size=640)
+        problem = pack(config, pred, cls, *rest, obj_logits=obj if config.score == "joint" else None)
+        verdict = judge(ANSWERS[backend](problem, config), problem, config)
+        assert not verdict.unexplained, verdict.unexplained[:3]
+
+
+@pytest.mark.gpu
+@BACKEND
+def test_two_runs_give_the_same_bits(backend):
+    assigner = SimOTAAssigner("rtmdet", backend=backend)
+    inputs = gpu_inputs("cuda")
+    first = call(assigner, *inputs)
+    for _ in range(20):
+        assert all(map(torch.equal, first, call(assigner, *inputs)))
+
+
+@pytest.mark.multigpu
+@BACKEND
+def test_tensors_on_another_gpu_than_the_current_one(backend):
+    assigner = SimOTAAssigner("rtmdet", backend=backend)
+    first = call(assigner, *gpu_inputs("cuda:0"))
+    assert torch.cuda.current_device() == 0
+    second = call(assigner, *gpu_inputs("cuda:1"))
+    assert second[0].device == torch.device("cuda:1")
+    assert all(torch.equal(a.cpu(), b.cpu()) for a, b in zip(first, second, strict=True))
