@@ -98,7 +98,7 @@ FAMILIES = {
             interpreter=INTERPRETER,
             shape=fused.shape,
             stages=(
-                {"rows": (8, 16, 32, 64, 128), "prior_warps": (1, 2, 4), "prior_registers": (64, 96, 128, 255)},
+                {"rows": (8, 16, 32, 64, 128), "prior_warps": (1, 2, 4), "prior_registers": (64, 96, 136, 255)},
                 {
                     "tile": (64, 128, 256, 512, 1024),
                     "cost_warps": (1, 2, 4, 8),

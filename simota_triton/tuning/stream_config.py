@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .kernel_config import PROCESSORS, Shape, known_capability
+from .kernel_config import PROCESSORS, Shape, check_integer, known_capability
 
 MAX_SPLITS = 8
 """Most programs that share a gt's search for its largest IoUs: ``select`` merges their lists of 32 in the registers of a warp."""
@@ -40,13 +40,9 @@ class StreamConfig:
 
     def __post_init__(self) -> None:
         for name, least in (("tile", 32), ("rows", 8), ("bounds", 32), ("iou_bounds", 32), ("gts", 32)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < least or value & (value - 1):
-                raise ValueError(f"{name}: expected a power of two of at least {least}, got {value!r}")
+            check_integer(name, getattr(self, name), least=least, power_of_two=True)
         for name in ("splits", "resolvers"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name}: expected a positive integer, got {value!r}")
+            check_integer(name, getattr(self, name))
         if self.splits > MAX_SPLITS:
             raise ValueError(f"splits: expected at most {MAX_SPLITS}, got {self.splits}")
         if self.rows > self.tile:
