@@ -68,7 +68,8 @@ def _list_ious(
     gx1, gy1, gx2, gy2, cx, cy, gt_area, label = load_table(gt_table_ptr, gt, None)
     image, _ = load_place(gt_table_ptr, gt)
     image = image.to(tl.int64)
-    slots_ptr += image * num_tiles * (RULE.value.planes * TILE)
+    PLANES: tl.constexpr = RULE.value.planes
+    slots_ptr += image * num_tiles * (PLANES * TILE)
     tiles_ptr += image * (tl.cdiv(num_tiles, 32) * SUMMARY * 32)
     best = largest_ious(
         gx1, gy1, gx2, gy2, cx, cy, gt_area, label, image, slots_ptr, points_ptr, tiles_ptr, cls_levels,
