@@ -120,9 +120,10 @@ def _prepare() -> None:
 
 
 class _Inline:
-    """A pool of no processes."""
+    """A pool of no processes but this one."""
 
     def __enter__(self):
+        _prepare()
         return self
 
     def __exit__(self, *exception):

@@ -32,7 +32,9 @@ def sum_background(logits, stride_c, read, objectness, C, RULE: tl.constexpr, FA
         present = read[:, None] & (column < C - c)[None, :]
         logit = tl.load(pointer, mask=present, other=ABSENT).to(tl.float32)
         added = add_background_cost(total, logit, objectness[:, None], RULE, FAST)
-        total = tl.where(present, added, total) if RULE.value.prob_clamp > 0.0 else added  # a clamped probability is never free
+        if RULE.value.clamped:  # a clamped probability is never free
+            added = tl.where(present, added, total)
+        total = added
         total = tl.fma(logit, 0.0, total)  # NaN of a logit that is not finite
         pointer += COLUMNS * stride_c
     return _sum_columns(total, ROWS)

@@ -72,6 +72,11 @@ class Rule:
         return 6 if self.joint else 5
 
     @property
+    def clamped(self) -> bool:
+        """Whether probabilities are clamped."""
+        return self.prob_clamp > 0
+
+    @property
     def gt_class_only(self) -> bool:
         """The class term is that of the gt's class, which may not be finite in some pairs of a prior."""
         return not self.all_classes
