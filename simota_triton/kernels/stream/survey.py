@@ -29,7 +29,8 @@ def survey(
 ):  # fmt: skip
     """``top[n, split]`` of ``largest_ious``, of real gts, and ``slots`` of ``class_sums`` where all classes count.
 
-    The lists of an image with a prior that ``class_sums`` loses may hold its IoU: ``select`` does not use them.
+    A prior that ``class_sums`` loses has its box taken away while others may look at it, so the lists of its image may hold it: ``select``
+    does not use them.
 
     Grid: (N * splits programs for the gts, and slots / ROWS for the sums). Those that are fewer are spread evenly: they are the
     first of each ``every`` programs, so that both kinds are under way at all times.
