@@ -192,7 +192,7 @@ def _plan(config: SimOTAConfig, kernels: StreamConfig, layout: Layout, cells: Ce
     # a second region, or the enclosing box, takes the registers of 128 bounds
     bounds = min(kernels.bounds, 128) if config.own_pairs_only or config.iou_cost == "giou" else kernels.bounds
     # pointers to logits with gaps, or to classes side by side, take the registers of 16 rows
-    rows = kernels.rows if layout.layout == "priors" else min(kernels.rows, 16)
+    rows = kernels.rows if INTERPRETED or layout.layout == "priors" else min(kernels.rows, 16)
     return Plan(
         grid=grid,
         prepare={
