@@ -72,8 +72,7 @@ def measure(capability: int, case: tuple[str, str, torch.dtype], streaming: Stre
     preset, layout, dtype = case
     config, inputs = SimOTAConfig.from_preset(preset), problem(SimOTAConfig.from_preset(preset), layout, dtype)
     kernels, streaming = heuristic((capability // 10, capability % 10), Shape(32, 8400, 100)), streaming or STREAM[capability]
-    if layout != "maps":
-        streaming = replace(streaming, rows=min(streaming.rows, 16))  # as it is launched
+    streaming = replace(streaming, rows=streaming.sum_rows("priors" if layout == "maps" else "classes"))
     with compiled_for(capability) as binaries:
         launch.run(inputs, config, kernels, 4)
         stream.run(inputs, config, streaming)

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .boxes import box_area, box_giou, guard, intersection
+from .boxes import box_giou, box_iou, guard
 from .config import SimOTAConfig
 
 COST_LIMIT = 3.0e38
@@ -78,7 +78,7 @@ def in_region(priors: Tensor, gt_boxes: Tensor, gt_centers: Tensor, region: str,
 
 def pair_iou(pred_boxes: Tensor, gt_boxes: Tensor, config: SimOTAConfig) -> Tensor:
     """IoU of a prediction and a gt, [..., 4] and [..., 4] -> [...]."""
-    return shared_part(intersection(pred_boxes, gt_boxes), box_area(pred_boxes) + box_area(gt_boxes), config)
+    return box_iou(pred_boxes, gt_boxes, rule=config.union_rule, eps=config.union_eps)
 
 
 def shared_part(inter: Tensor, areas: Tensor, config: SimOTAConfig) -> Tensor:

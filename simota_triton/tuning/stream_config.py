@@ -48,6 +48,12 @@ class StreamConfig:
         if self.rows > self.tile:
             raise ValueError(f"rows: expected at most the priors of a tile, {self.tile}, got {self.rows}")
 
+    def sum_rows(self, layout: str) -> int:
+        """``rows`` as they are launched for class logits of a layout (see ``levels.find_logits``): pointers to logits with gaps, or to
+        classes side by side, take the registers of 16.
+        """
+        return self.rows if layout == "priors" else min(self.rows, 16)
+
 
 STREAM_INTERPRETER = StreamConfig(tile=1024, rows=1024, bounds=32, iou_bounds=32, resolvers=1)
 """For Triton's interpreter, where an operation costs about the same on a tile of any size."""

@@ -191,8 +191,7 @@ def _plan(config: SimOTAConfig, kernels: StreamConfig, layout: Layout, cells: Ce
     by_gt = {**logits, "candidate_topk": config.candidate_topk, "splits": kernels.splits}
     # a second region, or the enclosing box, takes the registers of 128 bounds
     bounds = min(kernels.bounds, 128) if config.own_pairs_only or config.iou_cost == "giou" else kernels.bounds
-    # pointers to logits with gaps, or to classes side by side, take the registers of 16 rows
-    rows = kernels.rows if INTERPRETED or layout.layout == "priors" else min(kernels.rows, 16)
+    rows = kernels.rows if INTERPRETED else kernels.sum_rows(layout.layout)
     return Plan(
         grid=grid,
         prepare={
