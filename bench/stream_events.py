@@ -24,6 +24,7 @@ NEARER = 2.0**-8
 LANES = 32
 AWAY = 1e38
 SLACK, IOU_SLACK = 2.0**-12, 1e-5
+SMALL = 0.125
 SECTOR = 32
 """Bytes that memory moves at least."""
 
@@ -94,21 +95,35 @@ class Image:
         self.points = priors[here]  # [T, tile, 4]
         self.areas = (self.boxes[..., 2:] - self.boxes[..., :2]).clamp(min=0).prod(2)
         self.background = terms.background_cost(self.logits, config).sum(1)  # [P]
-        low, high = self.boxes[..., :2].amin(1), self.boxes[..., 2:].amax(1)
-        self.largest = torch.where(counts, self.areas, 0.0).amax(1)
+        largest = torch.where(counts, self.areas, 0.0).amax(1)
+        small = (counts & (self.areas <= largest[:, None] * SMALL))[..., None]
+        around, around_small = self._around(counts[..., None]), self._around(small)
         present = self.prior >= 0
         left_top = torch.where(present[..., None], self.points[..., :2], torch.inf).amin(1)
         right_bottom = torch.where(present[..., None], self.points[..., :2], -torch.inf).amax(1)
         stride = torch.where(present, self.points[..., 2], 0.0).amax(1)
         self.alive = counts.any(1)  # [T]
         # bounds of each gt and tile, [G, T]
-        size = (torch.minimum(high[None], gt_boxes[:, None, 2:]) - torch.maximum(low[None], gt_boxes[:, None, :2])).clamp(min=0)
-        shared = size.prod(2)
-        share = torch.minimum(shared, self.largest) / self.gt_area[:, None] * (1 + IOU_SLACK)
-        self.bound = torch.where(shared > 0, share.clamp(max=1.0), 0.0)
+        area, most_of_small = self.gt_area[:, None], largest * SMALL
+        shared = torch.minimum(self._shared(around), largest)
+        by_large = shared / (area + (most_of_small - shared).clamp(min=0))
+        by_small = torch.minimum(self._shared(around_small), most_of_small) / area
+        self.bound = (torch.maximum(by_large, by_small) * (1 + IOU_SLACK)).clamp(max=1.0)
         center = self.gt_centers[:, None]
+        middle = (around_small[:, :2] + around_small[:, 2:]) / 2
+        self.sides = (middle[None] - center).square().sum(2) / area  # squared distance of the small boxes, in sides of the gt
         offset = torch.maximum(left_top[None] - center, center - right_bottom[None]).clamp(min=0) / stride.clamp(min=1e-37)[None, :, None]
         self.distance = offset.square().sum(2) * (1 - IOU_SLACK)
+
+    def _around(self, which: Tensor) -> Tensor:
+        """The box around some boxes of each tile, [T, 4]."""
+        boxes = torch.where(which, self.boxes, torch.tensor([AWAY, AWAY, -AWAY, -AWAY]))
+        return torch.cat([boxes[..., :2].amin(1), boxes[..., 2:].amax(1)], 1)
+
+    def _shared(self, boxes: Tensor) -> Tensor:
+        """The area that gts share with a box of each tile, [G, T]."""
+        gts = self.gt_boxes[:, None]
+        return (torch.minimum(boxes[None, :, 2:], gts[..., 2:]) - torch.maximum(boxes[None, :, :2], gts[..., :2])).clamp(min=0).prod(2)
 
     def _candidates(self) -> tuple[Tensor, Tensor, Tensor]:
         """What ``prepare`` looks at, [T] each, and which priors are candidates, [P]."""
@@ -210,7 +225,7 @@ def top_iou(image: Image) -> tuple[Visits, Tensor]:
         tile = (torch.arange(width) * chunks + chunk) * splits + split[:, None]
         present, tile = tile < num_tiles, tile.clamp(max=num_tiles - 1)
         bound = torch.where(present, image.bound[gt[:, None], tile], 0.0)
-        waiting = order(1 - bound + nearer(image.distance[gt[:, None], tile]), bound > 0)
+        waiting = order(1 - bound + nearer(image.sides[gt[:, None], tile]), bound > 0)
         rows = torch.arange(len(gt))
         while True:
             key = waiting[rows].amin(1)
@@ -265,7 +280,7 @@ def select(image: Image, dynamic_k: Tensor) -> tuple[Visits, Tensor, Tensor]:
     costs = torch.where(in_use, torch.inf, -torch.inf)
     priors = torch.where(in_use, NONE, -1)
     count = Visits(*torch.zeros(3, num_gts, dtype=torch.int64))
-    places, overlaps = image.apart(), image.iou_cost()
+    places = image.apart()
     chunks = -(-num_tiles // width)
     for chunk in range(chunks):
         tile = torch.arange(chunk, num_tiles, chunks)
@@ -274,7 +289,7 @@ def select(image: Image, dynamic_k: Tensor) -> tuple[Visits, Tensor, Tensor]:
         distance = torch.nn.functional.pad(image.distance[:, tile], pad)
         alive = torch.nn.functional.pad(image.alive[tile], pad).expand(num_gts, -1)
         alive = alive & (apart <= costs.amax(1, True) - image.least_cost)
-        waiting = order(apart + nearer(distance) + torch.nn.functional.pad(overlaps[:, tile], pad), alive)
+        waiting = order(apart + nearer(distance), alive)
         rows = torch.arange(num_gts)
         while True:
             key = waiting[rows].amin(1)
@@ -327,7 +342,7 @@ def contested(image: Image, costs: Tensor, priors: Tensor) -> Tensor:
     slot = torch.full((len(image.priors),), -1)
     slot[image.prior[image.prior >= 0]] = (image.prior >= 0).flatten().nonzero().squeeze(1)
     boxes, areas = image.boxes.view(-1, 4)[slot[prior]][:, None], image.areas.flatten()[slot[prior]][:, None]
-    iou, reach = image.limits(cost[:, None])
+    limit = cost[:, None]
     blocks = torch.zeros(len(prior), dtype=torch.int64)
     for block in torch.arange(len(image.gt_boxes)).split(image.kernels.gts):
         gts = image.gt_boxes[block][None]
@@ -335,7 +350,13 @@ def contested(image: Image, costs: Tensor, priors: Tensor) -> Tensor:
         inter = size[..., 0].clamp(min=0) * size[..., 1]
         union = (areas + image.gt_area[block] - inter).clamp(min=image.config.union_eps)
         points = image.priors[prior][:, None]
-        blocks += image.may_cost(inter, union, points, image.gt_centers[block][None], iou, reach).any(1)
+        worth = image.may_cost(inter, union, points, image.gt_centers[block][None], *image.limits(limit))
+        blocks += worth.any(1)
+        row, place = worth.nonzero(as_tuple=True)
+        found = torch.full(worth.shape, torch.inf)
+        iou = (inter.clamp(min=0) / union)[row, place]
+        found[row, place] = image.cost(block[place], prior[row], boxes[row, 0], iou)
+        limit = torch.minimum(limit, found.amin(1, True))
     return blocks
 
 

@@ -138,14 +138,14 @@ def model(
     )
 
     def latency(e: Events) -> Any:
-        near = cycles(c["per_near"], 0, 1) + H100["l1_cycles"]  # its block was just read
-        return cycles(c["once"], 4, 10) + e.chunks * cycles(c["per_block"], 2, 2) + e.near * near
+        near = cycles(c["per_near"], 0) + max(H100["l1_cycles"], H100["reduction_cycles"])  # the next is sought while this is read
+        return cycles(c["once"], 4, 10) + e.chunks * cycles(c["per_block"], 1, 2) + e.near * near
 
     gt_bytes = 16 + 8 + 1
     found = {
         "prepare": kernel(
             issue,
-            batch * priors * (16 + 8 + 4 + 8 + 4) + batch * slots * 20 + 44 * batch * tiles + workload.num_gts * (gt_bytes + 40),
+            batch * priors * (16 + 8 + 4 + 8 + 4) + batch * slots * 20 + 60 * batch * tiles + workload.num_gts * (gt_bytes + 40),
             total(lambda e: e.chunks.sum()) * kernels.gts * gt_bytes + batch * slots * 36,
             total(lambda e: latency(e).sum()), max(float(latency(e).max()) for _, e in counted),
         )
@@ -172,7 +172,8 @@ def model(
         def read(e: Events) -> Any:
             """Summaries of all tiles once a program, boxes (and points) a visit."""
             v = getattr(e, name)
-            return v.tiles.sum() * (16 if name == "top_iou" else 40) * kernels.tile + v.tiles.numel() * tiles * 44 / splits
+            a_slot, a_tile = (16, 36) if name == "top_iou" else (36, 24)
+            return v.tiles.sum() * a_slot * kernels.tile + v.tiles.numel() * tiles * a_tile / splits
 
         longest = max(float(chain(e).max()) for _, e in counted if getattr(e, name).tiles.numel())
         return total(lambda e: instructions(e).sum()), total(read), total(lambda e: chain(e).sum()), longest

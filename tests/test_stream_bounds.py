@@ -22,7 +22,7 @@ from simota_triton.kernels.maths import box_area as device_area
 from simota_triton.kernels.maths import intersection_and_union, region_depth
 from simota_triton.kernels.rule import Rule
 from simota_triton.kernels.stream.bounds import least_cost, may_cost, meets, pair_limits, tile_apart, tile_distance, tile_iou, tile_iou_cost
-from simota_triton.kernels.stream.pairs import cost_of_key, cost_of_pairs, key_of_cost
+from simota_triton.kernels.stream.pairs import value_of, cost_of_pairs, key_of
 from simota_triton.kernels.stream.tiles import SUMMARY, summary_at
 from simota_triton.kernels.stream.visits import NEARER, index_of, least_bound, nearer, order, without
 from simota_triton.matching import sortable
@@ -315,9 +315,9 @@ def test_a_tile_meets_a_region_if_one_of_its_priors_lies_in_it(region):
 @triton.jit
 def _keys(key_ptr, back_ptr, cost_ptr, N: tl.constexpr):
     i = tl.arange(0, N)
-    key = key_of_cost(tl.load(cost_ptr + i))
+    key = key_of(tl.load(cost_ptr + i))
     tl.store(key_ptr + i, key)
-    tl.store(back_ptr + i, cost_of_key(key))
+    tl.store(back_ptr + i, value_of(key))
 
 
 def test_keys_are_ordered_as_costs_and_lead_back_to_them():

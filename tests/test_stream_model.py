@@ -20,7 +20,7 @@ CALLED = {
     "prepare": ("meets", "region_depth"),
     "top_iou": ("load_four", "fraction", "without_one"),
     "select": ("load_four", "cost_of_pairs"),
-    "resolve": ("pair_limits", "cost_of_pairs"),
+    "resolve": ("load_four", "cost_of_pairs"),
 }
 """Functions in a module of the kernels that are called once an event."""
 
@@ -76,7 +76,7 @@ def test_counts_are_those_of_the_kernels(calls, phase, splits):
         ("top_iou", "without_one"): int(events.top_iou.insertions.sum()),
         ("select", "load_four"): 2 * int(events.select.tiles.sum()) + len(problem.gts.boxes),  # boxes and points; claimed boxes
         ("select", "cost_of_pairs"): int(events.select.passed.sum()),
-        ("resolve", "pair_limits"): len(events.contested),
+        ("resolve", "load_four"): 2 * len(events.contested),
         ("resolve", "cost_of_pairs"): int(events.contested.sum()),
     })  # fmt: skip
     assert len(events.contested) > 0

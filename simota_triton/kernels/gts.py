@@ -15,21 +15,23 @@ def load_gts(boxes_ptr, centers_ptr, labels_ptr, mask_ptr, gt, valid, C):
     """Boxes, centres (those of the boxes where ``centers_ptr`` is None) and labels of gts.
 
     x1 = centre x = +inf and label = -1 for gts that take no part: those not ``valid``, those masked out, and those with a box,
-    an area or a centre that is not finite, or a label outside [0, C).
+    an area or a centre that is not finite, or a label outside [0, C). ``gt`` must exist even where not ``valid``: no load waits
+    for another, and none needs a value to stand in.
     """
-    if mask_ptr is not None:
-        valid &= tl.load(mask_ptr + gt, mask=valid, other=0) != 0
-    x1 = tl.load(boxes_ptr + gt * 4, mask=valid, other=0.0)
-    y1 = tl.load(boxes_ptr + gt * 4 + 1, mask=valid, other=0.0)
-    x2 = tl.load(boxes_ptr + gt * 4 + 2, mask=valid, other=0.0)
-    y2 = tl.load(boxes_ptr + gt * 4 + 3, mask=valid, other=0.0)
+    x1, y1, x2, y2 = (
+        tl.load(boxes_ptr + gt * 4),
+        tl.load(boxes_ptr + gt * 4 + 1),
+        tl.load(boxes_ptr + gt * 4 + 2),
+        tl.load(boxes_ptr + gt * 4 + 3),
+    )
     cx, cy = (x1 + x2) * 0.5, (y1 + y2) * 0.5
     if centers_ptr is not None:
-        cx = tl.load(centers_ptr + gt * 2, mask=valid, other=0.0)
-        cy = tl.load(centers_ptr + gt * 2 + 1, mask=valid, other=0.0)
-    label = tl.load(labels_ptr + gt, mask=valid, other=-1)
+        cx, cy = tl.load(centers_ptr + gt * 2), tl.load(centers_ptr + gt * 2 + 1)
+    label = tl.load(labels_ptr + gt)
+    if mask_ptr is not None:
+        valid &= tl.load(mask_ptr + gt) != 0
     valid &= finite(x1) & finite(y1) & finite(x2) & finite(y2) & finite(box_area(x1, y1, x2, y2)) & finite(cx) & finite(cy)
-    valid &= (label >= 0) & (label < C)
+    valid &= label.to(tl.uint64) < C.to(tl.uint64)
     return (
         tl.where(valid, x1, float("inf")), tl.where(valid, y1, 0.0), tl.where(valid, x2, 0.0), tl.where(valid, y2, 0.0),
         tl.where(valid, cx, float("inf")), tl.where(valid, cy, 0.0), tl.where(valid, label, -1).to(tl.int32),

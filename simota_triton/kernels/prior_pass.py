@@ -71,7 +71,7 @@ def prior_pass(
     slot = tl.arange(0, GTS)
     deepest = tl.full([ROWS, GTS], -1.0, tl.float32)
     for g in range(0, num_gts, GTS):
-        gt = gt_first + g + slot
+        gt = gt_first + tl.minimum(g + slot, num_gts - 1)
         gx1, gy1, gx2, gy2, cx, cy, label = load_gts(gt_boxes_ptr, gt_centers_ptr, gt_labels_ptr, gt_mask_ptr, gt, g + slot < num_gts, C)
         if tl.program_id(0) == 0:
             image_index = tl.zeros([GTS], tl.int32) + tl.program_id(1)

@@ -14,8 +14,10 @@ Of a pair with a cost of at most c it follows that
 * its distance is at most center_offset + log((c - LEAST) / center_weight) / log(center_base) strides (``farthest``),
 * and if it pays the penalty, both hold of c - penalty, which must not be below LEAST (``pair_limits``).
 
-Of the pairs of a tile and a gt of area a, whose predictions lie in a box that shares the area o with the gt and have areas of at
-most m: an intersection is at most min(o, m), a union at least a (``tile_iou``).
+Of the pairs of a tile and a gt of area a, whose predictions lie in a box that shares the area o with the gt and have areas from l
+to m: an intersection is at most i = min(o, m), a union at least a, and at least a + l - i, since i / (a + l - i) grows with i.
+Small and large boxes of a tile are bounded each for themselves, by l = 0 and m = SMALL times the largest area, and by l = SMALL
+times the largest and m = the largest (``tile_iou``).
 
 These hold for real numbers. Kernels compare costs rounded to float32, so each bound is given away by more than rounding can
 be off: costs by 2^-12 of their size and IoUs by 1e-5, where rounding is some 2^-20; the penalised sum, whose grid is 2^-24 of its
@@ -26,7 +28,7 @@ import triton
 import triton.language as tl
 
 from ..maths import COST_LIMIT, LN2, LOG2E, exp2, log2, reciprocal, square_root
-from .tiles import AWAY
+from .tiles import SMALL, load_four
 
 SLACK = tl.constexpr(2.0**-12)
 IOU_SLACK = tl.constexpr(1e-5)
@@ -130,37 +132,45 @@ def meets(left, top, right, bottom, stride, gx1, gy1, gx2, gy2, cx, cy, RULE: tl
 
 
 @triton.jit
-def tile_iou(summary_ptr, present, gx1, gy1, gx2, gy2, gt_area, FAST: tl.constexpr):
-    """An upper bound of the IoUs of a gt and the priors of tiles; 0 where none of them meets it."""
-    x1 = tl.load(summary_ptr, mask=present, other=AWAY)
-    y1 = tl.load(summary_ptr + 32, mask=present, other=AWAY)
-    x2 = tl.load(summary_ptr + 2 * 32, mask=present, other=-AWAY)
-    y2 = tl.load(summary_ptr + 3 * 32, mask=present, other=-AWAY)
-    largest = tl.load(summary_ptr + 4 * 32, mask=present, other=0.0)
-    width = tl.maximum(tl.minimum(x2, gx2) - tl.maximum(x1, gx1), 0.0)
-    height = tl.maximum(tl.minimum(y2, gy2) - tl.maximum(y1, gy1), 0.0)
-    shared = width * height
-    share = tl.minimum(shared, largest) * reciprocal(gt_area, FAST) * (1.0 + IOU_SLACK)
-    # a gt whose area vanishes makes 0 * inf: it meets nothing
-    return tl.where(shared > 0.0, tl.where(share < 1.0, share, 1.0), 0.0)
+def tile_iou(summary_ptr, gx1, gy1, gx2, gy2, gt_area, FAST: tl.constexpr):
+    """An upper bound of the IoUs of a gt and the priors of tiles, 0 where none of them meets it; and twice the centre of the box
+    around each tile's small boxes, (0, 0) where there are none. For a gt without area it may be 1, though it meets nothing.
+    """
+    largest = tl.load(summary_ptr + 4 * 32)
+    most_of_small = largest * SMALL
+    shared, _x, _y = _tile_overlap(summary_ptr, gx1, gy1, gx2, gy2)
+    shared = tl.minimum(shared, largest)
+    share = shared * reciprocal(gt_area + tl.maximum(most_of_small - shared, 0.0), FAST)
+    shared_by_small, x, y = _tile_overlap(summary_ptr + 5 * 32, gx1, gy1, gx2, gy2)
+    share = tl.maximum(share, tl.minimum(shared_by_small, most_of_small) * reciprocal(gt_area, FAST)) * (1.0 + IOU_SLACK)
+    return tl.where(share < 1.0, share, 1.0), x, y
 
 
 @triton.jit
-def tile_distance(summary_ptr, present, cx, cy, FAST: tl.constexpr):
-    """The square of a lower bound of the distance, in strides, from a gt's centre to the priors of tiles; and their points' box
-    and largest stride.
-    """
-    left = tl.load(summary_ptr + 5 * 32, mask=present, other=0.0)
-    top = tl.load(summary_ptr + 6 * 32, mask=present, other=0.0)
-    right = tl.load(summary_ptr + 7 * 32, mask=present, other=0.0)
-    bottom = tl.load(summary_ptr + 8 * 32, mask=present, other=0.0)
-    stride = tl.load(summary_ptr + 9 * 32, mask=present, other=0.0)
+def _tile_overlap(box_ptr, gx1, gy1, gx2, gy2):
+    """The area that a gt shares with boxes of summaries, and twice the boxes' centres."""
+    x1, y1, x2, y2 = load_four(box_ptr, 32)
+    width = tl.maximum(tl.minimum(x2, gx2) - tl.maximum(x1, gx1), 0.0)
+    height = tl.maximum(tl.minimum(y2, gy2) - tl.maximum(y1, gy1), 0.0)
+    return width * height, x1 + x2, y1 + y2
+
+
+@triton.jit
+def tile_points(summary_ptr):
+    """The box around the points of tiles, and their largest stride."""
+    left, top, right, bottom = load_four(summary_ptr + 9 * 32, 32)
+    return left, top, right, bottom, tl.load(summary_ptr + 13 * 32)
+
+
+@triton.jit
+def tile_distance(left, top, right, bottom, stride, cx, cy, FAST: tl.constexpr):
+    """The square of a lower bound of the distance, in strides, from a gt's centre to the priors of tiles; see :func:`tile_points`."""
     dx = tl.maximum(tl.maximum(left - cx, cx - right), 0.0)
     dy = tl.maximum(tl.maximum(top - cy, cy - bottom), 0.0)
     per_stride = reciprocal(tl.maximum(stride, 1e-37), FAST)
     dx *= per_stride
     dy *= per_stride
-    return tl.fma(dx, dx, dy * dy) * (1.0 - IOU_SLACK), left, top, right, bottom, stride
+    return tl.fma(dx, dx, dy * dy) * (1.0 - IOU_SLACK)
 
 
 @triton.jit

@@ -275,7 +275,7 @@ def run(problem: Problem, config: SimOTAConfig, kernels: StreamConfig) -> tuple[
         )  # fmt: skip
         resolve[(min(kernels.resolvers, contested.shape[0]),)](
             gt_index, matched_iou, labels,
-            slots, points, slot_of, table, num_contested, contested, contested_cost, cheapest,
+            slots, points, table, num_contested, contested, contested_cost, cheapest,
             levels.cls, offsets, **plan.resolve,
         )  # fmt: skip
     return Matching(gt_index, matched_iou, dynamic_k, claims), labels

@@ -20,13 +20,13 @@ def cost_of_pairs(
 
 
 @triton.jit
-def key_of_cost(cost):
+def key_of(value):
     """float32 -> int32 with the same order; -0.0 is 0.0. Twin: ``matching.sortable``."""
-    bits = (cost + 0.0).to(tl.int32, bitcast=True)
+    bits = (value + 0.0).to(tl.int32, bitcast=True)
     return bits ^ ((bits >> 31) & 0x7FFFFFFF)
 
 
 @triton.jit
-def cost_of_key(key):
-    """The inverse of :func:`key_of_cost`."""
+def value_of(key):
+    """The inverse of :func:`key_of`."""
     return (key ^ ((key >> 31) & 0x7FFFFFFF)).to(tl.float32, bitcast=True)

@@ -7,7 +7,8 @@ from ..gts import load_gts, store_gts
 from ..levels import decode, find_logits, load_priors, usable_priors
 from ..maths import box_area, finite, region_depth, sigmoid
 from .bounds import meets
-from .tiles import AWAY, SUMMARY, cells, find_cells, summary_at
+from .pairs import key_of, value_of
+from .tiles import AWAY, SMALL, SUMMARY, cells, find_cells, summary_at
 
 UNCLAIMED = tl.constexpr(0x7FFFFFFFFFFFFFFF)
 """The cheapest claim on a prior that nobody claims."""
@@ -87,8 +88,8 @@ def prepare(
     gt_first = tl.load(gt_offsets_ptr + image)
     num_gts = (tl.load(gt_offsets_ptr + image + 1) - gt_first).to(tl.int32)
     infinity = float("inf")
-    box_left, box_right = tl.min(tl.where(usable, x, infinity)), tl.max(tl.where(usable, x, -infinity))
-    box_top, box_bottom = tl.min(tl.where(usable, y, infinity)), tl.max(tl.where(usable, y, -infinity))
+    box_left, box_right = least(tl.where(usable, x, infinity)), greatest(tl.where(usable, x, -infinity))
+    box_top, box_bottom = least(tl.where(usable, y, infinity)), greatest(tl.where(usable, y, -infinity))
     stride = max_from_zero(tl.where(usable, tl.maximum(stride_x, stride_y), 0.0))
     reach_x = RULE.value.center_radius * tl.where(usable, stride_x, 0.0)
     reach_y = RULE.value.center_radius * tl.where(usable, stride_y, 0.0)
@@ -98,7 +99,7 @@ def prepare(
     waits = tl.max((deepest <= 0.0).to(tl.int32))
     g = 0
     while (g < num_gts) & (waits != 0):
-        gt = gt_first + g + lane
+        gt = gt_first + tl.minimum(g + lane, num_gts - 1)
         gx1, gy1, gx2, gy2, cx, cy, _ = load_gts(gt_boxes_ptr, gt_centers_ptr, gt_labels_ptr, gt_mask_ptr, gt, g + lane < num_gts, C)
         near = meets(box_left, box_top, box_right, box_bottom, stride, gx1, gy1, gx2, gy2, cx, cy, RULE, REGION)
         waiting = tl.where(near, lane, GTS)
@@ -130,17 +131,17 @@ def prepare(
     tl.store(slots_ptr + 4 * TILE, tl.where(candidate, 0.0, tl.where(counts, -1.0, infinity)))
 
     summary = tiles_ptr + image * (tl.cdiv(num_tiles, 32) * SUMMARY * 32) + summary_at(tile)
-    tl.store(summary, tl.min(x1))
-    tl.store(summary + 32, tl.min(y1))
-    tl.store(summary + 2 * 32, tl.max(x2))
-    tl.store(summary + 3 * 32, tl.max(y2))
-    tl.store(summary + 4 * 32, max_from_zero(tl.where(counts, area, 0.0)))
-    tl.store(summary + 5 * 32, box_left)
-    tl.store(summary + 6 * 32, box_top)
-    tl.store(summary + 7 * 32, box_right)
-    tl.store(summary + 8 * 32, box_bottom)
-    tl.store(summary + 9 * 32, stride)
-    tl.store(summary + 10 * 32, tl.max(candidate.to(tl.int32)).to(tl.float32))
+    largest = max_from_zero(tl.where(counts, area, 0.0))
+    small = area <= largest * SMALL
+    _store_four(summary, least(x1), least(y1), greatest(x2), greatest(y2))
+    tl.store(summary + 4 * 32, largest)
+    _store_four(
+        summary + 5 * 32, least(tl.where(small, x1, AWAY)), least(tl.where(small, y1, AWAY)), greatest(tl.where(small, x2, -AWAY)),
+        greatest(tl.where(small, y2, -AWAY)),
+    )  # fmt: skip
+    _store_four(summary + 9 * 32, box_left, box_top, box_right, box_bottom)
+    tl.store(summary + 13 * 32, stride)
+    tl.store(summary + 14 * 32, tl.max(candidate.to(tl.int32)).to(tl.float32))
 
     out = image * P + p
     tl.store(gt_index_ptr + out, tl.full([TILE], -1, tl.int64), mask=here)
@@ -169,7 +170,9 @@ def prepare(
     while row < end_row:
         gt = row + lane
         owned = (gt >= gt_first) & (gt < gt_first + num_gts)
-        sx1, sy1, sx2, sy2, scx, scy, label = load_gts(gt_boxes_ptr, gt_centers_ptr, gt_labels_ptr, gt_mask_ptr, gt, owned, C)
+        sx1, sy1, sx2, sy2, scx, scy, label = load_gts(
+            gt_boxes_ptr, gt_centers_ptr, gt_labels_ptr, gt_mask_ptr, tl.minimum(gt, N - 1), owned, C
+        )
         image_of = tl.zeros([GTS], tl.int32) + tl.program_id(1)
         store_gts(gt_table_ptr, gt, gt < end_row, sx1, sy1, sx2, sy2, scx, scy, label, image_of, (gt - gt_first).to(tl.int32))
         row += num_tiles * GTS
@@ -179,3 +182,24 @@ def prepare(
 def max_from_zero(x):
     """Maximum of float32 >= 0, which are ordered like their bits: one instruction on a warp, a tree of shuffles for floats."""
     return tl.max(x.to(tl.int32, bitcast=True)).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def least(x):
+    """Minimum of float32 other than NaN, by integers too."""
+    return value_of(tl.min(key_of(x)))
+
+
+@triton.jit
+def greatest(x):
+    """Maximum of float32 other than NaN, by integers too."""
+    return value_of(tl.max(key_of(x)))
+
+
+@triton.jit
+def _store_four(pointer, x1, y1, x2, y2):
+    """A box of a summary."""
+    tl.store(pointer, x1)
+    tl.store(pointer + 32, y1)
+    tl.store(pointer + 2 * 32, x2)
+    tl.store(pointer + 3 * 32, y2)

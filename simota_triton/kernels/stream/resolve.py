@@ -7,7 +7,7 @@ from ..gts import load_table
 from ..levels import decode, find_logits
 from ..maths import box_area, finite, fraction, intersection_and_union, region_depth
 from .bounds import may_cost, pair_limits
-from .pairs import cost_of_pairs, key_of_cost
+from .pairs import cost_of_pairs, key_of, value_of
 from .tiles import POINT, find_level, load_four, slot_at
 from .visits import NONE
 
@@ -17,7 +17,7 @@ def resolve(
     # outputs [B, P]
     gt_index_ptr, matched_iou_ptr, labels_ptr,
     # scratch, see ``prepare`` and ``select``; gts as int64
-    slots_ptr, points_ptr, slot_of_ptr, gt_table_ptr, num_contested_ptr, contested_ptr, contested_cost_ptr, cheapest_ptr,
+    slots_ptr, points_ptr, gt_table_ptr, num_contested_ptr, contested_ptr, contested_cost_ptr, cheapest_ptr,
     # predictions and offsets of the gts
     cls_levels, gt_offsets_ptr,
     # sizes and strides, the tuples coded
@@ -43,18 +43,19 @@ def resolve(
     count = tl.load(num_contested_ptr)
     turn = tl.program_id(0)
     while turn < count:
-        out = tl.load(contested_ptr + turn)
-        image = out // P
-        p = (out - image * P).to(tl.int32)
+        entry = tl.load(contested_ptr + turn)
+        image, slot = entry >> 32, entry.to(tl.int32)
         gt_first = tl.load(gt_offsets_ptr + image)
-        slot = tl.load(slot_of_ptr + p)
         at = slots_ptr + image * num_tiles * (PLANES * TILE) + slot_at(slot, PLANES, TILE)
+        point = points_ptr + slot_at(slot, POINT, TILE)
         x1, y1, x2, y2 = load_four(at, TILE)
+        p = tl.load(point + 4 * TILE).to(tl.int32, bitcast=True)
+        out = image * P + p
         area = box_area(x1, y1, x2, y2)
         if CONFLICT == "matched":
             winner = (tl.load(cheapest_ptr + out) & 0xFFFFFFFF).to(tl.int32)
         else:
-            x, y, stride_x, stride_y = load_four(points_ptr + slot_at(slot, POINT, TILE), TILE)
+            x, y, stride_x, stride_y = load_four(point, TILE)
             reach_x, reach_y = RULE.value.center_radius * stride_x, RULE.value.center_radius * stride_y
             background = tl.load(at + 4 * TILE)
             objectness = background
@@ -95,12 +96,15 @@ def resolve(
                             x1, y1, x2, y2, x, y, stride_x, gx1, gy1, gx2, gy2, cx, cy, inter, union, outside, logit, objectness,
                             background, RULE, FAST,
                         )  # fmt: skip
-                        key = key_of_cost(cost)
+                        key = key_of(cost)
                     key = tl.where(worth, key, NONE)
                     least = tl.min(key)
                     if least < best:
                         best = least
                         winner = tl.min(tl.where(key == least, g + lane, NONE))
+                        if CONFLICT != "max_iou":
+                            limit = tl.minimum(limit, value_of(best))
+                            least_iou, least_iou_if_paid, reach = pair_limits(limit, RULE, FAST)
                 g += GTS
         # names of their own: Triton 3.3 takes those of the loop over gts for the same variables
         won_x1, won_y1, won_x2, won_y2, _cx, _cy, won_area, won_label = load_table(gt_table_ptr, gt_first + winner, None)

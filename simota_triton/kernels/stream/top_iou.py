@@ -4,8 +4,8 @@ import triton
 import triton.language as tl
 
 from ..levels import find_logits
-from ..maths import box_area, finite, fraction, intersection_and_union, region_depth
-from .bounds import meets, tile_distance, tile_iou
+from ..maths import box_area, finite, fraction, intersection_and_union, reciprocal, region_depth
+from .bounds import meets, tile_iou, tile_points
 from .tiles import POINT, find_level, load_four, summary_at
 from .visits import LANES, NONE, index_of, least_bound, nearer, order, without
 
@@ -36,21 +36,23 @@ def largest_ious(
     best = tl.where(lane < candidate_topk, 0, NONE)
     least = tl.min(best)
     place = tl.arange(0, TILE)
+    per_area = tl.maximum(reciprocal(tl.maximum(gt_area, 1e-30), FAST), 1e-30)
     # parts hold tiles of the whole image, so that the first one already fills the list with good ones; there are none for a gt that
-    # takes no part (Triton 3.3 cannot compile a loop within a condition)
-    parts = tl.where(wanted, tl.cdiv(num_tiles, BOUNDS * splits), 0)
+    # takes no part or meets nothing (Triton 3.3 cannot compile a loop within a condition)
+    parts = tl.where(wanted & (gt_area > 0.0), tl.cdiv(num_tiles, BOUNDS * splits), 0)
     part = 0
     while part < parts:
         tile = (tl.arange(0, BOUNDS) * parts + part) * splits + split
-        present = tile < num_tiles
-        summary = tiles_ptr + summary_at(tile)
-        bound = tile_iou(summary, present, gx1, gy1, gx2, gy2, gt_area, FAST)
-        # one look after the other: together their loads take more registers than there are
-        distance, left, top, right, bottom, stride = tile_distance(summary, bound > 0.0, cx, cy, FAST)
+        # behind the last tile the last one is read, which takes fewer instructions than a mask for each value
+        summary = tiles_ptr + summary_at(tl.minimum(tile, num_tiles - 1))
+        bound, middle_x, middle_y = tile_iou(summary, gx1, gy1, gx2, gy2, gt_area, FAST)
         if RULE.value.own_pairs_only:
+            left, top, right, bottom, stride = tile_points(summary)
             own = meets(left, top, right, bottom, stride, gx1, gy1, gx2, gy2, cx, cy, RULE, CANDIDATE)
             bound = tl.where(own, bound, 0.0)
-        waiting = order(1.0 - bound + nearer(distance), bound > 0.0, BOUNDS)
+        # among tiles that may hold as much, the one whose small boxes lie nearest
+        dx, dy = middle_x - 2.0 * cx, middle_y - 2.0 * cy
+        waiting = order(1.0 - bound + nearer(tl.fma(dx, dx, dy * dy), 0.25 * per_area), (bound > 0.0) & (tile < num_tiles), BOUNDS)
         next_visit = tl.min(waiting)
         while 1.0 - least_bound(next_visit, BOUNDS) > least.to(tl.float32, bitcast=True):
             visited = (index_of(next_visit, BOUNDS) * parts + part) * splits + split

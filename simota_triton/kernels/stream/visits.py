@@ -22,9 +22,9 @@ LANES = tl.constexpr(32)
 
 
 @triton.jit
-def nearer(distance_squared):
-    """What the distance adds to a bound; beyond 32 strides all tiles are far."""
-    return tl.minimum(distance_squared * (NEARER / 1024.0), NEARER)
+def nearer(distance_squared, unit_squared):
+    """What a distance adds to a bound, times a square of 1 / unit: beyond 32 units all tiles are far."""
+    return tl.minimum(distance_squared * (unit_squared * (NEARER / 1024.0)), NEARER)
 
 
 @triton.jit
