@@ -9,7 +9,7 @@ one (class, prior) logit, and count every path through the loop: the 10 or so th
 loop. The other parts of the streaming kernels are instructions of a warp, which is a program:
 
 * ``once``: outside every loop; of ``survey``, whose programs are of two kinds, what the way of a kind leads through: ``once`` for those
-  of gts, ``once_for_sums`` for those that sum logits.
+  of gts, ``once_for_sums`` for those that sum logits; of ``select``, the way of a gt whose lists are merged.
 * ``survey`` and ``select``: ``per_bounds``, the bounds of StreamConfig.bounds tiles; ``per_visit``, a tile no pair of which is worth
   a closer look, and ``per_passed``, one that has such a pair, with insertions (``per_insertion``) apart.
 * ``resolve``: ``per_contested``, a prior; ``per_block`` and ``per_block_passed``, StreamConfig.gts gts, none and some of which are worth a
@@ -120,6 +120,7 @@ def _stream_parts(kernel: str, found: Census, streaming: StreamConfig) -> dict[s
         for classes in (loop for loop in found.loops if not loop.inner):
             once |= {"once_for_sums": _per_item(classes.around), "per_logit": _per_item(classes, streaming.rows * COLUMNS.value / 32)}
         loops = [loop for loop in found.every_loop() if loop.inner or loop not in found.loops]
+    if kernel in ("survey", "select"):
         once["once"] = _per_item(loops[0].around)
     bounds, visits, insertions = loops[-3:]  # before them, ``select`` may merge lists, or search for them again
     return once | {

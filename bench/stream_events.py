@@ -81,7 +81,7 @@ class Image:
         kernels: StreamConfig,
     ) -> None:  # fmt: skip
         rule = Rule.of(config)
-        if rule.iou_cost != "log" or not rule.distance_counts or rule.penalized or rule.pool_all or rule.own_pairs_only:
+        if rule.iou_cost != "log" or not rule.by_distance or rule.pool_all or rule.own_pairs_only:
             raise ValueError(f"config: expected RTMDet's kind of rule, got {config!r}")
         self.config, self.kernels, self.grid, self.priors, self.logits = config, kernels, grid, priors, logits
         self.gt_boxes, self.gt_labels, self.gt_centers = gt_boxes, gt_labels, (gt_boxes[:, :2] + gt_boxes[:, 2:]) / 2
@@ -172,18 +172,6 @@ class Image:
     @property
     def least_cost(self) -> float:
         return -1.001 * self.config.iou_weight * self.config.log_eps - 1e-6 * self.config.iou_weight
-
-    def apart(self) -> Tensor:
-        """Lower bounds of the centre term of gts and tiles, [G, T]; ``bounds.tile_apart``."""
-        base = math.log2(self.config.center_base)
-        center = torch.exp2((self.distance.sqrt() * base - self.config.center_offset * base).clamp(max=126)) * self.config.center_weight
-        return center.clamp(max=1e38) * (1 - SLACK)
-
-    def iou_cost(self) -> Tensor:
-        """Lower bounds of their IoU cost, [G, T]; ``bounds.tile_iou_cost``."""
-        config = self.config
-        cost = torch.log2(self.bound * (1 + IOU_SLACK) + config.log_eps) * (-math.log(2) * config.iou_weight) - 1e-6 * config.iou_weight
-        return ((cost - self.least_cost) * (1 - SLACK)).clamp(min=0)
 
     def may_cost(self, inter: Tensor, union: Tensor, points: Tensor, centers: Tensor, iou: Tensor, reach: Tensor) -> Tensor:
         """``bounds.may_cost``."""
@@ -280,20 +268,17 @@ def select(image: Image, dynamic_k: Tensor) -> tuple[Visits, Tensor, Tensor]:
     costs = torch.where(in_use, torch.inf, -torch.inf)
     priors = torch.where(in_use, NONE, -1)
     count = Visits(*torch.zeros(3, num_gts, dtype=torch.int64))
-    places = image.apart()
     chunks = -(-num_tiles // width)
     for chunk in range(chunks):
         tile = torch.arange(chunk, num_tiles, chunks)
         pad = (0, width - len(tile))
-        apart = torch.nn.functional.pad(places[:, tile], pad)
         distance = torch.nn.functional.pad(image.distance[:, tile], pad)
         alive = torch.nn.functional.pad(image.alive[tile], pad).expand(num_gts, -1)
-        alive = alive & (apart <= costs.amax(1, True) - image.least_cost)
-        waiting = order(apart + nearer(distance), alive)
+        waiting = order(distance.clamp(max=AWAY), alive)
         rows = torch.arange(num_gts)
         while True:
             key = waiting[rows].amin(1)
-            more = least_bound(key, width) <= costs[rows].amax(1) - image.least_cost
+            more = least_bound(key, width) <= image.limits(costs[rows].amax(1))[1]
             rows, key = rows[more], key[more]
             if not len(rows):
                 break

@@ -7,7 +7,8 @@ Events (tiles visited, insertions, contested priors ...) come from ``bench.strea
 code, as ``bench.static_report`` counts them. A kernel takes the longest of
 
 * issue: warp instructions over what all processors issue,
-* memory: bytes from HBM, and bytes from L2 (no hit in L1 is assumed), each over its bandwidth,
+* memory: bytes from HBM, and bytes from L2, each over its bandwidth; no hit in L1 is assumed but for summaries of tiles (3 to 12
+  KB an image, from which each program of an image starts), which a processor reads once an image,
 * occupancy: the sum of all programs' latencies over the programs that run at once,
 * the longest program: a load's latency for each dependent load, and the instructions in between one after the other,
 
@@ -162,18 +163,21 @@ def model(
 
         def chain(e: Events) -> Any:
             v = getattr(e, name)
+            visit = cycles(c["per_visit"], 0)
+            if name == "select":
+                visit = max(visit, H100["load_cycles"])  # logits are read as soon as priors are known, beside everything else
             return (
                 cycles(c["once"] + passes * c["per_bounds"], 3 + passes, passes)
-                + cycles(v.tiles * c["per_visit"], v.tiles, v.tiles)
-                + cycles(v.passed * closer, (1 if name == "select" else 0) * v.passed, 2 * v.passed)
+                + v.tiles * visit + cycles(0, v.tiles, v.tiles)
+                + cycles(v.passed * closer, 0, 2 * v.passed)
                 + cycles(v.insertions * c["per_insertion"], 0, 2 * v.insertions)
-            )
+            )  # fmt: skip
 
         def read(e: Events) -> Any:
-            """Summaries of all tiles once a program, boxes (and points) a visit."""
+            """Boxes (and points) a visit, and the summaries of all tiles."""
             v = getattr(e, name)
             a_slot, a_tile = (16, 36) if name == "top_iou" else (36, 24)
-            return v.tiles.sum() * a_slot * kernels.tile + v.tiles.numel() * tiles * a_tile / splits
+            return v.tiles.sum() * a_slot * kernels.tile + min(v.tiles.numel() / splits, H100["processors"]) * tiles * a_tile
 
         longest = max(float(chain(e).max()) for _, e in counted if getattr(e, name).tiles.numel())
         return total(lambda e: instructions(e).sum()), total(read), total(lambda e: chain(e).sum()), longest
@@ -189,9 +193,9 @@ def model(
         total(lambda e: e.logit_bytes[logit_size]), l2 + batch * slots * 8,
         latencies + active * alone + (programs - active) * cycles(60, 1), max(longest, alone),
     )  # fmt: skip
-    # select: a program is a gt; a pair's logits and outputs are a sector each
+    # select: a program is a gt; logits of a tile are 10 sectors (its rows of 8, some of them across two), outputs a sector each
     issue, l2, latencies, longest = searching("select", cost["select"], 1, kernels.bounds)
-    scattered = total(lambda e: 32 * (2 * e.select.insertions.sum() + 6 * e.dynamic_k.sum()))
+    scattered = total(lambda e: 32 * (10 * e.select.tiles.sum() + 6 * e.dynamic_k.sum()))
     found["select"] = kernel(issue, scattered, l2 + scattered, latencies, longest)
     # resolve: a program is a contested prior, or several in turn
     c = cost["resolve"]
@@ -201,7 +205,7 @@ def model(
 
     def resolving(e: Events) -> Any:
         blocks = e.gt_blocks
-        return cycles(c["per_contested"], 5) + cycles(blocks * c["per_block"], blocks, blocks) + cycles(e.contested * closer, e.contested)
+        return cycles(c["per_contested"], 4) + cycles(blocks * c["per_block"], blocks, blocks) + cycles(e.contested * closer, e.contested)
 
     turns = max(1.0, contested / kernels.resolvers)
     chains = total(lambda e: resolving(e).sum())

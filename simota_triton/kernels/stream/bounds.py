@@ -174,6 +174,17 @@ def tile_distance(left, top, right, bottom, stride, cx, cy, FAST: tl.constexpr):
 
 
 @triton.jit
+def farthest_rank(cost, reach, RULE: tl.constexpr):
+    """What ``select`` ranks tiles by is at most this where a pair may cost at most ``cost``, and lie at most ``reach`` away (see
+    :func:`pair_limits`).
+    """
+    if RULE.value.by_distance:
+        return reach
+    else:
+        return cost - least_cost(RULE)
+
+
+@triton.jit
 def tile_apart(distance_squared, eligible, RULE: tl.constexpr, FAST: tl.constexpr):
     """A lower bound of centre term and penalty of a gt and the priors of tiles, by where they lie.
 

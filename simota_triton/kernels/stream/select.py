@@ -4,11 +4,11 @@ import triton
 import triton.language as tl
 
 from ..gts import load_place, load_table
-from ..levels import decode, find_logits
+from ..levels import decode
 from ..maths import box_area, finite, fraction, intersection_and_union, region_depth
-from .bounds import least_cost, may_cost, meets, pair_limits, tile_apart, tile_distance, tile_iou, tile_iou_cost, tile_points
-from .pairs import value_of, cost_of_pairs, key_of
-from .tiles import POINT, SUMMARY, find_level, load_four, slot_at, summary_at
+from .bounds import farthest_rank, least_cost, may_cost, meets, pair_limits, tile_apart, tile_distance, tile_iou, tile_iou_cost, tile_points
+from .pairs import cost_of_pairs, key_of, value_of
+from .tiles import AWAY, POINT, SUMMARY, find_column, load_four, slot_at, summary_at
 from .top_iou import largest_ious
 from .visits import LANES, NONE, index_of, least_bound, nearer, order, without
 
@@ -38,9 +38,10 @@ def select(
         dynamic_k = max(1, floor(k_scale * sum of its candidate_topk largest IoUs)), the sum in float64
         claims[b, p] += 1 for each p of its dynamic_k cheapest priors, the lower prior first where costs are equal
 
-    Tiles are visited in ascending order of what their pairs cost at least. Once the list of the k cheapest is full, its dearest
-    entry is what a pair may cost at most: where the next tile's floor is above it, the rest is left alone, and pairs are dropped
-    by IoU, distance and penalty before their cost is formed (see ``bounds``). So logits are read of some dozen priors a gt.
+    Tiles are visited in ascending order of what their pairs cost at least, or of their distance (``Rule.by_distance``). Once the
+    list of the k cheapest is full, its dearest entry is what a pair may cost at most: where the next tile is above it, the rest is
+    left alone, and pairs are dropped by IoU, distance and penalty before their cost is formed (see ``bounds``). So logits are read
+    of some dozen priors a gt, or of its tiles' candidates where these lie side by side, since then no load waits for the decision.
 
     A claim is written to the outputs at once. It stands unless another gt claims the same prior: the second claimant notes the
     prior as contested, and ``resolve`` decides. Where the cheapest claim wins ("matched"), claims are compared as they are made.
@@ -54,6 +55,7 @@ def select(
     gx1, gy1, gx2, gy2, cx, cy, gt_area, label = load_table(gt_table_ptr, gt.to(tl.int64), None)
     image, index = load_place(gt_table_ptr, gt.to(tl.int64))
     image = image.to(tl.int64)
+    label64 = label.to(tl.int64)
     lane = tl.arange(0, LANES)
     PLANES: tl.constexpr = RULE.value.planes
     slots_ptr += image * num_tiles * (PLANES * TILE)
@@ -72,8 +74,9 @@ def select(
     k = tl.where(label >= 0, tl.maximum(scaled.to(tl.int32), 1), 0)
     tl.store(dynamic_k_ptr + gt, k.to(tl.int64))
 
+    # entries to be filled differ from each other, so that cost and prior tell which one is replaced
     costs = tl.where(lane < k, NONE, FREE)
-    priors = tl.where(lane < k, NONE, -1)
+    priors = tl.where(lane < k, NONE - lane, -1)
     dearest, last = tl.max(costs), tl.max(priors)
     limit = tl.full([], float("inf"), tl.float32)
     place = tl.arange(0, TILE)
@@ -85,28 +88,36 @@ def select(
         alive = (tl.load(summary + 14 * 32) > 0.0) & (tile < num_tiles)
         left, top, right, bottom, stride = tile_points(summary)
         distance = tile_distance(left, top, right, bottom, stride, cx, cy, FAST)
-        eligible = alive
-        if RULE.value.penalized:
-            eligible = meets(left, top, right, bottom, stride, gx1, gy1, gx2, gy2, cx, cy, RULE, ELIGIBLE)
         if RULE.value.own_pairs_only:
             alive &= meets(left, top, right, bottom, stride, gx1, gy1, gx2, gy2, cx, cy, RULE, CANDIDATE)
-        floor = tile_apart(distance, eligible, RULE, FAST)
-        alive &= floor <= limit - least_cost(RULE)
-        # the distance alone decides nearly as well: of 134 to 336 tiles at most one more is visited in simulated scenes
-        if not RULE.value.distance_counts:
+        if RULE.value.by_distance:
+            rank = tl.minimum(distance, AWAY)
+        else:
+            eligible = alive
+            if RULE.value.penalized:
+                eligible = meets(left, top, right, bottom, stride, gx1, gy1, gx2, gy2, cx, cy, RULE, ELIGIBLE)
+            apart = tile_apart(distance, eligible, RULE, FAST)
+            alive &= apart <= limit - least_cost(RULE)
             # one look after the other: together their loads take more registers than there are
             bound, _x, _y = tile_iou(tiles_ptr + summary_at(tl.where(alive, tile, 0)), gx1, gy1, gx2, gy2, gt_area, FAST)
-            floor += tile_iou_cost(bound, RULE, FAST)
-        waiting = order(floor + nearer(distance, 1.0), alive, BOUNDS)
+            rank = apart + tile_iou_cost(bound, RULE, FAST) + nearer(distance, 1.0)
+        waiting = order(rank, alive, BOUNDS)
         next_visit = tl.min(waiting)
         least_iou, least_iou_if_paid, reach = pair_limits(limit, RULE, FAST)
-        while least_bound(next_visit, BOUNDS) <= limit - least_cost(RULE):
+        while least_bound(next_visit, BOUNDS) <= farthest_rank(limit, reach, RULE):
             visited = index_of(next_visit, BOUNDS) * parts + part
             slot = slots_ptr + visited * (PLANES * TILE) + place
             point = points_ptr + visited * (POINT * TILE) + place
             x1, y1, x2, y2 = load_four(slot, TILE)
             x, y, stride_x, stride_y = load_four(point, TILE)
             background, p = tl.load(slot + 4 * TILE), tl.load(point + 4 * TILE).to(tl.int32, bitcast=True)
+            logits, stride_p = find_column(
+                visited, image, label64, starts, first_tiles, cls_levels, cls_strides_b, cls_strides_p, cls_strides_c, LAYOUT
+            )
+            # in [0, inf), in one instruction
+            candidate = background.to(tl.uint32, bitcast=True) < 0x7F800000
+            if LAYOUT == "priors":
+                logit = tl.load(logits + p, mask=candidate, other=0.0).to(tl.float32)
             waiting = without(waiting, next_visit)
             next_visit = tl.min(waiting)
             area = box_area(x1, y1, x2, y2)
@@ -118,19 +129,21 @@ def select(
             worth = may_cost(inter, union, x, y, stride_x, cx, cy, outside, least_iou, least_iou_if_paid, reach, RULE)
             if RULE.value.own_pairs_only:
                 worth &= region_depth(x, y, reach_x, reach_y, gx1, gy1, gx2, gy2, cx, cy, CANDIDATE) > 0.0
-            # p >= 0 always holds: it keeps the compiler from loading p where it is needed, and waiting for it there
-            worth &= (background >= 0.0) & (background < float("inf")) & (p >= 0)
+            worth &= candidate
+            if LAYOUT == "priors":
+                # where all classes count, what is not finite was lost: this keeps the compiler from loading it behind the branch, and
+                # waiting for it there
+                worth &= finite(logit)
+            else:
+                worth &= p >= 0  # always: the same for p
             if tl.max(worth.to(tl.int32)) != 0:
                 objectness = background
                 if RULE.value.joint:
                     objectness = tl.load(slot + 5 * TILE, mask=worth, other=0.0)
-                level, level_start = find_level(visited, starts, first_tiles, len(cls_levels))
-                logits, stride_p, stride_c = find_logits(
-                    level, image, level_start, cls_levels, cls_strides_b, cls_strides_p, cls_strides_c, LAYOUT, False
-                )
-                logit = tl.load(logits + label.to(tl.int64) * stride_c + p.to(tl.int64) * stride_p, mask=worth, other=0.0).to(tl.float32)
-                if RULE.value.gt_class_only:
-                    worth &= finite(logit)
+                if LAYOUT != "priors":
+                    logit = tl.load(logits + p.to(tl.int64) * stride_p, mask=worth, other=0.0).to(tl.float32)
+                    if RULE.value.gt_class_only:
+                        worth &= finite(logit)
                 cost, _ = cost_of_pairs(
                     x1, y1, x2, y2, x, y, stride_x, gx1, gy1, gx2, gy2, cx, cy, inter, union, outside, logit, objectness,
                     background, RULE, FAST,
@@ -140,9 +153,9 @@ def select(
                 prior = tl.min(tl.where(found == cheapest, p, NONE))
                 while (cheapest < dearest) | ((cheapest == dearest) & (prior < last) & (cheapest != NONE)):
                     found = tl.where(p == prior, NONE, found)
-                    out = tl.min(tl.where((costs == dearest) & (priors == last), lane, LANES))
-                    costs = tl.where(lane == out, cheapest, costs)
-                    priors = tl.where(lane == out, prior, priors)
+                    out = (costs == dearest) & (priors == last)
+                    costs = tl.where(out, cheapest, costs)
+                    priors = tl.where(out, prior, priors)
                     dearest = tl.max(costs)
                     last = tl.max(tl.where(costs == dearest, priors, -1))
                     cheapest = tl.min(found)
@@ -151,7 +164,7 @@ def select(
                 least_iou, least_iou_if_paid, reach = pair_limits(limit, RULE, FAST)
         part += 1
 
-    taken = (priors >= 0) & (priors != NONE)
+    taken = (priors >= 0) & (costs != NONE)
     out = image * P + priors
     slot_of = tl.load(slot_of_ptr + priors, mask=taken, other=0)
     x1, y1, x2, y2 = load_four(slots_ptr + slot_at(slot_of, PLANES, TILE), TILE)

@@ -95,6 +95,32 @@ def load_four(pointer, STEP: tl.constexpr):
 
 
 @triton.jit
+def find_column(tile, image, label, starts, first_tiles, levels, strides_b, strides_p, strides_c, LAYOUT: tl.constexpr):
+    """An image's logits of a class on the level of a tile: pointer such that prior p lies at pointer + p * stride_p.
+
+    Every level's pointer is formed, and one chosen: the former leaves the loop over tiles, where the choice is all that is left.
+    ``image`` and ``label`` are int64. The rest as :func:`find_cells` and ``levels.find_logits`` take it.
+    """
+    pointer, stride_p = _column(image, label, starts[0], levels[0], strides_b[0], strides_p[0], strides_c[0], LAYOUT)
+    for i in tl.static_range(1, len(levels)):
+        there = tile >= decode(first_tiles[i], False)
+        column, stride = _column(image, label, starts[i], levels[i], strides_b[i], strides_p[i], strides_c[i], LAYOUT)
+        pointer = tl.where(there, column, pointer)
+        stride_p = tl.where(there, stride, stride_p)
+    return pointer, stride_p
+
+
+@triton.jit
+def _column(image, label, start, level, stride_b, stride_p, stride_c, LAYOUT: tl.constexpr):
+    """A level's column, as :func:`find_column` returns it."""
+    step = decode(stride_p, False).to(tl.int64)
+    if LAYOUT == "priors":
+        step = tl.full([], 1, tl.int64)
+    pointer = level + (image * decode(stride_b, False) + label * decode(stride_c, False) - decode(start, False) * step)
+    return pointer, step
+
+
+@triton.jit
 def find_level(tile, starts, first_tiles, LEVELS: tl.constexpr):
     """Level of the logits that a tile's priors lie on, and the level's first prior. The rest as :func:`find_cells` takes it."""
     level = 0
