@@ -70,12 +70,12 @@ STREAM = {capability: stream_heuristic((capability // 10, capability % 10), Shap
 def measure(capability: int, case: tuple[str, str, torch.dtype], streaming: StreamConfig | None = None) -> dict[str, Any]:
     """Kernel and case -> its numbers."""
     preset, layout, dtype = case
-    config, inputs = SimOTAConfig.from_preset(preset), problem(SimOTAConfig.from_preset(preset), layout, dtype)
+    config = SimOTAConfig.from_preset(preset)
     kernels, streaming = heuristic((capability // 10, capability % 10), Shape(32, 8400, 100)), streaming or STREAM[capability]
     streaming = replace(streaming, rows=streaming.sum_rows("priors" if layout == "maps" else "classes"))
     with compiled_for(capability) as binaries:
-        launch.run(inputs, config, kernels, 4)
-        stream.run(inputs, config, streaming)
+        launch.run(problem(config, layout, dtype), config, kernels, 4)
+        stream.run(problem(config, layout, dtype, tidy=False), config, streaming)
     report = {}
     for binary in binaries:
         kernel, found = binary.metadata.name, census(binary)

@@ -140,7 +140,7 @@ def model(
 
     def latency(e: Events) -> Any:
         near = cycles(c["per_near"], 0) + max(H100["l1_cycles"], H100["reduction_cycles"])  # the next is sought while this is read
-        return cycles(c["once"], 4, 10) + e.chunks * cycles(c["per_block"], 1, 2) + e.near * near
+        return cycles(c["once"], 2, 10) + e.chunks * cycles(c["per_block"], 1, 2) + e.near * near
 
     gt_bytes = 16 + 8 + 1
     found = {
@@ -163,11 +163,12 @@ def model(
 
         def chain(e: Events) -> Any:
             v = getattr(e, name)
-            visit = cycles(c["per_visit"], 0)
+            visit, once = cycles(c["per_visit"], 0), 3
             if name == "select":
-                visit = max(visit, H100["load_cycles"])  # logits are read as soon as priors are known, beside everything else
+                # logits are read as soon as priors are known, beside everything else; gt, lost, then slots, boxes and claims
+                visit, once = max(visit, H100["load_cycles"]), 5
             return (
-                cycles(c["once"] + passes * c["per_bounds"], 3 + passes, passes)
+                cycles(c["once"] + passes * c["per_bounds"], once + passes, passes)
                 + v.tiles * visit + cycles(0, v.tiles, v.tiles)
                 + cycles(v.passed * closer, 0, 2 * v.passed)
                 + cycles(v.insertions * c["per_insertion"], 0, 2 * v.insertions)

@@ -27,7 +27,7 @@ class StreamConfig:
         resolvers: Programs of ``resolve``, each of which takes contested priors in turn.
 
     Raises:
-        ValueError: A field is no power of two (``splits``, ``resolvers``: no positive number) or out of range.
+        ValueError: A field is no power of two (``resolvers``: no positive number) or out of range.
     """
 
     tile: int = 64
@@ -39,10 +39,9 @@ class StreamConfig:
     resolvers: int = 1024
 
     def __post_init__(self) -> None:
-        for name, least in (("tile", 32), ("rows", 8), ("bounds", 32), ("iou_bounds", 32), ("gts", 32)):
+        for name, least in (("tile", 32), ("rows", 8), ("bounds", 32), ("iou_bounds", 32), ("splits", 1), ("gts", 32)):
             check_integer(name, getattr(self, name), least=least, power_of_two=True)
-        for name in ("splits", "resolvers"):
-            check_integer(name, getattr(self, name))
+        check_integer("resolvers", self.resolvers)
         if self.splits > MAX_SPLITS:
             raise ValueError(f"splits: expected at most {MAX_SPLITS}, got {self.splits}")
         if self.rows > self.tile:

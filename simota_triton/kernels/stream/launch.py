@@ -188,7 +188,7 @@ def _plan(config: SimOTAConfig, kernels: StreamConfig, layout: Layout, cells: Ce
         **common, "LAYOUT": layout.layout, "num_tiles": grid.num_tiles,
         "cls_strides_b": layout.strides[0], "cls_strides_p": layout.strides[1], "cls_strides_c": layout.strides[2],
     }  # fmt: skip
-    by_gt = {**logits, "candidate_topk": config.candidate_topk, "splits": kernels.splits}
+    by_gt = {**logits, "candidate_topk": config.candidate_topk}
     # a second region, or the enclosing box, takes the registers of 128 bounds
     bounds = min(kernels.bounds, 128) if config.own_pairs_only or config.iou_cost == "giou" else kernels.bounds
     rows = kernels.rows if INTERPRETED else kernels.sum_rows(layout.layout)
@@ -201,9 +201,10 @@ def _plan(config: SimOTAConfig, kernels: StreamConfig, layout: Layout, cells: Ce
         },
         survey={
             **by_gt, "C": coded_channels, "ALIGNED_LOGITS": layout.aligned_logits, "ROWS": rows, "BOUNDS": kernels.iou_bounds,
+            "splits_log2": kernels.splits.bit_length() - 1,
             **blocks,
         },
-        select={**by_gt, "BOUNDS": bounds, "k_scale": _float64_bits(config.k_scale)},
+        select={**by_gt, "splits": kernels.splits, "BOUNDS": bounds, "k_scale": _float64_bits(config.k_scale)},
         resolve={**logits, "CONFLICT": config.conflict, "GTS": kernels.gts},
     )  # fmt: skip
 
@@ -265,7 +266,7 @@ def run(problem: Problem, config: SimOTAConfig, kernels: StreamConfig) -> tuple[
             mask_stride_b=mask_strides[0], mask_stride_p=mask_strides[1], **plan.prepare,
         )  # fmt: skip
         survey[(of_gts + of_sums,)](
-            top, slots, points, tiles, table, lost, levels.cls, few=few, every=(of_gts + of_sums - few) // few + 1 if few else 1,
+            top, slots, points, tiles, table, lost, levels.cls, few=few, every_log2=((of_gts + of_sums) // max(few, 1)).bit_length() - 1,
             few_are_gts=int(few == of_gts), **plan.survey,
         )  # fmt: skip
         select[(num_gts,)](

@@ -91,10 +91,8 @@ def prepare(
     box_left, box_right = least(tl.where(usable, x, infinity)), greatest(tl.where(usable, x, -infinity))
     box_top, box_bottom = least(tl.where(usable, y, infinity)), greatest(tl.where(usable, y, -infinity))
     stride = max_from_zero(tl.where(usable, tl.maximum(stride_x, stride_y), 0.0))
-    reach_x = RULE.value.center_radius * tl.where(usable, stride_x, 0.0)
-    reach_y = RULE.value.center_radius * tl.where(usable, stride_y, 0.0)
+    reach_x, reach_y = RULE.value.center_radius * stride_x, RULE.value.center_radius * stride_y
     lane = tl.arange(0, GTS)
-    own_x, own_y = tl.where(usable, x, 0.0), tl.where(usable, y, 0.0)
     deepest = tl.where(usable, -1.0, 1.0)
     waits = tl.max((deepest <= 0.0).to(tl.int32))
     g = 0
@@ -111,7 +109,7 @@ def prepare(
             if gt_centers_ptr is not None:
                 center = gt_centers_ptr + (gt_first + g + nearest) * 2
                 cx_, cy_ = tl.load(center), tl.load(center + 1)
-            depth = region_depth(own_x, own_y, reach_x, reach_y, x1_, y1_, x2_, y2_, cx_, cy_, REGION)
+            depth = region_depth(x, y, reach_x, reach_y, x1_, y1_, x2_, y2_, cx_, cy_, REGION)
             deepest = tl.maximum(deepest, depth)
             waiting = tl.where(waiting == nearest, GTS, waiting)
             nearest = tl.min(waiting)

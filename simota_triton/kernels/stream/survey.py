@@ -4,14 +4,13 @@ import triton
 import triton.language as tl
 
 from ..gts import load_place, load_table
-from ..maths import divide
 from .class_sums import class_sums
 from .tiles import SUMMARY
 from .top_iou import largest_ious
 from .visits import LANES
 
 
-@triton.jit(do_not_specialize=["candidate_topk", "num_tiles", "splits", "few", "every", "few_are_gts"])
+@triton.jit(do_not_specialize=["candidate_topk", "num_tiles", "splits_log2", "few", "every_log2", "few_are_gts"])
 def survey(
     # output [N, splits, 32] int32
     top_ptr,
@@ -20,9 +19,9 @@ def survey(
     # predictions
     cls_levels,
     # who is what, see below
-    few, every, few_are_gts,
+    few, every_log2, few_are_gts,
     # sizes and strides, the tuples coded
-    C, candidate_topk, num_tiles, splits, starts, widths, first_tiles, cls_strides_b, cls_strides_p, cls_strides_c,
+    C, candidate_topk, num_tiles, splits_log2, starts, widths, first_tiles, cls_strides_b, cls_strides_p, cls_strides_c,
     # compiled in
     RULE: tl.constexpr, LAYOUT: tl.constexpr, ALIGNED_LOGITS: tl.constexpr, FAST: tl.constexpr, TILE: tl.constexpr, WIDTH: tl.constexpr,
     ROWS: tl.constexpr, BOUNDS: tl.constexpr,
@@ -32,17 +31,17 @@ def survey(
     A prior that ``class_sums`` loses has its box taken away while others may look at it, so the lists of its image may hold it: ``select``
     does not use them.
 
-    Grid: (N * splits programs for the gts, and slots / ROWS for the sums). Those that are fewer are spread evenly: they are the
-    first of each ``every`` programs, so that both kinds are under way at all times.
+    Grid: (N * splits programs for the gts, and slots / ROWS for the sums). Those that are fewer are spread among the others: they
+    are the first of each 2^every_log2 programs, so that both kinds are under way together.
     """
     program = tl.program_id(0)
     if RULE.value.all_classes:
-        turn, rest = divide(program, every)
-        is_few = (rest == 0) & (turn < few)
+        turn = program >> every_log2
+        is_few = (turn << every_log2 == program) & (turn < few)
         turn = tl.where(is_few, turn, program - tl.minimum(turn + 1, few))
         if is_few == (few_are_gts != 0):
             _list_ious(
-                turn, top_ptr, slots_ptr, points_ptr, tiles_ptr, gt_table_ptr, cls_levels, candidate_topk, num_tiles, splits, starts,
+                turn, top_ptr, slots_ptr, points_ptr, tiles_ptr, gt_table_ptr, cls_levels, candidate_topk, num_tiles, splits_log2, starts,
                 first_tiles, cls_strides_b, cls_strides_p, cls_strides_c, RULE, LAYOUT, FAST, TILE, BOUNDS,
             )  # fmt: skip
         else:
@@ -52,20 +51,21 @@ def survey(
             )  # fmt: skip
     else:
         _list_ious(
-            program, top_ptr, slots_ptr, points_ptr, tiles_ptr, gt_table_ptr, cls_levels, candidate_topk, num_tiles, splits, starts,
+            program, top_ptr, slots_ptr, points_ptr, tiles_ptr, gt_table_ptr, cls_levels, candidate_topk, num_tiles, splits_log2, starts,
             first_tiles, cls_strides_b, cls_strides_p, cls_strides_c, RULE, LAYOUT, FAST, TILE, BOUNDS,
         )  # fmt: skip
 
 
 @triton.jit
 def _list_ious(
-    turn, top_ptr, slots_ptr, points_ptr, tiles_ptr, gt_table_ptr, cls_levels, candidate_topk, num_tiles, splits, starts,
+    turn, top_ptr, slots_ptr, points_ptr, tiles_ptr, gt_table_ptr, cls_levels, candidate_topk, num_tiles, splits_log2, starts,
     first_tiles, cls_strides_b, cls_strides_p, cls_strides_c,
     RULE: tl.constexpr, LAYOUT: tl.constexpr, FAST: tl.constexpr, TILE: tl.constexpr, BOUNDS: tl.constexpr,
 ):  # fmt: skip
     """The list of a gt and a split, one after the other."""
-    gt, split = divide(turn, splits)
-    gt = gt.to(tl.int64)
+    splits = 1 << splits_log2
+    split = turn & (splits - 1)
+    gt = (turn >> splits_log2).to(tl.int64)
     gx1, gy1, gx2, gy2, cx, cy, gt_area, label = load_table(gt_table_ptr, gt, None)
     image, _ = load_place(gt_table_ptr, gt)
     image = image.to(tl.int64)
