@@ -51,6 +51,7 @@ class Events:
     Attributes:
         near: Gts held against the priors of a tile in ``prepare``, [T].
         chunks: Blocks of gts held against a tile's box there, [T].
+        tiles: Tiles with a prior that counts.
         rows: Programs of ``class_sums`` with a candidate.
         logits: Logits they sum.
         logit_bytes: Sectors of the maps that hold those logits, in bytes, for logits of 4 and of 2 bytes.
@@ -63,6 +64,7 @@ class Events:
 
     near: Tensor
     chunks: Tensor
+    tiles: int
     rows: int
     logits: int
     logit_bytes: dict[int, int]
@@ -359,7 +361,7 @@ def count_events(image: Image) -> Events:
         return sum(len((image.candidate[start:end].nonzero() * size // SECTOR).unique()) for start, end in levels)
 
     return Events(
-        near=image.near, chunks=image.chunks, rows=int(rows.sum()), logits=int(image.counts.sum()) * channels,
+        near=image.near, chunks=image.chunks, tiles=int(image.alive.sum()), rows=int(rows.sum()), logits=int(image.counts.sum()) * channels,
         logit_bytes={size: sectors(size) * SECTOR * channels for size in (4, 2)}, top_iou=visits, select=selected, dynamic_k=dynamic_k,
         contested=contested(image, costs, priors), gt_blocks=-(-len(image.gt_boxes) // image.kernels.gts),
     )  # fmt: skip

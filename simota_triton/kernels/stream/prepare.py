@@ -46,7 +46,7 @@ def prepare(
 ):  # fmt: skip
     """For a tile of priors of an image, in slot order::
 
-        slots[:4]  boxes of the priors that count for dynamic_k, boxes that meet no gt for the others
+        slots[:4]  boxes of the priors that count for dynamic_k, boxes that meet no gt for the others; in tiles with one that counts
         slots[4]   0 for candidates, -1 for priors that only count for dynamic_k (k_pool "all"), +inf for the others
         slots[5]   sigmoid(obj_logits), where the score is "joint"
         tiles      see ``tiles.SUMMARY``
@@ -70,8 +70,8 @@ def prepare(
     area = box_area(x1, y1, x2, y2)
     usable = here & usable_priors(x, y, stride_x, stride_y, x1, y1, x2, y2)
     if candidate_mask_ptr is not None:
-        mask = candidate_mask_ptr + image * mask_stride_b + p.to(tl.int64) * mask_stride_p
-        usable &= tl.load(mask, mask=here, other=0) != 0
+        allowed = candidate_mask_ptr + image * mask_stride_b + p.to(tl.int64) * mask_stride_p
+        usable &= tl.load(allowed, mask=here, other=0) != 0
     # slot_stride is passed so that no store is known to be aligned: a wider one would need another layout, by way of shared memory
     slots_ptr += (image * num_tiles + tile) * slot_stride + place
     if obj_levels is not None:
@@ -93,21 +93,27 @@ def prepare(
     stride = max_from_zero(tl.where(usable, tl.maximum(stride_x, stride_y), 0.0))
     reach_x, reach_y = RULE.value.center_radius * stride_x, RULE.value.center_radius * stride_y
     lane = tl.arange(0, GTS)
+    # the image's own, so that offsets take 32 bits
+    boxes, labels, centers, mask = gt_boxes_ptr + gt_first * 4, gt_labels_ptr + gt_first, gt_centers_ptr, gt_mask_ptr
+    if gt_centers_ptr is not None:
+        centers += gt_first * 2
+    if gt_mask_ptr is not None:
+        mask += gt_first
     deepest = tl.where(usable, -1.0, 1.0)
     waits = tl.max((deepest <= 0.0).to(tl.int32))
     g = 0
     while (g < num_gts) & (waits != 0):
-        gt = gt_first + tl.minimum(g + lane, num_gts - 1)
-        gx1, gy1, gx2, gy2, cx, cy, _ = load_gts(gt_boxes_ptr, gt_centers_ptr, gt_labels_ptr, gt_mask_ptr, gt, g + lane < num_gts, C)
+        gt = tl.minimum(g + lane, num_gts - 1)
+        gx1, gy1, gx2, gy2, cx, cy, _ = load_gts(boxes, centers, labels, mask, gt, g + lane < num_gts, C)
         near = meets(box_left, box_top, box_right, box_bottom, stride, gx1, gy1, gx2, gy2, cx, cy, RULE, REGION)
         waiting = tl.where(near, lane, GTS)
         nearest = tl.min(waiting)
         while nearest < GTS:
-            box = gt_boxes_ptr + (gt_first + g + nearest) * 4
+            box = boxes + (g + nearest) * 4
             x1_, y1_, x2_, y2_ = tl.load(box), tl.load(box + 1), tl.load(box + 2), tl.load(box + 3)
             cx_, cy_ = (x1_ + x2_) * 0.5, (y1_ + y2_) * 0.5
             if gt_centers_ptr is not None:
-                center = gt_centers_ptr + (gt_first + g + nearest) * 2
+                center = centers + (g + nearest) * 2
                 cx_, cy_ = tl.load(center), tl.load(center + 1)
             depth = region_depth(x, y, reach_x, reach_y, x1_, y1_, x2_, y2_, cx_, cy_, REGION)
             deepest = tl.maximum(deepest, depth)
@@ -122,10 +128,11 @@ def prepare(
         counts = usable
     x1, y1 = tl.where(counts, x1, AWAY), tl.where(counts, y1, AWAY)
     x2, y2 = tl.where(counts, x2, -AWAY), tl.where(counts, y2, -AWAY)
-    tl.store(slots_ptr, x1)
-    tl.store(slots_ptr + TILE, y1)
-    tl.store(slots_ptr + 2 * TILE, x2)
-    tl.store(slots_ptr + 3 * TILE, y2)
+    if tl.max(counts.to(tl.int32)) != 0:  # nobody looks at the boxes of other tiles
+        tl.store(slots_ptr, x1)
+        tl.store(slots_ptr + TILE, y1)
+        tl.store(slots_ptr + 2 * TILE, x2)
+        tl.store(slots_ptr + 3 * TILE, y2)
     tl.store(slots_ptr + 4 * TILE, tl.where(candidate, 0.0, tl.where(counts, -1.0, infinity)))
 
     summary = tiles_ptr + image * (tl.cdiv(num_tiles, 32) * SUMMARY * 32) + summary_at(tile)
