@@ -206,7 +206,7 @@ def model(
 
     def resolving(e: Events) -> Any:
         blocks = e.gt_blocks
-        return cycles(c["per_contested"], 4) + cycles(blocks * c["per_block"], blocks, blocks) + cycles(e.contested * closer, e.contested)
+        return cycles(c["per_contested"], 2) + cycles(blocks * c["per_block"], blocks, blocks) + cycles(e.contested * closer, e.contested)
 
     turns = max(1.0, contested / kernels.resolvers)
     chains = total(lambda e: resolving(e).sum())

@@ -81,7 +81,7 @@ def stream_heuristic(capability: tuple[int, int], shape: Shape) -> StreamConfig:
     iou_bounds = 32 if of_split < 32 else 128 if -(-of_split // 128) * 2 == -(-of_split // 64) else 64
     bounds = 256 if tiles <= 256 else 128
     # blocks of gts that an image does not fill cost what full ones do
-    gts = 128 if shape.num_gts > 128 * shape.batch else 64 if shape.num_gts > 16 * shape.batch else 32
+    gts = 128 if shape.num_gts > 128 * shape.batch else 64
     # a program's first 250 instructions are the same for any number of rows; for Blackwell's data centre GPUs ptxas spills at 32
     rows = 16 if known_capability(capability) == (10, 0) else 32
     return StreamConfig(rows=rows, bounds=bounds, iou_bounds=iou_bounds, splits=splits, gts=gts, resolvers=8 * processors)

@@ -42,8 +42,8 @@ def resolve(
     lane = tl.arange(0, GTS)
     count = tl.load(num_contested_ptr)
     turn = tl.program_id(0)
+    entry = tl.load(contested_ptr + turn)  # beside the count: there are no more programs than entries at most
     while turn < count:
-        entry = tl.load(contested_ptr + turn)
         image, slot = entry >> 32, entry.to(tl.int32)
         gt_first = tl.load(gt_offsets_ptr + image)
         at = slots_ptr + image * num_tiles * (PLANES * TILE) + slot_at(slot, PLANES, TILE)
@@ -113,3 +113,4 @@ def resolve(
         tl.store(matched_iou_ptr + out, fraction(shared, joined, FAST))
         tl.store(labels_ptr + out, won_label.to(tl.int64))
         turn += tl.num_programs(0)
+        entry = tl.load(contested_ptr + turn, mask=turn < count, other=0)
