@@ -146,7 +146,8 @@ def model(
     found = {
         "prepare": kernel(
             issue,
-            batch * priors * (16 + 8 + 4 + 8 + 4) + total(lambda e: e.tiles) * kernels.tile * 16 + batch * slots * 4 + 60 * batch * tiles + workload.num_gts * (gt_bytes + 40),
+            batch * priors * (16 + 8 + 4 + 8 + 4)
+            + total(lambda e: e.tiles) * kernels.tile * 16 + batch * slots * 4 + 60 * batch * tiles + workload.num_gts * (gt_bytes + 40),
             total(lambda e: e.chunks.sum()) * kernels.gts * gt_bytes + batch * slots * 36,
             total(lambda e: latency(e).sum()), max(float(latency(e).max()) for _, e in counted),
         )

@@ -105,7 +105,7 @@ def random_launch(seed: int) -> StreamConfig:
     return StreamConfig(
         tile=tile, rows=rng.choice([rows for rows in (8, 32, 256, 1024) if tile // 4 <= rows <= tile]), bounds=rng.choice([32, 64, 256]),
         iou_bounds=rng.choice([32, 128]),
-        splits=rng.choice([1, 1, 2, 3, 5, 8]), gts=rng.choice([32, 128]), resolvers=rng.choice([1, 1, 3]),
+        splits=rng.choice([1, 1, 2, 4, 4, 8]), gts=rng.choice([32, 128]), resolvers=rng.choice([1, 1, 3]),
     )  # fmt: skip
 
 

@@ -63,10 +63,35 @@ MUTANTS = (
         f"{PRUNING} -k clamped",
     ),
     Mutant(
-        "a tile's IoU is 1 % too small", "bounds.py", "FAST) * (1.0 + IOU_SLACK)\n", "FAST) * 0.99\n", f"{BOUNDS} -k each_of_its_priors"
+        "a tile's IoU is 1 % too small", "bounds.py", "FAST)) * (1.0 + IOU_SLACK)\n", "FAST)) * 0.99\n", f"{BOUNDS} -k each_of_its_priors"
     ),
     Mutant(
-        "a tile's distance is 1 % too long", "bounds.py", "* (1.0 - IOU_SLACK), left", "* 1.02, left", f"{BOUNDS} -k each_of_its_priors"
+        "large boxes are bounded by twice the least of their areas",
+        "bounds.py",
+        "tl.maximum(most_of_small - shared, 0.0)",
+        "tl.maximum(2.0 * most_of_small - shared, 0.0)",
+        f"{BOUNDS} -k each_of_its_priors",
+    ),
+    Mutant(
+        "small boxes are bounded by half of the largest of their areas",
+        "bounds.py",
+        "tl.minimum(shared_by_small, most_of_small)",
+        "tl.minimum(shared_by_small, 0.5 * most_of_small)",
+        f"{BOUNDS} -k each_of_its_priors",
+    ),
+    Mutant(
+        "some small boxes are taken for large ones",
+        "prepare.py",
+        "area <= largest * SMALL",
+        "area <= largest * (0.5 * SMALL)",
+        f"{KERNELS} -k every_candidate_region",
+    ),
+    Mutant(
+        "a tile's distance is 1 % too long",
+        "bounds.py",
+        "dy * dy) * (1.0 - IOU_SLACK)",
+        "dy * dy) * 1.02",
+        f"{BOUNDS} -k each_of_its_priors",
     ),
     Mutant(
         "a tile's place costs 1 % too much",
@@ -88,8 +113,8 @@ MUTANTS = (
     Mutant(
         "the nearest tile of a bound goes last",
         "visits.py",
-        "tl.minimum(distance_squared * (NEARER / 1024.0), NEARER)",
-        "NEARER - tl.minimum(distance_squared * (NEARER / 1024.0), NEARER)",
+        "tl.minimum(distance_squared * (unit_squared * (NEARER / 1024.0)), NEARER)",
+        "NEARER - tl.minimum(distance_squared * (unit_squared * (NEARER / 1024.0)), NEARER)",
         f"{BOUNDS} -k promising",
     ),
     Mutant("a visit promises less than is left", "visits.py", "bitcast=True) - NEARER", "bitcast=True) + NEARER", f"{BOUNDS} -k promising"),
@@ -109,8 +134,8 @@ MUTANTS = (
         "        g += 2 * GTS\n",
         f"{KERNELS} -k every_candidate_region",
     ),
-    Mutant("padded gts take part", "../gts.py", "other=0) != 0", "other=0) >= 0", f"{KERNELS} -k as_they_are"),
-    Mutant("a label beyond the classes takes part", "../gts.py", "& (label < C)", "& (label <= C)", f"{KERNELS} -k as_they_are"),
+    Mutant("padded gts take part", "../gts.py", "tl.load(mask_ptr + gt) != 0", "tl.load(mask_ptr + gt) >= 0", f"{KERNELS} -k as_they_are"),
+    Mutant("a label beyond the classes takes part", "../gts.py", "< C.to(tl.uint64)", "<= C.to(tl.uint64)", f"{KERNELS} -k as_they_are"),
     Mutant("gts of no image take part", "prepare.py", "owned = (gt >= gt_first)", "owned = (gt >= 0)", f"{KERNELS} -k belong_to_no_image"),
     Mutant(
         "a NaN among the classes does not lose its prior",
@@ -152,10 +177,24 @@ MUTANTS = (
     ),
     Mutant(
         "tiles whose floor is near the limit are missed",
-        "select.py",
-        "<= limit - least_cost(RULE):",
-        "<= 0.7 * limit:",
+        "bounds.py",
+        "return cost - least_cost(RULE)",
+        "return 0.7 * cost",
         f"{PRUNING} {BACKEND} -k 'one_huge or at_the_edge or shapes or far_away or some_pairs'",
+    ),
+    Mutant(
+        "tiles nearly as far as the limit are missed",
+        "bounds.py",
+        "        return reach\n",
+        "        return 0.7 * reach\n",
+        f"{PRUNING} {BACKEND} -k 'one_huge or at_the_edge or shapes or far_away or some_pairs'",
+    ),
+    Mutant(
+        "an insertion fills all that is free",
+        "select.py",
+        "tl.where(lane < k, NONE - lane, -1)",
+        "tl.where(lane < k, NONE, -1)",
+        f"{KERNELS} -k claims_stand",
     ),
     Mutant(
         "the last round of tiles is missed",
@@ -194,6 +233,20 @@ MUTANTS = (
         'limit * 0.0 + float("inf")',
         "limit",
         f"{KERNELS} {PRUNING} -k 'conflicts or at_the_edge'",
+    ),
+    Mutant(
+        "a conflict's later gts must be cheaper by a tenth",
+        "resolve.py",
+        "tl.minimum(limit, value_of(best))",
+        "tl.minimum(limit, 0.9 * value_of(best))",
+        f"{KERNELS} {PRUNING} -k 'conflicts or duplicates'",
+    ),
+    Mutant(
+        "the second prior of a program is the first again",
+        "resolve.py",
+        "        entry = tl.load(contested_ptr + turn, mask=turn < count, other=0)\n",
+        "",
+        f"{KERNELS} -k conflicts",
     ),
     Mutant(
         "only the first contested prior is resolved",

@@ -97,7 +97,7 @@ def test_launch_parameters_change_no_bit(preset):
     expected = fused(problem, config)
     for kernels in (
         StreamConfig(tile=32, rows=8, bounds=32, iou_bounds=32, splits=8, gts=32, resolvers=5),
-        StreamConfig(tile=64, rows=64, bounds=32, iou_bounds=32, splits=3, gts=256, resolvers=1),
+        StreamConfig(tile=64, rows=64, bounds=32, iou_bounds=32, splits=4, gts=256, resolvers=1),
         StreamConfig(tile=256, rows=16, bounds=64, splits=2, resolvers=2),
     ):
         assert_same(streamed(problem, config, kernels), expected, kernels)

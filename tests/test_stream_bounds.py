@@ -21,9 +21,19 @@ from simota_triton.kernels import launch
 from simota_triton.kernels.maths import box_area as device_area
 from simota_triton.kernels.maths import intersection_and_union, region_depth
 from simota_triton.kernels.rule import Rule
-from simota_triton.kernels.stream.bounds import least_cost, may_cost, meets, pair_limits, tile_apart, tile_distance, tile_iou, tile_iou_cost
-from simota_triton.kernels.stream.pairs import value_of, cost_of_pairs, key_of
-from simota_triton.kernels.stream.tiles import SUMMARY, summary_at
+from simota_triton.kernels.stream.bounds import (
+    least_cost,
+    may_cost,
+    meets,
+    pair_limits,
+    tile_apart,
+    tile_distance,
+    tile_iou,
+    tile_iou_cost,
+    tile_points,
+)
+from simota_triton.kernels.stream.pairs import cost_of_pairs, key_of, value_of
+from simota_triton.kernels.stream.tiles import AWAY, SMALL, SUMMARY, summary_at
 from simota_triton.kernels.stream.visits import NEARER, index_of, least_bound, nearer, order, without
 from simota_triton.matching import sortable
 
@@ -235,10 +245,10 @@ def _tiles(
     at = gts_ptr + i
     gx1, gy1, gx2, gy2 = tl.load(at), tl.load(at + T), tl.load(at + 2 * T), tl.load(at + 3 * T)
     cx, cy = tl.load(at + 4 * T), tl.load(at + 5 * T)
-    present = i < T
     summary = tiles_ptr + summary_at(i)
-    iou = tile_iou(summary, present, gx1, gy1, gx2, gy2, device_area(gx1, gy1, gx2, gy2), FAST)
-    distance, left, top, right, bottom, stride = tile_distance(summary, present, cx, cy, FAST)
+    iou, _twice_x, _twice_y = tile_iou(summary, gx1, gy1, gx2, gy2, device_area(gx1, gy1, gx2, gy2), FAST)
+    left, top, right, bottom, stride = tile_points(summary)
+    distance = tile_distance(left, top, right, bottom, stride, cx, cy, FAST)
     eligible = meets(left, top, right, bottom, stride, gx1, gy1, gx2, gy2, cx, cy, RULE, ELIGIBLE)
     candidate = meets(left, top, right, bottom, stride, gx1, gy1, gx2, gy2, cx, cy, RULE, CANDIDATE)
     tl.store(out_ptr + i, iou)
@@ -253,8 +263,11 @@ def look_at_tiles(pairs: Pairs, config: SimOTAConfig, fast: bool) -> tuple[Tenso
     """Bounds of the pairs, each that of its tile: IoU, squared distance, eligible, candidate, floor, [N] each."""
     num_tiles = N // A_TILE
     boxes, priors = pairs.pred.view(num_tiles, A_TILE, 4), pairs.priors.view(num_tiles, A_TILE, 4)
+    area = box_area(boxes)
+    small = (area <= area.amax(1, True) * SMALL.value)[..., None]
     summary = torch.stack([
-        *boxes[..., :2].amin(1).T, *boxes[..., 2:].amax(1).T, box_area(boxes).amax(1),
+        *boxes[..., :2].amin(1).T, *boxes[..., 2:].amax(1).T, area.amax(1),
+        *torch.where(small, boxes, AWAY.value)[..., :2].amin(1).T, *torch.where(small, boxes, -AWAY.value)[..., 2:].amax(1).T,
         *priors[..., :2].amin(1).T, *priors[..., :2].amax(1).T, priors[..., 2:].amax((1, 2)), torch.ones(num_tiles),
     ])  # fmt: skip
     summary = summary.view(SUMMARY.value, -1, 32).transpose(0, 1).contiguous()
@@ -300,6 +313,19 @@ def test_what_is_known_of_a_tile_holds_for_each_of_its_priors(preset, fast):
     assert (distance > 0.999 * exact)[square].all()
 
 
+def test_a_large_box_does_not_hide_how_small_the_others_are():
+    """A tile of three boxes 20 pixels wide and one of 400 that covers all gts: a gt of the small boxes' size may match them only
+    where it meets them, and the large one only as well as their areas let it.
+    """
+    pairs = Pairs.random(9)
+    pairs.pred[:] = torch.tensor([100.0, 100.0, 120.0, 120.0])
+    pairs.pred[3::A_TILE] = torch.tensor([0.0, 0.0, 400.0, 400.0])
+    pairs.gts[:], pairs.gts[: N // 2] = torch.tensor([300.0, 300.0, 320.0, 320.0]), torch.tensor([90.0, 90.0, 110.0, 110.0])
+    iou = look_at_tiles(pairs, SimOTAConfig.rtmdet(), launch.FAST)[0]
+    assert torch.allclose(iou[N // 2 :], torch.tensor(400.0 / (400.0 + 160000.0 / 8 - 400.0)), rtol=1e-4)
+    assert torch.allclose(iou[: N // 2], torch.tensor(100.0 / 400.0), rtol=1e-4)
+
+
 @pytest.mark.parametrize("region", REGIONS)
 def test_a_tile_meets_a_region_if_one_of_its_priors_lies_in_it(region):
     pairs = Pairs.random(8)
@@ -331,7 +357,7 @@ def test_keys_are_ordered_as_costs_and_lead_back_to_them():
 @triton.jit
 def _visits(out_ptr, least_ptr, rank_ptr, distance_ptr, alive_ptr, BOUNDS: tl.constexpr):
     i = tl.arange(0, BOUNDS)
-    rank = tl.load(rank_ptr + i) + nearer(tl.load(distance_ptr + i))
+    rank = tl.load(rank_ptr + i) + nearer(tl.load(distance_ptr + i), 1.0)
     waiting = order(rank, tl.load(alive_ptr + i) > 0, BOUNDS)
     count = 0
     next_visit = tl.min(waiting)

@@ -68,7 +68,7 @@ def test_scratch_of_the_named_workloads(name, megabytes):
 
 @pytest.mark.parametrize("preset", ["rtmdet", "yolox", "super_gradients_fast", "seed"])
 def test_nothing_is_allocated_besides_scratch_and_outputs(preset, launches, monkeypatch):
-    config, kernels = SimOTAConfig.from_preset(preset), StreamConfig(splits=3)
+    config, kernels = SimOTAConfig.from_preset(preset), StreamConfig(splits=4)
     allocated = []
 
     class Counting(TorchDispatchMode):
@@ -88,7 +88,7 @@ def test_nothing_is_allocated_besides_scratch_and_outputs(preset, launches, monk
 
 def test_every_part_of_the_scratch_memory_is_aligned_and_its_own():
     for preset in ("rtmdet", "super_gradients_fast"):
-        config, kernels = SimOTAConfig.from_preset(preset), StreamConfig(splits=3)
+        config, kernels = SimOTAConfig.from_preset(preset), StreamConfig(splits=4)
         grid = stream.find_grid((), kernels.tile, (333,))
         sizes = stream.scratch_sizes(3, 333, 7, config, grid, kernels)
         parts = [part for part in stream._allocate(sizes, torch.device("cpu")) if part is not None]
@@ -195,8 +195,8 @@ def test_the_heuristic_splits_only_while_few_gts_leave_a_gpu_idle():
         ({"gts": 0}, "gts: expected a power of two of at least 32, got 0"),
         ({"rows": 4}, "rows: expected a power of two of at least 8, got 4"),
         ({"rows": 128}, "rows: expected at most the priors of a tile, 64, got 128"),
-        ({"splits": 9}, "splits: expected at most 8, got 9"),
-        ({"splits": 0}, "splits: expected a positive integer, got 0"),
+        ({"splits": 16}, "splits: expected at most 8, got 16"),
+        ({"splits": 3}, "splits: expected a power of two, got 3"),
         ({"resolvers": 1.5}, "resolvers: expected a positive integer, got 1.5"),
     ],
 )
