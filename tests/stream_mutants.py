@@ -144,7 +144,9 @@ MUTANTS = (
         "read & (total == -1.0)",
         f"{KERNELS} -k class_sums",
     ),
-    Mutant("a share of the tiles is skipped", "top_iou.py", "tl.where(wanted,", "tl.where(wanted & (split != 1),", f"{KERNELS} -k largest"),
+    Mutant(
+        "a share of the tiles is skipped", "top_iou.py", "tl.where(wanted &", "tl.where(wanted & (split != 1) &", f"{KERNELS} -k largest"
+    ),
     Mutant("lists with lost priors are trusted", "select.py", "tl.load(lost_ptr + image) != 0", "image < 0", f"{KERNELS} -k lose"),
     Mutant("what was lost before stays lost", "prepare.py", "tl.store(lost_ptr + image, 0)", "pass", f"{KERNELS} -k lose"),
     Mutant("the last of the few has no turn", "survey.py", "(turn < few)", "(turn < few - 1)", f"{KERNELS} -k turn"),

@@ -11,25 +11,23 @@ gt that takes no part), image, index within the image."""
 
 
 @triton.jit
-def load_gts(boxes_ptr, centers_ptr, labels_ptr, mask_ptr, gt, valid, C):
+def load_gts(boxes_ptr, centers_ptr, labels_ptr, mask_ptr, first, gt, valid, C):
     """Boxes, centres (those of the boxes where ``centers_ptr`` is None) and labels of gts.
 
     x1 = centre x = +inf and label = -1 for gts that take no part: those not ``valid``, those masked out, and those with a box,
-    an area or a centre that is not finite, or a label outside [0, C). ``gt`` must exist even where not ``valid``: no load waits
-    for another, and none needs a value to stand in.
+    an area or a centre that is not finite, or a label outside [0, C). Gts are those from ``first``; ``gt``, the offset from there,
+    takes 32 bits within an image. They must exist even where not ``valid``: no load waits for another, none needs a value to stand
+    in.
     """
-    x1, y1, x2, y2 = (
-        tl.load(boxes_ptr + gt * 4),
-        tl.load(boxes_ptr + gt * 4 + 1),
-        tl.load(boxes_ptr + gt * 4 + 2),
-        tl.load(boxes_ptr + gt * 4 + 3),
-    )
+    box = boxes_ptr + first * 4 + gt * 4
+    x1, y1, x2, y2 = tl.load(box), tl.load(box + 1), tl.load(box + 2), tl.load(box + 3)
     cx, cy = (x1 + x2) * 0.5, (y1 + y2) * 0.5
     if centers_ptr is not None:
-        cx, cy = tl.load(centers_ptr + gt * 2), tl.load(centers_ptr + gt * 2 + 1)
-    label = tl.load(labels_ptr + gt)
+        center = centers_ptr + first * 2 + gt * 2
+        cx, cy = tl.load(center), tl.load(center + 1)
+    label = tl.load(labels_ptr + first + gt)
     if mask_ptr is not None:
-        valid &= tl.load(mask_ptr + gt) != 0
+        valid &= tl.load(mask_ptr + first + gt) != 0
     valid &= finite(x1) & finite(y1) & finite(x2) & finite(y2) & finite(box_area(x1, y1, x2, y2)) & finite(cx) & finite(cy)
     valid &= label.to(tl.uint64) < C.to(tl.uint64)
     return (

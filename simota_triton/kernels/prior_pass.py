@@ -71,11 +71,13 @@ def prior_pass(
     slot = tl.arange(0, GTS)
     deepest = tl.full([ROWS, GTS], -1.0, tl.float32)
     for g in range(0, num_gts, GTS):
-        gt = gt_first + tl.minimum(g + slot, num_gts - 1)
-        gx1, gy1, gx2, gy2, cx, cy, label = load_gts(gt_boxes_ptr, gt_centers_ptr, gt_labels_ptr, gt_mask_ptr, gt, g + slot < num_gts, C)
+        gt = tl.minimum(g + slot, num_gts - 1)
+        gx1, gy1, gx2, gy2, cx, cy, label = load_gts(
+            gt_boxes_ptr, gt_centers_ptr, gt_labels_ptr, gt_mask_ptr, gt_first, gt, g + slot < num_gts, C
+        )
         if tl.program_id(0) == 0:
             image_index = tl.zeros([GTS], tl.int32) + tl.program_id(1)
-            store_gts(gt_table_ptr, gt, g + slot < num_gts, gx1, gy1, gx2, gy2, cx, cy, label, image_index, g + slot)
+            store_gts(gt_table_ptr, gt_first + gt, g + slot < num_gts, gx1, gy1, gx2, gy2, cx, cy, label, image_index, g + slot)
         gx1, gy1, gx2, gy2, cx, cy = gx1[None, :], gy1[None, :], gx2[None, :], gy2[None, :], cx[None, :], cy[None, :]
         depth = region_depth(x[:, None], y[:, None], reach_x, reach_y, gx1, gy1, gx2, gy2, cx, cy, REGION)
         deepest = tl.maximum(deepest, depth)

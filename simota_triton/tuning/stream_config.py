@@ -76,10 +76,8 @@ def stream_heuristic(capability: tuple[int, int], shape: Shape) -> StreamConfig:
     while splits < MAX_SPLITS and 2 * splits * shape.num_gts <= room:
         splits *= 2
     tiles = -(-shape.num_priors // StreamConfig.tile)
-    of_split = -(-tiles // splits)
-    # more tiles than there are cost what they would; in fewer parts fewer are visited
-    iou_bounds = 32 if of_split < 32 else 128 if -(-of_split // 128) * 2 == -(-of_split // 64) else 64
-    bounds = 256 if tiles <= 256 else 128
+    # in fewer parts fewer tiles are visited, but more than there are cost what they would
+    bounds, iou_bounds = (256, 64) if tiles <= 256 else (128, 128)
     # blocks of gts that an image does not fill cost what full ones do
     gts = 128 if shape.num_gts > 128 * shape.batch else 64
     # a program's first 250 instructions are the same for any number of rows; for Blackwell's data centre GPUs ptxas spills at 32

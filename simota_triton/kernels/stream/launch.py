@@ -189,8 +189,9 @@ def _plan(config: SimOTAConfig, kernels: StreamConfig, layout: Layout, cells: Ce
         "cls_strides_b": layout.strides[0], "cls_strides_p": layout.strides[1], "cls_strides_c": layout.strides[2],
     }  # fmt: skip
     by_gt = {**logits, "candidate_topk": config.candidate_topk}
-    # a second region, or the enclosing box, takes the registers of 128 bounds
-    bounds = min(kernels.bounds, 128) if config.own_pairs_only or config.iou_cost == "giou" else kernels.bounds
+    # the enclosing box and a second region take the registers of some bounds
+    most = 64 if config.iou_cost == "giou" else 128 if config.own_pairs_only else kernels.bounds
+    bounds = min(kernels.bounds, most)
     rows = kernels.rows if INTERPRETED else kernels.sum_rows(layout.layout)
     return Plan(
         grid=grid,

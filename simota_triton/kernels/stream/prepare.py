@@ -93,27 +93,23 @@ def prepare(
     stride = max_from_zero(tl.where(usable, tl.maximum(stride_x, stride_y), 0.0))
     reach_x, reach_y = RULE.value.center_radius * stride_x, RULE.value.center_radius * stride_y
     lane = tl.arange(0, GTS)
-    # the image's own, so that offsets take 32 bits
-    boxes, labels, centers, mask = gt_boxes_ptr + gt_first * 4, gt_labels_ptr + gt_first, gt_centers_ptr, gt_mask_ptr
-    if gt_centers_ptr is not None:
-        centers += gt_first * 2
-    if gt_mask_ptr is not None:
-        mask += gt_first
     deepest = tl.where(usable, -1.0, 1.0)
     waits = tl.max((deepest <= 0.0).to(tl.int32))
     g = 0
     while (g < num_gts) & (waits != 0):
         gt = tl.minimum(g + lane, num_gts - 1)
-        gx1, gy1, gx2, gy2, cx, cy, _ = load_gts(boxes, centers, labels, mask, gt, g + lane < num_gts, C)
+        gx1, gy1, gx2, gy2, cx, cy, _ = load_gts(
+            gt_boxes_ptr, gt_centers_ptr, gt_labels_ptr, gt_mask_ptr, gt_first, gt, g + lane < num_gts, C
+        )
         near = meets(box_left, box_top, box_right, box_bottom, stride, gx1, gy1, gx2, gy2, cx, cy, RULE, REGION)
         waiting = tl.where(near, lane, GTS)
         nearest = tl.min(waiting)
         while nearest < GTS:
-            box = boxes + (g + nearest) * 4
+            box = gt_boxes_ptr + gt_first * 4 + (g + nearest) * 4
             x1_, y1_, x2_, y2_ = tl.load(box), tl.load(box + 1), tl.load(box + 2), tl.load(box + 3)
             cx_, cy_ = (x1_ + x2_) * 0.5, (y1_ + y2_) * 0.5
             if gt_centers_ptr is not None:
-                center = centers + (g + nearest) * 2
+                center = gt_centers_ptr + gt_first * 2 + (g + nearest) * 2
                 cx_, cy_ = tl.load(center), tl.load(center + 1)
             depth = region_depth(x, y, reach_x, reach_y, x1_, y1_, x2_, y2_, cx_, cy_, REGION)
             deepest = tl.maximum(deepest, depth)
@@ -176,7 +172,7 @@ def prepare(
         gt = row + lane
         owned = (gt >= gt_first) & (gt < gt_first + num_gts)
         sx1, sy1, sx2, sy2, scx, scy, label = load_gts(
-            gt_boxes_ptr, gt_centers_ptr, gt_labels_ptr, gt_mask_ptr, tl.minimum(gt, N - 1), owned, C
+            gt_boxes_ptr, gt_centers_ptr, gt_labels_ptr, gt_mask_ptr, 0, tl.minimum(gt, N - 1), owned, C
         )
         image_of = tl.zeros([GTS], tl.int32) + tl.program_id(1)
         store_gts(gt_table_ptr, gt, gt < end_row, sx1, sy1, sx2, sy2, scx, scy, label, image_of, (gt - gt_first).to(tl.int32))
