@@ -134,7 +134,13 @@ MUTANTS = (
         "        g += 2 * GTS\n",
         f"{KERNELS} -k every_candidate_region",
     ),
-    Mutant("padded gts take part", "../gts.py", "tl.load(mask_ptr + gt) != 0", "tl.load(mask_ptr + gt) >= 0", f"{KERNELS} -k as_they_are"),
+    Mutant(
+        "padded gts take part",
+        "../gts.py",
+        "tl.load(mask_ptr + first + gt) != 0",
+        "tl.load(mask_ptr + first + gt) >= 0",
+        f"{KERNELS} -k as_they_are",
+    ),
     Mutant("a label beyond the classes takes part", "../gts.py", "< C.to(tl.uint64)", "<= C.to(tl.uint64)", f"{KERNELS} -k as_they_are"),
     Mutant("gts of no image take part", "prepare.py", "owned = (gt >= gt_first)", "owned = (gt >= 0)", f"{KERNELS} -k belong_to_no_image"),
     Mutant(
@@ -241,7 +247,7 @@ MUTANTS = (
         "resolve.py",
         "tl.minimum(limit, value_of(best))",
         "tl.minimum(limit, 0.9 * value_of(best))",
-        f"{KERNELS} {PRUNING} -k 'conflicts or duplicates'",
+        f"{PRUNING} -k several_rounds",
     ),
     Mutant(
         "the second prior of a program is the first again",

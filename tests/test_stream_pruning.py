@@ -125,6 +125,23 @@ def test_many_duplicates():
     assert set(found.gt_index.unique().tolist()) <= {-1, 0, 35}
 
 
+def test_conflicts_are_decided_among_gts_of_several_rounds():
+    """Three gts claim a prior at their centres whose logits tell nothing apart: the cheapest, by a twelfth of its cost, comes in the
+    second round, when the first has lowered what a pair may cost.
+    """
+    heights = torch.full((36,), 1.0)
+    heights[[0, 1, 35]] = torch.tensor([50.0, 44.0, 41.0])
+    boxes = torch.stack([torch.full((36,), 28.0), 48 - heights / 2, torch.full((36,), 68.0), 48 + heights / 2], 1)
+    boxes[2:35] = torch.tensor([2.0, 2.0, 6.0, 6.0])
+    prior = int(((PRIORS[:, :2] == 48) & (PRIORS[:, 2:] == 8)).all(1).nonzero())
+    pred = torch.tensor([80.0, 80.0, 82.0, 82.0]).repeat(len(PRIORS), 1)
+    pred[prior] = torch.tensor([28.0, 28.0, 68.0, 48.0])
+    cls = torch.tensor([0.0, -20.0, -20.0]).repeat(len(PRIORS), 1)
+    found = check("rtmdet", boxes, [0] * 36, pred=pred, cls=cls)
+    assert found.claims[0, prior] == 3
+    assert found.gt_index[0, prior] == 35
+
+
 def test_strides_that_are_no_powers_of_two_and_differ_in_x_and_y():
     y, x = torch.meshgrid(torch.arange(9) * 11.3, torch.arange(14) * 7.1, indexing="ij")
     priors = torch.stack([x, y, torch.full_like(x, 7.1), torch.full_like(x, 11.3)], -1).reshape(-1, 4)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .offline import Census
 
 VISITS = 16
-"""Tiles of 64 priors that a gt looks at: 7 to 66 in simulated scenes."""
+"""Tiles of 64 priors that a gt looks at: 5 to 51 in simulated scenes."""
 
 
 def shape(problem: Problem) -> Shape:

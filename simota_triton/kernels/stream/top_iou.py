@@ -26,7 +26,7 @@ def largest_ious(
 
     Tiles are visited in descending order of the IoU they may hold. The least of the list, once it is full, is what an IoU must
     exceed: where the next tile's bound does not, the rest is left alone, and pairs are dropped before the quotient is formed.
-    What is left, some 16 to 31 pairs a gt, is inserted in place of the least.
+    What is left, some 18 to 37 pairs a gt, is inserted in place of the least.
 
     ``slots`` and ``tiles`` are those of the gt's image. Twin: ``matching.dynamic_k_matching``'s ``top_iou``.
     """
