@@ -34,8 +34,13 @@ LISTED = 2
 
 
 def assign(problem: Problem, config: SimOTAConfig) -> Matching:
-    """The assignment of a batch; see the module."""
-    batch, num_priors, _ = problem.shape
+    """The assignment of a batch; as :func:`assign_with_labels`."""
+    return assign_with_labels(problem, config)[0]
+
+
+def assign_with_labels(problem: Problem, config: SimOTAConfig) -> tuple[Matching, Tensor]:
+    """The assignment of a batch, and the labels, [B, P] int64; see the module."""
+    batch, num_priors, num_classes = problem.shape
     device = problem.priors.device
     gts = Gts.of(problem)
     dynamic_k = torch.zeros(problem.gts.boxes.shape[0], dtype=torch.int64, device=device)
@@ -53,17 +58,20 @@ def assign(problem: Problem, config: SimOTAConfig) -> Matching:
             dynamic_k[gts.packed] = k
         del costs
     gt_index = torch.full((batch * num_priors,), -1, dtype=torch.int64, device=device)
+    labels = torch.full_like(gt_index, num_classes)
     matched_iou = torch.zeros(batch * num_priors, device=device)
     if won is not None:
         flat = gts.image[won.row] * num_priors + won.prior
         gt_index[flat] = gts.slot[won.row]
+        labels[flat] = gts.labels[won.row]
         matched_iou[flat] = won.iou
-    return Matching(
+    matching = Matching(
         gt_index=gt_index.view(batch, num_priors),
         matched_iou=matched_iou.view(batch, num_priors),
         dynamic_k=dynamic_k if problem.gts.padded_shape is None else dynamic_k.view(problem.gts.padded_shape),
         claims=claims.view(batch, num_priors),
     )
+    return matching, labels.view(batch, num_priors)
 
 
 def _match(costs: Costs, claims: Tensor) -> tuple[Tensor, Pairs]:
