@@ -188,9 +188,8 @@ def _without_autocast(device: torch.device) -> contextlib.AbstractContextManager
 def _result(problem: Problem, matching: Matching, labels: Tensor | None = None) -> AssignResult:
     gts, num_classes = problem.gts, problem.shape[2]
     if labels is None:
-        fg_mask = matching.gt_index >= 0
         labels = F.pad(gts.labels, (0, 1), value=num_classes)  # of all gts, then of background
-        row = torch.where(fg_mask, gts.offsets[:-1, None] + matching.gt_index, gts.labels.shape[0])
+        row = torch.where(matching.gt_index >= 0, gts.offsets[:-1, None] + matching.gt_index, gts.labels.shape[0])
         labels = labels.index_select(0, row.flatten()).view(row.shape)
     ignored = torch.zeros_like(matching.gt_index, dtype=torch.bool)
     if problem.ignore_boxes is not None:
