@@ -84,12 +84,16 @@ def candidate_mask(problem: Problem, config: SimOTAConfig, gts: Gts, levels: Lev
         return found
     count = torch.zeros((batch, levels.rows.shape[0], levels.columns.shape[0]), device=device)
     for rows in blocks(0, gts.starts[-1], levels.columns.shape[0]):
-        hits = [((x > 0).float(), (y > 0).float()) for x, y in levels.depths(gts.boxes[rows], gts.centers[rows], config)]
-        for image, (start, stop) in enumerate(pairwise(gts.starts)):
-            own = slice(max(start - rows.start, 0), max(stop - rows.start, 0))
-            for x, y in hits:
-                count[image].addmm_(y[own].t(), x[own])
-    return torch.cat([count[:, level.rows, level.columns].flatten(1) for level in levels.levels], dim=1) > 0
+        own = [len(range(max(start, rows.start), min(stop, rows.stop))) for start, stop in pairwise(gts.starts)]
+        for x, y in levels.depths(gts.boxes[rows], gts.centers[rows], config):
+            hits = (y > 0).float().t().split(own, 1), (x > 0).float().split(own)
+            for total, along_y, along_x in zip(count, *hits, strict=True):
+                total.addmm_(along_y, along_x)
+    found = torch.empty((batch, num_priors), dtype=torch.bool, device=device)
+    for level in levels.levels:
+        cells = count[:, level.rows, level.columns]
+        torch.gt(cells, 0, out=found[:, level.priors].view(cells.shape))
+    return found
 
 
 def near_priors(problem: Problem, gts: Gts, levels: Levels | None, rows: slice, radius: float) -> Tensor:

@@ -24,10 +24,11 @@ OUTSIDE = 1 << 40
 
 
 class Level(NamedTuple):
-    """Where a level's columns and rows are among those of all levels."""
+    """Where a level's columns, rows and priors are among those of all levels."""
 
     columns: slice
     rows: slice
+    priors: slice
 
 
 class Levels(NamedTuple):
@@ -68,7 +69,7 @@ class Levels(NamedTuple):
             cells[..., 2:] = stride
             columns.append(cells[0, :, ::2])
             rows.append(cells[:, 0, 1::2])
-            levels.append(Level(slice(left, left + width), slice(top, top + height)))
+            levels.append(Level(slice(left, left + width), slice(top, top + height), slice(start, stop)))
             first.append((x, y, stride))
             shape.append((width, height, start))
             left, top = left + width, top + height

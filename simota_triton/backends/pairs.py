@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .. import terms
@@ -88,22 +87,19 @@ class Costs:
         self._priors, self._levels, self.stride = priors.columns, priors.levels, priors.columns.shape[1]
         usable = usable_mask(problem, self.all_classes) if careful or not (priors.usable and _all_take_part(problem)) else None
         selectable = candidate_mask(problem, config, gts, self._levels)
-        if usable is not None:
-            selectable = selectable & usable
-        selectable = selectable.float()  # 1 or 0
-        pool = selectable if config.k_pool == "candidates" else usable
         # columns of their own, because arithmetic on them is six times as fast as on columns of a matrix
-        corners = torch.zeros((4, batch, self.stride), device=gts.boxes.device)
+        corners, taken = torch.zeros((5, batch, self.stride), device=gts.boxes.device).split([4, 1])
+        taken[0, :, :num_priors] = selectable if usable is None else selectable & usable  # 1 or 0
         corners[:, :, :num_priors] = problem.pred_boxes.permute(2, 0, 1)
         if usable is not None:
             corners[:, :, :num_priors].masked_fill_(~usable, 0)  # what is not finite stays so when multiplied
-        if pool is not None:
-            corners[::2, :, :num_priors].mul_(pool)  # no width: no intersection, no area
+        if config.k_pool == "candidates":
+            corners[::2].mul_(taken)  # no width: no intersection, no area
         self._corners = corners.flatten(1)  # [4, B * stride], without area where a prior does not count for dynamic_k
         self._areas = box_area(self._corners.t())  # [B * stride]
         self._gt_corners, self._gt_areas = gts.boxes.t().contiguous(), box_area(gts.boxes)  # [4, N], [N]
         # [B * stride], +inf where a prior cannot be selected, else 0
-        self._hidden = F.pad(selectable, (0, self.stride - num_priors)).view(-1).reciprocal_().sub_(1)
+        self._hidden = taken.flatten().reciprocal_().sub_(1)
         self._start = gts.image * self.stride  # [N], place of prior 0
         self._radius, self.floor = self._window()
 
