@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from simota_triton import SimOTAAssigner, SimOTAConfig
+from simota_triton import SimOTAAssigner, SimOTAConfig, terms
 from simota_triton.backends import candidates, pairs, torch_pruned
 from simota_triton.backends import priors as known_priors
 from simota_triton.backends.candidates import Gts, near_priors
@@ -124,7 +124,8 @@ def test_a_window_holds_every_prior_within_its_radius(radius, regular):
     inputs[3][2] = torch.tensor([[5e8, -5e8, 5e8 + 64, -5e8 + 64]])  # far outside
     problem = pack(config, *inputs, **options)
     gts = Gts.of(problem)
-    near = near_priors(problem, gts, Levels.of(problem.priors) if regular else None, slice(0, 44), radius)
+    near, distance = near_priors(problem, gts, Levels.of(problem.priors) if regular else None, slice(0, 44), radius)
+    assert near.shape == distance.shape
     offset = (problem.priors[:, :2] - gts.centers[:, None]).abs()
     within = (offset <= radius * problem.priors[:, 2:]).all(2)
     for row in range(44):
@@ -132,18 +133,21 @@ def test_a_window_holds_every_prior_within_its_radius(radius, regular):
         assert bool((listed >= 0).all())
         assert listed.unique().numel() == listed.numel()
         assert set(within[row].nonzero().squeeze(1).tolist()) <= set(listed.tolist())
+        exact = terms.center_distance(problem.priors[listed], gts.centers[row])
+        assert torch.allclose(distance[row][near[row] < len(problem.priors)], exact, rtol=1e-5, atol=1e-5)
     assert near.shape[1] < 400
 
 
 def test_folded_rows_find_what_plain_ones_do():
-    values = torch.randn(5, LONG * FOLD, generator=torch.Generator().manual_seed(0)).round(decimals=1)
+    values = torch.rand(5, LONG * FOLD, generator=torch.Generator().manual_seed(0)).square().round(decimals=3)
+    values[4, 3:] = -torch.inf
     folded = FoldedRows(values)
     assert folded.maxima is not None
     assert folded.maxima.maxima is not None
     top, where = folded.largest(13)
     assert torch.equal(top.sort(1).values, values.topk(13).values.sort(1).values)
     assert torch.equal(values.gather(1, where), top)
-    threshold = torch.tensor([[2.0], [2.5], [9.0], [-1e9], [3.0]])
+    threshold = torch.tensor([[0.9], [0.99], [9.0], [-1e9], [0.0]])
     row, place = folded.at_least(threshold)
     found = set(zip(row.tolist(), place.tolist(), strict=True))
     assert len(found) == len(row)

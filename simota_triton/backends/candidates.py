@@ -96,21 +96,27 @@ def candidate_mask(problem: Problem, config: SimOTAConfig, gts: Gts, levels: Lev
     return found
 
 
-def near_priors(problem: Problem, gts: Gts, levels: Levels | None, rows: slice, radius: float) -> Tensor:
+def near_priors(problem: Problem, gts: Gts, levels: Levels | None, rows: slice, radius: float) -> tuple[Tensor, Tensor]:
     """Priors of its image within ``radius`` strides of each gt's centre along both axes, and some more: [g, w], P or more for
-    none.
+    none; and their distances in strides, [g, w], see :meth:`Levels.window`.
     """
     if levels is not None:
         return levels.window(gts.centers[rows], radius)
-    found = []
-    for part in blocks(rows.start, rows.stop, problem.shape[1]):
-        offset = (problem.priors[:, :2] - gts.centers[part, None]).abs_()
-        close = (offset <= 1.001 * radius * problem.priors[:, 2:].amax(1, keepdim=True)).all(2)
+    priors, found, distances = problem.priors, [], []
+    for part in blocks(rows.start, rows.stop, priors.shape[0]):
+        centers = gts.centers[part, None]
+        close = ((priors[:, :2] - centers).abs_() <= 1.001 * radius * priors[:, 2:].amax(1, keepdim=True)).all(2)
         width = max(1, int(close.sum(1).max()))
         order = close.byte().argsort(dim=1, descending=True, stable=True)[:, :width]
-        found.append(order.masked_fill_(~close.gather(1, order), problem.shape[1]))
+        none = ~close.gather(1, order)
+        distances.append(terms.center_distance(priors[order], centers).masked_fill_(none, 0.0))
+        found.append(order.masked_fill_(none, priors.shape[0]))
     width = max(part.shape[1] for part in found)
-    return torch.cat([F.pad(part, (0, width - part.shape[1]), value=problem.shape[1]) for part in found])
+    near, distance = (
+        torch.cat([F.pad(part, (0, width - part.shape[1]), value=value) for part in parts])
+        for parts, value in ((found, priors.shape[0]), (distances, 0.0))
+    )
+    return near, distance
 
 
 def usable_mask(problem: Problem, all_classes: bool) -> Tensor:

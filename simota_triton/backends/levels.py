@@ -91,12 +91,17 @@ class Levels(NamedTuple):
         )
         return zip(*along, strict=True)
 
-    def window(self, centers: Tensor, radius: float) -> Tensor:
-        """Priors within ``radius`` strides of points [g, 2] along both axes, and some more: [g, w], P or more for none."""
+    def window(self, centers: Tensor, radius: float) -> tuple[Tensor, Tensor]:
+        """Priors within ``radius`` strides of points [g, 2] along both axes, and some more: [g, w], P or more for none; and their
+        distances in strides, [g, w], which need not be rounded as those of the cost.
+        """
         size, start = self.shape[:, :2], self.shape[:, 2:]
         radius += MARGIN
-        low = ((centers.double()[:, None] - self.first[:, :2]) / self.first[:, 2:] - radius).ceil().clamp(-1e9, 1e9).long()  # [g, L, 2]
+        offset = (centers.double()[:, None] - self.first[:, :2]) / self.first[:, 2:]  # [g, L, 2]
+        low = (offset - radius).ceil().clamp(-1e9, 1e9).long()
         line = low[..., None] + torch.arange(math.floor(2 * radius) + 1, device=low.device)  # [g, L, 2, w]
+        along_x, along_y = (line - offset[..., None]).float().square().unbind(2)
+        distance = (along_y[..., None] + along_x[:, :, None]).sqrt()  # [g, L, w, w]
         line += OUTSIDE * ((line < 0) | (line >= size[..., None]))
         column, row = line.unbind(2)
-        return ((row * size[:, :1] + start)[..., None] + column[:, :, None]).flatten(1)
+        return ((row * size[:, :1] + start)[..., None] + column[:, :, None]).flatten(1), distance.flatten(1)

@@ -114,11 +114,14 @@ class Costs:
         radius, floor = min(windows)
         return (radius, floor) if math.pi * radius**2 <= NEAR_PART * self.problem.shape[1] else (0.0, 0.0)
 
-    def near(self, rows: slice) -> Tensor | None:
-        """All priors whose pairs with gts ``rows`` can cost less than ``floor``, and others, [g, w]; None where the floor is 0."""
+    def near(self, rows: slice) -> tuple[Tensor, Tensor] | None:
+        """All priors whose pairs with gts ``rows`` can cost less than ``floor``, and others, and their distances in strides: [g, w]
+        each; None where the floor is 0.
+        """
         if not self._radius:
             return None
-        return near_priors(self.problem, self.gts, self._levels, rows, self._radius).clamp_(max=self.problem.shape[1])
+        near, distance = near_priors(self.problem, self.gts, self._levels, rows, self._radius)
+        return near.clamp_(max=self.problem.shape[1]), distance
 
     def clean(self) -> bool:
         """Whether every score that was read is finite."""
@@ -163,9 +166,16 @@ class Costs:
         hidden = _take(self._hidden, self.places(row, prior))
         return hidden.masked_fill_(iou == -torch.inf, torch.inf) if self._masks_pairs else hidden
 
-    def bound(self, row: Tensor, prior: Tensor, iou: Tensor) -> Tensor:
-        """The cost without its class term, a lower bound of it."""
-        return terms.pair_cost(torch.zeros((), device=iou.device), *self._other_terms(row, prior, iou.clamp(min=0)), self.config)
+    def bound(self, row: Tensor, prior: Tensor, iou: Tensor, distance: Tensor) -> Tensor:
+        """The cost without its class term, a lower bound of it, of pairs of a known distance in strides.
+
+        The centre term is a power of 2 here: a tenth of the time of another base's, which rounds otherwise.
+        """
+        config, iou, center = self.config, iou.clamp(min=0), None
+        if config.center_weight:
+            center = torch.exp2((distance - config.center_offset).mul_(math.log2(config.center_base)))
+        no_class = torch.zeros((), device=iou.device)
+        return terms.pair_cost(no_class, self._iou_cost(row, prior, iou), center, self._outside(row, prior), config)
 
     def lowest_iou(self, limit: Tensor) -> Tensor:
         """The smallest IoU that a pair with a cost of at most ``limit`` can have, and a few ulp less; above 1 where there is none."""
@@ -183,17 +193,18 @@ class Costs:
         scores = terms.class_scores(self._own_logits(row, prior), objectness, config)
         own = terms.class_cost(scores, iou, config)
         background = terms.background_cost(scores, config) if self.all_classes else scores
-        return PairTerms(own, background, *self._other_terms(row, prior, iou))
-
-    def _other_terms(self, row: Tensor, prior: Tensor, iou: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """IoU, centre and penalty terms."""
-        config = self.config
-        boxes = _take_columns(self._corners, self.places(row, prior)) if config.iou_cost == "giou" else iou
         center = None
         if config.center_weight:
             center = terms.center_cost(_take_columns(self._priors[:3], prior), _take(self.gts.centers, row), config)
-        outside = ~self._in_region(row, prior, config.eligible) if self.has_penalty else None
-        return terms.iou_cost(boxes, _take_columns(self._gt_corners, row), iou, config), center, outside
+        return PairTerms(own, background, self._iou_cost(row, prior, iou), center, self._outside(row, prior))
+
+    def _iou_cost(self, row: Tensor, prior: Tensor, iou: Tensor) -> Tensor:
+        boxes = _take_columns(self._corners, self.places(row, prior)) if self.config.iou_cost == "giou" else iou
+        return terms.iou_cost(boxes, _take_columns(self._gt_corners, row), iou, self.config)
+
+    def _outside(self, row: Tensor, prior: Tensor) -> Tensor | None:
+        """Whether pairs pay the penalty; None where there is none."""
+        return ~self._in_region(row, prior, self.config.eligible) if self.has_penalty else None
 
     def _in_region(self, row: Tensor, prior: Tensor, region: str) -> Tensor:
         priors, boxes, centers = _take_columns(self._priors, prior), _take_columns(self._gt_corners, row), _take(self.gts.centers, row)

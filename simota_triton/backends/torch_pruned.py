@@ -23,7 +23,7 @@ from ..inputs import Problem
 from ..matching import Matching, count_k, sortable
 from ..terms import COST_LIMIT
 from .candidates import Gts, blocks
-from .folded import FOLD, FoldedRows, fold, unfold
+from .folded import FOLD, FoldedRows, fold, largest, unfold
 from .pairs import ClassSums, Costs, Pairs
 
 GROUP_PAIRS = 1 << 21
@@ -113,8 +113,8 @@ class _Ious(NamedTuple):
     def largest(self, width: int) -> tuple[Tensor, Tensor]:
         """The largest IoUs of each gt and their priors, [g, w], in any order."""
         prior = unfold(self.maxima.largest(width)[1], self.maxima.values.shape[1]).flatten(1)
-        top = self.costs.iou(self.row[:, None], prior).topk(min(width, prior.shape[1]), dim=1, sorted=False)
-        return top.values, prior.gather(1, top.indices)
+        top, which = largest(self.costs.iou(self.row[:, None], prior), width)
+        return top, prior.gather(1, which)
 
     def at_least(self, threshold: Tensor) -> tuple[Tensor, Tensor]:
         """Row of the table and prior, [m] each, of IoUs that reach their gt's threshold [g, 1] (> -inf)."""
@@ -132,10 +132,11 @@ def _select(costs: Costs, rows: slice, dynamic_k: Tensor, sums: ClassSums) -> Pa
     dynamic_k[rows] = k = count_k(iou.clamp(min=0).double().sum(1), config.k_scale)
     limit = torch.full((k.shape[0], 1), torch.inf, device=iou.device)
 
-    row, near = ious.row[:, None], costs.near(rows)  # [g, 1], [g, w]
-    if near is not None:
+    row, listed = ious.row[:, None], costs.near(rows)
+    if listed is not None:
+        near, distance = listed  # [g, w]
         near_iou = costs.iou(row, near)
-        rank = costs.bound(row, near, near_iou).add_(costs.hidden(row, near, near_iou)).neg_()
+        rank = costs.bound(row, near, near_iou, distance).add_(costs.hidden(row, near, near_iou)).neg_()
         where = _spread_best(rank, LISTED * config.max_dynamic_k)
         limit = _kth_cost(costs, row, near.gather(1, where), near_iou.gather(1, where), k, sums)
     few = (limit == torch.inf).nonzero()[:, 0]
@@ -146,7 +147,7 @@ def _select(costs: Costs, rows: slice, dynamic_k: Tensor, sums: ClassSums) -> Pa
 
     reach = _reach(limit)
     entry, prior = torch.zeros((2, 0), dtype=torch.int64, device=k.device)
-    if near is not None:
+    if listed is not None:
         entry, column = (rank >= -reach).nonzero().unbind(1)
         prior = near[entry, column]
     threshold = costs.lowest_iou(reach - costs.floor)
