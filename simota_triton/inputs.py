@@ -38,21 +38,28 @@ class Scores:
 
     def rows(self, image: Tensor, prior: Tensor) -> Tensor:
         """All classes of some priors: [n], [n] -> [n, C], in the logits' dtype."""
-        return self._gather(image, prior, slice(None))
+        if not self._is_flat:
+            return self._gather(image, prior, slice(None))
+        _, num_priors, channels = self.shape
+        return self.levels[0].view(-1, channels).index_select(0, image * num_priors + prior)
 
     def at(self, image: Tensor, prior: Tensor, label: Tensor) -> Tensor:
-        """One class of some priors: [n], [n], [n] -> [n], in the logits' dtype."""
-        return self._gather(image, prior, label)
+        """One class of some priors: indices that broadcast against each other -> [...], in the logits' dtype."""
+        if not self._is_flat:
+            image, prior, label = torch.broadcast_tensors(image, prior, label)
+            return self._gather(image.flatten(), prior.flatten(), label.flatten()).view(image.shape)
+        _, num_priors, channels = self.shape
+        place = (image * num_priors + prior) * channels + label
+        return self.levels[0].view(-1).index_select(0, place.flatten()).view(place.shape)
+
+    @property
+    def _is_flat(self) -> bool:
+        """Whether a flat index reaches everything, which is read five times as fast as three."""
+        return len(self.levels) == 1 and self.levels[0].is_contiguous()
 
     def _gather(self, image: Tensor, prior: Tensor, label: Any) -> Tensor:
         if len(self.levels) == 1:
-            level = self.levels[0]
-            if not level.is_contiguous():
-                return level[image, prior, label]
-            row = image * level.shape[1] + prior  # a flat index is read five times as fast as three
-            if isinstance(label, Tensor):
-                return level.view(-1).index_select(0, row * level.shape[2] + label)
-            return level.view(-1, level.shape[2]).index_select(0, row)
+            return self.levels[0][image, prior, label]
         channels = () if isinstance(label, Tensor) else (self.levels[0].shape[2],)
         out = self.levels[0].new_empty(prior.shape + channels)
         start = 0

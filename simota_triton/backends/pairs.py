@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .. import terms
-from ..boxes import box_area, intersection
+from ..boxes import SMALLEST, box_area, intersection
 from ..config import SimOTAConfig
 from ..inputs import Problem, Scores
 from .candidates import Gts, candidate_mask, near_priors, usable_mask
@@ -82,7 +82,8 @@ class Costs:
         self.has_penalty = config.penalty > 0 and config.eligible != "all"
         self._masks_pairs = config.own_pairs_only or (careful and not self.all_classes)
         self._read: list[Tensor] = []
-        batch, num_priors, _ = problem.shape
+        batch, num_priors, self.num_classes = problem.shape
+        self.num_priors = num_priors
         priors = Priors.of(problem.priors)
         self._priors, self._levels, self.stride = priors.columns, priors.levels, priors.columns.shape[1]
         usable = usable_mask(problem, self.all_classes) if careful or not (priors.usable and _all_take_part(problem)) else None
@@ -98,6 +99,7 @@ class Costs:
         self._corners = corners.flatten(1)  # [4, B * stride], without area where a prior does not count for dynamic_k
         self._areas = box_area(self._corners.t())  # [B * stride]
         self._gt_corners, self._gt_areas = gts.boxes.t().contiguous(), box_area(gts.boxes)  # [4, N], [N]
+        self._has_small_unions = config.union_rule == "add" or float(self._gt_areas.min()) < 2 * max(config.union_eps, SMALLEST)
         # [B * stride], +inf where a prior cannot be selected, else 0
         self._hidden = taken.flatten().reciprocal_().sub_(1)
         self._start = gts.image * self.stride  # [N], place of prior 0
@@ -112,7 +114,7 @@ class Costs:
         if self.has_penalty and config.eligible in ("center", "box_and_center"):
             windows.append((config.center_radius, config.penalty))
         radius, floor = min(windows)
-        return (radius, floor) if math.pi * radius**2 <= NEAR_PART * self.problem.shape[1] else (0.0, 0.0)
+        return (radius, floor) if math.pi * radius**2 <= NEAR_PART * self.num_priors else (0.0, 0.0)
 
     def near(self, rows: slice) -> tuple[Tensor, Tensor] | None:
         """All priors whose pairs with gts ``rows`` can cost less than ``floor``, and others, and their distances in strides: [g, w]
@@ -121,7 +123,7 @@ class Costs:
         if not self._radius:
             return None
         near, distance = near_priors(self.problem, self.gts, self._levels, rows, self._radius)
-        return near.clamp_(max=self.problem.shape[1]), distance
+        return near.clamp_(max=self.num_priors), distance
 
     def clean(self) -> bool:
         """Whether every score that was read is finite."""
@@ -136,9 +138,8 @@ class Costs:
         exist.
         """
         own, work = slice(image * self.stride, (image + 1) * self.stride), work[:, : rows.stop - rows.start]
-        inter = intersection(self._corners[:, own].t(), self._gt_corners[:, rows, None].movedim(0, -1), work)
-        areas = torch.add(self._areas[own], self._gt_areas[rows, None], out=work[1])
-        iou = terms.shared_part(inter, areas, self.config)
+        inter = intersection(self._corners[:, own], self._gt_corners[:, rows, None], work, dim=0)
+        iou = self._shared_part(inter, torch.add(self._areas[own], self._gt_areas[rows, None], out=work[1]))
         if self._masks_pairs:
             row, prior = (torch.arange(a, b, device=iou.device) for a, b in ((rows.start, rows.stop), (0, self.stride)))
             iou.masked_fill_(~self._exists(row[:, None], prior), -torch.inf)
@@ -148,9 +149,15 @@ class Costs:
         """IoU of pairs; -inf where one does not exist."""
         places = self.places(row, prior)
         areas = _take(self._areas, places).add_(_take(self._gt_areas, row))
-        inter = intersection(_take_columns(self._corners, places), _take_columns(self._gt_corners, row))
-        iou = terms.shared_part(inter, areas, self.config)
+        inter = intersection(_take_columns(self._corners, places), _take_columns(self._gt_corners, row), dim=0)
+        iou = self._shared_part(inter, areas)
         return iou.masked_fill_(~self._exists(row, prior), -torch.inf) if self._masks_pairs else iou
+
+    def _shared_part(self, inter: Tensor, areas: Tensor) -> Tensor:
+        """IoU of an intersection and the sum of both areas; both are overwritten. A union is as large as its gt, so that there is
+        nothing to guard where all gts are large.
+        """
+        return terms.shared_part(inter, areas, self.config) if self._has_small_unions else inter.div_(areas.sub_(inter))
 
     def _exists(self, row: Tensor, prior: Tensor) -> Tensor:
         """Whether pairs take part at all."""
@@ -195,20 +202,22 @@ class Costs:
         background = terms.background_cost(scores, config) if self.all_classes else scores
         center = None
         if config.center_weight:
-            center = terms.center_cost(_take_columns(self._priors[:3], prior), _take(self.gts.centers, row), config)
+            center = terms.center_cost(_take_columns(self._priors[:3], prior).movedim(0, -1), _take(self.gts.centers, row), config)
         return PairTerms(own, background, self._iou_cost(row, prior, iou), center, self._outside(row, prior))
 
     def _iou_cost(self, row: Tensor, prior: Tensor, iou: Tensor) -> Tensor:
-        boxes = _take_columns(self._corners, self.places(row, prior)) if self.config.iou_cost == "giou" else iou
-        return terms.iou_cost(boxes, _take_columns(self._gt_corners, row), iou, self.config)
+        if self.config.iou_cost == "log":
+            return terms.iou_cost(iou, iou, iou, self.config)  # which looks at no boxes
+        boxes, gt_boxes = _take_columns(self._corners, self.places(row, prior)), _take_columns(self._gt_corners, row)
+        return terms.iou_cost(boxes.movedim(0, -1), gt_boxes.movedim(0, -1), iou, self.config)
 
     def _outside(self, row: Tensor, prior: Tensor) -> Tensor | None:
         """Whether pairs pay the penalty; None where there is none."""
         return ~self._in_region(row, prior, self.config.eligible) if self.has_penalty else None
 
     def _in_region(self, row: Tensor, prior: Tensor, region: str) -> Tensor:
-        priors, boxes, centers = _take_columns(self._priors, prior), _take_columns(self._gt_corners, row), _take(self.gts.centers, row)
-        return terms.in_region(priors, boxes, centers, region, self.config.center_radius)
+        priors, boxes = (_take_columns(*columns).movedim(0, -1) for columns in ((self._priors, prior), (self._gt_corners, row)))
+        return terms.in_region(priors, boxes, _take(self.gts.centers, row), region, self.config.center_radius)
 
     def lower(self, t: PairTerms) -> Tensor:
         """The cost without the other classes' terms: a lower bound where those count, else the cost."""
@@ -239,8 +248,7 @@ class Costs:
 
     def _at(self, scores: Scores, row: Tensor, prior: Tensor, label: Tensor) -> Tensor:
         """Logits of pairs; padding has the last prior's."""
-        image, prior, label = torch.broadcast_tensors(_take(self.gts.image, row), prior.clamp(max=self.problem.shape[1] - 1), label)
-        return scores.at(image.flatten(), prior.flatten(), label.flatten()).view(image.shape)
+        return scores.at(_take(self.gts.image, row), prior.clamp(max=self.num_priors - 1), label)
 
     def scores(self, places: Tensor) -> tuple[Tensor, Tensor | None]:
         """Class and objectness logits of priors of all images, [n, C] and [n, 1]."""
@@ -261,7 +269,7 @@ class ClassSums:
     def unknown(self, places: Tensor) -> tuple[Tensor, ...]:
         """Those it was not asked for, in parts."""
         places = places.index_select(0, self._known.index_select(0, places).isnan().nonzero().squeeze(1))
-        return places.split(max(1, BLOCK_SCORES // self._costs.problem.shape[2])) if places.numel() else ()
+        return places.split(max(1, BLOCK_SCORES // self._costs.num_classes)) if places.numel() else ()
 
     def of(self, places: Tensor) -> Tensor:
         """The sums, [n]."""
@@ -280,8 +288,8 @@ def _take(values: Tensor, index: Tensor) -> Tensor:
 
 
 def _take_columns(columns: Tensor, index: Tensor) -> Tensor:
-    """Rows [..., k] of a matrix that is stored as its columns [k, n]; again columns in memory."""
-    return columns.index_select(1, index.flatten()).view(columns.shape[0], *index.shape).movedim(0, -1)
+    """Rows of a matrix that is stored as its columns [k, n], as columns too: [k, ...]."""
+    return columns.index_select(1, index.flatten()).view(columns.shape[0], *index.shape)
 
 
 def _all_take_part(problem: Problem) -> bool:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..config import SimOTAConfig
 from ..inputs import Problem
-from ..matching import Matching, count_k, sortable
+from ..matching import Matching, count_k, key_index, pack_key, sortable
 from ..terms import COST_LIMIT
 from .candidates import Gts, blocks
 from .folded import FOLD, FoldedRows, fold, largest, unfold
@@ -61,10 +61,10 @@ def assign_with_labels(problem: Problem, config: SimOTAConfig) -> tuple[Matching
     labels = torch.full_like(gt_index, num_classes)
     matched_iou = torch.zeros(batch * num_priors, device=device)
     if won is not None:
-        flat = gts.image[won.row] * num_priors + won.prior
-        gt_index[flat] = gts.slot[won.row]
-        labels[flat] = gts.labels[won.row]
-        matched_iou[flat] = won.iou
+        flat = gts.image.index_select(0, won.row) * num_priors + won.prior
+        gt_index.scatter_(0, flat, gts.slot.index_select(0, won.row))
+        labels.scatter_(0, flat, gts.labels.index_select(0, won.row))
+        matched_iou.scatter_(0, flat, won.iou)
     matching = Matching(
         gt_index=gt_index.view(batch, num_priors),
         matched_iou=matched_iou.view(batch, num_priors),
@@ -142,14 +142,12 @@ def _select(costs: Costs, rows: slice, dynamic_k: Tensor, sums: ClassSums) -> Pa
     few = (limit == torch.inf).nonzero()[:, 0]
     if few.numel():
         limit[few] = _kth_cost(costs, row[few], best[few], iou[few], k[few], sums)
-    entry, column = (iou > 0).nonzero().unbind(1)
-    costs.read(ious.row[entry], best[entry, column], sums)
 
     reach = _reach(limit)
-    entry, prior = torch.zeros((2, 0), dtype=torch.int64, device=k.device)
+    entry, prior, pair_iou = (torch.zeros(0, dtype=dtype, device=k.device) for dtype in (k.dtype, k.dtype, iou.dtype))
     if listed is not None:
-        entry, column = (rank >= -reach).nonzero().unbind(1)
-        prior = near[entry, column]
+        which = (rank >= -reach).flatten().nonzero().squeeze(1)
+        entry, prior, pair_iou = which // rank.shape[1], _take(near, which), _take(near_iou, which)
     threshold = costs.lowest_iou(reach - costs.floor)
     far = (threshold <= 1).squeeze(1)
     if bool(far.any()):
@@ -157,7 +155,16 @@ def _select(costs: Costs, rows: slice, dynamic_k: Tensor, sums: ClassSums) -> Pa
         single, several = (~twice).nonzero().squeeze(1), twice.nonzero().squeeze(1)
         key = torch.cat([entry[several] * costs.stride + prior[several], others[0] * costs.stride + others[1]]).unique()
         entry, prior = torch.cat([entry[single], key // costs.stride]), torch.cat([prior[single], key % costs.stride])
-    return _cheapest(_within(costs, rows.start + entry, prior, reach[entry, 0], sums), rows, k)
+        pair_iou = costs.iou(rows.start + entry, prior)
+    pairs = _cheapest(_within(costs, rows.start + entry, prior, pair_iou, _take(reach, entry), sums), rows, k)
+    which = (iou > 0).flatten().nonzero().squeeze(1)
+    costs.read(rows.start + which // iou.shape[1], _take(best, which), sums)
+    return pairs
+
+
+def _take(values: Tensor, index: Tensor) -> Tensor:
+    """Some of the flattened values, [n]."""
+    return values.flatten().index_select(0, index)
 
 
 def _spread_best(rank: Tensor, width: int) -> Tensor:
@@ -187,9 +194,8 @@ def _kth_cost(costs: Costs, row: Tensor, prior: Tensor, iou: Tensor, k: Tensor, 
     return torch.where(limit < torch.inf, exact.amax(1, keepdim=True), torch.inf)
 
 
-def _within(costs: Costs, row: Tensor, prior: Tensor, reach: Tensor, sums: ClassSums) -> Pairs:
+def _within(costs: Costs, row: Tensor, prior: Tensor, iou: Tensor, reach: Tensor, sums: ClassSums) -> Pairs:
     """Those of some pairs whose cost can be within ``reach`` [n], with their costs."""
-    iou = costs.iou(row, prior)
     pair_terms = costs.terms(row, prior, iou)
     keep = (costs.lower(pair_terms) + costs.hidden(row, prior, iou) <= reach).nonzero().squeeze(1)
     row, prior, iou = (t.index_select(0, keep) for t in (row, prior, iou))
@@ -213,39 +219,38 @@ def _reach(limit: Tensor) -> Tensor:
 
 
 def _resolve(costs: Costs, claims: Pairs, sums: ClassSums) -> Pairs:
-    """The pair that wins each contested prior, given all pairs that selected one."""
+    """The pair that wins each contested prior, given all pairs that selected one; rows ascend."""
     max_iou = costs.config.conflict == "max_iou"
     place, which = costs.places(claims.row, claims.prior).unique(return_inverse=True)  # [m], ascending
-    limit = _lowest(-claims.iou if max_iou else claims.cost, which, place.shape[0])
-    if costs.config.conflict != "matched":
-        claims = _rivals(costs, place, limit, sums)
-        which = torch.searchsorted(place, costs.places(claims.row, claims.prior))
     worth = -claims.iou if max_iou else claims.cost
-    best = worth == _lowest(worth, which, place.shape[0])[which]
-    row = torch.full_like(place, costs.gts.boxes.shape[0]).scatter_reduce(0, which[best], claims.row[best], "amin")
-    return claims.select((best & (claims.row == row[which])).nonzero().squeeze(1))
+    if costs.config.conflict != "matched":
+        limit = torch.full(place.shape, torch.inf, device=worth.device).scatter_reduce_(0, which, worth, "amin")
+        claims, which = _rivals(costs, place, limit, sums)
+        worth = -claims.iou if max_iou else claims.cost
+    key = pack_key(worth, torch.arange(worth.shape[0], device=worth.device))  # of equals the first, whose row is the smallest
+    best = torch.full_like(place, torch.iinfo(place.dtype).max).scatter_reduce_(0, which, key, "amin")
+    return claims.select(key_index(best))
 
 
-def _lowest(values: Tensor, which: Tensor, size: int) -> Tensor:
-    """Minimum of the values of each group, [size]."""
-    return torch.full((size,), torch.inf, device=values.device).scatter_reduce(0, which, values, "amin")
-
-
-def _rivals(costs: Costs, contested: Tensor, limit: Tensor, sums: ClassSums) -> Pairs:
-    """All pairs of contested places (ascending) that may be worth as little as ``limit`` [m]."""
+def _rivals(costs: Costs, contested: Tensor, limit: Tensor, sums: ClassSums) -> tuple[Pairs, Tensor]:
+    """All pairs of contested places (ascending) that may be worth as little as ``limit`` [m], and whose place each is about; of
+    each place, rows ascend.
+    """
     max_iou, gts = costs.config.conflict == "max_iou", costs.gts
-    reach = limit if max_iou else _reach(limit)
-    threshold = -limit if max_iou else costs.lowest_iou(reach)
+    threshold = -limit if max_iou else costs.lowest_iou(_reach(limit))
     image, prior = contested // costs.stride, contested % costs.stride
     starts = torch.tensor(gts.starts, device=image.device)
-    counts = starts.diff()[image]
+    first, count = starts.index_select(0, image), starts.diff().index_select(0, image)
     found = []
-    for part in blocks(0, contested.shape[0], int(counts.max())):
-        which = torch.repeat_interleave(torch.arange(part.start, part.stop, device=image.device), counts[part])
-        ends = counts[part].cumsum(0)
-        row = starts[image[which]] + torch.arange(which.shape[0], device=image.device) - (ends - counts[part])[which - part.start]
-        iou = costs.iou(row, prior[which])
-        near = (iou >= threshold[which]).nonzero().squeeze(1)
-        found.append((row[near], which[near], iou[near]))
+    for part in blocks(0, contested.shape[0], int(count.max())):
+        number = count[part]
+        which = torch.repeat_interleave(number)
+        row = (first[part] - number.cumsum(0) + number).index_select(0, which) + torch.arange(which.shape[0], device=image.device)
+        which += part.start
+        iou = costs.iou(row, prior.index_select(0, which))
+        near = (iou >= threshold.index_select(0, which)).nonzero().squeeze(1)
+        found.append(tuple(t.index_select(0, near) for t in (row, which, iou)))
     row, which, iou = (torch.cat(column) for column in zip(*found, strict=True))
-    return Pairs(row, prior[which], iou, -iou) if max_iou else _within(costs, row, prior[which], reach[which], sums)
+    prior = prior.index_select(0, which)
+    cost = -iou if max_iou else costs.cost(costs.terms(row, prior, iou), row, prior, sums)
+    return Pairs(row, prior, iou, cost), which
