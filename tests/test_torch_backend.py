@@ -155,12 +155,15 @@ def test_folded_rows_find_what_plain_ones_do():
 
 
 @pytest.mark.parametrize("width", [1, 3, 7, 8, 20, 50])
-def test_good_ranks_are_chosen_once(width):
-    rank = torch.full((4, 20), -torch.inf)
-    rank[1] = torch.arange(20.0)
-    rank[2, 17:] = torch.tensor([1.0, 2.0, 3.0])
-    rank[3, 0] = 1.0
-    where = torch_pruned._spread_best(rank, width)
+def test_low_costs_are_chosen_once(width):
+    cost = torch.full((4, 20), torch.inf)
+    cost[1] = torch.arange(20.0)
+    cost[2, 17:] = torch.tensor([3.0, 2.0, 1.0])
+    cost[3, 0] = 1.0
+    before = cost.clone()
+    where = torch_pruned._spread_lowest(cost, width)
     assert where.shape == (4, min(width, 20))
+    assert bool(((where >= 0) & (where < 20)).all())
     assert all(row.unique().numel() == row.numel() for row in where)
-    assert bool((rank.gather(1, where).amax(1) == rank.amax(1)).all())
+    assert bool((cost.gather(1, where).amin(1) == cost.amin(1)).all())
+    assert torch.equal(cost, before)

@@ -134,10 +134,8 @@ def _select(costs: Costs, rows: slice, dynamic_k: Tensor, sums: ClassSums) -> Pa
 
     row, listed = ious.row[:, None], costs.near(rows)
     if listed is not None:
-        near, distance = listed  # [g, w]
-        near_iou = costs.iou(row, near)
-        rank = costs.bound(row, near, near_iou, distance).add_(costs.hidden(row, near, near_iou)).neg_()
-        where = _spread_best(rank, LISTED * config.max_dynamic_k)
+        near, near_iou, bound = listed
+        where = _spread_lowest(bound, LISTED * config.max_dynamic_k)
         limit = _kth_cost(costs, row, near.gather(1, where), near_iou.gather(1, where), k, sums)
     few = (limit == torch.inf).nonzero()[:, 0]
     if few.numel():
@@ -146,8 +144,8 @@ def _select(costs: Costs, rows: slice, dynamic_k: Tensor, sums: ClassSums) -> Pa
     reach = _reach(limit)
     entry, prior, pair_iou = (torch.zeros(0, dtype=dtype, device=k.device) for dtype in (k.dtype, k.dtype, iou.dtype))
     if listed is not None:
-        which = (rank >= -reach).flatten().nonzero().squeeze(1)
-        entry, prior, pair_iou = which // rank.shape[1], _take(near, which), _take(near_iou, which)
+        which = (bound <= reach).flatten().nonzero().squeeze(1)
+        entry, prior, pair_iou = which // bound.shape[1], _take(near, which), _take(near_iou, which)
     threshold = costs.lowest_iou(reach - costs.floor)
     far = (threshold <= 1).squeeze(1)
     if bool(far.any()):
@@ -167,13 +165,13 @@ def _take(values: Tensor, index: Tensor) -> Tensor:
     return values.flatten().index_select(0, index)
 
 
-def _spread_best(rank: Tensor, width: int) -> Tensor:
-    """Where good ranks are: the best of each of ``width`` combs of a row [g, w], [g, width]; a tenth of topk's time."""
-    size = rank.shape[1]
-    first = torch.arange(min(width, size), device=rank.device)
+def _spread_lowest(bound: Tensor, width: int) -> Tensor:
+    """Where low costs are: the lowest of each of ``width`` combs of a row [g, w], [g, width]; a tenth of topk's time."""
+    size = bound.shape[1]
+    first = torch.arange(min(width, size), device=bound.device)
     teeth = -(-size // first.shape[0])
-    combs = F.pad(rank, (0, teeth * first.shape[0] - size), value=-torch.inf).view(-1, teeth, first.shape[0])
-    return combs.max(1).indices * first.shape[0] + first  # the first of equals: never padding, whose teeth are the last
+    combs = F.pad(bound, (0, teeth * first.shape[0] - size), value=torch.inf).view(-1, teeth, first.shape[0])
+    return combs.min(1).indices * first.shape[0] + first  # the first of equals: never padding, whose teeth are the last
 
 
 def _kth_cost(costs: Costs, row: Tensor, prior: Tensor, iou: Tensor, k: Tensor, sums: ClassSums) -> Tensor:
