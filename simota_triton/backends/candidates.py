@@ -69,19 +69,21 @@ def blocks(start: int, stop: int, width: int) -> Iterator[slice]:
     return (slice(i, min(i + step, stop)) for i in range(start, stop, step))
 
 
-def candidate_mask(problem: Problem, config: SimOTAConfig, gts: Gts, levels: Levels | None) -> Tensor:
-    """[B, P] bool: the prior lies in the candidate region of a gt of the image."""
+def mark_candidates(problem: Problem, config: SimOTAConfig, gts: Gts, levels: Levels | None, out: Tensor) -> None:
+    """Write 1 into ``out`` [B, P] where the prior lies in the candidate region of a gt of the image, else 0."""
     batch, num_priors, _ = problem.shape
     device = gts.boxes.device
     if config.candidate == "all":
         counts = torch.tensor(gts.starts, device=device).diff()
-        return (counts > 0)[:, None].expand(batch, num_priors)
+        out.copy_((counts > 0)[:, None])
+        return
     if levels is None:
         found = torch.zeros((batch, num_priors), dtype=torch.bool, device=device)
         for image, rows in gts.blocks(slice(0, gts.starts[-1]), num_priors):
             boxes, centers = gts.boxes[rows, None], gts.centers[rows, None]
             found[image] |= terms.in_region(problem.priors, boxes, centers, config.candidate, config.center_radius).any(0)
-        return found
+        out.copy_(found)
+        return
     count = torch.zeros((batch, levels.rows.shape[0], levels.columns.shape[0]), device=device)
     for rows in blocks(0, gts.starts[-1], levels.columns.shape[0]):
         own = [len(range(max(start, rows.start), min(stop, rows.stop))) for start, stop in pairwise(gts.starts)]
@@ -89,11 +91,9 @@ def candidate_mask(problem: Problem, config: SimOTAConfig, gts: Gts, levels: Lev
             hits = (y > 0).float().t().split(own, 1), (x > 0).float().split(own)
             for total, along_y, along_x in zip(count, *hits, strict=True):
                 total.addmm_(along_y, along_x)
-    found = torch.empty((batch, num_priors), dtype=torch.bool, device=device)
     for level in levels.levels:
         cells = count[:, level.rows, level.columns]
-        torch.gt(cells, 0, out=found[:, level.priors].view(cells.shape))
-    return found
+        torch.clamp(cells, max=1, out=out[:, level.priors].view(cells.shape))
 
 
 def near_priors(problem: Problem, gts: Gts, levels: Levels | None, rows: slice, radius: float) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ from .. import terms
 from ..boxes import SMALLEST, box_area, intersection
 from ..config import SimOTAConfig
 from ..inputs import Problem, Scores
-from .candidates import Gts, candidate_mask, near_priors, usable_mask
+from .candidates import Gts, mark_candidates, near_priors, usable_mask
 from .priors import Priors
 
 BLOCK_SCORES = 1 << 17
@@ -87,21 +87,22 @@ class Costs:
         priors = Priors.of(problem.priors)
         self._priors, self._levels, self.stride = priors.columns, priors.levels, priors.columns.shape[1]
         usable = usable_mask(problem, self.all_classes) if careful or not (priors.usable and _all_take_part(problem)) else None
-        selectable = candidate_mask(problem, config, gts, self._levels)
         # columns of their own, because arithmetic on them is six times as fast as on columns of a matrix
-        corners, taken = torch.zeros((5, batch, self.stride), device=gts.boxes.device).split([4, 1])
-        taken[0, :, :num_priors] = selectable if usable is None else selectable & usable  # 1 or 0
+        corners = torch.zeros((4, batch, self.stride), device=gts.boxes.device)
         corners[:, :, :num_priors] = problem.pred_boxes.permute(2, 0, 1)
+        selectable = torch.zeros_like(corners[0])  # 1 or 0
+        mark_candidates(problem, config, gts, self._levels, out=selectable[:, :num_priors])
         if usable is not None:
+            selectable[:, :num_priors].mul_(usable)
             corners[:, :, :num_priors].masked_fill_(~usable, 0)  # what is not finite stays so when multiplied
         if config.k_pool == "candidates":
-            corners[::2].mul_(taken)  # no width: no intersection, no area
+            corners[::2].mul_(selectable)  # no width: no intersection, no area
         self._corners = corners.flatten(1)  # [4, B * stride], without area where a prior does not count for dynamic_k
         self._areas = box_area(self._corners.t())  # [B * stride]
         self._gt_corners, self._gt_areas = gts.boxes.t().contiguous(), box_area(gts.boxes)  # [4, N], [N]
         self._has_small_unions = config.union_rule == "add" or float(self._gt_areas.min()) < 2 * max(config.union_eps, SMALLEST)
         # [B * stride], +inf where a prior cannot be selected, else 0
-        self._hidden = taken.flatten().reciprocal_().sub_(1)
+        self._hidden = selectable.view(-1).reciprocal_().sub_(1)
         self._start = gts.image * self.stride  # [N], place of prior 0
         self._radius, self.floor = self._window()
 
