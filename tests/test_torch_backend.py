@@ -12,6 +12,7 @@ from simota_triton.backends.candidates import Gts, near_priors
 from simota_triton.backends.folded import FOLD, LONG, FoldedRows
 from simota_triton.backends.levels import Levels
 from simota_triton.backends.priors import Priors
+from simota_triton.boxes import box_center
 from simota_triton.inputs import pack
 from simota_triton.simulate import grid_priors, random_gts, simulate_predictions
 
@@ -64,6 +65,35 @@ def test_what_counts_as_near_changes_nothing(near_cost, monkeypatch):
     expected = answers(*case)
     monkeypatch.setattr(pairs, "NEAR_COST", near_cost)
     assert same(answers(*case), expected)
+
+
+@pytest.mark.parametrize("smallest", [0.0, 0.5, 20.0])
+@pytest.mark.parametrize(("rule", "eps"), [("none", 0.0), ("add", 100.0), ("max", 100.0), ("max", 500.0)])
+def test_unions_are_guarded_as_the_definition_guards_them(rule, eps, smallest):
+    config, inputs, options = batch("rtmdet")
+    for boxes in inputs[3]:
+        boxes[:, 2:] = boxes[:, :2] + (boxes[:, 2:] - boxes[:, :2]).clamp(min=20.0)
+    inputs[3][0][3, 2:] = inputs[3][0][3, :2] + smallest
+    inputs[0][0, :, 2:] = inputs[0][0, :, :2]  # predictions without area
+    case = config.replace(union_rule=rule, union_eps=eps), inputs, options
+    assert same(answers(*case), answers(*case, backend="reference"))
+
+
+def test_logits_that_only_an_iou_leads_to_are_looked_at_in_every_group(monkeypatch):
+    monkeypatch.setattr(torch_pruned, "GROUP_PAIRS", 5000)
+    config, inputs, options = batch("rtmdet")
+    boxes, priors = inputs[3][2], inputs[2]
+    candidate = terms.in_region(priors, boxes[:, None], boxes[:, None, :2], "box", 1.0).any(0)
+    distance = terms.center_distance(priors, box_center(boxes[18])).where(candidate, -1.0)
+    far = distance.topk(3).indices  # too far to be selected, and predicting the gt exactly
+    inputs[0][2, far] = boxes[18]
+    whole = answers(config, inputs, options)
+    for prior in far:
+        logits = inputs[1].clone()
+        logits[2, prior, 0] = torch.nan
+        case = config, [inputs[0], logits, *inputs[2:]], options
+        assert same(answers(*case), answers(*case, backend="reference"))
+        assert answers(*case)[1][-1] < whole[1][-1]
 
 
 def test_costs_below_zero_are_found_without_a_list_of_near_priors():

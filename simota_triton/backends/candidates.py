@@ -108,9 +108,8 @@ def near_priors(problem: Problem, gts: Gts, levels: Levels | None, rows: slice, 
         close = ((priors[:, :2] - centers).abs_() <= 1.001 * radius * priors[:, 2:].amax(1, keepdim=True)).all(2)
         width = max(1, int(close.sum(1).max()))
         order = close.byte().argsort(dim=1, descending=True, stable=True)[:, :width]
-        none = ~close.gather(1, order)
-        distances.append(terms.center_distance(priors[order], centers).masked_fill_(none, 0.0))
-        found.append(order.masked_fill_(none, priors.shape[0]))
+        distances.append(terms.center_distance(priors[order], centers))
+        found.append(order.masked_fill_(~close.gather(1, order), priors.shape[0]))
     width = max(part.shape[1] for part in found)
     near, distance = (
         torch.cat([F.pad(part, (0, width - part.shape[1]), value=value) for part in parts])
