@@ -10,7 +10,7 @@ from simota_triton.backends import candidates, pairs, torch_pruned
 from simota_triton.backends import priors as known_priors
 from simota_triton.backends.candidates import Gts, near_priors
 from simota_triton.backends.folded import FOLD, LONG, FoldedRows
-from simota_triton.backends.levels import Levels
+from simota_triton.backends.levels import SLACK, Levels
 from simota_triton.backends.priors import Priors
 from simota_triton.boxes import box_center
 from simota_triton.inputs import pack
@@ -125,6 +125,13 @@ def test_regular_priors_are_levels_and_others_are_not():
         assert Levels.of(other) is None
 
 
+@pytest.mark.parametrize(("low", "regular"), [(0.0, True), (1e6, False)])
+def test_cells_that_rounding_moves_off_their_index_are_no_levels(low, regular):
+    x, y = torch.meshgrid(torch.arange(20) * 10.7 + low, torch.arange(12) * 10.7, indexing="xy")
+    priors = torch.stack([x, y, *torch.full((2, 12, 20), 10.7)], 2).view(-1, 4)
+    assert (Levels.of(priors) is not None) == regular
+
+
 def test_what_is_kept_of_priors_is_of_them_as_they_are_now(monkeypatch):
     monkeypatch.setattr(known_priors, "MAX_KNOWN", 2)
     values = grid_priors(96, offset=0.5)
@@ -164,7 +171,7 @@ def test_a_window_holds_every_prior_within_its_radius(radius, regular):
         assert listed.unique().numel() == listed.numel()
         assert set(within[row].nonzero().squeeze(1).tolist()) <= set(listed.tolist())
         exact = terms.center_distance(problem.priors[listed], gts.centers[row])
-        assert torch.allclose(distance[row][near[row] < len(problem.priors)], exact, rtol=1e-5, atol=1e-5)
+        assert torch.allclose(distance[row][near[row] < len(problem.priors)], exact, rtol=0, atol=SLACK / 2)
     assert near.shape[1] < 400
 
 

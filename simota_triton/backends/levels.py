@@ -19,6 +19,12 @@ MAX_LEVELS = 16
 MARGIN = 0.01
 """Strides that windows are wider than asked for, which covers rounding."""
 
+DRIFT = 1e-5
+"""Strides that a cell may lie off its index times the stride."""
+
+SLACK = 1e-4
+"""Strides that distances, which are taken from indices, may be too large by: the drift of a cell and rounding."""
+
 OUTSIDE = 1 << 40
 """Added to lines that a level does not have: the index of their cells is then larger than any prior's."""
 
@@ -67,6 +73,10 @@ class Levels(NamedTuple):
             cells[..., 0] = torch.arange(width, device=priors.device) * stride + x
             cells[..., 1] = (torch.arange(height, device=priors.device) * stride + y)[:, None]
             cells[..., 2:] = stride
+            for line, low in ((cells[0, :, 0], x), (cells[:, 0, 1], y)):
+                drift = line.double() - (torch.arange(line.shape[0], dtype=torch.float64, device=line.device) * stride + low)
+                if not bool((drift.abs() <= DRIFT * stride).all()):
+                    return None
             columns.append(cells[0, :, ::2])
             rows.append(cells[:, 0, 1::2])
             levels.append(Level(slice(left, left + width), slice(top, top + height), slice(start, stop)))
@@ -93,7 +103,7 @@ class Levels(NamedTuple):
 
     def window(self, centers: Tensor, radius: float) -> tuple[Tensor, Tensor]:
         """Priors within ``radius`` strides of points [g, 2] along both axes, and some more: [g, w], P or more for none; and their
-        distances in strides, [g, w], which need not be rounded as those of the cost.
+        distances in strides, [g, w], to ``SLACK``.
         """
         size, start = self.shape[:, :2], self.shape[:, 2:]
         radius += MARGIN

@@ -14,6 +14,7 @@ from ..boxes import SMALLEST, box_area, intersection
 from ..config import SimOTAConfig
 from ..inputs import Problem, Scores
 from .candidates import Gts, mark_candidates, near_priors, usable_mask
+from .levels import SLACK
 from .priors import Priors
 
 BLOCK_SCORES = 1 << 17
@@ -121,7 +122,7 @@ class Costs:
         """All priors whose pairs with gts ``rows`` can cost less than ``floor``, and others; their IoUs; and their costs without the
         class term, lower bounds, +inf where a prior cannot be selected: [g, w] each. None where the floor is 0.
 
-        The centre term is a power of 2 here: a tenth of the time of another base's, which rounds otherwise.
+        The centre term is a power of 2 here, a tenth of the time of another base's, of distances that are rather too small.
         """
         if not self._radius:
             return None
@@ -131,7 +132,7 @@ class Costs:
         prior.clamp_(max=self.num_priors)
         iou = self.iou(row, prior)
         if config.center_weight:
-            center = torch.exp2((distance - config.center_offset).mul_(math.log2(config.center_base)))
+            center = torch.exp2((distance - (config.center_offset + SLACK)).mul_(math.log2(config.center_base)))
         no_class, iou_cost = torch.zeros((), device=iou.device), self._iou_cost(row, prior, iou.clamp(min=0))
         bound = terms.pair_cost(no_class, iou_cost, center, self._outside(row, prior), config)
         return prior, iou, bound.add_(self.hidden(row, prior, iou))
