@@ -187,15 +187,14 @@ def _without_autocast(device: torch.device) -> contextlib.AbstractContextManager
 
 def _result(problem: Problem, matching: Matching, labels: Tensor | None = None) -> AssignResult:
     gts, num_classes = problem.gts, problem.shape[2]
-    fg_mask = matching.gt_index >= 0
     if labels is None:
         labels = F.pad(gts.labels, (0, 1), value=num_classes)  # of all gts, then of background
-        row = torch.where(fg_mask, gts.offsets[:-1, None] + matching.gt_index, gts.labels.shape[0])
+        row = torch.where(matching.gt_index >= 0, gts.offsets[:-1, None] + matching.gt_index, gts.labels.shape[0])
         labels = labels.index_select(0, row.flatten()).view(row.shape)
-    ignored = torch.zeros_like(fg_mask)
+    ignored = torch.zeros_like(matching.gt_index, dtype=torch.bool)
     if problem.ignore_boxes is not None:
         boxes = problem.ignore_boxes[:, :, None]
-        ignored = in_region(problem.priors[None, None], boxes, boxes[..., :2], "box", 1.0).any(1) & ~fg_mask
+        ignored = in_region(problem.priors[None, None], boxes, boxes[..., :2], "box", 1.0).any(1) & (matching.gt_index < 0)
     return AssignResult(
         gt_index=matching.gt_index,
         labels=labels,

@@ -69,10 +69,12 @@ def guard(area: Tensor, rule: str, eps: float) -> Tensor:
     return area.clamp_(min=max(eps, SMALLEST) if rule == "max" else SMALLEST)
 
 
-def intersection(boxes: Tensor, others: Tensor, work: Tensor | None = None) -> Tensor:
-    """Area shared by broadcast xyxy boxes, [..., 4], [..., 4] -> [...]; formed in ``work`` [3, ...] if given, and its first."""
-    x1, y1, x2, y2 = boxes.unbind(-1)
-    other_x1, other_y1, other_x2, other_y2 = others.unbind(-1)
+def intersection(boxes: Tensor, others: Tensor, work: Tensor | None = None, dim: int = -1) -> Tensor:
+    """Area shared by broadcast xyxy boxes, [..., 4], [..., 4] -> [...]; formed in ``work`` [3, ...] if given, and its first. The
+    corners are along ``dim``.
+    """
+    x1, y1, x2, y2 = boxes.unbind(dim)
+    other_x1, other_y1, other_x2, other_y2 = others.unbind(dim)
     along_x, along_y, spare = (None, None, None) if work is None else work.unbind(0)
     return _overlap(x1, x2, other_x1, other_x2, along_x, spare).mul_(_overlap(y1, y2, other_y1, other_y2, along_y, spare))
 

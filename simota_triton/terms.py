@@ -99,10 +99,14 @@ def center_cost(priors: Tensor, gt_centers: Tensor, config: SimOTAConfig) -> Ten
     +inf where float32 overflows, whatever the dtype, and whatever the weight makes of it: as in the originals, all pairs that far
     apart cost the same.
     """
-    offset = priors[..., :2] - gt_centers
-    distance = (offset[..., 0].square() + offset[..., 1].square()).sqrt() / priors[..., 2]
-    prior = torch.pow(config.center_base, distance - config.center_offset)
+    prior = torch.pow(config.center_base, center_distance(priors, gt_centers) - config.center_offset)
     return prior if prior.dtype == torch.float32 else prior.masked_fill(prior > FLOAT32_MAX, torch.inf)
+
+
+def center_distance(priors: Tensor, gt_centers: Tensor) -> Tensor:
+    """Distance in strides between priors [..., 3 or 4] and centres [..., 2], [...]."""
+    offset = priors[..., :2] - gt_centers
+    return (offset[..., 0].square() + offset[..., 1].square()).sqrt() / priors[..., 2]
 
 
 def class_scores(cls_logits: Tensor, obj_logits: Tensor | None, config: SimOTAConfig) -> Tensor:

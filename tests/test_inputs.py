@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from simota_triton import SimOTAAssigner, SimOTAConfig, mask_centers
+from simota_triton import SimOTAAssigner, SimOTAConfig, inputs, mask_centers
 from simota_triton.backends import BACKENDS
 from simota_triton.boxes import box_center
 from simota_triton.inputs import pack
@@ -308,6 +308,20 @@ def test_packing_leaves_predictions_where_they_are():
     assert [level.data_ptr() for level in problem.cls_logits.levels] == [level.data_ptr() for level in maps]
 
 
+def test_priors_that_passed_once_are_looked_at_again_once_they_differ(monkeypatch):
+    monkeypatch.setattr(inputs, "MAX_KNOWN", 2)
+    for count in (5, 6, 7, 5):
+        priors = torch.ones(count, 4)
+        values = torch.zeros(1, count, 4), torch.zeros(1, count, 2), priors, [torch.zeros(0, 4)], [torch.zeros(0, dtype=torch.int64)]
+        assert all(pack(SimOTAConfig.rtmdet(), *values).priors is priors for _ in range(2))
+        for wrong, expected in ((torch.nan, "finite values"), (-1.0, "strides > 0")):
+            priors[2, 3] = wrong  # in place
+            for _ in range(2):
+                with pytest.raises(ValueError, match=expected):
+                    pack(SimOTAConfig.rtmdet(), *values)
+    assert len(inputs._GOOD_PRIORS) <= 2
+
+
 def test_scores_are_read_in_prior_order_whatever_their_layout():
     scene = make_scene(3)
     batch, count, classes = scene.cls_logits.shape
@@ -319,6 +333,7 @@ def test_scores_are_read_in_prior_order_whatever_their_layout():
         assert torch.equal(scores.dense(), scene.cls_logits)
         assert torch.equal(scores.rows(image, prior), scene.cls_logits[image, prior])
         assert torch.equal(scores.at(image, prior, label), scene.cls_logits[image, prior, label])
+        assert torch.equal(scores.at(image[:9, None], prior, label[:9, None]), scene.cls_logits[image[:9, None], prior, label[:9, None]])
 
 
 @pytest.mark.parametrize("offsets", [[0, 3, 3, 5], [0, 0, 0, 5], [0, 5, 5, 5], [0, 1, 2, 5]])

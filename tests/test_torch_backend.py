@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from simota_triton import SimOTAAssigner, SimOTAConfig
+from simota_triton import SimOTAAssigner, SimOTAConfig, terms
 from simota_triton.backends import candidates, pairs, torch_pruned
 from simota_triton.backends import priors as known_priors
 from simota_triton.backends.candidates import Gts, near_priors
 from simota_triton.backends.folded import FOLD, LONG, FoldedRows
-from simota_triton.backends.levels import Levels
+from simota_triton.backends.levels import SLACK, Levels
 from simota_triton.backends.priors import Priors
+from simota_triton.boxes import box_center
 from simota_triton.inputs import pack
 from simota_triton.simulate import grid_priors, random_gts, simulate_predictions
 
@@ -66,6 +67,35 @@ def test_what_counts_as_near_changes_nothing(near_cost, monkeypatch):
     assert same(answers(*case), expected)
 
 
+@pytest.mark.parametrize("smallest", [0.0, 0.5, 20.0])
+@pytest.mark.parametrize(("rule", "eps"), [("none", 0.0), ("add", 100.0), ("max", 100.0), ("max", 500.0)])
+def test_unions_are_guarded_as_the_definition_guards_them(rule, eps, smallest):
+    config, inputs, options = batch("rtmdet")
+    for boxes in inputs[3]:
+        boxes[:, 2:] = boxes[:, :2] + (boxes[:, 2:] - boxes[:, :2]).clamp(min=20.0)
+    inputs[3][0][3, 2:] = inputs[3][0][3, :2] + smallest
+    inputs[0][0, :, 2:] = inputs[0][0, :, :2]  # predictions without area
+    case = config.replace(union_rule=rule, union_eps=eps), inputs, options
+    assert same(answers(*case), answers(*case, backend="reference"))
+
+
+def test_logits_that_only_an_iou_leads_to_are_looked_at_in_every_group(monkeypatch):
+    monkeypatch.setattr(torch_pruned, "GROUP_PAIRS", 5000)
+    config, inputs, options = batch("rtmdet")
+    boxes, priors = inputs[3][2], inputs[2]
+    candidate = terms.in_region(priors, boxes[:, None], boxes[:, None, :2], "box", 1.0).any(0)
+    distance = terms.center_distance(priors, box_center(boxes[18])).where(candidate, -1.0)
+    far = distance.topk(3).indices  # too far to be selected, and predicting the gt exactly
+    inputs[0][2, far] = boxes[18]
+    whole = answers(config, inputs, options)
+    for prior in far:
+        logits = inputs[1].clone()
+        logits[2, prior, 0] = torch.nan
+        case = config, [inputs[0], logits, *inputs[2:]], options
+        assert same(answers(*case), answers(*case, backend="reference"))
+        assert answers(*case)[1][-1] < whole[1][-1]
+
+
 def test_costs_below_zero_are_found_without_a_list_of_near_priors():
     config, inputs, options = batch("nanodet")
     config = config.replace(log_eps=0.5, cls_weight=0.0)
@@ -93,6 +123,13 @@ def test_regular_priors_are_levels_and_others_are_not():
     nan[3, 1] = torch.nan
     for other in (moved, wide, nan, priors.flip(0), priors[:-1], priors[:0], priors * torch.tensor([1.0, 1.0, 0.0, 0.0])):
         assert Levels.of(other) is None
+
+
+@pytest.mark.parametrize(("low", "regular"), [(0.0, True), (1e6, False)])
+def test_cells_that_rounding_moves_off_their_index_are_no_levels(low, regular):
+    x, y = torch.meshgrid(torch.arange(20) * 10.7 + low, torch.arange(12) * 10.7, indexing="xy")
+    priors = torch.stack([x, y, *torch.full((2, 12, 20), 10.7)], 2).view(-1, 4)
+    assert (Levels.of(priors) is not None) == regular
 
 
 def test_what_is_kept_of_priors_is_of_them_as_they_are_now(monkeypatch):
@@ -124,7 +161,8 @@ def test_a_window_holds_every_prior_within_its_radius(radius, regular):
     inputs[3][2] = torch.tensor([[5e8, -5e8, 5e8 + 64, -5e8 + 64]])  # far outside
     problem = pack(config, *inputs, **options)
     gts = Gts.of(problem)
-    near = near_priors(problem, gts, Levels.of(problem.priors) if regular else None, slice(0, 44), radius)
+    near, distance = near_priors(problem, gts, Levels.of(problem.priors) if regular else None, slice(0, 44), radius)
+    assert near.shape == distance.shape
     offset = (problem.priors[:, :2] - gts.centers[:, None]).abs()
     within = (offset <= radius * problem.priors[:, 2:]).all(2)
     for row in range(44):
@@ -132,18 +170,21 @@ def test_a_window_holds_every_prior_within_its_radius(radius, regular):
         assert bool((listed >= 0).all())
         assert listed.unique().numel() == listed.numel()
         assert set(within[row].nonzero().squeeze(1).tolist()) <= set(listed.tolist())
+        exact = terms.center_distance(problem.priors[listed], gts.centers[row])
+        assert torch.allclose(distance[row][near[row] < len(problem.priors)], exact, rtol=0, atol=SLACK / 2)
     assert near.shape[1] < 400
 
 
 def test_folded_rows_find_what_plain_ones_do():
-    values = torch.randn(5, LONG * FOLD, generator=torch.Generator().manual_seed(0)).round(decimals=1)
+    values = torch.rand(5, LONG * FOLD, generator=torch.Generator().manual_seed(0)).square().round(decimals=3)
+    values[4, 3:] = -torch.inf
     folded = FoldedRows(values)
     assert folded.maxima is not None
     assert folded.maxima.maxima is not None
     top, where = folded.largest(13)
     assert torch.equal(top.sort(1).values, values.topk(13).values.sort(1).values)
     assert torch.equal(values.gather(1, where), top)
-    threshold = torch.tensor([[2.0], [2.5], [9.0], [-1e9], [3.0]])
+    threshold = torch.tensor([[0.9], [0.99], [9.0], [-1e9], [0.0]])
     row, place = folded.at_least(threshold)
     found = set(zip(row.tolist(), place.tolist(), strict=True))
     assert len(found) == len(row)
@@ -151,12 +192,15 @@ def test_folded_rows_find_what_plain_ones_do():
 
 
 @pytest.mark.parametrize("width", [1, 3, 7, 8, 20, 50])
-def test_good_ranks_are_chosen_once(width):
-    rank = torch.full((4, 20), -torch.inf)
-    rank[1] = torch.arange(20.0)
-    rank[2, 17:] = torch.tensor([1.0, 2.0, 3.0])
-    rank[3, 0] = 1.0
-    where = torch_pruned._spread_best(rank, width)
+def test_low_costs_are_chosen_once(width):
+    cost = torch.full((4, 20), torch.inf)
+    cost[1] = torch.arange(20.0)
+    cost[2, 17:] = torch.tensor([3.0, 2.0, 1.0])
+    cost[3, 0] = 1.0
+    before = cost.clone()
+    where = torch_pruned._spread_lowest(cost, width)
     assert where.shape == (4, min(width, 20))
+    assert bool(((where >= 0) & (where < 20)).all())
     assert all(row.unique().numel() == row.numel() for row in where)
-    assert bool((rank.gather(1, where).amax(1) == rank.amax(1)).all())
+    assert bool((cost.gather(1, where).amin(1) == cost.amin(1)).all())
+    assert torch.equal(cost, before)

@@ -27,8 +27,17 @@ def unfold(column: Tensor, columns: int) -> Tensor:
     return column[..., None] + torch.arange(0, FOLD * columns, columns, device=column.device)
 
 
+def largest(values: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """The ``width`` largest (all, where the row is shorter) of rows [g, n] of IoUs, in any order, and where they are: [g, w] each.
+
+    Compared as integers, of which topk asks no NaN and takes three quarters of the time; what is not negative has the same order.
+    """
+    top = values.view(torch.int32).topk(min(width, values.shape[1]), dim=1, sorted=False)
+    return top.values.view(values.dtype), top.indices
+
+
 class FoldedRows:
-    """Rows [g, n] whose largest elements are asked for.
+    """Rows [g, n] of IoUs, 0 or more, or -inf, whose largest elements are asked for.
 
     A column of a fold whose maximum is too small holds nothing that is wanted. Maxima of long rows are searched in the same
     way.
@@ -39,12 +48,12 @@ class FoldedRows:
         self.maxima = FoldedRows(fold(values)) if values.shape[1] >= LONG and values.shape[1] % FOLD == 0 else None
 
     def largest(self, width: int) -> tuple[Tensor, Tensor]:
-        """The ``width`` largest (all, where the row is shorter), in any order, and where they are: [g, w] each."""
+        """As :func:`largest`."""
         if self.maxima is None or self.maxima.values.shape[1] <= width:
-            return self.values.topk(min(width, self.values.shape[1]), dim=1, sorted=False)
+            return largest(self.values, width)
         where = unfold(self.maxima.largest(width)[1], self.maxima.values.shape[1]).flatten(1)  # [g, FOLD * width]
-        top = self.values.gather(1, where).topk(width, dim=1, sorted=False)
-        return top.values, where.gather(1, top.indices)
+        top, which = largest(self.values.gather(1, where), width)
+        return top, where.gather(1, which)
 
     def at_least(self, threshold: Tensor) -> tuple[Tensor, Tensor]:
         """Row and place, [m] each, of the elements that reach their row's threshold [g, 1] (> -inf)."""

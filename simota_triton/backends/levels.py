@@ -19,15 +19,22 @@ MAX_LEVELS = 16
 MARGIN = 0.01
 """Strides that windows are wider than asked for, which covers rounding."""
 
+DRIFT = 1e-5
+"""Strides that a cell may lie off its index times the stride."""
+
+SLACK = 1e-4
+"""Strides that distances, which are taken from indices, may be too large by: the drift of a cell and rounding."""
+
 OUTSIDE = 1 << 40
 """Added to lines that a level does not have: the index of their cells is then larger than any prior's."""
 
 
 class Level(NamedTuple):
-    """Where a level's columns and rows are among those of all levels."""
+    """Where a level's columns, rows and priors are among those of all levels."""
 
     columns: slice
     rows: slice
+    priors: slice
 
 
 class Levels(NamedTuple):
@@ -66,9 +73,13 @@ class Levels(NamedTuple):
             cells[..., 0] = torch.arange(width, device=priors.device) * stride + x
             cells[..., 1] = (torch.arange(height, device=priors.device) * stride + y)[:, None]
             cells[..., 2:] = stride
+            for line, low in ((cells[0, :, 0], x), (cells[:, 0, 1], y)):
+                drift = line.double() - (torch.arange(line.shape[0], dtype=torch.float64, device=line.device) * stride + low)
+                if not bool((drift.abs() <= DRIFT * stride).all()):
+                    return None
             columns.append(cells[0, :, ::2])
             rows.append(cells[:, 0, 1::2])
-            levels.append(Level(slice(left, left + width), slice(top, top + height)))
+            levels.append(Level(slice(left, left + width), slice(top, top + height), slice(start, stop)))
             first.append((x, y, stride))
             shape.append((width, height, start))
             left, top = left + width, top + height
@@ -90,12 +101,17 @@ class Levels(NamedTuple):
         )
         return zip(*along, strict=True)
 
-    def window(self, centers: Tensor, radius: float) -> Tensor:
-        """Priors within ``radius`` strides of points [g, 2] along both axes, and some more: [g, w], P or more for none."""
+    def window(self, centers: Tensor, radius: float) -> tuple[Tensor, Tensor]:
+        """Priors within ``radius`` strides of points [g, 2] along both axes, and some more: [g, w], P or more for none; and their
+        distances in strides, [g, w], to ``SLACK``.
+        """
         size, start = self.shape[:, :2], self.shape[:, 2:]
         radius += MARGIN
-        low = ((centers.double()[:, None] - self.first[:, :2]) / self.first[:, 2:] - radius).ceil().clamp(-1e9, 1e9).long()  # [g, L, 2]
+        offset = (centers.double()[:, None] - self.first[:, :2]) / self.first[:, 2:]  # [g, L, 2]
+        low = (offset - radius).ceil().clamp(-1e9, 1e9).long()
         line = low[..., None] + torch.arange(math.floor(2 * radius) + 1, device=low.device)  # [g, L, 2, w]
+        along_x, along_y = (line - offset[..., None]).float().square().unbind(2)
+        distance = (along_y[..., None] + along_x[:, :, None]).sqrt()  # [g, L, w, w]
         line += OUTSIDE * ((line < 0) | (line >= size[..., None]))
         column, row = line.unbind(2)
-        return ((row * size[:, :1] + start)[..., None] + column[:, :, None]).flatten(1)
+        return ((row * size[:, :1] + start)[..., None] + column[:, :, None]).flatten(1), distance.flatten(1)

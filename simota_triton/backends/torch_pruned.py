@@ -20,10 +20,10 @@ from torch import Tensor
 
 from ..config import SimOTAConfig
 from ..inputs import Problem
-from ..matching import Matching, count_k, sortable
+from ..matching import Matching, count_k, key_index, pack_key, sortable
 from ..terms import COST_LIMIT
 from .candidates import Gts, blocks
-from .folded import FOLD, FoldedRows, fold, unfold
+from .folded import FOLD, FoldedRows, fold, largest, unfold
 from .pairs import ClassSums, Costs, Pairs
 
 GROUP_PAIRS = 1 << 21
@@ -34,8 +34,13 @@ LISTED = 2
 
 
 def assign(problem: Problem, config: SimOTAConfig) -> Matching:
-    """The assignment of a batch; see the module."""
-    batch, num_priors, _ = problem.shape
+    """The assignment of a batch; as :func:`assign_with_labels`."""
+    return assign_with_labels(problem, config)[0]
+
+
+def assign_with_labels(problem: Problem, config: SimOTAConfig) -> tuple[Matching, Tensor]:
+    """The assignment of a batch, and the labels, [B, P] int64; see the module."""
+    batch, num_priors, num_classes = problem.shape
     device = problem.priors.device
     gts = Gts.of(problem)
     dynamic_k = torch.zeros(problem.gts.boxes.shape[0], dtype=torch.int64, device=device)
@@ -53,17 +58,20 @@ def assign(problem: Problem, config: SimOTAConfig) -> Matching:
             dynamic_k[gts.packed] = k
         del costs
     gt_index = torch.full((batch * num_priors,), -1, dtype=torch.int64, device=device)
+    labels = torch.full_like(gt_index, num_classes)
     matched_iou = torch.zeros(batch * num_priors, device=device)
     if won is not None:
-        flat = gts.image[won.row] * num_priors + won.prior
-        gt_index[flat] = gts.slot[won.row]
-        matched_iou[flat] = won.iou
-    return Matching(
+        flat = gts.image.index_select(0, won.row) * num_priors + won.prior
+        gt_index.scatter_(0, flat, gts.slot.index_select(0, won.row))
+        labels.scatter_(0, flat, gts.labels.index_select(0, won.row))
+        matched_iou.scatter_(0, flat, won.iou)
+    matching = Matching(
         gt_index=gt_index.view(batch, num_priors),
         matched_iou=matched_iou.view(batch, num_priors),
         dynamic_k=dynamic_k if problem.gts.padded_shape is None else dynamic_k.view(problem.gts.padded_shape),
         claims=claims.view(batch, num_priors),
     )
+    return matching, labels.view(batch, num_priors)
 
 
 def _match(costs: Costs, claims: Tensor) -> tuple[Tensor, Pairs]:
@@ -105,8 +113,8 @@ class _Ious(NamedTuple):
     def largest(self, width: int) -> tuple[Tensor, Tensor]:
         """The largest IoUs of each gt and their priors, [g, w], in any order."""
         prior = unfold(self.maxima.largest(width)[1], self.maxima.values.shape[1]).flatten(1)
-        top = self.costs.iou(self.row[:, None], prior).topk(min(width, prior.shape[1]), dim=1, sorted=False)
-        return top.values, prior.gather(1, top.indices)
+        top, which = largest(self.costs.iou(self.row[:, None], prior), width)
+        return top, prior.gather(1, which)
 
     def at_least(self, threshold: Tensor) -> tuple[Tensor, Tensor]:
         """Row of the table and prior, [m] each, of IoUs that reach their gt's threshold [g, 1] (> -inf)."""
@@ -124,23 +132,20 @@ def _select(costs: Costs, rows: slice, dynamic_k: Tensor, sums: ClassSums) -> Pa
     dynamic_k[rows] = k = count_k(iou.clamp(min=0).double().sum(1), config.k_scale)
     limit = torch.full((k.shape[0], 1), torch.inf, device=iou.device)
 
-    row, near = ious.row[:, None], costs.near(rows)  # [g, 1], [g, w]
-    if near is not None:
-        near_iou = costs.iou(row, near)
-        rank = costs.bound(row, near, near_iou).add_(costs.hidden(row, near, near_iou)).neg_()
-        where = _spread_best(rank, LISTED * config.max_dynamic_k)
+    row, listed = ious.row[:, None], costs.near(rows)
+    if listed is not None:
+        near, near_iou, bound = listed
+        where = _spread_lowest(bound, LISTED * config.max_dynamic_k)
         limit = _kth_cost(costs, row, near.gather(1, where), near_iou.gather(1, where), k, sums)
     few = (limit == torch.inf).nonzero()[:, 0]
     if few.numel():
         limit[few] = _kth_cost(costs, row[few], best[few], iou[few], k[few], sums)
-    entry, column = (iou > 0).nonzero().unbind(1)
-    costs.read(ious.row[entry], best[entry, column], sums)
 
     reach = _reach(limit)
-    entry, prior = torch.zeros((2, 0), dtype=torch.int64, device=k.device)
-    if near is not None:
-        entry, column = (rank >= -reach).nonzero().unbind(1)
-        prior = near[entry, column]
+    entry, prior, pair_iou = (torch.zeros(0, dtype=dtype, device=k.device) for dtype in (k.dtype, k.dtype, iou.dtype))
+    if listed is not None:
+        which = (bound <= reach).flatten().nonzero().squeeze(1)
+        entry, prior, pair_iou = which // bound.shape[1], _take(near, which), _take(near_iou, which)
     threshold = costs.lowest_iou(reach - costs.floor)
     far = (threshold <= 1).squeeze(1)
     if bool(far.any()):
@@ -148,16 +153,25 @@ def _select(costs: Costs, rows: slice, dynamic_k: Tensor, sums: ClassSums) -> Pa
         single, several = (~twice).nonzero().squeeze(1), twice.nonzero().squeeze(1)
         key = torch.cat([entry[several] * costs.stride + prior[several], others[0] * costs.stride + others[1]]).unique()
         entry, prior = torch.cat([entry[single], key // costs.stride]), torch.cat([prior[single], key % costs.stride])
-    return _cheapest(_within(costs, rows.start + entry, prior, reach[entry, 0], sums), rows, k)
+        pair_iou = costs.iou(rows.start + entry, prior)
+    pairs = _cheapest(_within(costs, rows.start + entry, prior, pair_iou, _take(reach, entry), sums), rows, k)
+    which = (iou > 0).flatten().nonzero().squeeze(1)
+    costs.read(rows.start + which // iou.shape[1], _take(best, which), sums)
+    return pairs
 
 
-def _spread_best(rank: Tensor, width: int) -> Tensor:
-    """Where good ranks are: the best of each of ``width`` combs of a row [g, w], [g, width]; a tenth of topk's time."""
-    size = rank.shape[1]
-    first = torch.arange(min(width, size), device=rank.device)
+def _take(values: Tensor, index: Tensor) -> Tensor:
+    """Some of the flattened values, [n]."""
+    return values.flatten().index_select(0, index)
+
+
+def _spread_lowest(bound: Tensor, width: int) -> Tensor:
+    """Where low costs are: the lowest of each of ``width`` combs of a row [g, w], [g, width]; a tenth of topk's time."""
+    size = bound.shape[1]
+    first = torch.arange(min(width, size), device=bound.device)
     teeth = -(-size // first.shape[0])
-    combs = F.pad(rank, (0, teeth * first.shape[0] - size), value=-torch.inf).view(-1, teeth, first.shape[0])
-    return combs.max(1).indices * first.shape[0] + first  # the first of equals: never padding, whose teeth are the last
+    combs = F.pad(bound, (0, teeth * first.shape[0] - size), value=torch.inf).view(-1, teeth, first.shape[0])
+    return combs.min(1).indices * first.shape[0] + first  # the first of equals: never padding, whose teeth are the last
 
 
 def _kth_cost(costs: Costs, row: Tensor, prior: Tensor, iou: Tensor, k: Tensor, sums: ClassSums) -> Tensor:
@@ -178,9 +192,8 @@ def _kth_cost(costs: Costs, row: Tensor, prior: Tensor, iou: Tensor, k: Tensor, 
     return torch.where(limit < torch.inf, exact.amax(1, keepdim=True), torch.inf)
 
 
-def _within(costs: Costs, row: Tensor, prior: Tensor, reach: Tensor, sums: ClassSums) -> Pairs:
+def _within(costs: Costs, row: Tensor, prior: Tensor, iou: Tensor, reach: Tensor, sums: ClassSums) -> Pairs:
     """Those of some pairs whose cost can be within ``reach`` [n], with their costs."""
-    iou = costs.iou(row, prior)
     pair_terms = costs.terms(row, prior, iou)
     keep = (costs.lower(pair_terms) + costs.hidden(row, prior, iou) <= reach).nonzero().squeeze(1)
     row, prior, iou = (t.index_select(0, keep) for t in (row, prior, iou))
@@ -204,39 +217,38 @@ def _reach(limit: Tensor) -> Tensor:
 
 
 def _resolve(costs: Costs, claims: Pairs, sums: ClassSums) -> Pairs:
-    """The pair that wins each contested prior, given all pairs that selected one."""
+    """The pair that wins each contested prior, given all pairs that selected one; rows ascend."""
     max_iou = costs.config.conflict == "max_iou"
     place, which = costs.places(claims.row, claims.prior).unique(return_inverse=True)  # [m], ascending
-    limit = _lowest(-claims.iou if max_iou else claims.cost, which, place.shape[0])
-    if costs.config.conflict != "matched":
-        claims = _rivals(costs, place, limit, sums)
-        which = torch.searchsorted(place, costs.places(claims.row, claims.prior))
     worth = -claims.iou if max_iou else claims.cost
-    best = worth == _lowest(worth, which, place.shape[0])[which]
-    row = torch.full_like(place, costs.gts.boxes.shape[0]).scatter_reduce(0, which[best], claims.row[best], "amin")
-    return claims.select((best & (claims.row == row[which])).nonzero().squeeze(1))
+    if costs.config.conflict != "matched":
+        limit = torch.full(place.shape, torch.inf, device=worth.device).scatter_reduce_(0, which, worth, "amin")
+        claims, which = _rivals(costs, place, limit, sums)
+        worth = -claims.iou if max_iou else claims.cost
+    key = pack_key(worth, torch.arange(worth.shape[0], device=worth.device))  # of equals the first, whose row is the smallest
+    best = torch.full_like(place, torch.iinfo(place.dtype).max).scatter_reduce_(0, which, key, "amin")
+    return claims.select(key_index(best))
 
 
-def _lowest(values: Tensor, which: Tensor, size: int) -> Tensor:
-    """Minimum of the values of each group, [size]."""
-    return torch.full((size,), torch.inf, device=values.device).scatter_reduce(0, which, values, "amin")
-
-
-def _rivals(costs: Costs, contested: Tensor, limit: Tensor, sums: ClassSums) -> Pairs:
-    """All pairs of contested places (ascending) that may be worth as little as ``limit`` [m]."""
+def _rivals(costs: Costs, contested: Tensor, limit: Tensor, sums: ClassSums) -> tuple[Pairs, Tensor]:
+    """All pairs of contested places (ascending) that may be worth as little as ``limit`` [m], and whose place each is about; of
+    each place, rows ascend.
+    """
     max_iou, gts = costs.config.conflict == "max_iou", costs.gts
-    reach = limit if max_iou else _reach(limit)
-    threshold = -limit if max_iou else costs.lowest_iou(reach)
+    threshold = -limit if max_iou else costs.lowest_iou(_reach(limit))
     image, prior = contested // costs.stride, contested % costs.stride
     starts = torch.tensor(gts.starts, device=image.device)
-    counts = starts.diff()[image]
+    first, count = starts.index_select(0, image), starts.diff().index_select(0, image)
     found = []
-    for part in blocks(0, contested.shape[0], int(counts.max())):
-        which = torch.repeat_interleave(torch.arange(part.start, part.stop, device=image.device), counts[part])
-        ends = counts[part].cumsum(0)
-        row = starts[image[which]] + torch.arange(which.shape[0], device=image.device) - (ends - counts[part])[which - part.start]
-        iou = costs.iou(row, prior[which])
-        near = (iou >= threshold[which]).nonzero().squeeze(1)
-        found.append((row[near], which[near], iou[near]))
+    for part in blocks(0, contested.shape[0], int(count.max())):
+        number = count[part]
+        which = torch.repeat_interleave(number)
+        row = (first[part] - number.cumsum(0) + number).index_select(0, which) + torch.arange(which.shape[0], device=image.device)
+        which += part.start
+        iou = costs.iou(row, prior.index_select(0, which))
+        near = (iou >= threshold.index_select(0, which)).nonzero().squeeze(1)
+        found.append(tuple(t.index_select(0, near) for t in (row, which, iou)))
     row, which, iou = (torch.cat(column) for column in zip(*found, strict=True))
-    return Pairs(row, prior[which], iou, -iou) if max_iou else _within(costs, row, prior[which], reach[which], sums)
+    prior = prior.index_select(0, which)
+    cost = -iou if max_iou else costs.cost(costs.terms(row, prior, iou), row, prior, sums)
+    return Pairs(row, prior, iou, cost), which
