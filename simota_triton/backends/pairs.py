@@ -143,7 +143,7 @@ class Costs:
 
     def places(self, row: Tensor, prior: Tensor) -> Tensor:
         """Where priors are among those of all images."""
-        return prior + _take(self._start, row)
+        return prior + take(self._start, row)
 
     def iou_block(self, image: int, rows: slice, work: Tensor) -> Tensor:
         """IoUs of gts and all priors of their image, [g, stride] within ``work`` [3, g or more, stride]; -inf where a pair does not
@@ -160,7 +160,7 @@ class Costs:
     def iou(self, row: Tensor, prior: Tensor) -> Tensor:
         """IoU of pairs; -inf where one does not exist."""
         places = self.places(row, prior)
-        areas = _take(self._areas, places).add_(_take(self._gt_areas, row))
+        areas = take(self._areas, places).add_(take(self._gt_areas, row))
         inter = intersection(_take_columns(self._corners, places), _take_columns(self._gt_corners, row), dim=0)
         iou = self._shared_part(inter, areas)
         return iou.masked_fill_(~self._exists(row, prior), -torch.inf) if self._masks_pairs else iou
@@ -182,7 +182,7 @@ class Costs:
 
     def hidden(self, row: Tensor, prior: Tensor, iou: Tensor) -> Tensor:
         """+inf where pairs of these IoUs cannot be selected, else 0."""
-        hidden = _take(self._hidden, self.places(row, prior))
+        hidden = take(self._hidden, self.places(row, prior))
         return hidden.masked_fill_(iou == -torch.inf, torch.inf) if self._masks_pairs else hidden
 
     def lowest_iou(self, limit: Tensor) -> Tensor:
@@ -203,7 +203,7 @@ class Costs:
         background = terms.background_cost(scores, config) if self.all_classes else scores
         center = None
         if config.center_weight:
-            center = terms.center_cost(_take_columns(self._priors[:3], prior).movedim(0, -1), _take(self.gts.centers, row), config)
+            center = terms.center_cost(_take_columns(self._priors[:3], prior).movedim(0, -1), take(self.gts.centers, row), config)
         return PairTerms(own, background, self._iou_cost(row, prior, iou), center, self._outside(row, prior))
 
     def _iou_cost(self, row: Tensor, prior: Tensor, iou: Tensor) -> Tensor:
@@ -218,7 +218,7 @@ class Costs:
 
     def _in_region(self, row: Tensor, prior: Tensor, region: str) -> Tensor:
         priors, boxes = (_take_columns(*columns).movedim(0, -1) for columns in ((self._priors, prior), (self._gt_corners, row)))
-        return terms.in_region(priors, boxes, _take(self.gts.centers, row), region, self.config.center_radius)
+        return terms.in_region(priors, boxes, take(self.gts.centers, row), region, self.config.center_radius)
 
     def lower(self, t: PairTerms) -> Tensor:
         """The cost without the other classes' terms: a lower bound where those count, else the cost."""
@@ -243,13 +243,13 @@ class Costs:
 
     def _own_logits(self, row: Tensor, prior: Tensor) -> Tensor:
         """Logits of the gts' own classes."""
-        logits = self._at(self.problem.cls_logits, row, prior, _take(self.gts.labels, row))
+        logits = self._at(self.problem.cls_logits, row, prior, take(self.gts.labels, row))
         self._read.append(logits.sum(dtype=torch.float32))
         return logits
 
     def _at(self, scores: Scores, row: Tensor, prior: Tensor, label: Tensor) -> Tensor:
         """Logits of pairs; padding has the last prior's."""
-        return scores.at(_take(self.gts.image, row), prior.clamp(max=self.num_priors - 1), label)
+        return scores.at(take(self.gts.image, row), prior.clamp(max=self.num_priors - 1), label)
 
     def scores(self, places: Tensor) -> tuple[Tensor, Tensor | None]:
         """Class and objectness logits of priors of all images, [n, C] and [n, 1]."""
@@ -281,7 +281,7 @@ class ClassSums:
         return self._known.index_select(0, places)
 
 
-def _take(values: Tensor, index: Tensor) -> Tensor:
+def take(values: Tensor, index: Tensor) -> Tensor:
     """``values[index]``, three times as fast."""
     if index.ndim == 1:
         return values.index_select(0, index)

@@ -24,7 +24,7 @@ from ..matching import Matching, count_k, key_index, pack_key, sortable
 from ..terms import COST_LIMIT
 from .candidates import Gts, blocks
 from .folded import FOLD, FoldedRows, fold, largest, unfold
-from .pairs import ClassSums, Costs, Pairs
+from .pairs import ClassSums, Costs, Pairs, take
 
 GROUP_PAIRS = 1 << 21
 """(gt, prior) pairs of a group: the larger the groups, the fewer small operations there are."""
@@ -145,7 +145,7 @@ def _select(costs: Costs, rows: slice, dynamic_k: Tensor, sums: ClassSums) -> Pa
     entry, prior, pair_iou = (torch.zeros(0, dtype=dtype, device=k.device) for dtype in (k.dtype, k.dtype, iou.dtype))
     if listed is not None:
         which = (bound <= reach).flatten().nonzero().squeeze(1)
-        entry, prior, pair_iou = which // bound.shape[1], _take(near, which), _take(near_iou, which)
+        entry, prior, pair_iou = which // bound.shape[1], take(near.flatten(), which), take(near_iou.flatten(), which)
     threshold = costs.lowest_iou(reach - costs.floor)
     far = (threshold <= 1).squeeze(1)
     if bool(far.any()):
@@ -154,15 +154,10 @@ def _select(costs: Costs, rows: slice, dynamic_k: Tensor, sums: ClassSums) -> Pa
         key = torch.cat([entry[several] * costs.stride + prior[several], others[0] * costs.stride + others[1]]).unique()
         entry, prior = torch.cat([entry[single], key // costs.stride]), torch.cat([prior[single], key % costs.stride])
         pair_iou = costs.iou(rows.start + entry, prior)
-    pairs = _cheapest(_within(costs, rows.start + entry, prior, pair_iou, _take(reach, entry), sums), rows, k)
+    pairs = _cheapest(_within(costs, rows.start + entry, prior, pair_iou, take(reach.flatten(), entry), sums), rows, k)
     which = (iou > 0).flatten().nonzero().squeeze(1)
-    costs.read(rows.start + which // iou.shape[1], _take(best, which), sums)
+    costs.read(rows.start + which // iou.shape[1], take(best.flatten(), which), sums)
     return pairs
-
-
-def _take(values: Tensor, index: Tensor) -> Tensor:
-    """Some of the flattened values, [n]."""
-    return values.flatten().index_select(0, index)
 
 
 def _spread_lowest(bound: Tensor, width: int) -> Tensor:
