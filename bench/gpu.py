@@ -54,9 +54,9 @@ from simota_triton.backends import triton_fused, triton_stream
 from simota_triton.inputs import pack
 from simota_triton.matching import dynamic_k_matching
 from simota_triton.simulate import STRIDES
-from tests import fuzz
-from tests.judge import judge
-from tests.scenes import FORMS, LAYOUTS, make_scene
+from simota_triton.verification import variants
+from simota_triton.verification.judge import judge
+from simota_triton.verification.scenes import FORMS, LAYOUTS, make_scene
 
 LOOPED = ("coco", "mosaic")
 """Where the loop is timed, which is slow and needs [n, G, C]."""
@@ -79,12 +79,12 @@ def moved(value: Any, device: str | torch.device) -> Any:
 
 def config_of(seed: int) -> SimOTAConfig:
     """A preset, or one of few variants."""
-    config = fuzz.config_of(seed)
+    config = variants.config_of(seed)
     return config if config in PRESETS else VARIED[seed % VARIANTS]
 
 
 PRESETS = [SimOTAConfig.from_preset(name) for name in SimOTAConfig.presets()]
-VARIED = list(islice((config for config in map(fuzz.config_of, count()) if config not in PRESETS), VARIANTS))
+VARIED = list(islice((config for config in map(variants.config_of, count()) if config not in PRESETS), VARIANTS))
 
 
 def check(seed: int, device: str) -> tuple[Counter[str], list[str]]:

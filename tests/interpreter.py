@@ -12,6 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+QUICK = ("reference", "torch")
+"""Backends that take any number of scenes. The others run in Triton's interpreter where there is no GPU: a second a scene."""
+
+SMALL = (69, 140)
+"""Seeds of scenes for those."""
+
 
 def prepare() -> None:
     """Without effect where Triton is missing, or has another interpreter than is known here."""

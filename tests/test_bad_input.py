@@ -10,8 +10,9 @@ import torch
 import simota_triton
 from simota_triton import SimOTAAssigner, SimOTAConfig, assign, mask_centers
 from simota_triton.backends import BACKENDS
+from simota_triton.verification.scenes import make_scene
 
-from .scenes import QUICK, make_scene
+from .interpreter import QUICK
 
 B, P, C, G = 2, 6, 3, 2
 NAN, INF = float("nan"), float("inf")

@@ -7,8 +7,8 @@ import torch
 
 from simota_triton import SimOTAConfig, backends
 from simota_triton.inputs import pack
+from simota_triton.verification.judge import judge
 from tests.captured import FOLDER, captured, preset_of
-from tests.judge import judge
 
 FILES = sorted(FOLDER.glob("*.npz"))
 

@@ -17,8 +17,8 @@ from simota_triton.kernels import launch
 from simota_triton.kernels.levels import find_logits, find_tile, matrix_row
 from simota_triton.kernels.rule import Rule
 from simota_triton.tuning.kernel_config import INTERPRETER, KernelConfig
+from simota_triton.verification.judge import cost_intervals
 
-from .judge import cost_intervals
 from .kernels_support import DEVICE, PRESETS, ApproximateUnits, on_device, random_inputs, random_problem
 
 CONFIG = SimOTAConfig.rtmdet()

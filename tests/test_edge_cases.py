@@ -7,9 +7,10 @@ import torch
 
 from simota_triton import SimOTAAssigner, SimOTAConfig
 from simota_triton.backends import BACKENDS
+from simota_triton.verification.judge import judge
+from simota_triton.verification.scenes import make_scene
 
-from .judge import judge
-from .scenes import QUICK, make_scene
+from .interpreter import QUICK
 
 NAN, INF = float("nan"), float("inf")
 PRESETS = SimOTAConfig.presets()

@@ -7,8 +7,8 @@ import torch
 
 from simota_triton import SimOTAAssigner, SimOTAConfig
 from simota_triton.inputs import pack
+from simota_triton.verification.judge import judge
 
-from .judge import judge
 from .kernels_support import PRESETS, fused, random_inputs, streamed
 
 ANSWERS = {"triton": fused, "triton-stream": streamed}

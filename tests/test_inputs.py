@@ -10,8 +10,9 @@ from simota_triton import SimOTAAssigner, SimOTAConfig, inputs, mask_centers
 from simota_triton.backends import BACKENDS
 from simota_triton.boxes import box_center
 from simota_triton.inputs import pack
+from simota_triton.verification.scenes import FAMILIES, FORMS, LAYOUTS, make_scene
 
-from .scenes import FAMILIES, FORMS, LAYOUTS, QUICK, SMALL, make_scene
+from .interpreter import QUICK, SMALL
 
 PRESETS = ("rtmdet", "yolox", "seed", "super_gradients_fast", "picodet")
 PER_PRIOR = ("gt_index", "labels", "matched_iou", "fg_mask", "gt_boxes", "ignore_mask", "claims")

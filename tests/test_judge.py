@@ -7,9 +7,8 @@ import torch
 
 from simota_triton import SimOTAAssigner, SimOTAConfig, reference
 from simota_triton.inputs import pack
-
-from .judge import cost_intervals, judge
-from .scenes import make_scene
+from simota_triton.verification.judge import cost_intervals, judge
+from simota_triton.verification.scenes import make_scene
 
 SEEDS = (0, 1, 5, 13, 17, 22)
 """Scenes with several gts, positives and padding, without exact ties."""

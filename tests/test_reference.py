@@ -5,10 +5,10 @@ import torch
 
 from simota_triton import SimOTAConfig, reference
 from simota_triton.matching import Matching
+from simota_triton.verification.judge import judge
+from simota_triton.verification.scenes import FAMILIES, make_scene
 
-from .judge import judge
 from .literal import RULES, Image, matched
-from .scenes import FAMILIES, make_scene
 
 INF = float("inf")
 PER_FAMILY = 2

@@ -7,8 +7,9 @@ import torch
 
 from simota_triton import AssignResult, AssignSummary, ImageAssignment, SimOTAAssigner
 from simota_triton.backends import BACKENDS
+from simota_triton.verification.scenes import FAMILIES, FORMS, make_scene
 
-from .scenes import FAMILIES, FORMS, QUICK, SMALL, make_scene
+from .interpreter import QUICK, SMALL
 
 
 @pytest.fixture

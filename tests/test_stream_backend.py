@@ -15,9 +15,11 @@ from simota_triton.inputs import pack
 from simota_triton.kernels import launch
 from simota_triton.simulate import grid_priors, random_gts, simulate_predictions
 from simota_triton.tuning.stream_config import StreamConfig
+from simota_triton.verification.judge import judge
+from simota_triton.verification.scenes import FAMILIES, FORMS, LAYOUTS, make_scene
+from simota_triton.verification.variants import config_of
 
-from .fuzz import FORMS, LAYOUTS, config_of
-from .judge import judge
+from .interpreter import SMALL
 from .kernels_support import (
     DEVICE,
     PRESETS,
@@ -30,7 +32,6 @@ from .kernels_support import (
     random_problem,
     streamed,
 )
-from .scenes import FAMILIES, SMALL, make_scene
 
 TILES = StreamConfig(tile=64, rows=64, bounds=32, iou_bounds=32, splits=2, gts=32, resolvers=1)
 SMALL_TILES = StreamConfig(tile=32, rows=32, bounds=32, iou_bounds=32, gts=32, resolvers=1)

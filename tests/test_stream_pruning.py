@@ -11,8 +11,8 @@ from simota_triton import SimOTAConfig
 from simota_triton.inputs import pack
 from simota_triton.simulate import grid_priors, simulate_predictions
 from simota_triton.tuning.stream_config import StreamConfig
+from simota_triton.verification.judge import judge
 
-from .judge import judge
 from .kernels_support import assert_same, fused, streamed
 
 KERNELS = StreamConfig(tile=32, rows=32, bounds=32, iou_bounds=32, splits=2, gts=32, resolvers=1)

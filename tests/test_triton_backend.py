@@ -18,11 +18,11 @@ from simota_triton.inputs import pack
 from simota_triton.kernels import launch
 from simota_triton.matching import Matching
 from simota_triton.tuning.kernel_config import KernelConfig, Shape, heuristic
+from simota_triton.verification.judge import judge
+from simota_triton.verification.scenes import FAMILIES, FORMS, LAYOUTS, make_scene
+from simota_triton.verification.variants import config_of
 
-from .fuzz import FORMS, LAYOUTS, config_of
-from .judge import judge
 from .kernels_support import DEVICE, PRESETS, ApproximateUnits, on_device, random_inputs, random_problem
-from .scenes import FAMILIES, make_scene
 
 ROOT = Path(__file__).parents[1]
 

@@ -12,7 +12,7 @@ from simota_triton import SimOTAConfig, backends
 from simota_triton.inputs import Problem, pack
 from simota_triton.matching import Matching
 from simota_triton.terms import in_region
-from tests.judge import judge
+from simota_triton.verification.judge import judge
 
 from .peer import Owners, Peer
 from .scenes import Scene, make_scene

@@ -14,20 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from simota_triton.inputs import Problem, pack
-from simota_triton.simulate import PHASES, grid_priors, simulate_predictions
+from ..inputs import Problem, pack
+from ..simulate import PHASES, grid_priors, simulate_predictions
 
 FORMS = ("list", "padded", "scattered", "packed")
 """How gts are handed over. "scattered" is padded with real gts and padding in any order: indices then differ."""
 
 LAYOUTS = ("flat", "strided", "maps")
 """How logits are handed over: contiguous, a view with gaps or other strides, the head's level maps."""
-
-QUICK = ("reference", "torch")
-"""Backends that take any number of scenes. The others run in Triton's interpreter where there is no GPU: a second a scene."""
-
-SMALL = (69, 140)
-"""Seeds of scenes for those."""
 
 JUNK_BOXES = ((float("nan"),) * 4, (float("inf"),) * 4, (0.0, 0.0, 0.0, 0.0), (-1e30, -1e30, 1e30, 1e30), (0.0, 0.0, 64.0, 64.0))
 JUNK_LABELS = (-1, 0, 1, 1 << 40, -(1 << 62))
@@ -185,23 +179,23 @@ def _options(scene: Scene, size: int, rng: random.Random, generator: torch.Gener
 # Families. Those in _BEFORE change gts and priors before predictions are simulated, the others what was predicted.
 
 
-def _random(scene, size, rng, generator):
+def _random(scene: Scene, size: int, rng: random.Random, generator: torch.Generator) -> None:
     pass
 
 
 _crowded = _untrained = _mid = _trained = _random
 
 
-def _tiny(scene, size, rng, generator):
+def _tiny(scene: Scene, size: int, rng: random.Random, generator: torch.Generator) -> None:
     for b in range(len(scene.gt_boxes)):
         scene.gt_boxes[b][:, 2:] = scene.gt_boxes[b][:, :2] + 0.5 + 6 * torch.rand(len(scene.gt_boxes[b]), 2, generator=generator)
 
 
-def _huge(scene, size, rng, generator):
+def _huge(scene: Scene, size: int, rng: random.Random, generator: torch.Generator) -> None:
     scene.gt_boxes[0][0] = torch.tensor([-5.0, -3.0, size + 4.0, size + 9.0])
 
 
-def _duplicates(scene, size, rng, generator):
+def _duplicates(scene: Scene, size: int, rng: random.Random, generator: torch.Generator) -> None:
     for b in range(len(scene.gt_boxes)):
         again = rng.choice([2, 3])
         labels = scene.gt_labels[b].repeat(again)
@@ -210,34 +204,34 @@ def _duplicates(scene, size, rng, generator):
         scene.gt_boxes[b], scene.gt_labels[b] = scene.gt_boxes[b].repeat(again, 1), labels
 
 
-def _outside(scene, size, rng, generator):
+def _outside(scene: Scene, size: int, rng: random.Random, generator: torch.Generator) -> None:
     for b in range(len(scene.gt_boxes)):
         shift = torch.randn(len(scene.gt_boxes[b]), 2, generator=generator) * size
         scene.gt_boxes[b] = scene.gt_boxes[b] + shift.repeat(1, 2)
 
 
-def _empty_images(scene, size, rng, generator):
+def _empty_images(scene: Scene, size: int, rng: random.Random, generator: torch.Generator) -> None:
     b = rng.randrange(len(scene.gt_boxes))
     scene.gt_boxes[b], scene.gt_labels[b] = torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)
 
 
-def _all_empty(scene, size, rng, generator):
+def _all_empty(scene: Scene, size: int, rng: random.Random, generator: torch.Generator) -> None:
     scene.gt_boxes = [torch.zeros(0, 4) for _ in scene.gt_boxes]
     scene.gt_labels = [torch.zeros(0, dtype=torch.int64) for _ in scene.gt_labels]
 
 
-def _few_priors(scene, size, rng, generator):
+def _few_priors(scene: Scene, size: int, rng: random.Random, generator: torch.Generator) -> None:
     count = rng.choice([0, 1, 7])
     picked = torch.randperm(len(scene.priors), generator=generator)[:count]
     scene.priors, scene.cells = scene.priors[picked], [(1, count)]
 
 
-def _one_class(scene, size, rng, generator):
+def _one_class(scene: Scene, size: int, rng: random.Random, generator: torch.Generator) -> None:
     scene.num_classes = 1
     scene.gt_labels = [torch.zeros_like(labels) for labels in scene.gt_labels]
 
 
-def _odd_strides(scene, size, rng, generator):
+def _odd_strides(scene: Scene, size: int, rng: random.Random, generator: torch.Generator) -> None:
     strides = [rng.choice([5, 7, 9, 13, 24]), rng.choice([11, 27, 31])]
     levels = []
     scene.cells = []
@@ -251,11 +245,11 @@ def _odd_strides(scene, size, rng, generator):
     scene.priors = torch.cat(levels)
 
 
-def _shuffled(scene, size, rng, generator):
+def _shuffled(scene: Scene, size: int, rng: random.Random, generator: torch.Generator) -> None:
     scene.priors = scene.priors[torch.randperm(len(scene.priors), generator=generator)]
 
 
-def _flat_gts(scene, size, rng, generator):
+def _flat_gts(scene: Scene, size: int, rng: random.Random, generator: torch.Generator) -> None:
     for boxes in scene.gt_boxes:
         kind = torch.randint(5, (len(boxes),), generator=generator)
         boxes[kind == 0, 2] = boxes[kind == 0, 0]  # no width
@@ -263,7 +257,7 @@ def _flat_gts(scene, size, rng, generator):
         boxes[kind == 2] = boxes[kind == 2][:, [2, 3, 0, 1]]  # inverted
 
 
-def _far(scene, size, rng, generator):
+def _far(scene: Scene, size: int, rng: random.Random, generator: torch.Generator) -> None:
     if rng.random() < 0.5:
         shift, scale = 1e6, 1.0
     else:
@@ -278,20 +272,20 @@ _BEFORE = {
 }  # fmt: skip
 
 
-def _identical(scene, size, rng, generator):
+def _identical(scene: Scene, size: int, rng: random.Random, generator: torch.Generator) -> None:
     scene.pred_boxes[:] = torch.tensor([size * 0.2, size * 0.25, size * 0.7, size * 0.6])
     scene.cls_logits[:] = scene.cls_logits[0, 0].clone()
     scene.obj_logits[:] = 0.5
 
 
-def _perfect(scene, size, rng, generator):
+def _perfect(scene: Scene, size: int, rng: random.Random, generator: torch.Generator) -> None:
     for b, boxes in enumerate(scene.gt_boxes):
         if len(boxes):
             target = boxes[torch.randint(len(boxes), (len(scene.priors),), generator=generator)]
             scene.pred_boxes[b] = torch.where(torch.rand(len(target), 1, generator=generator) < 0.6, target, scene.pred_boxes[b])
 
 
-def _nonfinite(scene, size, rng, generator):
+def _nonfinite(scene: Scene, size: int, rng: random.Random, generator: torch.Generator) -> None:
     for values, share in ((scene.pred_boxes, 0.03), (scene.cls_logits, 0.03 / scene.num_classes**0.5), (scene.obj_logits, 0.05)):
         for bad in (float("nan"), float("inf"), -float("inf")):
             values[torch.rand(values.shape, generator=generator) < share] = bad
@@ -299,28 +293,28 @@ def _nonfinite(scene, size, rng, generator):
     scene.pred_boxes[overflow] = torch.tensor([-1e30, -1e30, 1e30, 1e30])
 
 
-def _flat_predictions(scene, size, rng, generator):
+def _flat_predictions(scene: Scene, size: int, rng: random.Random, generator: torch.Generator) -> None:
     kind = torch.randint(6, scene.pred_boxes.shape[:2], generator=generator)
     scene.pred_boxes[..., 2] = torch.where(kind == 0, scene.pred_boxes[..., 0], scene.pred_boxes[..., 2])
     scene.pred_boxes[kind == 1] = scene.pred_boxes[kind == 1][:, [2, 3, 0, 1]]
     scene.pred_boxes[kind == 2] = scene.pred_boxes[kind == 2][:, [0, 1, 0, 1]]
 
 
-def _saturated(scene, size, rng, generator):
+def _saturated(scene: Scene, size: int, rng: random.Random, generator: torch.Generator) -> None:
     for logits in (scene.cls_logits, scene.obj_logits):
         far = torch.rand(logits.shape, generator=generator)
         logits[far < 0.4] = -50.0
         logits[far > 0.7] = 50.0
 
 
-def _swapped(scene, size, rng, generator):
+def _swapped(scene: Scene, size: int, rng: random.Random, generator: torch.Generator) -> None:
     for b, boxes in enumerate(scene.gt_boxes):
         if len(boxes):
             scene.pred_boxes[b] = boxes.roll(1, 0)[torch.randint(len(boxes), (len(scene.priors),), generator=generator)]
             scene.pred_boxes[b] += torch.randn(len(scene.priors), 4, generator=generator)
 
 
-def _half(scene, size, rng, generator):
+def _half(scene: Scene, size: int, rng: random.Random, generator: torch.Generator) -> None:
     dtype = rng.choice([torch.float16, torch.bfloat16])
     scene.cls_logits, scene.obj_logits = scene.cls_logits.to(dtype), scene.obj_logits.to(dtype)
     if rng.random() < 0.3:

@@ -37,10 +37,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from simota_triton import SimOTAConfig, reference, terms
-from simota_triton.config import MAX_TOPK
-from simota_triton.inputs import Problem
-from simota_triton.matching import Matching, dynamic_k_matching
+from .. import reference, terms
+from ..config import MAX_TOPK, SimOTAConfig
+from ..inputs import Problem
+from ..matching import Matching, dynamic_k_matching
 
 IOU_ERROR = 1e-6
 SUM_ERROR = 1e-5
@@ -106,7 +106,7 @@ def cost_intervals(problem: Problem, config: SimOTAConfig, expected: Tensor) -> 
     def largest(moves: Iterable[Tensor]) -> Tensor:
         return torch.stack([move.abs() for move in moves]).amax(0)
 
-    def composed(scores: Tensor, iou: Tensor) -> Tensor:
+    def composed(scores: Tensor, iou: Tensor) -> tuple[Tensor, Tensor]:
         """Class and IoU terms with their weights, as the definition composes them."""
         cls = terms.class_cost(at_label(scores), iou, config)
         if config.cls_classes == "all":
