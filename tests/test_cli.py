@@ -6,8 +6,10 @@ import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 import types
 from pathlib import Path
 
@@ -18,7 +20,8 @@ from rich.console import Console
 
 import simota_triton
 from simota_triton import SimOTAAssigner, SimOTAConfig, backends, env
-from simota_triton.cli import main
+from simota_triton.cli import COMMANDS, main
+from simota_triton.cli import arguments as cli_arguments
 from simota_triton.demo import run as demo_run
 from simota_triton.demo.coco import read_coco
 from simota_triton.demo.scene import SHIPPED, load_scene
@@ -90,9 +93,10 @@ def test_info_survives_a_setting_that_is_wrong(monkeypatch, capsys):
 
 def test_a_backend_that_cannot_run_here_is_told_with_the_reason(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(backends, "triton_refusal", lambda device: f"{device} is no GPU")
-    monkeypatch.setattr(demo_run, "triton_refusal", lambda device: f"{device} is no GPU")
-    assert main(["demo", "--backend", "triton", "--out", str(tmp_path / "out")]) == 2
-    assert one_line(capsys.readouterr().err).endswith("backend triton cannot run on cpu: cpu is no GPU")
+    monkeypatch.setattr(cli_arguments, "triton_refusal", lambda device: f"{device} is no GPU")
+    for command in ("demo", "bench"):
+        assert main([command, "--backend", "triton", "--device", "cpu", "--out", str(tmp_path / "out")]) == 2
+        assert one_line(capsys.readouterr().err).endswith("backend triton cannot run on cpu: cpu is no GPU")
     assert not (tmp_path / "out").exists()
     monkeypatch.setenv("SIMOTA_TRITON_BACKEND", "triton")
     assert main(["info"]) == 0
@@ -234,6 +238,13 @@ def test_a_terminal_gets_a_bar_and_a_file_gets_lines(tmp_path, terminal):
     assert ("image 1/1: street.png" in stream.getvalue()) is not terminal
 
 
+def test_a_rule_lies_between_gts_and_before_the_sums_alone(tmp_path, capsys):
+    assert main(["demo", "--out", str(tmp_path)]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line[:1] in " "]
+    first = next(number for number, line in enumerate(lines) if re.match(r" +0 ", line))
+    assert [not line.strip() for line in lines[first : first + 27]] == [False, False, True] * 9  # 8 gts and the sums, two presets each
+
+
 def test_a_class_name_is_no_markup(tmp_path, capsys):
     path = write_coco(tmp_path, [annotation([10, 10, 50, 50])], categories=[{"id": 10, "name": "[red]x[/]"}])
     assert main(["demo", "--coco", str(path), "--out", str(tmp_path), "--preset", "seed"]) == 0
@@ -344,6 +355,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, capsys, blocked):
         (["--device", "meta"], ("cpu, cuda or cuda:N",)),
         (["--device", "cuda:99"], ("cuda:99",)),
         (["--images", "somewhere"], ("needs --coco",)),
+        (["--limit", "3"], ("needs --coco",)),
     ],
 )
 def test_a_wrong_argument_is_refused_with_what_would_be_right(capsys, arguments, named):
@@ -378,6 +390,99 @@ def test_an_interruption_leaves_without_a_traceback(tmp_path, monkeypatch, capsy
     monkeypatch.setattr(demo_run, "run_presets", interrupt)
     assert main(["demo", "--out", str(tmp_path)]) == 130
     assert one_line(capsys.readouterr().err).endswith("interrupted")
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "refused"),
+    [
+        *(("bench", ["--batches", "some.batches", *option], option[0]) for option in (
+            ("--workload", "coco"), ("--batch-size", "3"), ("--dtype", "float32"), ("--preset", "rtmdet"),
+        )),
+        *(("bench", ["--plot", "gts", *option], option[0]) for option in (
+            ("--batches", "some.batches"), ("--workload", "coco"), ("--batch-size", "3"), ("--dtype", "float32"),
+            ("--preset", "rtmdet"), ("--rounds", "15"),
+        )),
+        ("tune", ["--batches", "some.batches", "--batch-size", "3"], "--batch-size"),
+        *(("tune", ["--dry-run", *option], option[0]) for option in (
+            ("--device", "cuda"), ("--keep", "32"), ("--rounds", "15"), ("--out", "folder"),
+        )),
+        ("tune", ["--capability", "90"], "--capability"),
+        ("tune", ["--device", "cpu", "--workload", "coco"], "--workload"),
+        ("tune", ["--device", "cpu", "--batch-size", "2"], "--batch-size"),
+    ],
+)  # fmt: skip
+def test_an_option_that_would_be_ignored_is_refused(capsys, command, arguments, refused):
+    with pytest.raises(SystemExit) as stop:
+        main([command, *arguments])
+    assert stop.value.code == 2
+    assert f"error: argument {refused}: " in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_program_without_arguments_helps(capsys):
+    assert main([]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.startswith("usage: simota-triton")
+    assert captured.err == ""
+
+
+def test_no_help_shows_an_escape(capsys):
+    for command in COMMANDS:
+        with pytest.raises(SystemExit):
+            main([command.__name__.rsplit(".", 1)[1], "--help"])
+        assert "%" not in capsys.readouterr().out.replace(" 1 %.", "")
+
+
+def test_a_reader_that_stops_and_a_missing_numpy_are_no_noise(tmp_path):
+    (tmp_path / "numpy").mkdir()
+    (tmp_path / "numpy" / "__init__.py").write_text("raise ModuleNotFoundError('planted')\n")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)]), "PYTHONUNBUFFERED": "1"}
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; print('sync', flush=True); sys.stdin.read(1); from simota_triton.cli import main; sys.exit(main(['info']))",
+    ]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
+        assert process.stdout.readline() == b"sync\n"
+        process.stdout.close()
+        process.stdin.write(b"x")
+        process.stdin.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
+@pytest.mark.parametrize("sent", ["SIGINT", "SIGKILL"])
+def test_the_workers_of_tune_end_with_it_and_say_nothing(tmp_path, sent):
+    pytest.importorskip("triton")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TRITON_CACHE_DIR": str(tmp_path)}
+    arguments = ["tune", "--dry-run", "--capability", "90", "--workers", "1", "--limit", "1", "--workload", "coco", "--batch-size", "1"]
+    command = [sys.executable, "-m", "simota_triton", *arguments]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, cwd=tmp_path, start_new_session=True) as process:
+        while len(workers := children(process.pid)) < 2:  # multiprocessing's resource tracker is one of them
+            time.sleep(0.02)
+        if sent == "SIGINT":
+            os.killpg(process.pid, signal.SIGINT)
+        else:
+            process.kill()
+        _, error = process.communicate(timeout=60)  # the end of stderr: nobody holds it any more
+    deadline = time.monotonic() + 20
+    while any(map(runs, workers)):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    if sent == "SIGINT":
+        assert process.returncode == 130
+        assert one_line(error).endswith("interrupted")
+
+
+def children(parent):
+    found = [Path(f"/proc/{parent}/task/{task}/children").read_text().split() for task in os.listdir(f"/proc/{parent}/task")]
+    return [int(child) for own in found for child in own]
+
+
+def runs(process):
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except OSError:
+        return False
 
 
 def test_help_teaches(capsys):

@@ -8,15 +8,19 @@ import math
 import os
 from pathlib import Path
 
+import matplotlib
 import matplotlib.colors
 import numpy as np
 import pytest
 import torch
+from matplotlib import font_manager
 from PIL import Image
 
 from simota_triton import SimOTAAssigner, SimOTAConfig
+from simota_triton.cli import main
 from simota_triton.cli.errors import CommandError
 from simota_triton.demo.coco import read_coco
+from simota_triton.demo.fonts import fonts_for
 from simota_triton.demo.labels import place_labels
 from simota_triton.demo.outcome import PRIOR_OFFSET, run_presets, totals
 from simota_triton.demo.picture import PALETTE, draw, gt_colors
@@ -494,3 +498,34 @@ def test_every_object_of_coco80_is_read():
     found = [annotation for image in dataset.images for annotation in image.annotations]
     assert (len(dataset.images), len(found), sum(a.is_crowd for a in found), len(dataset.classes)) == (80, 739, 8, 80)
     assert dataset.warning() is None
+
+
+# fonts
+
+
+@pytest.fixture
+def only_shipped_fonts(monkeypatch):
+    """matplotlib's own fonts, whatever this machine has."""
+    shipped = [font for font in font_manager.fontManager.ttflist if "mpl-data" in font.fname]
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", shipped)
+    monkeypatch.setattr(font_manager, "findSystemFonts", list)
+
+
+@pytest.mark.usefixtures("only_shipped_fonts")
+def test_characters_that_the_default_font_lacks_are_drawn_in_another(tmp_path, capsys):
+    arc = "\N{ARC}"  # not in DejaVu Sans
+    with fonts_for(f"cat {arc}"):
+        default, other = matplotlib.rcParams["font.family"]
+        assert default == "sans-serif"
+        assert ord(arc) in font_manager.get_font(font_manager.findfont(other)).get_charmap()
+    assert matplotlib.rcParams["font.family"] == ["sans-serif"]
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.usefixtures("only_shipped_fonts")
+def test_characters_that_no_font_has_are_told_once_and_the_picture_is_drawn(tmp_path, capsys):
+    path = write_coco(tmp_path, [annotation([10, 10, 50, 50])], categories=[{"id": 10, "name": "\N{RUNIC LETTER ANSUZ A}\u0007b"}])
+    assert main(["demo", "--coco", str(path), "--out", str(tmp_path), "--preset", "seed", "--preset", "yolox"]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "no installed font has \N{RUNIC LETTER ANSUZ A}: pictures show squares there; install one that does" in line
+    assert len(list(tmp_path.glob("*.png"))) == 2

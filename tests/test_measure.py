@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,8 +14,9 @@ import torch
 
 from simota_triton import SimOTAAssigner
 from simota_triton.capture import capture
-from simota_triton.cli import info, main
-from simota_triton.measure import scaling
+from simota_triton.cli import info, main, output
+from simota_triton.cli.errors import CommandError
+from simota_triton.measure import cases, scaling
 from simota_triton.measure.cases import PLAIN, least_bytes
 from simota_triton.measure.compare import changes
 from simota_triton.measure.peak import peak_bytes
@@ -84,9 +88,45 @@ def test_batches_that_cannot_be_used_are_one_line(tmp_path, capsys, content, mes
     assert len(error.splitlines()) == 1
 
 
-def test_bench_says_what_it_cannot_write(tmp_path, capsys):
-    assert main(["bench", "--device", "cpu", "--out", str(tmp_path / "none" / "b.json")]) == 2
-    assert "there is no folder" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("out", "told"), [("none/b.json", "there is no folder"), (".", "is no file"), ("/dev/null", "is no file"), ("b.json", "no room")]
+)
+@pytest.mark.parametrize("plot", [False, True])
+def test_bench_says_what_it_cannot_write_before_it_measures(tmp_path, capsys, monkeypatch, out, told, plot):
+    (tmp_path / "x-gts.png").mkdir()
+    out = {".": "x.json"}.get(out, out) if plot else out
+    monkeypatch.setattr(cases, "measure", lambda *args, **kwargs: pytest.fail("measured"))
+    monkeypatch.setattr(scaling, "curve", lambda *args, **kwargs: pytest.fail("measured"))
+    if told == "no room":
+        monkeypatch.setattr(output.tempfile, "TemporaryFile", _no_room)
+    elif plot and out == "/dev/null":
+        pytest.skip("curves are written beside it")
+    assert main(["bench", "--device", "cpu", "--out", str(tmp_path / out), *(["--plot", "gts"] if plot else [])]) == 2
+    assert told in capsys.readouterr().err
+
+
+def _no_room(*args, **kwargs):
+    raise OSError(28, "no room")
+
+
+@pytest.mark.parametrize("elsewhere", [True, False])
+def test_what_was_measured_is_kept_where_the_file_cannot_be_written(tmp_path, capsys, monkeypatch, elsewhere):
+    write, asked = output.write_whole, tmp_path / "b.json"
+    monkeypatch.setattr(output, "write_whole", lambda path, text: write(path, text) if elsewhere and path != asked else _no_room())
+    monkeypatch.setattr(output.tempfile, "mkdtemp", lambda prefix: str(tmp_path / "kept"))
+    (tmp_path / "kept").mkdir()
+    record = {"rows": [1, 2]}
+    with pytest.raises(CommandError, match=r"b\.json cannot be written \(no room\); the record is ") as told:
+        output.write_record(asked, record)
+    text = (tmp_path / str(told.value).rsplit(" in ", 1)[1]).read_text() if elsewhere else capsys.readouterr().out
+    assert json.loads(text) == record
+
+
+def test_the_profiler_says_nothing():
+    code = "import torch; from simota_triton.measure.peak import peak_bytes; print(peak_bytes(lambda: torch.ones(1 << 20)))"
+    environment = {name: value for name, value in os.environ.items() if name != "KINETO_LOG_LEVEL"} | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert (done.stdout, done.stderr) == ("4194304\n", "")
 
 
 def test_compare_prints_what_moved_beyond_noise(tmp_path, capsys):
@@ -101,6 +141,17 @@ def test_compare_prints_what_moved_beyond_noise(tmp_path, capsys):
     assert out[4:] == ["only in A: coco, gone", "only in B: coco, new"]
     assert main(["compare", after, before]) == 1
     assert main(["compare", before, before, "--all"]) == 0
+
+
+def test_compare_takes_curves_point_by_point(tmp_path, capsys):
+    paths = [tmp_path / "a.json", tmp_path / "b.json"]
+    for path, ms in zip(paths, (10, 20), strict=True):
+        rows = [row("torch", ms) | {"value": value, "workload": None} for value in (3, 10)]
+        path.write_text(json.dumps({"machine": {"cpu": "x", "threads": 1}, "axis": "gts", "rows": rows}))
+    assert main(["compare", *map(str, paths)]) == 1
+    assert "gts = 10, torch: 10 -> 20 ms (+100.0 %, slower)" in capsys.readouterr().out
+    assert main(["compare", str(paths[0]), record(tmp_path / "c.json", row("torch", 10))]) == 2
+    assert "no workload and case in common" in capsys.readouterr().err
 
 
 def test_compare_reads_the_committed_cpu_table():

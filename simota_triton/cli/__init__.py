@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from collections.abc import Sequence
 
 from .. import __version__
@@ -22,23 +24,31 @@ SimOTA label assignment for anchor-free detectors: which prior learns which grou
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0 done, 2 a request that cannot be met, 130 interrupted.
+    """Run one command and return its exit code: 0 done, 2 a request that cannot be met, 130 interrupted, 141 nobody reads on.
 
     Args:
-        argv: Arguments without the program's name; None takes those of the process.
+        argv: Arguments without the program's name; None takes those of the process. Without any, the help is printed.
 
     Raises:
         SystemExit: From argparse, after ``--help`` (0) and for arguments it refuses (2).
     """
-    args = parser().parse_args(argv)
+    root = parser()
+    args = root.parse_args(argv)
+    if args.run is None:
+        root.print_help()
+        return 0
     try:
         code: int = args.run(args)
+        sys.stdout.flush()
     except CommandError as error:
         report(error)
         return 2
     except KeyboardInterrupt:
         report("interrupted")
         return 130
+    except BrokenPipeError:  # as of `simota-triton info | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in the buffer is flushed at the end
+        return 141
     return code
 
 
@@ -46,7 +56,8 @@ def parser() -> argparse.ArgumentParser:
     """The parser with every command."""
     root = argparse.ArgumentParser(prog="simota-triton", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     root.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    commands = root.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    commands = root.add_subparsers(title="commands", metavar="COMMAND")
+    root.set_defaults(run=None)
     for command in COMMANDS:
         command.add_parser(commands)
     return root

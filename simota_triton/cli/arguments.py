@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import torch
 
+from ..backends import triton_refusal
 from ..capture import Recorded, read_batches
 from ..config import PRESETS, SimOTAConfig
 from ..measure.workloads import WORKLOADS, Workload, make_batch
@@ -60,6 +61,23 @@ def device_of(text: str) -> torch.device:
     return device
 
 
+def check_backend(name: str, device: torch.device) -> None:
+    """Whether a backend can compute on a device.
+
+    Raises:
+        CommandError: It cannot; the line says why.
+    """
+    if name.startswith("triton") and (refusal := triton_refusal(device)):
+        raise CommandError(f"backend {name} cannot run on {device}: {refusal}")
+
+
+def refuse(args: argparse.Namespace, names: Sequence[str], why: str) -> None:
+    """End with argparse's error, ``why``, where one of the options was given: it would be ignored. Their defaults are None."""
+    for name in names:
+        if getattr(args, name) is not None:
+            args.parser.error(f"argument --{name.replace('_', '-')}: {why}")
+
+
 def add_batches(parser: argparse.ArgumentParser, default: Sequence[str]) -> None:
     """Which batches a command works on."""
     group = parser.add_argument_group("batches")
@@ -69,20 +87,28 @@ def add_batches(parser: argparse.ArgumentParser, default: Sequence[str]) -> None
         help=f"named workload, simulated, of {', '.join(names)}; repeat it for several; default: {', '.join(default)}")  # fmt: skip
     add("--batches", type=Path, metavar="FILE", help="batches captured from your own training (SIMOTA_TRITON_CAPTURE), instead")
     add("--batch-size", type=number(1, 4096), metavar="B", help="images of the named workloads; default: each one's own")
-    add("--dtype", choices=tuple(DTYPES), default="float32", metavar="NAME", help="of the workloads' logits; default: float32")
-    add("--preset", choices=PRESETS, default="rtmdet", metavar="NAME", help="rule of the named workloads; default: rtmdet")
+    add("--dtype", choices=tuple(DTYPES), metavar="NAME", help="of the workloads' logits; default: float32")
+    add("--preset", choices=PRESETS, metavar="NAME", help="rule of the named workloads; default: rtmdet")
     parser.set_defaults(default_workloads=tuple(default))
 
 
+NAMED = ("workload", "batch_size", "dtype", "preset")
+"""Options of the named workloads."""
+
+
+def check_batches(args: argparse.Namespace) -> None:
+    """End with an error where a file of batches and options of the named workloads are given together."""
+    if args.batches is not None:
+        refuse(args, NAMED, "is of the named workloads; leave it out, or --batches")
+
+
 def batches(args: argparse.Namespace, tiny: bool = False) -> Iterator[Recorded]:
-    """The batches asked for, one after the other.
+    """The batches asked for, one after the other; after :func:`check_batches`.
 
     Raises:
         CommandError: The file of batches cannot be used.
     """
     if args.batches is not None:
-        if args.workload:
-            raise CommandError("--batches and --workload: choose one of the two")
         try:
             found, trouble = read_batches(args.batches)
         except OSError as error:
@@ -98,7 +124,7 @@ def batches(args: argparse.Namespace, tiny: bool = False) -> Iterator[Recorded]:
     for workload in [TINY] if tiny else [WORKLOADS[name] for name in args.workload or args.default_workloads]:
         if args.batch_size and not tiny:
             workload = workload.with_batch(args.batch_size)
-        yield named(workload, args.preset, DTYPES[args.dtype])
+        yield named(workload, args.preset or "rtmdet", DTYPES[args.dtype or "float32"])
 
 
 def named(workload: Workload, preset: str, dtype: torch.dtype) -> Recorded:

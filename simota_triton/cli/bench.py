@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..backends import BACKENDS
-from .arguments import add_batches, batches, device_of, number
-from .errors import CommandError
+from .arguments import NAMED, add_batches, batches, check_backend, check_batches, device_of, number, refuse
+from .output import check_writable, write_record
 
 DESCRIPTION = """\
 Time every backend that runs here, and the same assignment in plain PyTorch, on simulated workloads or on batches of your own
@@ -45,7 +44,7 @@ def add_parser(commands: Any) -> None:
         help="backend; repeat it; default: all that run there",
     )
     add("--device", type=device_of, default=None, metavar="NAME", help="cpu or cuda; default: cuda where there is one")
-    add("--rounds", type=number(1, 10**4), default=15, metavar="N", help="timings of each case; default: 15")
+    add("--rounds", type=number(1, 10**4), metavar="N", help="timings of each case; default: 15")
     add("--out", type=Path, default=Path("simota-bench.json"), metavar="FILE", help="record to write; default: ./simota-bench.json")
     add("--plot", choices=("gts", "priors", "classes", "batch"), action="append", metavar="AXIS",
         help="instead: time and memory against gts, priors, classes or batch, as a record and a picture; repeat it")  # fmt: skip
@@ -57,15 +56,19 @@ def run(args: argparse.Namespace) -> int:
     from ..measure.cases import backends_on
     from ..measure.machine import facts
 
+    check_batches(args)
+    if args.plot:
+        refuse(args, ("batches", *NAMED, "rounds"), "not with --plot, which measures batches of its own in its own number of rounds")
     device = args.device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    for name in args.backend or ():
+        check_backend(name, device)
     names = args.backend or backends_on(device)
-    if not args.out.parent.is_dir():
-        raise CommandError(f"--out: there is no folder {args.out.parent}")
+    check_writable([path for axis in args.plot for path in _curve_files(args.out, axis)] if args.plot else [args.out])
     with torch.no_grad():
         if args.plot:
             return _curves(args, device, names)
         rows = _rows(args, device, names)
-    _write(args.out, {"machine": facts(device), "rows": rows})
+    write_record(args.out, {"machine": facts(device), "rows": rows})
     print(f"written: {args.out}")
     return 0
 
@@ -80,7 +83,7 @@ def _rows(args: argparse.Namespace, device: torch.device, names: list[str]) -> l
         expected = SimOTAAssigner(batch.config, backend="torch")(**batch.on(device)).gt_index
         floor = least_bytes(batch) / bandwidth
         print(f"{batch.name} on {device}; floor {floor:.3g} ms")
-        rows = measure(cases(batch, device, names), device, args.rounds, expected=expected)
+        rows = measure(cases(batch, device, names), device, args.rounds or 15, expected=expected)
         slowest = max(row["median_ms"] for row in rows)
         for row in rows:
             low, high = row["quartiles_ms"]
@@ -94,22 +97,22 @@ def _rows(args: argparse.Namespace, device: torch.device, names: list[str]) -> l
 def _curves(args: argparse.Namespace, device: torch.device, names: list[str]) -> int:
     from ..measure.machine import facts
     from ..measure.scaling import curve, draw
-    from .errors import require
+    from .errors import CommandError, require
 
     require(matplotlib="matplotlib")
     for axis in args.plot:
         record = {"machine": facts(device), "axis": axis, "rows": curve(axis, device, names, seconds=2.0)}
-        path = args.out.with_name(f"{args.out.stem}-{axis}.json")
-        _write(path, record)
-        draw(record, path.with_suffix(".png"))
-        print(f"written: {path}, {path.with_suffix('.png')}")
+        path, picture = _curve_files(args.out, axis)
+        write_record(path, record)
+        try:
+            draw(record, picture)
+        except OSError as error:
+            raise CommandError(f"{picture} cannot be written ({error.strerror}); the record is in {path}") from error
+        print(f"written: {path}, {picture}")
     return 0
 
 
-def _write(path: Path, record: dict[str, Any]) -> None:
-    from ..tuning.store import write_whole
-
-    try:
-        write_whole(path, json.dumps(record, indent=1) + "\n")
-    except OSError as error:
-        raise CommandError(f"{path} cannot be written ({error.strerror}); choose another file with --out") from error
+def _curve_files(out: Path, axis: str) -> tuple[Path, Path]:
+    """Record and picture of a curve."""
+    path = out.with_name(f"{out.stem}-{axis}.json")
+    return path, path.with_suffix(".png")

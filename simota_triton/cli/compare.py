@@ -15,7 +15,7 @@ def add_parser(commands: Any) -> None:
         "compare",
         help="what changed between two records of simota-triton bench",
         description="Print what changed between two records beyond noise: where the middle halves of the timings do not overlap, "
-        "or peak memory moved by more than 1 %%. Exits with 1 if something got slower.",
+        "or peak memory moved by more than 1 %. Exits with 1 if something got slower.",
     )
     parser.add_argument("before", type=Path, metavar="A.json")
     parser.add_argument("after", type=Path, metavar="B.json")

@@ -11,7 +11,7 @@ import torch
 from ..backends import CHOICES
 from ..config import PRESETS
 from ..simulate import PHASES
-from .arguments import device_of, number
+from .arguments import device_of, number, refuse
 from .errors import require
 
 DESCRIPTION = """\
@@ -73,8 +73,8 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check what argparse cannot, then hand over."""
-    if args.images is not None and args.coco is None:
-        args.parser.error("argument --images: needs --coco FILE, the annotations of those images")
+    if args.coco is None:
+        refuse(args, ("images", "limit"), "needs --coco FILE, the annotations of your images; without it there is the shipped scene")
     require(rich="rich", matplotlib="matplotlib", PIL="pillow")
     from ..demo.run import Options, run
 

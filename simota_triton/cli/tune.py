@@ -19,7 +19,7 @@ import torch
 from .. import __version__
 from ..tuning.families import FAMILIES, Family
 from ..tuning.kernel_config import PROCESSORS
-from .arguments import add_batches, batches, choice_of, number
+from .arguments import add_batches, batches, check_batches, choice_of, number, refuse
 from .errors import CommandError, report
 from .progress import Bar
 
@@ -59,14 +59,14 @@ def add_parser(commands: Any) -> None:
     add_batches(parser, default=("coco", "mosaic", "o365", "dota"))
     add("--backend", choices=tuple(FAMILIES), action="append", metavar="NAME",
         help=f"kernel family; repeat it for several; default: all of {', '.join(FAMILIES)}")  # fmt: skip
-    add("--device", default="cuda", metavar="NAME",
+    add("--device", metavar="NAME",
         help="cuda (default), cuda:N, or cpu: a try-out in Triton's interpreter, on a tiny batch, which measures nothing")  # fmt: skip
     add("--dry-run", action="store_true", help="compile and rank, run nothing, write nothing; needs no GPU")
     capabilities = {f"{major}{minor}": (major, minor) for major, minor in PROCESSORS}
     add("--capability", type=choice_of(capabilities), metavar="NN",
         help=f"compute capability for --dry-run, of {', '.join(capabilities)}; default: this GPU's, else 90")  # fmt: skip
-    add("--keep", type=number(1, 10**6), default=32, metavar="N", help="candidates of each stage that are run, by the model; default: 32")
-    add("--rounds", type=number(1, 10**4), default=15, metavar="N", help="timings of each candidate; default: 15")
+    add("--keep", type=number(1, 10**6), metavar="N", help="candidates of each stage that are run, by the model; default: 32")
+    add("--rounds", type=number(1, 10**4), metavar="N", help="timings of each candidate; default: 15")
     add("--workers", type=number(1, 256), default=min(8, os.cpu_count() or 1), metavar="N", help="processes that compile; default: up to 8")
     add("--limit", type=number(1, 10**6), metavar="N", help="only the first N candidates of the space")
     add("--out", type=Path, metavar="DIR", help="folder of the file; default: the one that assigners read, see simota-triton info")
@@ -75,14 +75,17 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Tune, or rank without a GPU."""
-    if args.capability is not None and not args.dry_run:
-        args.parser.error("argument --capability: only with --dry-run; without it this GPU's counts")
+    check_batches(args)
     if args.dry_run:
+        refuse(args, ("device", "keep", "rounds", "out"), "not with --dry-run, which runs and writes nothing")
         return _dry_run(args)
+    refuse(args, ("capability",), "only with --dry-run; without it this GPU's counts")
     interpreted = args.device == "cpu"
     if interpreted:
+        if args.batches is None:
+            refuse(args, ("workload", "batch_size"), "not with --device cpu, which tries a tiny batch; try your own with --batches")
         os.environ.setdefault("TRITON_INTERPRET", "1")
-    device = _device(args.device)
+    device = _device(args.device or "cuda")
     with _folder(args.out, interpreted) as folder:
         return max(_tune(args, device, folder, FAMILIES[name]) for name in args.backend or FAMILIES)
 
@@ -137,7 +140,7 @@ def _tune(args: argparse.Namespace, device: torch.device, folder: Path, family: 
             try:
                 candidates, pruned = _compile(args, family, task, gpu.capability, space, title)
                 with Bar(f"{title}: timing", len(candidates) - 1) as bar:
-                    outcome = sweep(task, family, candidates, timer, journal, args.rounds, partial(_show, bar))
+                    outcome = sweep(task, family, candidates, timer, journal, args.rounds or 15, partial(_show, bar))
             except KeyboardInterrupt:
                 report(journal.trouble or f"{len(journal.records)} candidates are measured; the same command goes on from there")
                 raise
@@ -184,7 +187,7 @@ def _compile(
 
     with Bar(f"{title}: compiling", len(space)) as bar:
         reports = examine(family.backend, task.problem, task.config, capability, space, args.workers)
-        return prune(family, space, reports, args.keep, lambda: bar.update(bar.done + 1))
+        return prune(family, space, reports, args.keep or 32, lambda: bar.update(bar.done + 1))
 
 
 def _show(bar: Bar, at: Progress) -> None:

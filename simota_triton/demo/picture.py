@@ -203,7 +203,7 @@ def _draw_title(figure: Figure, scene: Scene, outcome: Outcome) -> None:
     height = figure.get_size_inches()[1]
     left = figure.axes[0].get_position().x0
     lines: tuple[tuple[float, str, dict[str, Any]], ...] = (
-        (0.42, outcome.preset, {"fontsize": 17, "fontweight": "bold", "color": INK}),
+        (0.42, outcome.preset, {"fontsize": 17, "fontweight": "bold", "fontfamily": "sans-serif", "color": INK}),
         (0.64, f"{scene.name}, simulated predictions ({outcome.phase})", {"fontsize": 9.5, "color": FAINT_INK}),
         (0.84, totals([outcome.summary]), {"fontsize": 9.5, "color": INK}),
     )

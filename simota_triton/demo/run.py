@@ -12,10 +12,12 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ..backends import choose, triton_refusal
+from ..backends import choose
+from ..cli.arguments import check_backend
 from ..cli.errors import CommandError, report
 from ..result import AssignSummary
 from .coco import ImageRecord, read_coco
+from .fonts import fonts_for
 from .outcome import Outcome, count, run_presets, totals
 from .picture import draw
 from .scene import SHIPPED, Scene, load_scene
@@ -65,8 +67,7 @@ def run(options: Options, console: Console | None = None) -> int:
         backend, reason = choose(options.backend, options.device)
     except ValueError as error:
         raise CommandError(str(error)) from None
-    if backend.startswith("triton") and (refusal := triton_refusal(options.device)):
-        raise CommandError(f"backend {backend} cannot run on {options.device}: {refusal}")
+    check_backend(backend, options.device)
     dataset = read_coco(options.coco or SHIPPED)
     records = dataset.images[: options.limit]
     if not records:
@@ -79,7 +80,8 @@ def run(options: Options, console: Console | None = None) -> int:
 
     summaries: dict[str, list[AssignSummary]] = {preset: [] for preset in options.presets}
     failed = 0
-    with _progress(records, console) as steps:
+    texts = [dataset.classes[annotation.label] for record in records for annotation in record.annotations]
+    with fonts_for("".join({*texts, *(record.name for record in records)})), _progress(records, console) as steps:
         for record in steps:
             try:
                 scene = load_scene(record, dataset.classes, options.images, options.image_size)

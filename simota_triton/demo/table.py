@@ -33,7 +33,7 @@ def image_table(scene: Scene, outcomes: Sequence[Outcome]) -> Table:
                 *head,
                 outcome.preset,
                 *_numbers(outcome, gt),
-                end_section=gt == len(scene.gt_boxes) - 1 or len(outcomes) > 1 == len(outcomes) - row,
+                end_section=len(outcomes) > 1 and row == len(outcomes) - 1,
             )
     table.add_section()
     for row, outcome in enumerate(outcomes):

@@ -40,7 +40,7 @@ class Change(NamedTuple):
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """A record that ``simota-triton bench`` wrote.
+    """A record that ``simota-triton bench`` wrote; the points of a curve (``--plot``) are its workloads.
 
     Raises:
         ValueError: It is none; the message names the file.
@@ -49,6 +49,8 @@ def read_record(path: Path) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         for row in record["rows"]:
+            if "axis" in record:
+                row["workload"] = f"{record['axis']} = {row['value']}"
             low, high = row["quartiles_ms"]
             if not 0 < low <= row["median_ms"] <= high or not isinstance(row["workload"] + row["case"], str):
                 raise ValueError(f"a row is out of order: {row}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import torch
@@ -22,6 +23,7 @@ def peak_bytes(call: Callable[[], object], device: torch.device | None = None) -
         torch.cuda.synchronize(device)
         del result
         return int(torch.cuda.max_memory_allocated(device) - before)
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # the profiler tells on stderr that it starts and stops, at every level below
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         result = call()
     events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]

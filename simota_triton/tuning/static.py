@@ -12,9 +12,11 @@ import math
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import torch
@@ -96,19 +98,33 @@ def examine(
     size = max(1, min(16, -(-len(candidates) // workers)))
     chunks = [candidates[i : i + size] for i in range(0, len(candidates), size)]
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start)
+    reader, writer = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(reader,))
     try:
-        found = [pool.submit(_examine, backend, hollow, config, capability, chunk) for chunk in chunks]
+        # workers begin with Ctrl-C blocked, which they keep: the parent alone answers to it, before their first line of Python too
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            found = [pool.submit(_examine, backend, hollow, config, capability, chunk) for chunk in chunks]
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         for future in found:
             yield from future.result()
     finally:
+        writer.close()
         pool.shutdown(cancel_futures=True)
 
 
-def _start() -> None:
-    """In a worker, before Triton is imported: it must compile, not interpret, and the parent alone answers to Ctrl-C."""
+def _start(reader: Connection) -> None:
+    """In a worker, before Triton is imported: it must compile, not interpret, and end when the pipe does, whose other end the parent
+    closes, or the system for it, however the parent ends.
+    """
     os.environ.pop("TRITON_INTERPRET", None)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def end() -> None:
+        wait([reader])
+        os._exit(1)
+
+    threading.Thread(target=end, daemon=True).start()
 
 
 _SEEN: dict[int, tuple[Any, Any]] = {}
