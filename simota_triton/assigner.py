@@ -12,7 +12,7 @@ from torch import Tensor
 
 from . import backends, capture, op
 from .checks import Ragged, tensor
-from .config import SimOTAConfig
+from .config import FIELDS, PRESETS, SimOTAConfig, nearest
 from .inputs import Problem, pack
 from .matching import Matching
 from .result import AssignResult
@@ -63,8 +63,15 @@ class SimOTAAssigner:
     """
 
     def __init__(
-        self, config: str | SimOTAConfig = "rtmdet", *, backend: str = "auto", validate: bool | None = None, kernels: Any = None
-    ) -> None:
+        self, config: str | SimOTAConfig = "rtmdet", *, backend: str = "auto", validate: bool | None = None, kernels: Any = None,
+        **unknown: Any,
+    ) -> None:  # fmt: skip
+        for name in unknown:
+            preset = config if config in PRESETS else "rtmdet"
+            raise TypeError(
+                f"{name}: no argument of SimOTAAssigner, which takes config, backend, validate and kernels; fields are changed in the "
+                f"configuration, as in SimOTAAssigner(SimOTAConfig.{preset}({nearest(name, FIELDS) or 'candidate_topk'}=...))"
+            )
         if isinstance(config, str):
             config = SimOTAConfig.from_preset(config)
         elif not isinstance(config, SimOTAConfig):

@@ -14,58 +14,85 @@ INT_DTYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 Ragged = Tensor | Sequence[Tensor]
 
 
+NO_GTS = "pass an empty [0, 4] tensor for an image without any"
+
+
 def list_counts(name: str, values: Sequence[Tensor], batch: int, width: int) -> list[int]:
-    """Rows of each of B tensors [*, width]."""
+    """Rows of each of B tensors [*, width]; one without elements has none, whatever its shape."""
     if len(values) != batch:
-        fail(
-            name,
-            f"a list of B = {batch} tensors [*, {width}]",
-            f"{len(values)} tensors",
-            "pass an empty [0, 4] tensor for an image without any",
-        )
+        fail(name, f"a list of B = {batch} tensors [*, {width}]", f"{len(values)} tensors", NO_GTS)
     for i, value in enumerate(values):
+        if value is None:
+            raise TypeError(f"{name}[{i}]: expected a torch.Tensor, got NoneType; {NO_GTS}")
         tensor(f"{name}[{i}]", value)
-        if value.ndim != 2 or value.shape[1] != width:
-            fail(f"{name}[{i}]", f"[*, {width}]", shape_of(value), "")
-    return [value.shape[0] for value in values]
+        if value.numel() and (value.ndim != 2 or value.shape[1] != width):
+            fail(f"{name}[{i}]", f"[*, {width}]", shape_of(value), box_remedy(name, value))
+    return [value.shape[0] if value.numel() else 0 for value in values]
 
 
 def concatenate(name: str, values: Ragged, counts: list[int], tail: tuple[int, ...], device: torch.device) -> Tensor:
-    """A list of B tensors, [counts[b], *tail] each, as one."""
+    """A list of B tensors, [counts[b], *tail] each, as one; nothing is asked of a tensor without elements where none are due."""
     if not isinstance(values, (list, tuple)):
         raise TypeError(f"{name}: expected a list of tensors, as gt_boxes, got {type(values).__name__}")
     if len(values) != len(counts):
         fail(name, f"a list of B = {len(counts)} tensors", f"{len(values)} tensors", "")
+    parts: list[Tensor] = []
     for i, (value, count) in enumerate(zip(values, counts, strict=True)):
         tensor(f"{name}[{i}]", value)
+        if not count and not value.numel():
+            continue
         if value.shape != (count, *tail):
-            fail(f"{name}[{i}]", f"{[count, *tail]}", shape_of(value), "")
+            fail(f"{name}[{i}]", f"{[count, *tail]}", shape_of(value), label_remedy(name, value, count) if not tail else "")
         same_device(f"{name}[{i}]", value, device)
-        if value.dtype != values[0].dtype:
-            fail(f"{name}[{i}]", f"the dtype of the first, {values[0].dtype}", str(value.dtype), "cast the list to one dtype")
-    if not values:
+        if parts and value.dtype != parts[0].dtype:
+            fail(f"{name}[{i}]", f"the dtype of the first, {parts[0].dtype}", str(value.dtype), "cast the list to one dtype")
+        parts.append(value)
+    if not parts:
         return torch.zeros((0, *tail), dtype=torch.float32 if tail else torch.int64, device=device)
-    return torch.cat(list(values))
+    return torch.cat(parts)
 
 
 def same_form(name: str, value: Any, shape: tuple[int, ...], letters: str) -> Tensor:
-    """``value`` if it has the shape that follows from gt_boxes."""
+    """``value`` if it has the shape that follows from gt_boxes; any value without elements where none are due."""
     tensor(name, value)
-    if tuple(value.shape) != shape:
-        fail(
-            name,
-            f"{letters} = {list(shape)}, the form of gt_boxes",
-            shape_of(value),
-            "squeeze the last dimension" if value.ndim == len(shape) + 1 else "",
-        )
     result: Tensor = value
+    if 0 in shape and not result.numel():
+        return result.reshape(shape)
+    if tuple(result.shape) != shape:
+        remedy = "squeeze the last dimension" if result.ndim == len(shape) + 1 and result.shape[-1] == 1 else ""
+        if name == "gt_labels":
+            remedy = label_remedy(name, result, shape[-1])
+        fail(name, f"{letters} = {list(shape)}, the form of gt_boxes", shape_of(result), remedy)
     return result
+
+
+def box_remedy(name: str, value: Tensor) -> str:
+    """What to do about boxes of another shape than [*, 4]."""
+    return "rotated boxes are not supported: pass the xyxy boxes that enclose them" if value.shape[-1:] == (5,) else ""
+
+
+def label_remedy(name: str, value: Tensor, count: int) -> str:
+    """What to do about labels that have a dimension more than gts."""
+    if value.ndim < 2 or value.shape[-2] != count:
+        return ""
+    if value.shape[-1] == 1:
+        return "squeeze the last dimension"
+    return f"of one-hot labels pass {name}.argmax(-1); give a gt of several classes once for each of them"
 
 
 def tensor(name: str, value: object) -> None:
     """Refuse what is no tensor."""
     if not isinstance(value, Tensor):
-        raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
+        raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}" + as_tensor(name, value))
+
+
+def as_tensor(name: str, value: object) -> str:
+    """How a value that is no tensor becomes one, as the end of a message."""
+    if isinstance(getattr(value, "tensor", None), Tensor):  # a box type of mmdet or detectron2
+        return f"; use {name}.tensor"
+    if isinstance(value, (list, tuple)):
+        return f"; use torch.tensor({name})"
+    return f"; use torch.from_numpy({name})" if type(value).__module__ == "numpy" else ""
 
 
 def floating(name: str, value: Tensor) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
 from dataclasses import dataclass, field
 from typing import Any
@@ -174,9 +175,9 @@ class SimOTAConfig:
             >>> SimOTAConfig.yolox().replace(center_radius=1.5).center_radius
             1.5
         """
-        unknown = sorted(set(overrides) - set(_FIELDS))
+        unknown = sorted(set(overrides) - set(FIELDS))
         if unknown:
-            raise TypeError(f"{unknown[0]}: no such field of SimOTAConfig; known fields: {_listed(_FIELDS)}")
+            raise TypeError(f"{unknown[0]}: no such field of SimOTAConfig; known fields: {_listed(FIELDS)}{suggestion(unknown[0], FIELDS)}")
         return dataclasses.replace(self, **overrides)
 
     @classmethod
@@ -185,7 +186,7 @@ class SimOTAConfig:
         if not isinstance(name, str):
             raise TypeError(f"preset: expected a name, one of {_listed(PRESETS)}, got {_kind(name)}")
         if name not in PRESETS:
-            raise ValueError(f"preset: expected one of {_listed(PRESETS)}, got {name!r}")
+            raise ValueError(f"preset: expected one of {_listed(PRESETS)}, got {name!r}{suggestion(name, PRESETS)}")
         config: SimOTAConfig = getattr(cls, name)(**overrides)
         return config
 
@@ -197,7 +198,7 @@ class SimOTAConfig:
     def __repr__(self) -> str:
         start = self if self.preset is None else SimOTAConfig.from_preset(self.preset)
         base = SimOTAConfig() if self.preset is None else start
-        changed = ", ".join(f"{name}={getattr(self, name)!r}" for name in _FIELDS if getattr(self, name) != getattr(base, name))
+        changed = ", ".join(f"{name}={getattr(self, name)!r}" for name in FIELDS if getattr(self, name) != getattr(base, name))
         return f"SimOTAConfig{'.' + self.preset if self.preset else ''}({changed})"
 
     # Presets. Each docstring names the package, version and file whose rule it is.
@@ -312,7 +313,27 @@ PRESETS = (
     "super_gradients", "super_gradients_fast", "picodet", "picodet_lightly", "picodet_libre",
 )  # fmt: skip
 
-_FIELDS = tuple(f.name for f in dataclasses.fields(SimOTAConfig) if f.name != "preset")
+FIELDS = tuple(f.name for f in dataclasses.fields(SimOTAConfig) if f.name != "preset")
+"""Names of the fields that say what is computed."""
+
+
+def nearest(name: str, names: tuple[str, ...]) -> str | None:
+    """The known name that an unknown one is most like.
+
+    Example:
+        >>> nearest("topk", ("candidate_topk", "center_radius"))
+        'candidate_topk'
+    """
+    plain = {known.replace("_", "").replace("-", ""): known for known in names}
+    wanted = name.lower().replace("_", "").replace("-", "")
+    found = difflib.get_close_matches(wanted, plain, 1) or [key for key in plain if len(wanted) > 2 and wanted in key]
+    return plain[found[0]] if found else None
+
+
+def suggestion(name: str, names: tuple[str, ...]) -> str:
+    """The question whether :func:`nearest` was meant, as the end of a message."""
+    near = nearest(name, names)
+    return f"; did you mean {near!r}?" if near else ""
 
 
 def _listed(names: tuple[str, ...]) -> str:

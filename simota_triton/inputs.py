@@ -11,7 +11,21 @@ import torch
 from torch import Tensor
 
 from .boxes import box_area, box_center
-from .checks import INT_DTYPES, Ragged, concatenate, fail, floating, list_counts, same_device, same_form, shape_of, shapes_of, tensor
+from .checks import (
+    INT_DTYPES,
+    Ragged,
+    as_tensor,
+    box_remedy,
+    concatenate,
+    fail,
+    floating,
+    list_counts,
+    same_device,
+    same_form,
+    shape_of,
+    shapes_of,
+    tensor,
+)
 from .config import SimOTAConfig
 
 MAX_KNOWN = 32
@@ -19,6 +33,9 @@ MAX_KNOWN = 32
 
 SAFE = 9e18
 """Corners up to here span an area that float32 holds."""
+
+SAMPLED = 256
+"""Predictions of an image that are looked at for their format."""
 
 
 @dataclass(frozen=True)
@@ -182,6 +199,8 @@ def pack(
             "pred_boxes", "[B, P, 4]", shape_of(pred_boxes), "add the batch dimension with pred_boxes[None]" if pred_boxes.ndim == 2 else ""
         )
     floating("pred_boxes", pred_boxes)
+    if pred_boxes.device.type == "meta":
+        fail("pred_boxes", "a tensor with values", "device meta", "an assignment follows from values: move the model to a CPU or GPU first")
     device, batch, num_priors = pred_boxes.device, pred_boxes.shape[0], pred_boxes.shape[1]
     if validate is None:
         validate = device.type != "cuda"
@@ -204,6 +223,8 @@ def pack(
         fail("obj_logits", "[B, P, 1], because the configuration's score is 'joint' (sqrt of class and objectness)", "None",
               "pass the objectness logits, or use score='sigmoid' for a head without objectness")  # fmt: skip
 
+    if validate:
+        _check_format_of_predictions(pred_boxes)
     packed_priors = _priors(priors, num_priors, device, validate)
     gts = _ground_truth(gt_boxes, gt_labels, gt_mask, gt_offsets, gt_centers, batch, cls.shape[2], device, validate, tidy or validate)
     return Problem(
@@ -239,7 +260,8 @@ def _scores(name: str, value: Ragged, batch: int, num_priors: int, device: torch
                   "flatten heads with several priors a cell to [B, P, C]")  # fmt: skip
         levels = [level.flatten(2).transpose(1, 2) for level in value]
     else:
-        raise TypeError(f"{name}: expected a tensor [B, P, {last}] or a list of [B, {last}, H, W] maps, got {type(value).__name__}")
+        expected = f"expected a tensor [B, P, {last}] or a list of [B, {last}, H, W] maps"
+        raise TypeError(f"{name}: {expected}, got {type(value).__name__}" + as_tensor(name, value))
     for level in levels:
         floating(name, level)
         same_device(name, level, device)
@@ -261,6 +283,20 @@ def _cells(level_shapes: Sequence[tuple[int, int]] | None, cls_logits: Ragged, n
     return tuple((rows, columns) for rows, columns in level_shapes)
 
 
+def _check_format_of_predictions(pred_boxes: Tensor) -> None:
+    """Refuse predictions of which nine in ten of a sample would have no area: centre (or corner) and size, taken for corners.
+
+    Boxes of a head that has not learnt yet may well be inverted along an axis, three in four where they are random.
+    """
+    sample = pred_boxes[:, :: max(1, pred_boxes.shape[1] // SAMPLED)]
+    inverted = (sample[..., 2:] < sample[..., :2]).any(2)
+    count = inverted.numel()
+    if count < 100 or (found := int(inverted.sum())) < 0.9 * count:
+        return
+    remedy = "convert centre and size with convert_boxes(pred_boxes, 'cxcywh'), corner and size with convert_boxes(pred_boxes, 'xywh')"
+    fail("pred_boxes", "xyxy with x1 <= x2 and y1 <= y2", f"the opposite in {found} of {count} boxes", remedy)
+
+
 def _check_probabilities(scores: Scores) -> None:
     """Refuse finite scores outside [0, 1]; what is not finite keeps its prior out, as everywhere."""
     for level in scores.levels:
@@ -273,7 +309,12 @@ def _check_probabilities(scores: Scores) -> None:
 def _priors(priors: Tensor, num_priors: int, device: torch.device, validate: bool) -> Tensor:
     tensor("priors", priors)
     if priors.ndim != 2 or priors.shape[1] not in (3, 4):
-        fail("priors", "[P, 4] x, y, stride_x, stride_y (or [P, 3] x, y, stride)", shape_of(priors), "")
+        remedy = ""
+        if priors.ndim == 3:
+            remedy = "all images share their priors: pass priors[0]"
+        elif priors.shape[-1:] == (2,):
+            remedy = "append the stride of each: torch.cat([priors, strides[:, None]], 1)"
+        fail("priors", "[P, 4] x, y, stride_x, stride_y (or [P, 3] x, y, stride)", shape_of(priors), remedy)
     if priors.shape[0] != num_priors:
         fail("priors", f"P = {num_priors} rows, as in pred_boxes", shape_of(priors), "")
     floating("priors", priors)
@@ -291,16 +332,27 @@ def _check_priors(priors: Tensor) -> None:
     good = _GOOD_PRIORS.get(priors.shape[0])
     if good is not None and good.device == priors.device and torch.equal(good, priors):
         return
-    for expected, fine in (("finite values", priors.isfinite()), ("strides > 0 in columns 2 and 3", priors[:, 2:] > 0)):
+    strides = "strides > 0 in columns 2 and 3"
+    for expected, fine, remedy in (("finite values", priors.isfinite(), ""), (strides, priors[:, 2:] > 0, NOT_ANCHORS)):
         if not bool(fine.all()):
             row = int((~fine.all(1)).nonzero()[0])
-            fail("priors", expected, f"{priors[row].tolist()} in row {row}", "")
+            fail("priors", expected, f"{priors[row].tolist()} in row {row}", remedy)
+    # xyxy anchors: each reaches beyond its own corner, which of a grid's priors only the first of each level does
+    place = priors[:, :2] / priors[:, 2:]
+    moved = (place - place[:1]).abs().amax(1) > 1e-3
+    if bool((place < 1).all()) and bool(moved.any()):
+        row = int(moved.nonzero()[0])
+        expected = "strides in columns 2 and 3, the distances between priors"
+        fail("priors", expected, f"values above columns 0 and 1 in all rows, as {priors[row].tolist()} in row {row}", NOT_ANCHORS)
     if len(_GOOD_PRIORS) >= MAX_KNOWN:
         _GOOD_PRIORS.clear()
     _GOOD_PRIORS[priors.shape[0]] = priors.clone()
 
 
 _GOOD_PRIORS: dict[int, Tensor] = {}
+
+NOT_ANCHORS = "priors are points and strides, not boxes: simota_triton.simulate.grid_priors(image_size, strides, offset) forms them"
+"""What to do where xyxy anchors were passed as priors."""
 
 
 def _ground_truth(
@@ -309,6 +361,11 @@ def _ground_truth(
 ) -> GroundTruth:  # fmt: skip
     mask: Tensor | None = None
     padded_shape: tuple[int, int] | None = None
+    if isinstance(gt_boxes, Tensor) and not gt_boxes.numel():  # none at all, whatever the shape
+        if gt_offsets is not None:
+            gt_boxes = gt_boxes.reshape(0, 4)
+        elif gt_boxes.ndim != 3 or gt_boxes.shape[::2] != (batch, 4):
+            gt_boxes = gt_boxes.reshape(batch, 0, 4)
     if isinstance(gt_boxes, (list, tuple)):
         if gt_mask is not None or gt_offsets is not None:
             fail("gt_mask" if gt_mask is not None else "gt_offsets", "None with a list of gts", "a value", "leave it out")
@@ -322,7 +379,7 @@ def _ground_truth(
         if gt_offsets is not None:
             fail("gt_offsets", "None with padded gt_boxes [B, G, 4]", "a value", "leave it out, or pass packed gt_boxes [N, 4]")
         if gt_boxes.shape[0] != batch or gt_boxes.shape[2] != 4:
-            fail("gt_boxes", f"[B, G, 4] with B = {batch}", shape_of(gt_boxes), "")
+            fail("gt_boxes", f"[B, G, 4] with B = {batch}", shape_of(gt_boxes), box_remedy("gt_boxes", gt_boxes))
         padded_shape = (batch, gt_boxes.shape[1])
         max_count = gt_boxes.shape[1]
         boxes = gt_boxes.reshape(-1, 4)
@@ -330,18 +387,12 @@ def _ground_truth(
         centers = None if gt_centers is None else same_form("gt_centers", gt_centers, (*padded_shape, 2), "[B, G, 2]").reshape(-1, 2)
         offsets = torch.arange(batch + 1, device=device) * max_count
         if gt_mask is not None:
-            tensor("gt_mask", gt_mask)
-            if gt_mask.shape != padded_shape:
-                fail(
-                    "gt_mask",
-                    f"[B, G] = {list(padded_shape)}",
-                    shape_of(gt_mask),
-                    "squeeze the last dimension" if gt_mask.ndim == 3 else "",
-                )
-            if gt_mask.dtype != torch.bool:
-                fail("gt_mask", "torch.bool, True for real gts", str(gt_mask.dtype), "use gt_mask.bool()")
-            same_device("gt_mask", gt_mask, device)
-            mask = gt_mask.reshape(-1)
+            mask = same_form("gt_mask", gt_mask, padded_shape, "[B, G]").reshape(-1)
+            if mask.numel():
+                if mask.dtype != torch.bool:
+                    fail("gt_mask", "torch.bool, True for real gts", str(mask.dtype), "use gt_mask.bool()")
+                same_device("gt_mask", mask, device)
+            mask = mask.to(device, torch.bool)
     elif isinstance(gt_boxes, Tensor) and gt_boxes.ndim == 2 and gt_boxes.shape[1] == 4:
         if gt_mask is not None:
             fail("gt_mask", "None with packed gt_boxes [N, 4]", "a value", "leave it out")
@@ -357,25 +408,32 @@ def _ground_truth(
         centers = None if gt_centers is None else same_form("gt_centers", gt_centers, (boxes.shape[0], 2), "[N, 2]")
         offsets, max_count = _offsets(gt_offsets, boxes.shape[0], batch, device, validate)
     elif isinstance(gt_boxes, Tensor):
-        fail("gt_boxes", "[B, G, 4], a list of [G, 4], or packed [N, 4] with gt_offsets", shape_of(gt_boxes), "")
+        expected = "[B, G, 4], a list of [G, 4], or packed [N, 4] with gt_offsets"
+        fail("gt_boxes", expected, shape_of(gt_boxes), box_remedy("gt_boxes", gt_boxes))
     else:
-        raise TypeError(f"gt_boxes: expected a tensor or a list of tensors, got {type(gt_boxes).__name__}")
+        raise TypeError(
+            f"gt_boxes: expected a tensor or a list of tensors, got {type(gt_boxes).__name__}" + as_tensor("gt_boxes", gt_boxes)
+        )
 
-    floating("gt_boxes", boxes)
-    same_device("gt_boxes", boxes, device)
-    if labels.dtype not in INT_DTYPES:
-        fail("gt_labels", "an integer dtype", str(labels.dtype), "use gt_labels.long()")
-    same_device("gt_labels", labels, device)
-    if centers is not None:
-        floating("gt_centers", centers)
-        same_device("gt_centers", centers, device)
+    if boxes.numel():
+        floating("gt_boxes", boxes)
+        same_device("gt_boxes", boxes, device)
+        if labels.dtype not in INT_DTYPES:
+            fail("gt_labels", "an integer dtype", str(labels.dtype), "use gt_labels.long()")
+        same_device("gt_labels", labels, device)
+        if centers is not None:
+            floating("gt_centers", centers)
+            same_device("gt_centers", centers, device)
 
-    boxes, labels = boxes.float(), labels.long()
+    boxes, labels = boxes.to(device, torch.float32), labels.to(device, torch.int64)
+    centers = None if centers is None else centers.to(device, torch.float32)
     if not tidy:
         centers = boxes.new_empty(0, 2) if centers is None else centers.float()
         return GroundTruth(boxes, labels, centers, offsets, mask, padded_shape, max_count)
     if mask is not None:
         boxes, labels = torch.where(mask[:, None], boxes, 0.0), torch.where(mask, labels, 0)
+    if validate:
+        _check_format_of_gts(boxes, mask, padded_shape)
     centers = box_center(boxes) if centers is None else centers.float()
     if mask is not None:
         centers = torch.where(mask[:, None], centers, 0.0)
@@ -387,7 +445,8 @@ def _ground_truth(
         remedy = "drop that gt or mask it out"
         _check_gts("gt_boxes", boxes, good_box, "finite boxes of finite area", remedy, offsets)
         _check_gts("gt_centers", centers, good_center, "finite values", remedy, offsets)
-        _check_gts("gt_labels", labels, good_label, f"labels in [0, {num_classes}), the classes of cls_logits", "", offsets)
+        remedy = "classes count from 0; drop padding or mask it out"
+        _check_gts("gt_labels", labels, good_label, f"labels in [0, {num_classes}), the classes of cls_logits", remedy, offsets)
     else:
         keep = good_box & good_center & good_label
         mask = keep if mask is None else mask & keep
@@ -397,6 +456,25 @@ def _ground_truth(
             torch.where(keep, labels, 0),
         )
     return GroundTruth(boxes, labels, centers, offsets, mask, padded_shape, max_count)
+
+
+def _check_format_of_gts(boxes: Tensor, mask: Tensor | None, padded_shape: tuple[int, int] | None) -> None:
+    """Refuse padding that no mask tells from gts, and boxes of which most, two or more, are inverted: corner and size taken for
+    corners. A box without area is legal, as a mosaic leaves some behind, and a single inverted one is somebody's slip.
+    """
+    if padded_shape is not None and mask is None:
+        blank = (boxes == 0).all(1)
+        if bool(blank.any()):
+            image, gt = divmod(int(blank.nonzero()[0]), padded_shape[1])
+            remedy = "pass the mask, with True for that gt if it is real, or pass a list of [G, 4]"
+            fail("gt_mask", "[B, G] bool, False for padding", f"None and a box of zeros, gt {gt} of image {image}", remedy)
+    inverted = int((boxes[:, 2:] < boxes[:, :2]).any(1).sum())
+    if inverted < 2:
+        return
+    count = boxes.shape[0] if mask is None else int(mask.sum())
+    if 2 * inverted > count:
+        remedy = "convert corner and size with convert_boxes(gt_boxes, 'xywh'), centre and size with convert_boxes(gt_boxes, 'cxcywh')"
+        fail("gt_boxes", "xyxy with x1 <= x2 and y1 <= y2", f"the opposite in {inverted} of {count} boxes", remedy)
 
 
 def _between(values: Tensor, low: float, high: float) -> bool:
@@ -455,13 +533,18 @@ def _ignore_boxes(value: Ragged | None, batch: int, device: torch.device, valida
         parts = flat.float().split(counts)
         boxes = torch.nn.utils.rnn.pad_sequence(list(parts), batch_first=True) if batch else flat.new_zeros(0, 0, 4)
     elif isinstance(value, Tensor):
+        if not value.numel():
+            value = value.reshape(batch, 0, 4)
         if value.ndim != 3 or value.shape[0] != batch or value.shape[2] != 4:
             fail("ignore_boxes", f"[B, I, 4] with B = {batch}, or a list of [I, 4]", shape_of(value), "pad with zero boxes")
-        floating("ignore_boxes", value)
-        same_device("ignore_boxes", value, device)
-        boxes = value.float()
+        if value.numel():
+            floating("ignore_boxes", value)
+            same_device("ignore_boxes", value, device)
+        boxes = value.to(device, torch.float32)
     else:
-        raise TypeError(f"ignore_boxes: expected a tensor or a list of tensors, got {type(value).__name__}")
+        raise TypeError(
+            f"ignore_boxes: expected a tensor or a list of tensors, got {type(value).__name__}" + as_tensor("ignore_boxes", value)
+        )
     if validate and not bool(boxes.isfinite().all()):
         fail("ignore_boxes", "finite values", "NaN or Inf", "pad with zero boxes")
     return boxes

@@ -2,14 +2,20 @@
 
 # ruff: noqa: E501 (a table, one case a line)
 
+import json
+import os
 import re
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import simota_triton
-from simota_triton import SimOTAAssigner, SimOTAConfig, assign, mask_centers
+from simota_triton import SimOTAAssigner, SimOTAConfig, assign, convert_boxes, mask_centers
 from simota_triton.backends import BACKENDS
+from simota_triton.inputs import pack
+from simota_triton.simulate import grid_priors
 from simota_triton.verification.scenes import make_scene
 
 from .interpreter import QUICK
@@ -56,6 +62,10 @@ def maps(*sizes, channels=C, batch=B, **options):
 JOINT = "yolox"
 OBJ = torch.zeros(B, P, 1)
 LABELS = torch.zeros(B, G, dtype=torch.int64)
+ANCHORS = torch.tensor([[8.0 * i, 0.0, 8.0 * i + 16, 16.0] for i in range(P)])
+XYWH = torch.tensor([[[8.0, 8.0, 4.0, 20.0], [10.0, 0.0, 40.0, 20.0]], [[30.0, 40.0, 20.0, 20.0], [9.0, 50.0, 20.0, 9.0]]])
+
+BLANK = with_value("gt_boxes", (1, 1), 0.0)
 
 CASES = [
     # predictions
@@ -81,6 +91,9 @@ CASES = [
     ("padded", {"cls_logits": [*maps((2, 2)), *maps((1, 2), device=META)]}, ValueError, f"cls_logits: expected device {OFF}"),
     ("padded", {"config": SimOTAConfig.yolox(score="prob"), "cls_logits": torch.full((B, P, C), 1.25)}, ValueError, "cls_logits: expected probabilities in [0, 1], because the configuration's score is 'prob', got 1.25; use score='sigmoid' for logits"),
     ("padded", {"config": SimOTAConfig.damo(score="prob"), "cls_logits": torch.full((B, P, C), -3.0)}, ValueError, "cls_logits: expected probabilities in [0, 1]"),
+    ("padded", {"pred_boxes": np.zeros((B, P, 4))}, TypeError, "pred_boxes: expected a torch.Tensor, got ndarray; use torch.from_numpy(pred_boxes)"),
+    ("padded", {"pred_boxes": torch.zeros(B, P, 4, device=META)}, ValueError, "pred_boxes: expected a tensor with values, got device meta; an assignment follows from values: move the model to a CPU or GPU first"),
+    ("padded", {"cls_logits": np.zeros((B, P, C))}, TypeError, "cls_logits: expected a tensor [B, P, C] or a list of [B, C, H, W] maps, got ndarray; use torch.from_numpy(cls_logits)"),
     # objectness
     ("padded", {"config": JOINT}, ValueError, "obj_logits: expected [B, P, 1], because the configuration's score is 'joint' (sqrt of class and objectness), got None; pass the objectness logits, or use score='sigmoid'"),
     ("padded", {"obj_logits": OBJ}, ValueError, "obj_logits: expected None, because the configuration's score is 'logit', got a value; use score='joint' or leave it out"),
@@ -103,6 +116,10 @@ CASES = [
     ("padded", with_value("priors", (4, 2), 0.0), ValueError, "priors: expected strides > 0 in columns 2 and 3, got [40.0, 8.0, 0.0, 8.0] in row 4"),
     ("padded", with_value("priors", (5, 3), -8.0), ValueError, "priors: expected strides > 0 in columns 2 and 3, got [48.0, 8.0, 8.0, -8.0] in row 5"),
     ("padded", {"priors": torch.tensor([[8.0, 8.0, -4.0]]).repeat(P, 1)}, ValueError, "priors: expected strides > 0 in column"),
+    ("padded", {"priors": torch.ones(B, P, 4)}, ValueError, "priors: expected [P, 4] x, y, stride_x, stride_y (or [P, 3] x, y, stride), got [2, 6, 4]; all images share their priors: pass priors[0]"),
+    ("padded", {"priors": torch.ones(P, 2)}, ValueError, "priors: expected [P, 4] x, y, stride_x, stride_y (or [P, 3] x, y, stride), got [6, 2]; append the stride of each: torch.cat([priors, strides[:, None]], 1)"),
+    ("padded", {"priors": ANCHORS}, ValueError, "priors: expected strides in columns 2 and 3, the distances between priors, got values above columns 0 and 1 in all rows, as [8.0, 0.0, 24.0, 16.0] in row 1; priors are points and strides, not boxes: simota_triton.simulate.grid_priors(image_size, strides, offset) forms them"),
+    ("padded", {"priors": ANCHORS - 20}, ValueError, "priors: expected strides > 0 in columns 2 and 3, got [-20.0, -20.0, -4.0, -4.0] in row 0; priors are points and strides, not boxes"),
     # gt boxes, any form
     ("padded", {"gt_boxes": None}, TypeError, "gt_boxes: expected a tensor or a list of tensors, got NoneType"),
     ("padded", {"gt_boxes": torch.zeros(B, G, 5)}, ValueError, "gt_boxes: expected [B, G, 4] with B = 2, got [2, 2, 5]"),
@@ -115,6 +132,14 @@ CASES = [
     ("padded", with_value("gt_boxes", (1, 1), torch.tensor([0.0, 0.0, 1e30, 1e30])), ValueError, "gt_boxes: expected finite boxes of finite area, got [0.0, 0.0, 1"),
     ("list", with_value("gt_boxes", (1, 1, 3), INF, "list"), ValueError, "gt_boxes: expected finite boxes of finite area, got [10.0, 0.0, 40.0, inf] for gt 1 of image 1"),
     ("packed", with_value("gt_boxes", (2, 1), NAN, "packed"), ValueError, "gt_boxes: expected finite boxes of finite area, got [0.0, nan, 20.0, 20.0] for gt 0 of image 1"),
+    ("padded", {"gt_boxes": np.zeros((B, G, 4))}, TypeError, "gt_boxes: expected a tensor or a list of tensors, got ndarray; use torch.from_numpy(gt_boxes)"),
+    ("padded", {"gt_boxes": torch.zeros(B, G, 5)}, ValueError, "gt_boxes: expected [B, G, 4] with B = 2, got [2, 2, 5]; rotated boxes are not supported: pass the xyxy boxes that enclose them"),
+    ("packed", {"gt_boxes": torch.zeros(2 * G, 5)}, ValueError, "gt_boxes: expected [B, G, 4], a list of [G, 4], or packed [N, 4] with gt_offsets, got [4, 5]; rotated boxes are not supported"),
+    ("list", {"gt_boxes": [[[0.0, 0.0, 9.0, 9.0]], [[0.0, 0.0, 9.0, 9.0]]]}, TypeError, "gt_boxes[0]: expected a torch.Tensor, got list; use torch.tensor(gt_boxes[0])"),
+    ("padded", {"gt_boxes": XYWH}, ValueError, "gt_boxes: expected xyxy with x1 <= x2 and y1 <= y2, got the opposite in 3 of 4 boxes; convert corner and size with convert_boxes(gt_boxes, 'xywh'), centre and size with convert_boxes(gt_boxes, 'cxcywh')"),
+    ("list", {"gt_boxes": list(XYWH)}, ValueError, "gt_boxes: expected xyxy with x1 <= x2 and y1 <= y2, got the opposite in 3 of 4 boxes"),
+    ("packed", {"gt_boxes": XYWH.flatten(0, 1)}, ValueError, "gt_boxes: expected xyxy with x1 <= x2 and y1 <= y2, got the opposite in 3 of 4 boxes"),
+    ("padded", {"gt_boxes": XYWH, "gt_mask": torch.tensor([[True, True], [False, True]])}, ValueError, "gt_boxes: expected xyxy with x1 <= x2 and y1 <= y2, got the opposite in 2 of 3 boxes"),
     # gt labels
     ("padded", {"gt_labels": [LABELS[0], LABELS[1]]}, TypeError, "gt_labels: expected a torch.Tensor, got list"),
     ("padded", {"gt_labels": LABELS[..., None]}, ValueError, "gt_labels: expected [B, G] = [2, 2], the form of gt_boxes, got [2, 2, 1]; squeeze the last dimension"),
@@ -127,10 +152,17 @@ CASES = [
     ("packed", {"gt_labels": torch.tensor([0, 1, 2, 1 << 40])}, ValueError, "gt_labels: expected labels in [0, 3), the classes of cls_logits, got 1099511627776 for gt 1 of image 1"),
     ("packed", {"gt_labels": LABELS}, ValueError, "gt_labels: expected [N] = [4], the form of gt_boxes, got [2, 2]"),
     ("list", {"gt_labels": LABELS}, TypeError, "gt_labels: expected a list of tensors, as gt_boxes, got Tensor"),
+    ("padded", {"gt_labels": torch.eye(C, dtype=torch.int64)[LABELS]}, ValueError, "gt_labels: expected [B, G] = [2, 2], the form of gt_boxes, got [2, 2, 3]; of one-hot labels pass gt_labels.argmax(-1); give a gt of several classes once for each of them"),
+    ("list", {"gt_labels": [LABELS[0], torch.eye(C)[LABELS[1]]]}, ValueError, "gt_labels[1]: expected [2], got [2, 3]; of one-hot labels pass gt_labels.argmax(-1)"),
+    ("list", {"gt_labels": [LABELS[0], LABELS[1][:, None]]}, ValueError, "gt_labels[1]: expected [2], got [2, 1]; squeeze the last dimension"),
+    ("packed", {"gt_labels": LABELS.view(-1, 1)}, ValueError, "gt_labels: expected [N] = [4], the form of gt_boxes, got [4, 1]; squeeze the last dimension"),
+    ("padded", {"gt_labels": torch.tensor([[1, 2], [3, 3]])}, ValueError, "gt_labels: expected labels in [0, 3), the classes of cls_logits, got 3 for gt 0 of image 1; classes count from 0; drop padding or mask it out"),
     # gts as lists
     ("list", {"gt_boxes": [torch.zeros(G, 4)]}, ValueError, "gt_boxes: expected a list of B = 2 tensors [*, 4], got 1 tensors; pass an empty [0, 4] tensor for an image without any"),
     ("list", {"gt_boxes": [torch.zeros(G, 4), torch.zeros(4)]}, ValueError, "gt_boxes[1]: expected [*, 4], got [4]"),
-    ("list", {"gt_boxes": [torch.zeros(G, 4), torch.zeros(0)]}, ValueError, "gt_boxes[1]: expected [*, 4], got [0]"),
+    ("list", {"gt_boxes": [torch.zeros(G, 4), torch.zeros(0)]}, ValueError, "gt_labels[1]: expected [0], got [2]"),
+    ("list", {"gt_boxes": [torch.zeros(G, 4), None]}, TypeError, "gt_boxes[1]: expected a torch.Tensor, got NoneType; pass an empty [0, 4] tensor for an image without any"),
+    ("list", {"gt_boxes": [torch.zeros(G, 4), torch.zeros(G, 5)]}, ValueError, "gt_boxes[1]: expected [*, 4], got [2, 5]; rotated boxes are not supported: pass the xyxy boxes that enclose them"),
     ("list", {"gt_boxes": [torch.zeros(G, 4), [[0.0] * 4]]}, TypeError, "gt_boxes[1]: expected a torch.Tensor, got list"),
     ("list", {"gt_boxes": [torch.zeros(G, 4), torch.zeros(G, 4, device=META)]}, ValueError, f"gt_boxes[1]: expected device {OFF}; use gt_boxes.to(pred_boxes.device)"),
     ("list", {"gt_boxes": [torch.zeros(G, 4), torch.zeros(G, 4).half()]}, ValueError, "gt_boxes[1]: expected the dtype of the first, torch.float32, got torch.float16; cast the list to one dtype"),
@@ -143,11 +175,12 @@ CASES = [
     ("list", {"gt_offsets": torch.tensor([0, 2, 4])}, ValueError, "gt_offsets: expected None with a list of gts, got a value; leave it out"),
     # gts padded
     ("padded", {"gt_mask": [[True, True]] * B}, TypeError, "gt_mask: expected a torch.Tensor, got list"),
-    ("padded", {"gt_mask": torch.ones(B, G, 1, dtype=torch.bool)}, ValueError, "gt_mask: expected [B, G] = [2, 2], got [2, 2, 1]; squeeze the last dimension"),
-    ("padded", {"gt_mask": torch.ones(B, dtype=torch.bool)}, ValueError, "gt_mask: expected [B, G] = [2, 2], got [2]"),
+    ("padded", {"gt_mask": torch.ones(B, G, 1, dtype=torch.bool)}, ValueError, "gt_mask: expected [B, G] = [2, 2], the form of gt_boxes, got [2, 2, 1]; squeeze the last dimension"),
+    ("padded", {"gt_mask": torch.ones(B, dtype=torch.bool)}, ValueError, "gt_mask: expected [B, G] = [2, 2], the form of gt_boxes, got [2]"),
     ("padded", {"gt_mask": torch.ones(B, G)}, ValueError, "gt_mask: expected torch.bool, True for real gts, got torch.float32; use gt_mask.bool()"),
     ("padded", {"gt_mask": torch.ones(B, G, dtype=torch.bool, device=META)}, ValueError, f"gt_mask: expected device {OFF}"),
     ("padded", {"gt_offsets": torch.tensor([0, 2, 4])}, ValueError, "gt_offsets: expected None with padded gt_boxes [B, G, 4], got a value; leave it out, or pass packed gt_boxes [N, 4]"),
+    ("padded", {"gt_mask": None, **BLANK}, ValueError, "gt_mask: expected [B, G] bool, False for padding, got None and a box of zeros, gt 1 of image 1; pass the mask, with True for that gt if it is real, or pass a list of [G, 4]"),
     # gts packed
     ("packed", {"gt_offsets": None}, ValueError, "gt_offsets: expected [B + 1] with packed gt_boxes [N, 4], got None; pass the offsets, padded gt_boxes [B, G, 4], or a list of [G, 4]"),
     ("packed", {"gt_offsets": [0, 2, 4]}, TypeError, "gt_offsets: expected a torch.Tensor, got list"),
@@ -182,6 +215,7 @@ CASES = [
     ("padded", {"candidate_mask": torch.ones(P)}, ValueError, "candidate_mask: expected torch.bool, True for priors that may be assigned, got torch.float32; use candidate_mask.bool()"),
     ("padded", {"candidate_mask": torch.ones(P, dtype=torch.bool, device=META)}, ValueError, f"candidate_mask: expected device {OFF}"),
     # the assigner itself
+    ("padded", {"config": "RTMDet"}, ValueError, f"preset: expected one of {', '.join(map(repr, SimOTAConfig.presets()))}, got 'RTMDet'; did you mean 'rtmdet'?"),
     ("padded", {"config": "yolo"}, ValueError, "preset: expected one of 'seed', 'rtmdet'"),
     ("padded", {"config": None}, TypeError, "config: expected a preset's name or a SimOTAConfig, got NoneType"),
     ("padded", {"config": {"candidate_topk": 3}}, TypeError, "config: expected a preset's name or a SimOTAConfig, got dict"),
@@ -209,6 +243,104 @@ def test_wrong_input_is_refused(form, changes, error, message):
 def test_the_inputs_that_the_cases_change_are_right(form):
     assert int(call(inputs(form)).num_pos.sum()) > 0
     assert int(call({**inputs(form, JOINT), "obj_logits": OBJ}).num_pos.sum()) > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"topk": 5}, "topk: no argument of SimOTAAssigner, which takes config, backend, validate and kernels; fields are changed in the configuration, as in SimOTAAssigner(SimOTAConfig.yolox(candidate_topk=...))"),
+        ({"centre_radius": 1.5}, "centre_radius: no argument of SimOTAAssigner, which takes config, backend, validate and kernels; fields are changed in the configuration, as in SimOTAAssigner(SimOTAConfig.yolox(center_radius=...))"),
+    ],
+)  # fmt: skip
+def test_fields_of_the_configuration_are_no_arguments_of_the_assigner(options, message):
+    with pytest.raises(TypeError, match="^" + re.escape(message)):
+        SimOTAAssigner("yolox", **options)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: SimOTAConfig.rtmdet(topk=5), "'conflict'; did you mean 'candidate_topk'?"),
+        (lambda: SimOTAConfig.rtmdet(centre_radius=5), "; did you mean 'center_radius'?"),
+        (lambda: SimOTAConfig.rtmdet(anchors=5), "'conflict'"),
+        (lambda: SimOTAConfig.from_preset("YOLOX-main"), "; did you mean 'yolox_main'?"),
+        (lambda: SimOTAAssigner(backend="Triton_Stream"), "; did you mean 'triton-stream'?"),
+    ],
+)
+def test_the_nearest_known_name_is_suggested(call, message):
+    with pytest.raises((TypeError, ValueError), match=re.escape(message) + "$"):
+        call()
+
+
+def test_predictions_of_centre_and_size_are_refused():
+    priors = grid_priors(160)
+    sizes = torch.cat([priors[:, :2] + priors[:, 2:] / 2, priors[:, 2:] * 1.5], 1)
+    args = torch.zeros(1, len(priors), C), priors, [torch.zeros(0, 4)], [torch.zeros(0, dtype=torch.int64)]
+    with pytest.raises(
+        ValueError, match=r"^pred_boxes: expected xyxy with x1 <= x2 and y1 <= y2, got the opposite in 257 of 263 boxes; convert"
+    ):
+        assign(sizes[None], *args)
+    assign(convert_boxes(sizes, "cxcywh")[None], *args)
+    assign(torch.rand(1, len(priors), 4), *args)  # a head that has learnt nothing
+    SimOTAAssigner("rtmdet", validate=False)(sizes[None], *args)
+
+
+ODD_GTS = [
+    [[0.0, 0.0, 0.0, 0.0], [64.0, 0.0, 64.0, 30.0], [10.0, 64.0, 30.0, 64.0]],  # what clipping leaves of gts beyond a mosaic's edge
+    [[20.0, 5.0, 10.0, 30.0], [0.0, 0.0, 20.0, 20.0]],  # one that is inverted
+    [[20.0, 5.0, 10.0, 30.0]],
+]
+
+
+@pytest.mark.parametrize("boxes", ODD_GTS)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_degenerate_gts_are_legal(backend, boxes):
+    boxes, labels = torch.tensor(boxes), torch.zeros(len(boxes), dtype=torch.int64)
+    shared = {name: inputs()[name] for name in ("pred_boxes", "cls_logits", "priors")}
+    mask = torch.stack([torch.ones(len(boxes)), torch.zeros(len(boxes))]).bool()
+    for gt_boxes, gt_labels, more in (
+        ([boxes, boxes[:0]], [labels, labels[:0]], {}),
+        (boxes, labels, {"gt_offsets": torch.tensor([0, len(boxes), len(boxes)])}),
+        (torch.stack([boxes, boxes]), torch.stack([labels, labels]), {"gt_mask": mask}),
+    ):
+        result = SimOTAAssigner("rtmdet", backend=backend, validate=True)(**shared, gt_boxes=gt_boxes, gt_labels=gt_labels, **more)
+        assert bool((result.to_image(0).dynamic_k > 0).all())
+
+
+@pytest.mark.parametrize("size", [8, 16, 40, (64, 8)])
+@pytest.mark.parametrize("offset", [0.0, 0.3, 0.5])
+def test_grids_of_any_size_are_no_anchors(size, offset):
+    for strides in ((8,), (8, 16, 32), (4, 7, 64, 128)):
+        priors = grid_priors(size, strides, offset)
+        values = torch.zeros(1, len(priors), 4), torch.zeros(1, len(priors), C), priors
+        assign(*values, [torch.zeros(0, 4)], [torch.zeros(0, dtype=torch.int64)])
+
+
+def coco():
+    """Image size and gts, xywh, of each image of the COCO sample; skipped where it is not at hand."""
+    folder = Path(os.environ.get("SIMOTA_TRITON_COCO", Path(__file__).parents[2] / "shared" / "data" / "coco80"))
+    if not (folder / "instances.json").exists():
+        pytest.skip("needs a COCO sample: set SIMOTA_TRITON_COCO")
+    data = json.loads((folder / "instances.json").read_text())
+    boxes = {image["id"]: [] for image in data["images"]}
+    for annotation in data["annotations"]:
+        boxes[annotation["image_id"]].append(annotation["bbox"])
+    return [torch.tensor(own).view(-1, 4) for own in boxes.values()]
+
+
+def test_real_gts_pass_and_their_sizes_do_not():
+    priors, images = grid_priors(640), coco()
+    shared = torch.zeros(4, len(priors), 4), torch.zeros(4, len(priors), 1), priors
+    refused = 0
+    for start in range(0, len(images) - 3, 4):
+        batch = images[start : start + 4]
+        labels = [torch.zeros(len(boxes), dtype=torch.int64) for boxes in batch]
+        pack(SimOTAConfig.rtmdet(), *shared, [convert_boxes(boxes, "xywh") for boxes in batch], labels)
+        try:
+            pack(SimOTAConfig.rtmdet(), *shared, batch, labels)
+        except ValueError as error:
+            refused += str(error).startswith("gt_boxes: expected xyxy")
+    assert refused >= len(images) // 4 - 1
 
 
 def test_a_wrong_backend_from_the_environment_is_refused_by_its_name(monkeypatch):

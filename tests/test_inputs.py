@@ -59,6 +59,26 @@ def test_padding_may_stand_anywhere(backend, preset):
         assert torch.equal(scattered.dynamic_k[scattered.dynamic_k > 0], of_list.dynamic_k)
 
 
+NOTHING = (torch.tensor([]), torch.zeros(0, 4), torch.zeros(2, 0, 4), torch.zeros(0, 5), torch.zeros(1, 0), torch.zeros(0, 1).bool())
+
+
+@pytest.mark.parametrize("empty", NOTHING, ids=lambda value: str(list(value.shape)))
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_any_tensor_without_elements_stands_for_no_gts(backend, empty):
+    scene, assigner = make_scene(1), SimOTAAssigner("rtmdet", backend=backend)
+    shared = scene.pred_boxes[:2], scene.cls_logits[:2], scene.priors
+    boxes, labels = scene.gt_boxes[0].double(), scene.gt_labels[0].int()
+    expected = assigner(*shared, [boxes, torch.zeros(0, 4).double()], [labels, torch.zeros(0).int()])
+    found = assigner(*shared, [boxes, empty], [labels, empty], gt_centers=[box_center(boxes), empty], ignore_boxes=[empty, empty])
+    assert_same(expected, found)
+    assert_same(expected, assigner(*shared, [boxes, empty], [labels, empty], ignore_boxes=empty))
+    for more in ({}, {"gt_mask": empty}, {"gt_offsets": torch.zeros(3, dtype=torch.int64)}, {"gt_centers": empty}):
+        result = assigner(*shared, empty, empty, **more)
+        assert not bool(result.fg_mask.any())
+        assert result.dynamic_k.shape == ((0,) if "gt_offsets" in more else (2, 0))
+        assert result.labels.unique().tolist() == [scene.num_classes]
+
+
 def test_forms_without_padding_need_no_mask():
     scene = make_scene(1)
     count = min(map(len, scene.gt_boxes))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .. import env, reference
-from ..config import SimOTAConfig
+from ..config import SimOTAConfig, suggestion
 from ..inputs import Problem
 from ..matching import Matching
 
@@ -49,7 +49,7 @@ def check_name(name: str, source: str = "backend") -> str:
         ValueError: It is not; the message names ``source``.
     """
     if name not in CHOICES:
-        raise ValueError(f"{source}: expected one of {', '.join(map(repr, CHOICES))}, got {name!r}")
+        raise ValueError(f"{source}: expected one of {', '.join(map(repr, CHOICES))}, got {name!r}{suggestion(name, CHOICES)}")
     return name
 
 

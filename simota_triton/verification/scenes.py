@@ -254,7 +254,8 @@ def _flat_gts(scene: Scene, size: int, rng: random.Random, generator: torch.Gene
         kind = torch.randint(5, (len(boxes),), generator=generator)
         boxes[kind == 0, 2] = boxes[kind == 0, 0]  # no width
         boxes[kind == 1, 2:] = boxes[kind == 1, :2]  # a point
-        boxes[kind == 2] = boxes[kind == 2][:, [2, 3, 0, 1]]  # inverted
+        kind[::2] += kind[::2] == 2
+        boxes[kind == 2] = boxes[kind == 2][:, [2, 3, 0, 1]]  # inverted, at most half of them: more are refused
 
 
 def _far(scene: Scene, size: int, rng: random.Random, generator: torch.Generator) -> None:
