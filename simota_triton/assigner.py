@@ -14,7 +14,7 @@ from . import backends, capture, op
 from .checks import Ragged, tensor
 from .config import FIELDS, PRESETS, SimOTAConfig, nearest
 from .inputs import Problem, pack
-from .matching import Matching
+from .matching import Matching, match
 from .result import AssignResult
 from .terms import in_region
 from .tuning.families import backend_of
@@ -44,6 +44,7 @@ class SimOTAAssigner:
         kernels: Launch parameters of the Triton kernels, for all shapes: a :class:`~simota_triton.tuning.KernelConfig`, which is
             for backend ``"triton"``, or a :class:`~simota_triton.tuning.StreamConfig`, for ``"triton-stream"``. None: those measured
             by ``simota-triton tune``, else a heuristic. They never change an answer.
+        unknown: Nothing: a field of the configuration that is given here is refused, with where it belongs.
 
     An assigner can be called inside ``torch.compile(fullgraph=True)``: it is then one operator, and values are not looked
     at. A number of gts that changes from step to step does not compile again if gts are padded and that dimension is marked
@@ -106,6 +107,8 @@ class SimOTAAssigner:
         gt_centers: Ragged | None = None,
         ignore_boxes: Ragged | None = None,
         candidate_mask: Tensor | None = None,
+        extra_cost: Ragged | None = None,
+        pair_mask: Ragged | None = None,
         level_shapes: Sequence[tuple[int, int]] | None = None,
     ) -> AssignResult:
         """Assign a batch.
@@ -120,16 +123,22 @@ class SimOTAAssigner:
                 order, level after level, are the priors. Maps are read in place.
             priors: [P, 4] x, y, stride_x, stride_y (or [P, 3] x, y, stride): the points the originals use, which are
                 cell corners for RTMDet, NanoDet and DAMO-YOLO and cell centres for YOLOX and PicoDet.
-            gt_boxes: xyxy, floating dtype.
+            gt_boxes: xyxy, floating dtype. A box without area is legal: it takes part, and its IoUs are 0.
             gt_labels: Integer classes in [0, C).
             gt_mask: [B, G] bool, True for real gts, for padded gts. None: all are real.
             gt_offsets: [B + 1] int, for packed gts: image b owns rows offsets[b] to offsets[b + 1].
             obj_logits: [B, P, 1], [B, P] or a list of [B, 1, H, W]; needed exactly where ``config.score`` is ``"joint"``.
             gt_centers: x, y in the form of ``gt_boxes`` with 2 in place of 4: used as the gt's centre by the centre
                 prior and the centre region, in place of the box centre (see :func:`simota_triton.mask_centers`).
-            ignore_boxes: [B, I, 4] or a list of [I_i, 4]: crowd regions. A prior that no gt gets and whose point lies
-                strictly inside one is flagged in ``result.ignore_mask``. Assignment itself does not change.
+            ignore_boxes: [B, I, 4] or a list of [I_i, 4]: crowd regions. A prior that no gt gets and whose cell's centre lies
+                strictly inside one is flagged in ``result.ignore_mask``; ``config.prior_offset`` says where that centre is.
+                Assignment itself does not change.
             candidate_mask: [B, P] or [P] bool: priors that take part at all (mmdet's inside flags).
+            extra_cost: A cost of your own for each pair, in the form of the gts: [B, G, P], a list of [G_i, P], or [N, P]. It is
+                added last, after the penalty, in float32, and may be negative. A pair whose extra cost is not finite takes no
+                part. The call then takes memory for matrices of all pairs; backend ``"triton-stream"`` has none and refuses.
+            pair_mask: bool, in the form of ``extra_cost``: False where that gt may not take that prior, which then does not count
+                for its ``dynamic_k`` either. Which priors are candidates of the image does not change.
             level_shapes: (rows, columns) of the grid that the priors of each level form. Known from maps, and guessed where the
                 image is square; it helps backend "triton-stream" to look at neighbours together, and changes no answer.
 
@@ -139,26 +148,43 @@ class SimOTAAssigner:
         Raises:
             TypeError: An argument is no tensor.
             ValueError: Shape, dtype, device or value of an argument; the message says what was expected and what came.
+
+        Example:
+            >>> from simota_triton.simulate import grid_priors
+            >>> priors, gt = grid_priors(32, (8,)), torch.tensor([[0.0, 0.0, 32.0, 32.0]])
+            >>> inputs = gt.expand(1, 16, 4), torch.zeros(1, 16, 1), priors, [gt], [torch.tensor([0])]
+            >>> assigner = SimOTAAssigner("nanodet")
+            >>> assigner(*inputs).fg_mask.nonzero()[:, 1].tolist()  # nine priors lie inside, and it asks for as many
+            [5, 6, 7, 9, 10, 11, 13, 14, 15]
+            >>> assigner(*inputs, pair_mask=[priors[None, :, 0] > 8]).fg_mask.nonzero()[:, 1].tolist()  # none at x = 8
+            [6, 7, 10, 11, 14, 15]
         """
         compiling = torch.compiler.is_compiling()
         tensor("pred_boxes", pred_boxes)
-        name = self.backend if compiling else backends.choose(self.backend, pred_boxes.device)[0]
+        if compiling:
+            name = self.backend
+        elif extra_cost is None and pair_mask is None:
+            name = backends.choose(self.backend, pred_boxes.device)[0]
+        else:
+            name = backends.choose_for_pairs(self.backend, pred_boxes.device)
         problem = pack(
             self.config, pred_boxes, cls_logits, priors, gt_boxes, gt_labels, gt_mask=gt_mask, gt_offsets=gt_offsets,
             obj_logits=obj_logits, gt_centers=gt_centers, ignore_boxes=ignore_boxes, candidate_mask=candidate_mask,
-            level_shapes=level_shapes, validate=False if compiling else self.validate, tidy=compiling or name not in backends.TIDYING,
+            extra_cost=extra_cost, pair_mask=pair_mask, level_shapes=level_shapes,
+            validate=False if compiling else self.validate, tidy=compiling or name not in backends.TIDYING,
         )  # fmt: skip
         recorder = None if compiling else capture.active()
         if recorder is not None:
             recorder.keep(self.config, problem, {
                 "pred_boxes": pred_boxes, "cls_logits": cls_logits, "priors": priors, "gt_boxes": gt_boxes, "gt_labels": gt_labels,
                 "gt_mask": gt_mask, "gt_offsets": gt_offsets, "obj_logits": obj_logits, "gt_centers": gt_centers,
-                "ignore_boxes": ignore_boxes, "candidate_mask": candidate_mask, "level_shapes": level_shapes,
+                "ignore_boxes": ignore_boxes, "candidate_mask": candidate_mask, "extra_cost": extra_cost, "pair_mask": pair_mask,
+                "level_shapes": level_shapes,
             })  # fmt: skip
         with _without_autocast(pred_boxes.device):
             if compiling:
-                return _result(problem, op.assign(problem, self._config_key, self.backend, self._kernels_key))
-            return _result(problem, *backends.assign(name, problem, self.config, self.kernels))
+                return _result(self.config, problem, op.assign(problem, self._config_key, self.backend, self._kernels_key))
+            return _result(self.config, problem, *backends.assign(name, problem, self.config, self.kernels))
 
     @torch.no_grad()
     def cost_matrix(self, *args: Any, **kwargs: Any) -> CostMatrix:
@@ -179,6 +205,29 @@ class SimOTAAssigner:
         with _without_autocast(device):
             return CostMatrix(*backends.cost_matrix(name, problem, self.config, self.kernels)[:2])
 
+    @torch.no_grad()
+    def match(self, cost: Tensor, iou: Tensor, gt_mask: Tensor | None = None) -> Matching:
+        """The matching stage alone, with the parameters of the assigner's configuration: what a call does with its
+        :meth:`cost_matrix`, or with one that was changed. Arguments as :func:`dynamic_k_matching`.
+
+        Args:
+            cost: [B, G, P], +inf where the gt may not take the prior.
+            iou: [B, G, P], negative where the pair does not count for ``dynamic_k``.
+            gt_mask: [B, G] bool, False for padded gts, whose ``dynamic_k`` is then 0.
+
+        Raises:
+            ValueError: Shapes differ, or ``cost`` holds NaN.
+
+        Example:
+            >>> priors = torch.tensor([[8.0, 8.0, 8.0, 8.0], [40.0, 40.0, 8.0, 8.0]])
+            >>> boxes = torch.tensor([[[1.0, 1.0, 15.0, 14.0], [32.0, 32.0, 48.0, 48.0]]])
+            >>> inputs = boxes, torch.zeros(1, 2, 2), priors, [torch.tensor([[0.0, 0.0, 16.0, 16.0]])], [torch.tensor([1])]
+            >>> assigner = SimOTAAssigner("rtmdet")
+            >>> assigner.match(*assigner.cost_matrix(*inputs)).gt_index
+            tensor([[ 0, -1]])
+        """
+        return match(cost, iou, self.config, gt_mask)
+
 
 def assign(*args: Any, config: str | SimOTAConfig = "rtmdet", backend: str = "auto", **kwargs: Any) -> AssignResult:
     """``SimOTAAssigner(config, backend=backend)(*args, **kwargs)`` in one call."""
@@ -192,7 +241,7 @@ def _without_autocast(device: torch.device) -> contextlib.AbstractContextManager
     return contextlib.nullcontext()
 
 
-def _result(problem: Problem, matching: Matching, labels: Tensor | None = None) -> AssignResult:
+def _result(config: SimOTAConfig, problem: Problem, matching: Matching, labels: Tensor | None = None) -> AssignResult:
     gts, num_classes = problem.gts, problem.shape[2]
     if labels is None:
         labels = F.pad(gts.labels, (0, 1), value=num_classes)  # of all gts, then of background
@@ -200,8 +249,9 @@ def _result(problem: Problem, matching: Matching, labels: Tensor | None = None) 
         labels = labels.index_select(0, row.flatten()).view(row.shape)
     ignored = torch.zeros_like(matching.gt_index, dtype=torch.bool)
     if problem.ignore_boxes is not None:
-        boxes = problem.ignore_boxes[:, :, None]
-        ignored = in_region(problem.priors[None, None], boxes, boxes[..., :2], "box", 1.0).any(1) & (matching.gt_index < 0)
+        priors, boxes = problem.priors, problem.ignore_boxes[:, :, None]
+        centers = torch.cat([priors[:, :2] + (0.5 - config.prior_offset) * priors[:, 2:], priors[:, 2:]], 1)  # of cells, [P, 4]
+        ignored = in_region(centers, boxes, boxes[..., :2], "box", 1.0).any(1) & (matching.gt_index < 0)
     return AssignResult(
         gt_index=matching.gt_index,
         labels=labels,

@@ -34,7 +34,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "k_pool": K_POOLS,
     "conflict": CONFLICTS,
 }
-_NON_NEGATIVE = ("penalty", "cls_weight", "iou_weight", "union_eps", "center_weight", "prob_clamp")
+_NON_NEGATIVE = ("penalty", "cls_weight", "iou_weight", "union_eps", "center_weight", "prob_clamp", "prior_offset")
 _POSITIVE = ("center_radius", "log_eps", "center_base", "k_scale")
 _BOOLEAN = ("own_pairs_only",)
 
@@ -81,6 +81,9 @@ class SimOTAConfig:
         k_scale: dynamic_k = max(1, floor(k_scale * sum)).
         conflict: A prior taken by several gts goes to the gt with the smallest cost among ``"all"`` gts of the image,
             among those that ``"matched"`` it, or to the gt of the image with the largest IoU (``"max_iou"``).
+        prior_offset: Where in its cell a prior's point lies, in strides from the upper left: 0.0 for corners, 0.5 for centres, as the
+            ``offset`` of ``simulate.grid_priors``. Only ``ignore_boxes`` asks for it: what a prior stands for is its cell,
+            which is ignored where the cell's centre lies strictly inside such a box.
         preset: Name of the preset this configuration started from; not part of its identity.
 
     Raises:
@@ -114,6 +117,7 @@ class SimOTAConfig:
     k_pool: str = "candidates"
     k_scale: float = 1.0
     conflict: str = "all"
+    prior_offset: float = 0.5
     preset: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
@@ -154,6 +158,8 @@ class SimOTAConfig:
             raise ValueError(f"center_base: expected a number >= 1, got {self.center_base}")
         if self.prob_clamp >= 0.5:
             raise ValueError(f"prob_clamp: expected a number in [0, 0.5), got {self.prob_clamp}")
+        if self.prior_offset > 1:
+            raise ValueError(f"prior_offset: expected 0.0 for corners of cells, 0.5 for centres, at most 1, got {self.prior_offset}")
         if self.log_eps > 1:
             raise ValueError(f"log_eps: expected a number in (0, 1], got {self.log_eps}")
         if self.cls_cost == "vfl" and self.score == "logit":
@@ -210,7 +216,7 @@ class SimOTAConfig:
         """
         return cls._preset(
             "seed", overrides, candidate="all", eligible="all", score="logit", cls_cost="soft_bce", cls_classes="gt",
-            log_eps=1e-10, union_rule="none", center_weight=1.0, candidate_topk=13, conflict="max_iou",
+            log_eps=1e-10, union_rule="none", center_weight=1.0, candidate_topk=13, conflict="max_iou", prior_offset=0.0,
         )  # fmt: skip
 
     @classmethod
@@ -218,7 +224,7 @@ class SimOTAConfig:
         """Mmdet 3.3.0 ``task_modules/assigners/dynamic_soft_label_assigner.py``: RTMDet, RTMDet-Ins (OTX copies it)."""
         return cls._preset(
             "rtmdet", overrides, candidate="box", eligible="all", score="logit", cls_cost="soft_bce",
-            center_weight=1.0, candidate_topk=13,
+            center_weight=1.0, candidate_topk=13, prior_offset=0.0,
         )  # fmt: skip
 
     @classmethod
@@ -228,7 +234,7 @@ class SimOTAConfig:
         """
         return cls._preset(
             "rtmdet_mmyolo", overrides, candidate="box", eligible="all", score="logit", cls_cost="soft_bce",
-            cls_classes="gt", center_weight=1.0, candidate_topk=13, k_pool="all",
+            cls_classes="gt", center_weight=1.0, candidate_topk=13, k_pool="all", prior_offset=0.0,
         )  # fmt: skip
 
     @classmethod
@@ -236,7 +242,7 @@ class SimOTAConfig:
         """Libreyolo 1.6.0 ``models/rtmdet/loss.py``: mmdet's rule with the union guarded at 1e-7."""
         return cls._preset(
             "libre_rtmdet", overrides, candidate="box", eligible="all", score="logit", cls_cost="soft_bce",
-            center_weight=1.0, candidate_topk=13, union_eps=1e-7,
+            center_weight=1.0, candidate_topk=13, union_eps=1e-7, prior_offset=0.0,
         )  # fmt: skip
 
     @classmethod
@@ -244,12 +250,13 @@ class SimOTAConfig:
         """NanoDet-Plus be9b4a9 ``model/head/assigner/dsl_assigner.py``: mmdet's rule without the centre prior."""
         return cls._preset(
             "nanodet", overrides, candidate="box", eligible="all", score="logit", cls_cost="soft_bce", candidate_topk=13,
+            prior_offset=0.0,
         )  # fmt: skip
 
     @classmethod
     def damo(cls, **overrides: Any) -> SimOTAConfig:
         """DAMO-YOLO 319572e ``damo/base_models/core/ota_assigner.py`` (AlignOTAAssigner)."""
-        return cls._preset("damo", overrides, score="sigmoid", cls_cost="soft_bce", penalty=1e8)
+        return cls._preset("damo", overrides, score="sigmoid", cls_cost="soft_bce", penalty=1e8, prior_offset=0.0)
 
     @classmethod
     def yolox(cls, **overrides: Any) -> SimOTAConfig:

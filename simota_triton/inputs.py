@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .boxes import box_area, box_center
 from .checks import (
+    FLOAT_DTYPES,
     INT_DTYPES,
     Ragged,
     as_tensor,
@@ -100,6 +101,7 @@ class GroundTruth:
         mask: [N] bool, False for padding; None where every row is real.
         padded_shape: (B, G) where the gts came padded: then N = B * G.
         max_count: Largest number of rows of an image, None where only the device knows it.
+        given_mask: The mask that gts came with: ``mask`` is False also for gts that cannot take part.
     """
 
     boxes: Tensor
@@ -109,6 +111,7 @@ class GroundTruth:
     mask: Tensor | None
     padded_shape: tuple[int, int] | None
     max_count: int | None
+    given_mask: Tensor | None = None
 
     def slots(self) -> tuple[Tensor, Tensor]:
         """Rows of the padded layout: row [B, G] int64 (clamped into range) and valid [B, G] bool (False for padding)."""
@@ -149,6 +152,8 @@ class Problem:
         candidate_mask: [B, P] bool, False for priors that take no part, or None.
         ignore_boxes: [B, I, 4] float32 xyxy or None.
         cells: Rows and columns of the grid that the priors of each level form, row by row; None where unknown.
+        extra_cost: [N, P] float32 in the rows of the gts, added to the cost of each pair, which takes no part where it is not finite;
+            None: 0.
     """
 
     pred_boxes: Tensor
@@ -159,6 +164,7 @@ class Problem:
     candidate_mask: Tensor | None
     ignore_boxes: Tensor | None
     cells: tuple[tuple[int, int], ...] | None = None
+    extra_cost: Tensor | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -180,6 +186,8 @@ def pack(
     gt_centers: Ragged | None = None,
     ignore_boxes: Ragged | None = None,
     candidate_mask: Tensor | None = None,
+    extra_cost: Ragged | None = None,
+    pair_mask: Ragged | None = None,
     level_shapes: Sequence[tuple[int, int]] | None = None,
     validate: bool | None = None,
     tidy: bool = True,
@@ -236,7 +244,41 @@ def pack(
         candidate_mask=_candidate_mask(candidate_mask, batch, num_priors, device),
         ignore_boxes=_ignore_boxes(ignore_boxes, batch, device, validate),
         cells=_cells(level_shapes, cls_logits, num_priors),
+        extra_cost=_extra_cost(extra_cost, pair_mask, gt_boxes, gts, num_priors, device),
     )
+
+
+def _extra_cost(
+    extra_cost: Ragged | None, pair_mask: Ragged | None, gt_boxes: Ragged, gts: GroundTruth, num_priors: int, device: torch.device
+) -> Tensor | None:
+    """Extra cost and mask of pairs as one: +inf where a gt may not take a prior."""
+    extra = None
+    if extra_cost is not None:
+        extra = _pairs("extra_cost", extra_cost, gt_boxes, gts, num_priors, device)
+        if extra.numel() and extra.dtype not in FLOAT_DTYPES:
+            fail("extra_cost", "a floating dtype", str(extra.dtype), "use extra_cost.float(), or pair_mask for a mask")
+        extra = extra.float()
+    if pair_mask is not None:
+        mask = _pairs("pair_mask", pair_mask, gt_boxes, gts, num_priors, device)
+        if mask.numel() and mask.dtype != torch.bool:
+            fail("pair_mask", "torch.bool, True where the gt may take the prior", str(mask.dtype), "use pair_mask.bool()")
+        if extra is None:
+            extra = torch.zeros(mask.shape, dtype=torch.float32, device=device)
+        extra = extra.masked_fill(~mask.bool(), torch.inf)
+    return extra
+
+
+def _pairs(name: str, value: Ragged, gt_boxes: Ragged, gts: GroundTruth, num_priors: int, device: torch.device) -> Tensor:
+    """A value of every (gt, prior) pair, in the form of the gts, as [N, P]."""
+    if isinstance(gt_boxes, (list, tuple)):
+        return concatenate(name, value, list_counts("gt_boxes", gt_boxes, len(gt_boxes), 4), (num_priors,), device)
+    shape, letters = (*gts.boxes.shape[:1], num_priors), "[N, P]"
+    if gts.padded_shape is not None:
+        shape, letters = (*gts.padded_shape, num_priors), "[B, G, P]"
+    value = same_form(name, value, shape, letters)
+    if value.numel():
+        same_device(name, value, device)
+    return value.to(device).reshape(-1, num_priors) if num_priors else value.new_zeros((gts.boxes.shape[0], 0), device=device)
 
 
 def _scores(name: str, value: Ragged, batch: int, num_priors: int, device: torch.device, channels: int | None = None) -> Scores:
@@ -359,7 +401,7 @@ def _ground_truth(
     gt_boxes: Ragged, gt_labels: Ragged, gt_mask: Tensor | None, gt_offsets: Tensor | None, gt_centers: Ragged | None,
     batch: int, num_classes: int, device: torch.device, validate: bool, tidy: bool,
 ) -> GroundTruth:  # fmt: skip
-    mask: Tensor | None = None
+    mask: Tensor | None = None  # [N]
     padded_shape: tuple[int, int] | None = None
     if isinstance(gt_boxes, Tensor) and not gt_boxes.numel():  # none at all, whatever the shape
         if gt_offsets is not None:
@@ -425,11 +467,12 @@ def _ground_truth(
             floating("gt_centers", centers)
             same_device("gt_centers", centers, device)
 
+    given_mask = mask
     boxes, labels = boxes.to(device, torch.float32), labels.to(device, torch.int64)
     centers = None if centers is None else centers.to(device, torch.float32)
     if not tidy:
         centers = boxes.new_empty(0, 2) if centers is None else centers.float()
-        return GroundTruth(boxes, labels, centers, offsets, mask, padded_shape, max_count)
+        return GroundTruth(boxes, labels, centers, offsets, mask, padded_shape, max_count, given_mask)
     if mask is not None:
         boxes, labels = torch.where(mask[:, None], boxes, 0.0), torch.where(mask, labels, 0)
     if validate:
@@ -438,7 +481,7 @@ def _ground_truth(
     if mask is not None:
         centers = torch.where(mask[:, None], centers, 0.0)
     if validate and _between(boxes, -SAFE, SAFE) and _between(centers, -SAFE, SAFE) and _between(labels, 0, num_classes - 1):
-        return GroundTruth(boxes, labels, centers, offsets, mask, padded_shape, max_count)
+        return GroundTruth(boxes, labels, centers, offsets, mask, padded_shape, max_count, given_mask)
     good_box, good_center = boxes.isfinite().all(1) & box_area(boxes).isfinite(), centers.isfinite().all(1)
     good_label = (labels >= 0) & (labels < num_classes)
     if validate:
@@ -455,7 +498,7 @@ def _ground_truth(
             torch.where(keep[:, None], centers, 0.0),
             torch.where(keep, labels, 0),
         )
-    return GroundTruth(boxes, labels, centers, offsets, mask, padded_shape, max_count)
+    return GroundTruth(boxes, labels, centers, offsets, mask, padded_shape, max_count, given_mask)
 
 
 def _check_format_of_gts(boxes: Tensor, mask: Tensor | None, padded_shape: tuple[int, int] | None) -> None:

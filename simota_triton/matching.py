@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .config import SimOTAConfig
+
 _LOW32 = 0xFFFFFFFF
 
 
@@ -140,6 +142,13 @@ def dynamic_k_matching(
         matched_iou=torch.where(assigned, matched_iou, 0.0).float(),
         dynamic_k=dynamic_k,
         claims=claims,
+    )
+
+
+def match(cost: Tensor, iou: Tensor, config: SimOTAConfig, gt_mask: Tensor | None = None) -> Matching:
+    """:func:`dynamic_k_matching` with the parameters of a configuration."""
+    return dynamic_k_matching(
+        cost, iou, gt_mask=gt_mask, candidate_topk=config.candidate_topk, k_scale=config.k_scale, conflict=config.conflict
     )
 
 

@@ -25,8 +25,8 @@ from .tuning.families import FAMILIES
 _LIBRARY = torch.library.Library("simota_triton", "DEF")
 _LIBRARY.define(
     "assign(Tensor pred_boxes, Tensor[] cls_levels, Tensor[] obj_levels, Tensor priors, Tensor gt_boxes, Tensor gt_labels, "
-    "Tensor gt_centers, Tensor gt_offsets, Tensor? gt_mask, Tensor? candidate_mask, SymInt padded, SymInt max_count, SymInt[] cells, "
-    "str config, str backend, str kernels='') -> (Tensor gt_index, Tensor matched_iou, Tensor dynamic_k, Tensor claims)"
+    "Tensor gt_centers, Tensor gt_offsets, Tensor? gt_mask, Tensor? candidate_mask, Tensor? extra_cost, SymInt padded, SymInt max_count, "
+    "SymInt[] cells, str config, str backend, str kernels='') -> (Tensor gt_index, Tensor matched_iou, Tensor dynamic_k, Tensor claims)"
 )
 UNKNOWN = -1
 """``padded`` of gts that did not come padded, ``max_count`` where only the device knows it."""
@@ -57,6 +57,7 @@ def assign(problem: Problem, config: str, backend: str, kernels: str = "") -> Ma
             gts.offsets,
             gts.mask,
             problem.candidate_mask,
+            problem.extra_cost,
             UNKNOWN if gts.padded_shape is None else gts.padded_shape[1],
             UNKNOWN if gts.max_count is None else gts.max_count,
             [size for shape in problem.cells or () for size in shape],
@@ -79,8 +80,8 @@ def _kernels(backend: str, key: str) -> Any:
 
 def _assign(
     pred_boxes: Tensor, cls_levels: list[Tensor], obj_levels: list[Tensor], priors: Tensor, gt_boxes: Tensor, gt_labels: Tensor,
-    gt_centers: Tensor, gt_offsets: Tensor, gt_mask: Tensor | None, candidate_mask: Tensor | None, padded: int, max_count: int,
-    cells: list[int], config: str, backend: str, kernels: str = "",
+    gt_centers: Tensor, gt_offsets: Tensor, gt_mask: Tensor | None, candidate_mask: Tensor | None, extra_cost: Tensor | None,
+    padded: int, max_count: int, cells: list[int], config: str, backend: str, kernels: str = "",
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     problem = Problem(
         pred_boxes=pred_boxes,
@@ -99,15 +100,17 @@ def _assign(
         candidate_mask=candidate_mask,
         ignore_boxes=None,
         cells=tuple(zip(cells[::2], cells[1::2], strict=True)) or None,
+        extra_cost=extra_cost,
     )
-    name, _ = backends.choose(backend, pred_boxes.device)
+    device = pred_boxes.device
+    name = backends.choose(backend, device)[0] if extra_cost is None else backends.choose_for_pairs(backend, device)
     return tuple(backends.assign(name, problem, _config(config), _kernels(name, kernels))[0])  # type: ignore[return-value]
 
 
 def _fake(
     pred_boxes: Tensor, cls_levels: list[Tensor], obj_levels: list[Tensor], priors: Tensor, gt_boxes: Tensor, gt_labels: Tensor,
-    gt_centers: Tensor, gt_offsets: Tensor, gt_mask: Tensor | None, candidate_mask: Tensor | None, padded: int, max_count: int,
-    cells: list[int], config: str, backend: str, kernels: str = "",
+    gt_centers: Tensor, gt_offsets: Tensor, gt_mask: Tensor | None, candidate_mask: Tensor | None, extra_cost: Tensor | None,
+    padded: int, max_count: int, cells: list[int], config: str, backend: str, kernels: str = "",
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     per_prior = pred_boxes.shape[:2]
     per_gt = (gt_boxes.shape[0],) if padded == UNKNOWN else (pred_boxes.shape[0], padded)

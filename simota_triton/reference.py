@@ -11,7 +11,7 @@ from . import terms
 from .boxes import box_area
 from .config import SimOTAConfig
 from .inputs import Problem
-from .matching import Matching, dynamic_k_matching
+from .matching import Matching, match
 
 
 def cost_matrix(problem: Problem, config: SimOTAConfig, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
@@ -57,7 +57,14 @@ def cost_matrix(problem: Problem, config: SimOTAConfig, dtype: torch.dtype = tor
     center = terms.center_cost(priors.to(dtype), gt_centers.to(dtype), config) if config.center_weight else None
     outside = ~terms.in_region(priors, gt_boxes, gt_centers, config.eligible, config.center_radius) if config.penalty else None
     cost = terms.pair_cost(cls, terms.iou_cost(wide_pred, wide_gt, iou, config), center, outside, config)
-    return torch.where(selectable, cost, torch.inf), torch.where(pool, iou, -1.0), gt_mask
+    return *with_extra(problem, torch.where(selectable, cost, torch.inf), torch.where(pool, iou, -1.0)), gt_mask
+
+
+def with_extra(problem: Problem, cost: Tensor, iou: Tensor) -> tuple[Tensor, Tensor]:
+    """Cost and IoU [B, G, P] with the problem's extra cost, see :func:`terms.add_extra`."""
+    if problem.extra_cost is None:
+        return cost, iou
+    return terms.add_extra(cost, iou, problem.extra_cost[problem.gts.slots()[0]])
 
 
 def usable_priors(problem: Problem) -> Tensor:
@@ -74,7 +81,5 @@ def usable_priors(problem: Problem) -> Tensor:
 def assign(problem: Problem, config: SimOTAConfig, dtype: torch.dtype = torch.float32) -> Matching:
     """1-3 and 1-4: dynamic k, selection and conflicts on the cost matrix."""
     cost, iou, gt_mask = cost_matrix(problem, config, dtype)
-    matching = dynamic_k_matching(
-        cost, iou, gt_mask=gt_mask, candidate_topk=config.candidate_topk, k_scale=config.k_scale, conflict=config.conflict
-    )
+    matching = match(cost, iou, config, gt_mask)
     return matching._replace(dynamic_k=problem.gts.unpad(matching.dynamic_k))

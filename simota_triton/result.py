@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import NamedTuple
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from .config import SimOTAConfig
 from .inputs import GroundTruth
 
 
@@ -40,12 +44,13 @@ class AssignSummary:
     """An assignment in a few numbers, printed as one line.
 
     Attributes:
-        num_gts: Real gts.
+        num_gts: Gts that take part.
         num_pos: Priors that learn a gt.
         num_conflicts: Priors that several gts selected.
-        num_empty: Gts that no prior learns.
+        num_empty: Gts of these that no prior learns.
         num_ignored: Priors whose loss can be left out.
         dynamic_k: {k: number of gts}, ascending.
+        num_refused: Gts that take no part, see :attr:`AssignResult.refused`.
     """
 
     num_gts: int
@@ -54,10 +59,12 @@ class AssignSummary:
     num_empty: int
     num_ignored: int
     dynamic_k: dict[int, int]
+    num_refused: int = 0
 
     def __str__(self) -> str:
         histogram = " ".join(f"{k}:{count}" for k, count in self.dynamic_k.items()) or "-"
-        return (
+        refused = f"{self.num_refused} of {_count(self.num_gts + self.num_refused, 'gt')} refused: label outside [0, C) or not finite; "
+        return (refused if self.num_refused else "") + (
             f"{_count(self.num_gts, 'gt')}, {_count(self.num_pos, 'positive')}, {_count(self.num_conflicts, 'conflict')}, "
             f"{_count(self.num_empty, 'gt')} without a prior, {_count(self.num_ignored, 'prior')} ignored, dynamic k {histogram}"
         )
@@ -67,9 +74,12 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class AssignResult:
     """Which prior learns which gt, for a batch.
+
+    ``torch.save`` writes it, and ``torch.load`` reads it with its defaults where ``simota_triton`` is imported. Two results are
+    equal (``==``) where all of their tensors are, which waits for a GPU; printing one does not.
 
     Attributes:
         gt_index: [B, P] int64, index of the gt within its image (its row in padded gts), -1 for background.
@@ -80,6 +90,19 @@ class AssignResult:
         dynamic_k: [B, G] int64 for padded gts, [N] otherwise; how many priors each gt asked for, 0 for padding.
         num_classes: C.
         gts: The packed ground truth.
+
+    Example:
+        >>> import io
+        >>> from simota_triton import assign
+        >>> priors, boxes = torch.tensor([[8.0, 8.0, 8.0]]), torch.tensor([[0.0, 0.0, 16.0, 16.0]])
+        >>> result = assign(boxes[None], torch.zeros(1, 1, 3), priors, [boxes], [torch.tensor([2])])
+        >>> result
+        AssignResult(B=1, P=1, C=3, cpu: 1 gt, 1 positive, 0 conflicts, 0 gts without a prior, 0 priors ignored,
+        dynamic k 1:1)
+        >>> file = io.BytesIO()
+        >>> torch.save(result.cpu(), file)
+        >>> torch.load(io.BytesIO(file.getvalue())) == result
+        True
     """
 
     gt_index: Tensor
@@ -89,7 +112,7 @@ class AssignResult:
     claims: Tensor
     dynamic_k: Tensor
     num_classes: int
-    gts: GroundTruth = field(repr=False)
+    gts: GroundTruth
 
     @property
     def fg_mask(self) -> Tensor:
@@ -98,14 +121,53 @@ class AssignResult:
 
     @property
     def num_pos(self) -> Tensor:
-        """[B] int64, positives of each image; ``num_pos.sum()`` is what losses are divided by."""
+        """[B] int64, positives of each image, 0 where there are none. Losses are divided by ``num_pos.sum().clamp(min=1)``; in
+        several processes, by the sum over all of them, clamped to 1 once it is formed.
+
+        Example:
+            >>> from simota_triton import assign
+            >>> gts = [torch.zeros(0, 4)], [torch.zeros(0, dtype=torch.long)]
+            >>> result = assign(torch.zeros(1, 1, 4), torch.zeros(1, 1, 3), torch.tensor([[8.0, 8.0, 8.0]]), *gts)
+            >>> result.num_pos, result.num_pos.sum().clamp(min=1)
+            (tensor([0]), tensor(1))
+        """
         return self.fg_mask.sum(1)
+
+    @property
+    def refused(self) -> Tensor:
+        """Gts that take no part, bool in the form of ``dynamic_k``, False for padding: the box, its area or its centre is not finite, or
+        the label lies outside [0, C). With ``validate`` they raise an error instead.
+        """
+        real = self.gts.given_mask
+        return (self.dynamic_k == 0) if real is None else (self.dynamic_k == 0) & real.view(self.dynamic_k.shape)
+
+    @property
+    def num_refused(self) -> Tensor:
+        """[B] int64, gts of each image that take no part, see :attr:`refused`. It is formed on the device, without waiting for it.
+
+        Example:
+            >>> from simota_triton import SimOTAAssigner
+            >>> priors, boxes = torch.tensor([[8.0, 8.0, 8.0]]), torch.tensor([[0.0, 0.0, 16.0, 16.0]])
+            >>> assigner = SimOTAAssigner("rtmdet", validate=False)  # as on CUDA, where values are not looked at
+            >>> result = assigner(boxes[None], torch.zeros(1, 1, 3), priors, [boxes], [torch.tensor([3])])
+            >>> result.num_refused
+            tensor([1])
+            >>> print(result.summary())
+            1 of 1 gt refused: label outside [0, C) or not finite; 0 gts, 0 positives, 0 conflicts,
+            0 gts without a prior, 0 priors ignored, dynamic k -
+        """
+        refused = self.refused.long()
+        if refused.ndim == 2:
+            return refused.sum(1)
+        # rows of a prefix sum, because rows that no image owns may lie around the offsets
+        total = F.pad(refused.cumsum(0), (1, 0))
+        return total.index_select(0, self.gts.offsets).diff()
 
     @property
     def gt_boxes(self) -> Tensor:
         """[B, P, 4] float32 xyxy, the box each prior learns, 0 for background."""
         if self.gts.boxes.shape[0] == 0:
-            return torch.zeros((*self.gt_index.shape, 4), device=self.gt_index.device)
+            return torch.zeros((*self.gt_index.shape, 4), dtype=torch.float32, device=self.gt_index.device)
         return torch.where(self.fg_mask[..., None], self.gts.boxes[self._rows()], 0.0)
 
     def _rows(self) -> Tensor:
@@ -116,6 +178,23 @@ class AssignResult:
         """[B, P, G] bool, True where prior p learns gt g; what the blog text returns. Meant for looking, not for training."""
         width = self.gts.slots()[0].shape[1]
         return self.gt_index[..., None] == torch.arange(width, device=self.gt_index.device)
+
+    def to(self, device: torch.device | str | int, non_blocking: bool = False) -> AssignResult:
+        """The result on another device; itself where it is there."""
+        moved: AssignResult = _map(self, lambda value: value.to(device, non_blocking=non_blocking))
+        return moved
+
+    def cpu(self) -> AssignResult:
+        """The result on the CPU; waits for a GPU."""
+        return self.to("cpu")
+
+    def __eq__(self, other: object) -> bool:
+        return _equal(self, other) if isinstance(other, AssignResult) else NotImplemented
+
+    def __repr__(self) -> str:
+        (batch, num_priors), device = self.gt_index.shape, self.gt_index.device
+        counts = f": {self.summary()}" if device.type == "cpu" else ""
+        return f"AssignResult(B={batch}, P={num_priors}, C={self.num_classes}, {device}{counts})"
 
     def to_image(self, image: int) -> ImageAssignment:
         """The assignment of one image.
@@ -153,4 +232,29 @@ class AssignResult:
             num_empty=real.numel() - self._rows()[fg].unique().numel(),
             num_ignored=int(self.ignore_mask.sum()),
             dynamic_k=dict(zip(ks.tolist(), counts.tolist(), strict=True)),
+            num_refused=int(self.num_refused.sum()),
         )
+
+
+def _map(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    """A dataclass with a function applied to all of its tensors."""
+    if isinstance(value, Tensor):
+        return function(value)
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return value
+    return dataclasses.replace(value, **{entry.name: _map(getattr(value, entry.name), function) for entry in dataclasses.fields(value)})
+
+
+def _equal(value: Any, other: Any) -> bool:
+    """Whether two values of the fields of a dataclass are the same."""
+    if isinstance(value, Tensor):
+        return isinstance(other, Tensor) and value.device == other.device and value.dtype == other.dtype and torch.equal(value, other)
+    if not dataclasses.is_dataclass(value):
+        return bool(value == other)
+    return type(value) is type(other) and all(
+        _equal(getattr(value, entry.name), getattr(other, entry.name)) for entry in dataclasses.fields(value)
+    )
+
+
+torch.serialization.add_safe_globals([AssignResult, AssignSummary, ImageAssignment, GroundTruth, SimOTAConfig])
+"""What ``torch.load`` builds by default."""

@@ -185,3 +185,16 @@ def pair_cost(cls: Tensor, iou_term: Tensor, center_term: Tensor | None, outside
     if outside is not None:
         cost = torch.where(outside, (cost + config.penalty).float().to(cost.dtype), cost)
     return cost.clamp(max=COST_LIMIT)
+
+
+def add_extra(cost: Tensor, iou: Tensor, extra: Tensor) -> tuple[Tensor, Tensor]:
+    """Matrices of a call with an extra cost, which is added last; a pair whose extra cost is not finite takes no part.
+
+    Args:
+        cost: [B, G, P], +inf where the gt may not take the prior.
+        iou: [B, G, P], -1 where the pair does not count for ``dynamic_k``.
+        extra: [B, G, P] float32.
+    """
+    allowed = extra.isfinite()
+    cost = torch.where(allowed & (cost < torch.inf), (cost + extra).clamp(-COST_LIMIT, COST_LIMIT), torch.inf)
+    return cost, torch.where(allowed, iou, -1.0)

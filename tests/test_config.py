@@ -12,21 +12,24 @@ from simota_triton.config import MAX_TOPK, PRESETS
 EXPECTED = {  # every field in which a preset differs from the defaults, which are mmdet's SimOTAAssigner
     "seed": {
         "candidate": "all", "eligible": "all", "score": "logit", "cls_cost": "soft_bce", "cls_classes": "gt", "log_eps": 1e-10,
-        "union_rule": "none", "center_weight": 1.0, "candidate_topk": 13, "conflict": "max_iou",
+        "union_rule": "none", "center_weight": 1.0, "candidate_topk": 13, "conflict": "max_iou", "prior_offset": 0.0,
     },
     "rtmdet": {
         "candidate": "box", "eligible": "all", "score": "logit", "cls_cost": "soft_bce", "center_weight": 1.0, "candidate_topk": 13,
+        "prior_offset": 0.0,
     },
     "rtmdet_mmyolo": {
         "candidate": "box", "eligible": "all", "score": "logit", "cls_cost": "soft_bce", "cls_classes": "gt", "center_weight": 1.0,
-        "candidate_topk": 13, "k_pool": "all",
+        "candidate_topk": 13, "k_pool": "all", "prior_offset": 0.0,
     },
     "libre_rtmdet": {
         "candidate": "box", "eligible": "all", "score": "logit", "cls_cost": "soft_bce", "center_weight": 1.0, "candidate_topk": 13,
-        "union_eps": 1e-7,
+        "union_eps": 1e-7, "prior_offset": 0.0,
     },
-    "nanodet": {"candidate": "box", "eligible": "all", "score": "logit", "cls_cost": "soft_bce", "candidate_topk": 13},
-    "damo": {"score": "sigmoid", "cls_cost": "soft_bce", "penalty": 1e8},
+    "nanodet": {
+        "candidate": "box", "eligible": "all", "score": "logit", "cls_cost": "soft_bce", "candidate_topk": 13, "prior_offset": 0.0,
+    },
+    "damo": {"score": "sigmoid", "cls_cost": "soft_bce", "penalty": 1e8, "prior_offset": 0.0},
     "yolox": {"union_rule": "none", "log_eps": 1e-8},
     "yolox_main": {
         "candidate": "center", "eligible": "center", "center_radius": 1.5, "penalty": 1e6, "union_rule": "none", "log_eps": 1e-8,
@@ -54,7 +57,7 @@ def test_the_defaults_are_mmdets():
         "candidate": "box_or_center", "eligible": "box_and_center", "center_radius": 2.5, "penalty": 1e5, "own_pairs_only": False,
         "score": "joint", "cls_cost": "bce", "cls_classes": "all", "cls_weight": 1.0, "prob_clamp": 0.0, "iou_cost": "log",
         "iou_weight": 3.0, "log_eps": 1e-7, "union_rule": "max", "union_eps": 1e-6, "center_weight": 0.0, "center_base": 10.0,
-        "center_offset": 3.0, "candidate_topk": 10, "k_pool": "candidates", "k_scale": 1.0, "conflict": "all",
+        "center_offset": 3.0, "candidate_topk": 10, "k_pool": "candidates", "k_scale": 1.0, "conflict": "all", "prior_offset": 0.5,
     }  # fmt: skip
 
 

@@ -14,7 +14,7 @@ MODULES = sorted(
     for _, name, is_package in pkgutil.walk_packages(simota_triton.__path__, "simota_triton.")
     if not is_package and not name.endswith("__main__")
 )
-WITHOUT_EXAMPLE = {"AssignResult", "AssignSummary", "ImageAssignment", "assign"}
+WITHOUT_EXAMPLE = {"AssignSummary", "ImageAssignment", "assign"}
 """Records that a call returns, and a call that is another in one line."""
 
 

@@ -10,6 +10,7 @@ from simota_triton import SimOTAAssigner, SimOTAConfig, inputs, mask_centers
 from simota_triton.backends import BACKENDS
 from simota_triton.boxes import box_center
 from simota_triton.inputs import pack
+from simota_triton.simulate import grid_priors
 from simota_triton.verification.scenes import FAMILIES, FORMS, LAYOUTS, make_scene
 
 from .interpreter import QUICK, SMALL
@@ -298,7 +299,7 @@ def test_ignore_boxes_flag_background_strictly_inside_them(backend):
         [torch.tensor([[4.0, 0.0, 20.0, 16.0]]), torch.zeros(0, 4)],
         [torch.tensor([0]), torch.zeros(0).long()],
     )
-    assigner = SimOTAAssigner("rtmdet", backend=backend)
+    assigner = SimOTAAssigner(SimOTAConfig.rtmdet(prior_offset=0.5), backend=backend)
     plain = assigner(*args)
     assert plain.fg_mask.tolist() == [[True, True] + [False] * 4, [False] * 6]
     assert not bool(plain.ignore_mask.any())
@@ -313,6 +314,19 @@ def test_ignore_boxes_flag_background_strictly_inside_them(backend):
     assert_same(flagged, assigner(*args, ignore_boxes=padded))
     half = [boxes.half() for boxes in ignore]
     assert_same(flagged, assigner(*args, ignore_boxes=half))
+
+
+@pytest.mark.parametrize("preset", SimOTAConfig.presets())
+def test_ignore_boxes_are_held_against_the_centres_of_cells(preset):
+    config = SimOTAConfig.from_preset(preset)
+    priors = grid_priors(64, offset=config.prior_offset)
+    args = torch.zeros(1, len(priors), 4), torch.zeros(1, len(priors), 1), priors, torch.zeros(1, 0, 4), torch.zeros(1, 0)
+    more = {"obj_logits": torch.zeros(1, len(priors))} if config.score == "joint" else {}
+    for box in ([0.0, 0.0, 64.0, 64.0], [4.0, 0.0, 12.5, 16.0]):
+        result = SimOTAAssigner(config)(*args, ignore_boxes=[torch.tensor([box])], **more)
+        x, y = (grid_priors(64, offset=0.5)[:, i] for i in (0, 1))  # a crowd over the whole image holds all of them
+        assert torch.equal(result.ignore_mask[0], (x > box[0]) & (x < box[2]) & (y > box[1]) & (y < box[3])), box
+        assert bool(result.ignore_mask.any())
 
 
 # packing

@@ -26,22 +26,60 @@ def test_its_example_runs(capsys):
     assert capsys.readouterr().out.startswith("1 gt, ")
 
 
-def test_its_recipe_gives_what_losses_learn():
+def recipe():
+    """The names that the recipe defines."""
     (code,) = re.findall(r"```python recipe\n(.*?)```", README, re.S)
     names = {"SimOTAAssigner": simota_triton.SimOTAAssigner, "torch": torch}
     exec(code, names)  # the reader's own words
-    torch.manual_seed(0)
-    maps = [torch.randn(2, 3, size, size) for size in (8, 4, 2)]
-    corners = torch.rand(2, 84, 2) * 40
-    gts = [torch.tensor([[4.0, 4.0, 40.0, 40.0]]), torch.zeros(0, 4)], [torch.tensor([2]), torch.zeros(0, dtype=torch.long)]
-    boxes = torch.cat([corners, corners + 20], 2)
-    image, prior, targets, quality, num_pos = names["targets"](maps, boxes, grid_priors(64), *gts)
-    result = names["assigner"](boxes, maps, grid_priors(64), *gts)
+    return names
+
+
+def predicted(dtype):
+    """Maps, decoded boxes and priors as a head gives them that computes in a dtype."""
+    generator = torch.Generator().manual_seed(0)
+    maps = [torch.randn(2, 3, size, size, generator=generator, dtype=torch.float32).to(dtype) for size in (8, 4, 2)]
+    corners = torch.rand(2, 84, 2, generator=generator, dtype=torch.float32) * 40
+    return maps, torch.cat([corners, corners + 20], 2).to(dtype), grid_priors(64)
+
+
+GTS = torch.tensor([[4.0, 4.0, 40.0, 40.0]]), torch.tensor([2])
+NO_GTS = torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)
+
+
+def test_its_recipe_gives_what_losses_learn():
+    names, (maps, boxes, priors) = recipe(), predicted(torch.float32)
+    gts = [GTS[0], NO_GTS[0]], [GTS[1], NO_GTS[1]]
+    image, prior, targets, quality, num_pos = names["targets"](maps, boxes, priors, *gts)
+    result = names["assigner"](boxes, maps, priors, *gts)
     assert image.unique().tolist() == [0]
     assert len(prior) == num_pos == result.num_pos.sum() > 0
-    assert torch.equal(targets, gts[0][0].expand(len(prior), 4))
+    assert torch.equal(targets, GTS[0].expand(len(prior), 4))
     assert torch.equal(quality.sum(2), result.matched_iou)
     assert torch.equal(quality[image, prior, 2], result.matched_iou[image, prior])
+
+
+@pytest.mark.parametrize("default", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("gts", [GTS, NO_GTS], ids=["gts", "none"])
+def test_losses_by_its_recipe_are_finite(default, autocast, dtype, gts):
+    torch.set_default_dtype(default)
+    try:
+        maps, boxes, priors = predicted(dtype)
+        maps, boxes = [level.requires_grad_() for level in maps], boxes.requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            inputs = maps, boxes, priors.to(torch.float32), [gts[0]] * 2, [gts[1]] * 2
+            image, prior, targets, quality, num_pos = recipe()["targets"](*inputs)
+            logits = torch.cat([level.flatten(2).transpose(1, 2) for level in maps], 1).float()
+            cls = torch.nn.functional.binary_cross_entropy_with_logits(logits, quality, reduction="sum") / num_pos
+            box = (boxes[image, prior].float() - targets).abs().sum() / num_pos
+            (cls + box).backward()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert (int(num_pos) == 1) == (len(prior) == 0) == (len(gts[0]) == 0)
+    assert quality.dtype == targets.dtype == torch.float32
+    assert all(bool(value.grad.isfinite().all()) for value in (*maps, boxes))
+    assert bool((cls + box).isfinite())
 
 
 def test_it_lists_every_preset_backend_and_variable():

@@ -23,7 +23,7 @@ def example():
     labels = torch.tensor([[2, 1, 0], [0, 0, 0]])
     pred = boxes[0, [0, 0, 1, 1, 1]].repeat(2, 1, 1)
     pred[1] = boxes[1, 0]
-    ignore = [torch.tensor([[36.0, 0.0, 44.0, 16.0]])] * 2
+    ignore = [torch.tensor([[36.0, 0.0, 48.0, 16.0]])] * 2  # the cell of x = 40 has its centre at 44, that of 32 on the edge
     return SimOTAAssigner("rtmdet", backend="reference")(
         pred, torch.zeros(2, 5, 4), priors, boxes, labels, gt_mask=mask, ignore_boxes=ignore
     )
@@ -172,11 +172,76 @@ def test_the_same_call_gives_the_same_answer_again(backend):
         assert all(torch.equal(getattr(first, name), getattr(again, name)) for name in ("gt_index", "matched_iou", "claims", "dynamic_k"))
 
 
-def test_results_are_frozen_and_print_without_their_gts(example):
+def test_results_are_frozen_and_print_in_one_line(example):
     with pytest.raises(dataclasses.FrozenInstanceError):
         example.labels = None
     assert isinstance(example, AssignResult)
-    assert "gts=" not in repr(example)
+    assert repr(example) == f"AssignResult(B=2, P=5, C=4, cpu: {example.summary()})"
+    assert repr(example.to("meta")) == "AssignResult(B=2, P=5, C=4, meta)"  # what would take a sync is left out
+
+
+def test_results_are_equal_where_all_they_hold_is(example):
+    assert example == example.cpu()
+    assert example == dataclasses.replace(example, labels=example.labels.clone())
+    assert example != 3
+    for name in ("gt_index", "labels", "matched_iou", "ignore_mask", "claims", "dynamic_k"):
+        value = getattr(example, name)
+        assert example != dataclasses.replace(example, **{name: ~value if value.dtype == torch.bool else value + 1}), name
+        assert example != dataclasses.replace(example, **{name: value[:1]}), name
+    assert example != dataclasses.replace(example, num_classes=5)
+    assert example != dataclasses.replace(example, gts=dataclasses.replace(example.gts, mask=None))
+    assert example != dataclasses.replace(example, matched_iou=example.matched_iou.double())
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_result_can_be_saved_and_loaded_by_default(form, tmp_path):
+    assigner = SimOTAAssigner("rtmdet", backend="torch")
+    result = make_scene(3).call(assigner, form)
+    torch.save({"result": result, "summary": result.summary(), "image": result.to_image(0), "config": assigner.config}, tmp_path / "file")
+    loaded = torch.load(tmp_path / "file")
+    assert loaded["result"] == result
+    assert loaded["summary"] == result.summary()
+    assert loaded["config"] == assigner.config
+    assert all(map(torch.equal, loaded["image"], result.to_image(0)))
+
+
+def test_a_result_moves_with_all_it_holds(example):
+    moved = example.to("meta")
+    tensors = [value for part in (moved, moved.gts) for value in vars(part).values() if isinstance(value, torch.Tensor)]
+    assert len(tensors) == 6 + 6
+    assert all(value.is_meta for value in tensors)
+    assert not any(value.is_meta for value in vars(example).values() if isinstance(value, torch.Tensor))
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_refused_gts_are_counted(backend, form):
+    assigner = SimOTAAssigner("rtmdet", backend=backend, validate=False)
+    scene = make_scene(140)
+    clean = scene.call(assigner, form)
+    assert clean.num_refused.tolist() == [0] * len(scene.gt_boxes)
+    assert "refused" not in str(clean.summary())
+    bad = [torch.arange(len(boxes)) % 3 == 1 for boxes in scene.gt_boxes]
+    scene.gt_boxes = [
+        torch.where(own[:, None] & (torch.arange(len(own)) % 2 == 0)[:, None], torch.nan, boxes)
+        for own, boxes in zip(bad, scene.gt_boxes, strict=True)
+    ]
+    scene.gt_labels = [
+        torch.where(own & (torch.arange(len(own)) % 2 == 1), scene.num_classes, labels)
+        for own, labels in zip(bad, scene.gt_labels, strict=True)
+    ]
+    result = scene.call(assigner, form)
+    expected = [int(own.sum()) for own in bad]
+    assert sum(expected) > 1
+    assert result.num_refused.tolist() == expected
+    assert result.refused.shape == result.dynamic_k.shape
+    assert int(result.refused.sum()) == sum(expected)
+    total = sum(map(len, scene.gt_boxes))
+    summary = result.summary()
+    assert (summary.num_refused, summary.num_gts) == (sum(expected), total - sum(expected))
+    assert str(summary).startswith(
+        f"{sum(expected)} of {total} gts refused: label outside [0, C) or not finite; {total - sum(expected)} gts, "
+    )
 
 
 def test_an_assigner_prints_what_it_is():

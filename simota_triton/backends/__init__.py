@@ -32,6 +32,9 @@ TIDYING = ("triton-stream",)
 """Backends that mask out unusable gts and form box centres themselves, see ``inputs.pack``."""
 
 
+MATRICES = {"triton-stream": "triton"}
+"""Backend that forms no cost matrix -> the backend whose costs have the same bits."""
+
 MIN_CAPABILITY = (8, 0)
 """Oldest compute capability the kernels are compiled and tested for."""
 
@@ -64,6 +67,23 @@ def choose(name: str, device: torch.device) -> tuple[str, str]:
         return "torch", f"plain PyTorch on {device.type}"
     refusal = triton_refusal(device)
     return ("triton", "Triton on an NVIDIA GPU") if refusal is None else ("torch", f"plain PyTorch: {refusal}")
+
+
+def choose_for_pairs(name: str, device: torch.device) -> str:
+    """The backend that computes for ``device`` a call with an extra cost of pairs, which takes one that forms a matrix of them.
+
+    Raises:
+        ValueError: One that forms none was asked for.
+    """
+    chosen, why = choose(name, device)
+    if chosen not in MATRICES:
+        return chosen
+    if name == "auto" and why != "SIMOTA_TRITON_BACKEND":
+        return MATRICES[chosen]
+    raise ValueError(
+        f"extra_cost, pair_mask: backend {chosen!r} forms no (gt, prior) matrix that they could be added to; use backend="
+        f"{MATRICES[chosen]!r}, which takes memory for one, or backend='torch'"
+    )
 
 
 def triton_refusal(device: torch.device) -> str | None:

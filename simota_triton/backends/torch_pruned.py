@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .. import reference
 from ..config import SimOTAConfig
 from ..inputs import Problem
 from ..matching import Matching, count_k, key_index, pack_key, sortable
@@ -38,8 +39,13 @@ def assign(problem: Problem, config: SimOTAConfig) -> Matching:
     return assign_with_labels(problem, config)[0]
 
 
-def assign_with_labels(problem: Problem, config: SimOTAConfig) -> tuple[Matching, Tensor]:
-    """The assignment of a batch, and the labels, [B, P] int64; see the module."""
+def assign_with_labels(problem: Problem, config: SimOTAConfig) -> tuple[Matching, Tensor | None]:
+    """The assignment of a batch, and the labels, [B, P] int64; see the module.
+
+    An extra cost may be anything and leaves nothing to bound costs by: with one, all pairs are formed, as in the definition.
+    """
+    if problem.extra_cost is not None:
+        return reference.assign(problem, config), None
     batch, num_priors, num_classes = problem.shape
     device = problem.priors.device
     gts = Gts.of(problem)

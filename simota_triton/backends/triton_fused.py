@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ..config import SimOTAConfig
 from ..inputs import Problem
-from ..matching import Matching, dynamic_k_matching
+from ..matching import Matching, match
+from ..reference import with_extra
 from ..tuning.choice import configuration
 from ..tuning.kernel_config import KernelConfig, Shape
 from . import triton_refusal
@@ -29,9 +30,7 @@ def assign(problem: Problem, config: SimOTAConfig, kernels: KernelConfig | None 
     """
     try:
         cost, iou, gt_mask = cost_matrix(problem, config, kernels)
-        matching = dynamic_k_matching(
-            cost, iou, gt_mask=gt_mask, candidate_topk=config.candidate_topk, k_scale=config.k_scale, conflict=config.conflict
-        )
+        matching = match(cost, iou, config, gt_mask)
     except torch.OutOfMemoryError as error:
         raise torch.OutOfMemoryError(_no_room(problem, error)) from error
     return matching._replace(dynamic_k=problem.gts.unpad(matching.dynamic_k))
@@ -59,7 +58,7 @@ def cost_matrix(problem: Problem, config: SimOTAConfig, kernels: KernelConfig | 
     if kernels is None:
         kernels = configuration("triton", device, Shape(batch, num_priors, gt_mask.shape[1]))
     cost, iou = launch.run(problem, config, kernels, gt_mask.shape[1])
-    return cost, iou, gt_mask
+    return *with_extra(problem, cost, iou), gt_mask
 
 
 def _no_room(problem: Problem, error: Exception) -> str:

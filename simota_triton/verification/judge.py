@@ -126,6 +126,9 @@ def cost_intervals(problem: Problem, config: SimOTAConfig, expected: Tensor) -> 
     outside = ~terms.in_region(priors, gt_boxes, gt_centers, config.eligible, config.center_radius)
     outside = outside & bool(config.penalty)
     paid = torch.where(outside, (base + config.penalty).float().double(), base).clamp(max=terms.COST_LIMIT)
+    extra = None if problem.extra_cost is None else problem.extra_cost[row].double()  # where it is not finite, nothing is selectable
+    if extra is not None:
+        paid = (paid + extra).clamp(-terms.COST_LIMIT, terms.COST_LIMIT)
     selectable = expected < torch.inf
     assert torch.equal(torch.where(selectable, paid, torch.inf), expected), "the judge composes another cost than the definition"
 
@@ -149,12 +152,15 @@ def cost_intervals(problem: Problem, config: SimOTAConfig, expected: Tensor) -> 
     if config.iou_cost == "log":
         slack = slack + largest(moved - iou_term for _, moved in moves)
 
-    def final(value: Tensor, penalty: float) -> Tensor:
+    def final(value: Tensor, penalty: float, side: int) -> Tensor:
         value = torch.where(outside, (value + penalty).float().double(), value).clamp(max=terms.COST_LIMIT)
+        if extra is not None:  # the sum is rounded
+            value = value + extra
+            value = (value + side * ULP * value.abs()).clamp(-terms.COST_LIMIT, terms.COST_LIMIT)
         return torch.where(selectable, value, torch.inf)
 
     penalties = (config.penalty, float(torch.tensor(config.penalty)))  # float32 arithmetic adds the rounded one
-    low, high = final(base - slack, min(penalties)), final(base + slack, max(penalties))
+    low, high = final(base - slack, min(penalties), -1), final(base + slack, max(penalties), 1)
     return Intervals(low, high, torch.where(gt_mask[:, :, None], iou, 0.0))
 
 
