@@ -66,6 +66,26 @@ def test_clamped_probabilities_of_a_number_of_classes_that_fills_no_columns(scor
     check(problem, config)
 
 
+LEVELS = (-100.0, -60.0, -46.5, -20.0, -16.0, -13.0, -5.0, 5.0, 20.0, 100.0)
+
+
+@pytest.mark.parametrize("units", ["as it runs", "approximate units"])
+@pytest.mark.parametrize("preset", ["rtmdet", "rtmdet_mmyolo", "damo", "yolox", "picodet_lightly"])
+def test_any_level_of_the_logits(preset, units, monkeypatch):
+    """Where a softplus is nothing but rounding, a sum of them is still no flag."""
+    config = SimOTAConfig.from_preset(preset)
+    if units != "as it runs":
+        if not launch.INTERPRETED:
+            pytest.skip("a GPU has its own units")
+        ApproximateUnits(monkeypatch)
+    level = torch.tensor(LEVELS).repeat(20)[:, None]
+    for pool in ("candidates", "all"):
+        pred, cls, obj, *rest = random_inputs(200, [4], 80)
+        cls[:] = level + torch.rand(200, 80, generator=torch.Generator().manual_seed(1)) - 0.5
+        cls[:, ::3, 1] = -level[::3, 0]  # one class of some priors at the other end
+        check(pack(config, pred, cls, *rest, obj_logits=obj if config.score == "joint" else None), config.replace(k_pool=pool))
+
+
 @pytest.mark.parametrize("units", ["as it runs", "approximate units"])
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset(preset, units, monkeypatch):
@@ -233,6 +253,18 @@ def test_every_element_is_written(monkeypatch):
     for poison in (torch.nan, -torch.inf):
         monkeypatch.setattr(torch, "empty", lambda *args, value=poison, **kwargs: empty(*args, **kwargs).fill_(value))
         assert all(map(torch.equal, launch.run(problem, CONFIG, INTERPRETER, 5), expected))
+
+
+@pytest.mark.parametrize("num_classes", [1, 80, 1203])
+def test_a_sum_of_class_costs_is_never_below_zero_nor_minus_zero(num_classes):
+    for preset in ("rtmdet", "yolox"):
+        config = SimOTAConfig.from_preset(preset, candidate="all")
+        pred, cls, obj, *rest = random_inputs(60, [1], num_classes)
+        cls[:] = torch.linspace(-120, 0, 60)[:, None] + torch.rand(cls.shape, generator=torch.Generator().manual_seed(1))
+        problem = on_device(pack(config, pred, cls, *rest, obj_logits=obj if config.score == "joint" else None))
+        background = launch.run_prior_pass(problem, INTERPRETER, launch.Shared.of(problem, config)).background
+        assert (background < torch.inf).all()
+        assert not background.signbit().any()
 
 
 def test_the_rows_of_the_first_pass():

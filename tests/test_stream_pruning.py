@@ -206,6 +206,20 @@ def test_configurations_at_the_edge(config):
     assert found.claims.sum() >= 3
 
 
+@pytest.mark.parametrize("pool", ["candidates", "all"])
+@pytest.mark.parametrize("preset", ["rtmdet", "yolox"])
+def test_no_level_of_the_logits_loses_priors(preset, pool):
+    """Where softplus is nothing but rounding (below -13), where it vanishes, where sigmoids are 1."""
+    config = SimOTAConfig.from_preset(preset, k_pool=pool)
+    gt = torch.tensor([[8.0, 8.0, 80.0, 80.0], [20.0, 20.0, 60.0, 70.0]])
+    pred = gt[torch.arange(len(PRIORS)) % 2] + torch.randn(len(PRIORS), 4, generator=generator())
+    spread = torch.rand(len(PRIORS), 80, generator=generator(2)) - 0.5
+    mixed = torch.tensor([-60.0, -46.5, -20.0, -16.0, 16.0, 60.0])[torch.randint(6, (len(PRIORS), 1), generator=generator(3))]
+    for level in (torch.tensor([[-16.0]]), mixed):
+        found = check(config, gt, pred=pred, cls=level + spread)
+        assert (found.gt_index[0] >= 0).sum() > 10
+
+
 @pytest.mark.parametrize("preset", ["rtmdet", "rtmdet_mmyolo", "yolox", "picodet_lightly"])
 def test_what_is_not_finite(preset):
     """NaN and Inf in a tenth of all values: a tile may hold nothing that counts, or one prior that does."""

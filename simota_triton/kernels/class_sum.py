@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from .maths import add_background_cost
+from .maths import COST_LIMIT, add_background_cost
 
 COLUMNS = tl.constexpr(16)
 """Classes taken side by side. Part of the definition: it fixes the order in which they are summed."""
@@ -14,7 +14,10 @@ ABSENT = tl.constexpr(-1.0e4)
 
 @triton.jit
 def sum_background(logits, stride_c, read, objectness, C, RULE: tl.constexpr, FAST: tl.constexpr, ROWS: tl.constexpr):
-    """Background costs of all classes, summed; NaN where a class logit is not finite, 0 where not ``read``.
+    """Background costs of all classes, summed, and whether all logits are finite; 0 where not ``read``.
+
+    The sum is in [0, COST_LIMIT] and never -0.0, whatever its summands were rounded to (a softplus may come out below 0), so that
+    kernels can store flags outside of that range in its place. One that overflows is dear, not unreadable.
 
     Args:
         logits: Pointers to class 0 of the priors, [ROWS].
@@ -37,7 +40,8 @@ def sum_background(logits, stride_c, read, objectness, C, RULE: tl.constexpr, FA
         total = added
         total = tl.fma(logit, 0.0, total)  # NaN of a logit that is not finite
         pointer += COLUMNS * stride_c
-    return _sum_columns(total, ROWS)
+    total = _sum_columns(total, ROWS)
+    return tl.minimum(tl.maximum(total, 0.0) + 0.0, COST_LIMIT), total == total
 
 
 @triton.jit

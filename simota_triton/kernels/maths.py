@@ -123,7 +123,9 @@ def softplus_and_sigmoid(x, FAST: tl.constexpr):
     """log(1 + exp(x)), within 2^-21 * max(1, |x|), and sigmoid(x), within some ulp.
 
     Both come from one exponential, and no branch on the sign of x is needed: below -87, where the exponential would
-    overflow, both are 0 to float32's precision.
+    overflow, both are 0 to float32's precision. Of a very negative x nothing but that error is left of the softplus, which may
+    then be below 0. It is harmless there: a background cost multiplies it by the square of the sigmoid, a pair's cost adds it to
+    -x * iou, and both sums are clamped at 0.
     """
     x = tl.maximum(x, -87.0)
     t = 1.0 + exp2(x * -LOG2E, FAST)

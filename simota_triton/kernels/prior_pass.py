@@ -6,7 +6,7 @@ import triton.language as tl
 from .class_sum import sum_background
 from .gts import load_gts, store_gts
 from .levels import decode, find_logits, find_tile, load_priors, usable_priors
-from .maths import COST_LIMIT, finite, region_depth, sigmoid
+from .maths import finite, region_depth, sigmoid
 
 GTS = tl.constexpr(8)
 """Gts taken side by side; twice as many take registers that some GPUs do not have."""
@@ -85,6 +85,7 @@ def prior_pass(
 
     # the background: columns are summed pairwise at the end, in an order that no tile size changes
     background = tl.zeros([ROWS], tl.float32)
+    exists = usable
     if RULE.value.all_classes:
         read = usable if RULE.value.pool_all else candidate
         if tl.max(read.to(tl.int32), 0) != 0:
@@ -92,9 +93,8 @@ def prior_pass(
                 level, image, level_start, cls_levels, cls_strides_b, cls_strides_p, cls_strides_c, LAYOUT, ALIGNED_LOGITS
             )
             logits += p.to(tl.int64) * stride_p
-            background = sum_background(logits, stride_c, read, objectness, C, RULE, FAST, ROWS)
-    exists = usable & (background == background)
-    background = tl.minimum(background, COST_LIMIT)  # a sum that overflows is dear, not unreadable
+            background, readable = sum_background(logits, stride_c, read, objectness, C, RULE, FAST, ROWS)
+            exists &= readable
     if RULE.value.pool_all:
         result = tl.where(exists, tl.where(candidate, background, -1.0), float("inf"))
     else:

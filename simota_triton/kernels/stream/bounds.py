@@ -192,7 +192,7 @@ def tile_apart(distance_squared, eligible, RULE: tl.constexpr, FAST: tl.constexp
         distance_squared: See :func:`tile_distance`.
         eligible: Whether a prior of the tile can lie in the gt's eligible region; read where there is a penalty.
     """
-    apart = distance_squared * 0.0
+    apart = tl.zeros_like(distance_squared)
     if RULE.value.distance_counts:
         exponent = square_root(distance_squared, FAST) * RULE.value.log2_center_base
         exponent -= RULE.value.center_offset * RULE.value.log2_center_base

@@ -5,7 +5,7 @@ import triton.language as tl
 
 from ..class_sum import sum_background
 from ..levels import decode, find_logits
-from ..maths import COST_LIMIT, divide
+from ..maths import divide
 from .tiles import AWAY, cells, find_cells
 
 
@@ -42,9 +42,10 @@ def class_sums(
         objectness = background
         if RULE.value.joint:
             objectness = tl.load(slots_ptr + 5 * TILE)
-        total = sum_background(logits + p.to(tl.int64) * stride_p, stride_c, read, objectness, decode(C, ALIGNED_LOGITS), RULE, FAST, ROWS)
-        lost = read & (total != total)
-        total = tl.where(background < 0.0, -1.0, tl.minimum(total, COST_LIMIT))  # a sum that overflows is dear, not unreadable
+        logits += p.to(tl.int64) * stride_p
+        total, readable = sum_background(logits, stride_c, read, objectness, decode(C, ALIGNED_LOGITS), RULE, FAST, ROWS)
+        lost = read & ~readable
+        total = tl.where(background < 0.0, -1.0, total)
         tl.store(slots_ptr + 4 * TILE, tl.where(read & ~lost, total, float("inf")))
         tl.store(slots_ptr, tl.full([ROWS], AWAY, tl.float32), mask=lost)
         tl.store(slots_ptr + TILE, tl.full([ROWS], AWAY, tl.float32), mask=lost)

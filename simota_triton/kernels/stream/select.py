@@ -114,7 +114,7 @@ def select(
             logits, stride_p = find_column(
                 visited, image, label64, starts, first_tiles, cls_levels, cls_strides_b, cls_strides_p, cls_strides_c, LAYOUT
             )
-            # in [0, inf), in one instruction
+            # a sum of class costs or 0, and no flag: in [0, inf), in one instruction
             candidate = background.to(tl.uint32, bitcast=True) < 0x7F800000
             if LAYOUT == "priors":
                 logit = tl.load(logits + p, mask=candidate, other=0.0).to(tl.float32)
