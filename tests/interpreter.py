@@ -27,6 +27,25 @@ def prepare() -> None:
         return
     _look_once(interpreter)
     _fuse(interpreter)
+    _refuse_constants_on_the_left()
+
+
+def _refuse_constants_on_the_left() -> None:
+    """A constant times a tensor is a constant that holds a tensor, on which some functions fail under Triton 3.7 and 3.8."""
+    import triton.language as tl
+
+    def guarded(name: str) -> Any:
+        operator = getattr(tl.constexpr, name)
+
+        def apply(self: Any, other: Any) -> Any:
+            if isinstance(other, tl.tensor):
+                raise TypeError(f"{self}.{name}(tensor): write the tensor on the left")
+            return operator(self, other)
+
+        return apply
+
+    for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "and", "or", "xor", "lt", "le", "gt", "ge", "eq", "ne"):
+        setattr(tl.constexpr, f"__{name}__", guarded(f"__{name}__"))
 
 
 def _fuse(interpreter: Any) -> None:

@@ -38,13 +38,13 @@ MUTANTS = (
     Mutant(
         "the least IoU by a logarithm is 1 % too high",
         "bounds.py",
-        "(1.0 - SLACK) - RULE.value.log_eps - IOU_SLACK",
+        "(1.0 - const.SLACK) - RULE.value.log_eps - const.IOU_SLACK",
         "1.01 - RULE.value.log_eps",
         PAIRS,
     ),
-    Mutant("the least IoU by GIoU is 0.01 too high", "bounds.py", "return 1.0 - IOU_SLACK - cost", "return 1.01 - cost", PAIRS),
-    Mutant("the largest distance is 1 % too short", "bounds.py", "strides += tl.abs(strides) * IOU_SLACK", "strides *= 0.99", PAIRS),
-    Mutant("no slack for the grid of penalised sums", "bounds.py", " + tl.abs(cost) * PAID_SLACK", "", PAIRS),
+    Mutant("the least IoU by GIoU is 0.01 too high", "bounds.py", "+ (1.0 - const.IOU_SLACK)\n", "+ 1.01\n", PAIRS),
+    Mutant("the largest distance is 1 % too short", "bounds.py", "strides += tl.abs(strides) * const.IOU_SLACK", "strides *= 0.99", PAIRS),
+    Mutant("no slack for the grid of penalised sums", "bounds.py", " + tl.abs(cost) * const.PAID_SLACK", "", PAIRS),
     Mutant(
         "the penalty is subtracted 1 % too large", "bounds.py", "(cost - RULE.value.penalty)", "(cost - 1.01 * RULE.value.penalty)", PAIRS
     ),
@@ -58,12 +58,16 @@ MUTANTS = (
     Mutant(
         "clamped costs exclude by distance",
         "bounds.py",
-        "cost = tl.where(cost < COST_LIMIT",
-        "cost = tl.where(cost < 1.1 * COST_LIMIT",
+        "cost = tl.where(cost < const.COST_LIMIT",
+        "cost = tl.where(cost < 1.1 * const.COST_LIMIT",
         f"{PRUNING} -k clamped",
     ),
     Mutant(
-        "a tile's IoU is 1 % too small", "bounds.py", "FAST)) * (1.0 + IOU_SLACK)\n", "FAST)) * 0.99\n", f"{BOUNDS} -k each_of_its_priors"
+        "a tile's IoU is 1 % too small",
+        "bounds.py",
+        "FAST)) * (1.0 + const.IOU_SLACK)\n",
+        "FAST)) * 0.99\n",
+        f"{BOUNDS} -k each_of_its_priors",
     ),
     Mutant(
         "large boxes are bounded by twice the least of their areas",
@@ -82,28 +86,28 @@ MUTANTS = (
     Mutant(
         "some small boxes are taken for large ones",
         "prepare.py",
-        "area <= largest * SMALL",
-        "area <= largest * (0.5 * SMALL)",
+        "area <= largest * const.SMALL",
+        "area <= largest * (0.5 * const.SMALL)",
         f"{KERNELS} -k every_candidate_region",
     ),
     Mutant(
         "a tile's distance is 1 % too long",
         "bounds.py",
-        "dy * dy) * (1.0 - IOU_SLACK)",
+        "dy * dy) * (1.0 - const.IOU_SLACK)",
         "dy * dy) * 1.02",
         f"{BOUNDS} -k each_of_its_priors",
     ),
     Mutant(
         "a tile's place costs 1 % too much",
         "bounds.py",
-        "tl.minimum(apart, 1e38) * (1.0 - SLACK)",
+        "tl.minimum(apart, 1e38) * (1.0 - const.SLACK)",
         "tl.minimum(apart, 1e38) * 1.01",
         FLOORS,
     ),
     Mutant(
         "a tile's IoU costs 1 % too much",
         "bounds.py",
-        "(cost - least_cost(RULE)) * (1.0 - SLACK)",
+        "(cost - least_cost(RULE)) * (1.0 - const.SLACK)",
         "(cost - least_cost(RULE)) * 1.01",
         FLOORS,
     ),
@@ -113,11 +117,17 @@ MUTANTS = (
     Mutant(
         "the nearest tile of a bound goes last",
         "visits.py",
-        "tl.minimum(distance_squared * (unit_squared * (NEARER / 1024.0)), NEARER)",
-        "NEARER - tl.minimum(distance_squared * (unit_squared * (NEARER / 1024.0)), NEARER)",
+        "tl.minimum(distance_squared * (unit_squared * (const.NEARER / 1024.0)), const.NEARER)",
+        "const.NEARER - tl.minimum(distance_squared * (unit_squared * (const.NEARER / 1024.0)), const.NEARER)",
         f"{BOUNDS} -k promising",
     ),
-    Mutant("a visit promises less than is left", "visits.py", "bitcast=True) - NEARER", "bitcast=True) + NEARER", f"{BOUNDS} -k promising"),
+    Mutant(
+        "a visit promises less than is left",
+        "visits.py",
+        "bitcast=True) - const.NEARER",
+        "bitcast=True) + const.NEARER",
+        f"{BOUNDS} -k promising",
+    ),
     Mutant("a tile meets a region only if its first column does", "bounds.py", "(low_x < right)", "(low_x < left)", f"{BOUNDS} -k meets"),
     Mutant(
         "a tile's stride is that along x",
@@ -180,7 +190,7 @@ MUTANTS = (
         "of equal entries the lowest prior is thrown out",
         "select.py",
         "tl.max(tl.where(costs == dearest, priors, -1))",
-        "tl.min(tl.where(costs == dearest, priors, NONE))",
+        "tl.min(tl.where(costs == dearest, priors, const.NONE))",
         f"{PRUNING} -k ties_at",
     ),
     Mutant(
@@ -200,8 +210,8 @@ MUTANTS = (
     Mutant(
         "an insertion fills all that is free",
         "select.py",
-        "tl.where(lane < k, NONE - lane, -1)",
-        "tl.where(lane < k, NONE, -1)",
+        "tl.where(lane < k, -lane + const.NONE, -1)",
+        "tl.where(lane < k, const.NONE, -1)",
         f"{KERNELS} -k claims_stand",
     ),
     Mutant(
@@ -230,7 +240,7 @@ MUTANTS = (
     Mutant(
         "the last gt wins a tie of a conflict",
         "resolve.py",
-        "tl.min(tl.where(key == least, g + lane, NONE))",
+        "tl.min(tl.where(key == least, g + lane, const.NONE))",
         "tl.max(tl.where(key == least, g + lane, -1))",
         f"{KERNELS} -k conflicts",
     ),

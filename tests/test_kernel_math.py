@@ -14,7 +14,7 @@ from simota_triton import terms
 from simota_triton.boxes import box_giou, box_iou
 from simota_triton.config import CLS_COSTS, REGIONS, SCORES, UNION_RULES, SimOTAConfig
 from simota_triton.kernels import launch
-from simota_triton.kernels.class_sum import ABSENT
+from simota_triton.kernels.constants import ABSENT
 from simota_triton.kernels.maths import (
     add_background_cost,
     box_area,

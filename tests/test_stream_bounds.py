@@ -18,6 +18,7 @@ from simota_triton import terms
 from simota_triton.boxes import box_area
 from simota_triton.config import REGIONS, SimOTAConfig
 from simota_triton.kernels import launch
+from simota_triton.kernels.constants import AWAY, NEARER, SMALL, SUMMARY
 from simota_triton.kernels.maths import box_area as device_area
 from simota_triton.kernels.maths import intersection_and_union, region_depth
 from simota_triton.kernels.rule import Rule
@@ -33,8 +34,8 @@ from simota_triton.kernels.stream.bounds import (
     tile_points,
 )
 from simota_triton.kernels.stream.pairs import cost_of_pairs, key_of, value_of
-from simota_triton.kernels.stream.tiles import AWAY, SMALL, SUMMARY, summary_at
-from simota_triton.kernels.stream.visits import NEARER, index_of, least_bound, nearer, order, without
+from simota_triton.kernels.stream.tiles import summary_at
+from simota_triton.kernels.stream.visits import index_of, least_bound, nearer, order, without
 from simota_triton.matching import sortable
 
 from .kernels_support import DEVICE, PRESETS, ApproximateUnits

@@ -14,9 +14,8 @@ from simota_triton.boxes import box_area
 from simota_triton.config import SimOTAConfig
 from simota_triton.inputs import Problem, pack
 from simota_triton.kernels import launch
+from simota_triton.kernels.constants import AWAY, POINT, SMALL, SUMMARY, UNCLAIMED
 from simota_triton.kernels.stream import launch as stream
-from simota_triton.kernels.stream.prepare import UNCLAIMED
-from simota_triton.kernels.stream.tiles import AWAY, POINT, SMALL, SUMMARY
 from simota_triton.tuning.kernel_config import INTERPRETER
 from simota_triton.tuning.stream_config import StreamConfig
 

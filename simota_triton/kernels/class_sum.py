@@ -3,13 +3,8 @@
 import triton
 import triton.language as tl
 
-from .maths import COST_LIMIT, add_background_cost
-
-COLUMNS = tl.constexpr(16)
-"""Classes taken side by side. Part of the definition: it fixes the order in which they are summed."""
-
-ABSENT = tl.constexpr(-1.0e4)
-"""A logit, of any type, whose background cost is exactly 0 unless probabilities are clamped."""
+from . import constants as const
+from .maths import add_background_cost
 
 
 @triton.jit
@@ -28,20 +23,20 @@ def sum_background(logits, stride_c, read, objectness, C, RULE: tl.constexpr, FA
 
     Twin: ``terms.background_cost`` summed over the classes.
     """
-    column = tl.arange(0, COLUMNS)
-    total = tl.zeros([ROWS, COLUMNS], tl.float32)
+    column = tl.arange(0, const.COLUMNS)
+    total = tl.zeros([ROWS, const.COLUMNS], tl.float32)
     pointer = logits[:, None] + (column * stride_c)[None, :]
-    for c in range(0, C, COLUMNS):
+    for c in range(0, C, const.COLUMNS):
         present = read[:, None] & (column < C - c)[None, :]
-        logit = tl.load(pointer, mask=present, other=ABSENT).to(tl.float32)
+        logit = tl.load(pointer, mask=present, other=const.ABSENT).to(tl.float32)
         added = add_background_cost(total, logit, objectness[:, None], RULE, FAST)
         if RULE.value.clamped:  # a clamped probability is never free
             added = tl.where(present, added, total)
         total = added
         total = tl.fma(logit, 0.0, total)  # NaN of a logit that is not finite
-        pointer += COLUMNS * stride_c
+        pointer += stride_c * const.COLUMNS
     total = _sum_columns(total, ROWS)
-    return tl.minimum(tl.maximum(total, 0.0) + 0.0, COST_LIMIT), total == total
+    return tl.minimum(tl.maximum(total, 0.0) + 0.0, const.COST_LIMIT), total == total
 
 
 @triton.jit
@@ -50,7 +45,7 @@ def _sum_columns(x, ROWS: tl.constexpr):
 
     A sum over an axis of two has one order, wherever the two lie; within a warp it needs no shared memory.
     """
-    half: tl.constexpr = COLUMNS // 2
+    half: tl.constexpr = const.COLUMNS // 2
     for i in tl.static_range(3):
         x = tl.sum(tl.reshape(x, [ROWS, 2, half >> i]), 1)
     return tl.sum(x, 1)

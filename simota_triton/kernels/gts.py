@@ -3,11 +3,8 @@
 import triton
 import triton.language as tl
 
+from . import constants as const
 from .maths import box_area, finite
-
-TABLE_COLUMNS = 10
-"""Float32 values a gt in the table: x1, y1, x2, y2, centre x, centre y, area; then the bits of an int32 each: label (-1 for a
-gt that takes no part), image, index within the image."""
 
 
 @triton.jit
@@ -39,7 +36,7 @@ def load_gts(boxes_ptr, centers_ptr, labels_ptr, mask_ptr, first, gt, valid, C):
 @triton.jit
 def store_gts(table_ptr, gt, own, x1, y1, x2, y2, cx, cy, label, image, index):
     """Rows of the table."""
-    row = table_ptr + gt * 10
+    row = table_ptr + gt * const.TABLE_COLUMNS
     tl.store(row, x1, mask=own)
     tl.store(row + 1, y1, mask=own)
     tl.store(row + 2, x2, mask=own)
@@ -55,7 +52,7 @@ def store_gts(table_ptr, gt, own, x1, y1, x2, y2, cx, cy, label, image, index):
 @triton.jit
 def load_table(pairs_ptr, gt, mask):
     """x1, y1, x2, y2, centre x, centre y, area and label of gts from the table, seen as int64; label -1 where masked."""
-    row = pairs_ptr + gt * 5
+    row = pairs_ptr + gt * (const.TABLE_COLUMNS // 2)
     if mask is None:
         x1, y1 = unpack(tl.load(row))
         x2, y2 = unpack(tl.load(row + 1))
@@ -72,7 +69,7 @@ def load_table(pairs_ptr, gt, mask):
 @triton.jit
 def load_place(pairs_ptr, gt):
     """Image of a gt and its index within it, from the table."""
-    image, index = unpack(tl.load(pairs_ptr + gt * 5 + 4))
+    image, index = unpack(tl.load(pairs_ptr + gt * (const.TABLE_COLUMNS // 2) + 4))
     return image.to(tl.int32, bitcast=True), index.to(tl.int32, bitcast=True)
 
 

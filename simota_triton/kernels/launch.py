@@ -16,8 +16,8 @@ from torch import Tensor
 from ..config import SimOTAConfig
 from ..inputs import Problem, Scores
 from ..tuning.kernel_config import KernelConfig
+from . import constants as const
 from .cost_pass import cost_pass
-from .gts import TABLE_COLUMNS
 from .prior_pass import prior_pass
 from .rule import Rule
 
@@ -192,17 +192,18 @@ def run_prior_pass(problem: Problem, kernels: KernelConfig, shared: Shared) -> R
     rows = Rows(
         background=torch.empty((batch, num_priors), device=device),
         objectness=None if levels.obj is None else torch.empty((batch, num_priors), device=device),
-        gt_table=torch.empty((gts.boxes.shape[0], TABLE_COLUMNS), device=device),
+        gt_table=torch.empty((gts.boxes.shape[0], const.TABLE_COLUMNS.value), device=device),
     )
     limit = {} if INTERPRETED else {"maxnreg": kernels.prior_registers}
     mask_strides = (0, 0) if problem.candidate_mask is None else problem.candidate_mask.stride()
+    num_tiles = levels.tiles(kernels.rows)
     with on_device(device):
-        prior_pass[levels.tiles(kernels.rows), batch](
+        prior_pass[(batch * num_tiles,)](
             *rows,
             shared.boxes, shared.priors, problem.candidate_mask, levels.cls, levels.obj,
             *(value.contiguous() for value in (gts.boxes, gts.centers, gts.labels, gts.offsets)),
             None if gts.mask is None else gts.mask.contiguous(),
-            C=codes([channels])[0],
+            C=codes([channels])[0], num_tiles=num_tiles,
             obj_strides_b=levels.obj_strides(0), obj_strides_p=levels.obj_strides(1),
             mask_stride_b=mask_strides[0], mask_stride_p=mask_strides[1],
             ROWS=kernels.rows, num_warps=kernels.prior_warps, **limit, **shared.keywords,
@@ -214,12 +215,13 @@ def run_cost_pass(problem: Problem, rows: Rows, kernels: KernelConfig, num_gts: 
     """The second pass."""
     batch, num_priors, _ = problem.shape
     cost, iou = (torch.empty((batch, num_gts, num_priors), device=problem.priors.device) for _ in range(2))
+    num_tiles = shared.levels.tiles(kernels.tile)
     with on_device(problem.priors.device):
-        cost_pass[shared.levels.tiles(kernels.tile), batch, -(-num_gts // kernels.gts_per_program)](
+        cost_pass[batch * num_tiles, -(-num_gts // kernels.gts_per_program)](
             cost, iou,
             rows.background, rows.objectness, shared.boxes, shared.priors, shared.levels.cls,
             problem.gts.offsets.contiguous(), rows.gt_table.view(torch.int64),
-            G=num_gts, gts_per_program=kernels.gts_per_program,
+            G=num_gts, gts_per_program=kernels.gts_per_program, num_tiles=num_tiles,
             TILE=kernels.tile, num_warps=kernels.cost_warps, **shared.keywords,
         )  # fmt: skip
     return cost, iou

@@ -11,15 +11,7 @@ whatever the version of Triton.
 import triton
 import triton.language as tl
 
-from ..terms import COST_LIMIT as _COST_LIMIT
-from ..terms import LOG_LIMIT as _LOG_LIMIT
-from ..terms import VFL_ALPHA as _VFL_ALPHA
-
-COST_LIMIT = tl.constexpr(_COST_LIMIT)
-LOG_LIMIT = tl.constexpr(_LOG_LIMIT)
-VFL_ALPHA = tl.constexpr(_VFL_ALPHA)
-LN2 = tl.constexpr(0.6931471805599453)
-LOG2E = tl.constexpr(1.4426950408889634)
+from . import constants as const
 
 
 @triton.jit
@@ -109,13 +101,13 @@ def minus_log_of_rest(p, FAST: tl.constexpr):
     s = p * reciprocal(2.0 - p, FAST)
     t = s * s
     series = tl.fma(t, tl.fma(t, tl.fma(t, tl.fma(t, 2.0 / 9.0, 2.0 / 7.0), 2.0 / 5.0), 2.0 / 3.0), 2.0) * s
-    return tl.where(p < 0.3, series, log2(1.0 - p, FAST) * -LN2)
+    return tl.where(p < 0.3, series, log2(1.0 - p, FAST) * -const.LN2)
 
 
 @triton.jit
 def sigmoid(x, FAST: tl.constexpr):
     """1 / (1 + exp(-x)) with both steps rounded as PyTorch rounds them: log(1 - p) magnifies an ulp near p = 1."""
-    return fraction(1.0, 1.0 + exp2(x * -LOG2E, FAST), FAST)
+    return fraction(1.0, 1.0 + exp2(x * -const.LOG2E, FAST), FAST)
 
 
 @triton.jit
@@ -128,8 +120,8 @@ def softplus_and_sigmoid(x, FAST: tl.constexpr):
     -x * iou, and both sums are clamped at 0.
     """
     x = tl.maximum(x, -87.0)
-    t = 1.0 + exp2(x * -LOG2E, FAST)
-    return tl.fma(log2(t, FAST), LN2, x), reciprocal(t, FAST)
+    t = 1.0 + exp2(x * -const.LOG2E, FAST)
+    return tl.fma(log2(t, FAST), const.LN2, x), reciprocal(t, FAST)
 
 
 @triton.jit
@@ -248,8 +240,8 @@ def class_ends(x, objectness, RULE: tl.constexpr, FAST: tl.constexpr):
         if SCORE == "joint":
             p = root(sigmoid(x, FAST) * objectness, FAST)
         clamped = tl.minimum(tl.maximum(p, RULE.value.prob_clamp), 1.0 - RULE.value.prob_clamp)
-        zero = tl.minimum(minus_log_of_rest(clamped, FAST), -LOG_LIMIT)
-        one = tl.minimum(log2(clamped, FAST) * -LN2, -LOG_LIMIT)
+        zero = tl.minimum(minus_log_of_rest(clamped, FAST), -const.LOG_LIMIT)
+        one = tl.minimum(log2(clamped, FAST) * -const.LN2, -const.LOG_LIMIT)
     return p, zero, one
 
 
@@ -261,7 +253,7 @@ def add_background_cost(total, x, objectness, RULE: tl.constexpr, FAST: tl.const
     if CLS_COST == "soft_bce":
         return tl.fma(zero, p * p, total)
     elif CLS_COST == "vfl":
-        return tl.fma(zero, VFL_ALPHA * (p * p), total)
+        return tl.fma(zero, p * p * const.VFL_ALPHA, total)
     else:
         return total + zero
 
@@ -288,7 +280,7 @@ def class_cost(x, objectness, iou, background, RULE: tl.constexpr, FAST: tl.cons
     else:
         negative = p * p
         if CLS_COST == "vfl":
-            negative = VFL_ALPHA * negative
+            negative *= const.VFL_ALPHA
         if RULE.value.all_classes:
             background = minus_product(background, zero, negative)
         if SCORE == "logit":
@@ -317,11 +309,11 @@ def pair_cost(cls, iou, giou_gap, center, outside, RULE: tl.constexpr, FAST: tl.
     IOU_COST: tl.constexpr = RULE.value.iou_cost
     cost = cls * RULE.value.cls_weight
     if IOU_COST == "log":
-        cost = tl.fma(log2(iou + RULE.value.log_eps, FAST), LN2 * -RULE.value.iou_weight, cost)
+        cost = tl.fma(log2(iou + RULE.value.log_eps, FAST), const.LN2 * -RULE.value.iou_weight, cost)
     else:
         cost = tl.fma(1.0 - (iou - giou_gap), RULE.value.iou_weight, cost)
     if RULE.value.centered:
         cost = tl.fma(center, RULE.value.center_weight, cost)
     if RULE.value.penalized:
         cost = tl.where(outside, cost + RULE.value.penalty, cost)
-    return tl.minimum(cost, COST_LIMIT)
+    return tl.minimum(cost, const.COST_LIMIT)

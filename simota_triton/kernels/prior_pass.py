@@ -3,16 +3,14 @@
 import triton
 import triton.language as tl
 
+from . import constants as const
 from .class_sum import sum_background
 from .gts import load_gts, store_gts
 from .levels import decode, find_logits, find_tile, load_priors, usable_priors
-from .maths import finite, region_depth, sigmoid
-
-GTS = tl.constexpr(8)
-"""Gts taken side by side; twice as many take registers that some GPUs do not have."""
+from .maths import divide, finite, region_depth, sigmoid
 
 
-@triton.jit(do_not_specialize=["C", "box_stride_b", "box_stride_p", "box_stride_c", "mask_stride_b", "mask_stride_p"])
+@triton.jit(do_not_specialize=["C", "num_tiles", "box_stride_b", "box_stride_p", "box_stride_c", "mask_stride_b", "mask_stride_p"])
 def prior_pass(
     # outputs [B, P]
     background_ptr, objectness_ptr, gt_table_ptr,
@@ -21,7 +19,7 @@ def prior_pass(
     # gts: [N, 4], [N, 2], [N], [B + 1], [N] (optional)
     gt_boxes_ptr, gt_centers_ptr, gt_labels_ptr, gt_offsets_ptr, gt_mask_ptr,
     # sizes and strides, the tuples coded
-    C, starts, cls_strides_b, cls_strides_p, cls_strides_c, obj_strides_b, obj_strides_p,
+    C, num_tiles, starts, cls_strides_b, cls_strides_p, cls_strides_c, obj_strides_b, obj_strides_p,
     box_stride_b, box_stride_p, box_stride_c, mask_stride_b, mask_stride_p,
     # compiled in
     RULE: tl.constexpr, LAYOUT: tl.constexpr, ALIGNED: tl.constexpr, ALIGNED_LOGITS: tl.constexpr, FAST: tl.constexpr,
@@ -37,13 +35,14 @@ def prior_pass(
     above 0, the mask allows it, and its point lies in the candidate region of any gt of the image. Logits of others are
     not read.
 
-    Grid: (tiles of all levels, B). Twin: ``reference.usable_priors``, ``terms.in_region`` and ``terms.background_cost``.
+    Grid: (B * tiles of all levels,). Twin: ``reference.usable_priors``, ``terms.in_region`` and ``terms.background_cost``.
     """
     P = decode(starts[len(starts) - 1], ALIGNED)
     C = decode(C, ALIGNED_LOGITS)
     REGION: tl.constexpr = RULE.value.candidate
-    image = tl.program_id(1).to(tl.int64)
-    level, level_start, first, end = find_tile(tl.program_id(0), starts, ROWS, ALIGNED)
+    image_index, tile = divide(tl.program_id(0), num_tiles)
+    image = image_index.to(tl.int64)
+    level, level_start, first, end = find_tile(tile, starts, ROWS, ALIGNED)
     p = first + tl.arange(0, ROWS)
     in_tile = p < end
 
@@ -68,16 +67,16 @@ def prior_pass(
     gt_first = tl.load(gt_offsets_ptr + image)
     num_gts = (tl.load(gt_offsets_ptr + image + 1) - gt_first).to(tl.int32)
     reach_x, reach_y = (RULE.value.center_radius * stride_x)[:, None], (RULE.value.center_radius * stride_y)[:, None]
-    slot = tl.arange(0, GTS)
-    deepest = tl.full([ROWS, GTS], -1.0, tl.float32)
-    for g in range(0, num_gts, GTS):
+    slot = tl.arange(0, const.GTS)
+    deepest = tl.full([ROWS, const.GTS], -1.0, tl.float32)
+    for g in range(0, num_gts, const.GTS):
         gt = tl.minimum(g + slot, num_gts - 1)
         gx1, gy1, gx2, gy2, cx, cy, label = load_gts(
             gt_boxes_ptr, gt_centers_ptr, gt_labels_ptr, gt_mask_ptr, gt_first, gt, g + slot < num_gts, C
         )
-        if tl.program_id(0) == 0:
-            image_index = tl.zeros([GTS], tl.int32) + tl.program_id(1)
-            store_gts(gt_table_ptr, gt_first + gt, g + slot < num_gts, gx1, gy1, gx2, gy2, cx, cy, label, image_index, g + slot)
+        if tile == 0:
+            image_of = tl.zeros([const.GTS], tl.int32) + image_index
+            store_gts(gt_table_ptr, gt_first + gt, g + slot < num_gts, gx1, gy1, gx2, gy2, cx, cy, label, image_of, g + slot)
         gx1, gy1, gx2, gy2, cx, cy = gx1[None, :], gy1[None, :], gx2[None, :], gy2[None, :], cx[None, :], cy[None, :]
         depth = region_depth(x[:, None], y[:, None], reach_x, reach_y, gx1, gy1, gx2, gy2, cx, cy, REGION)
         deepest = tl.maximum(deepest, depth)

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 
 from ..config import SimOTAConfig
+from .constants import fingerprint
 
 
 @dataclass(frozen=True)
@@ -14,9 +15,22 @@ class Rule:
     """The fields of :class:`SimOTAConfig` that decide cost and pool, passed to kernels as one ``constexpr``.
 
     Those that only the matching reads are left out, so that changing them compiles nothing. Triton's cache on disk tells
-    rules apart by this class's repr, which therefore has to show every value: a configuration's own repr names its preset.
+    rules apart by this class's repr, which therefore has to show every value that is compiled in, also those that follow from
+    others: binaries outlive a release that derives them in another way. A configuration's own repr names its preset.
     Kernels read fields as ``RULE.value.penalty``: ``value`` unwraps a ``constexpr``, and is the rule itself where Triton's
     interpreter passes it unwrapped.
+
+    Attributes:
+        penalized: Pairs outside a region of their own gt pay the penalty.
+        centered: There is a centre prior.
+        distance_counts: The centre prior grows with the distance.
+        by_distance: Whether the distance alone tells which tiles ``select`` visits: it decides nearly as well as all that is
+            known of a tile. Of 134 to 336 tiles it visits one to two more in simulated scenes.
+        joint: Class scores are joined with objectness.
+        planes: Float32 values a slot of the streaming kernels: a box, the background, and objectness where it is joined.
+        clamped: Whether probabilities are clamped.
+        gt_class_only: The class term is that of the gt's class, which may not be finite in some pairs of a prior.
+        constants: See :func:`constants.fingerprint`.
     """
 
     candidate: str
@@ -39,59 +53,31 @@ class Rule:
     center_offset: float
     pool_all: bool
 
+    # what follows from the fields above, as kernels branch on it (Triton 3.3 does not compare fields), and their constants
+
+    penalized: bool
+    centered: bool
+    distance_counts: bool
+    by_distance: bool
+    joint: bool
+    planes: int
+    clamped: bool
+    gt_class_only: bool
+    constants: str
+
     @property
     def value(self) -> Rule:
         """Itself."""
         return self
 
-    # what kernels branch on, as plain booleans: Triton 3.3 does not compare fields
-
-    @property
-    def penalized(self) -> bool:
-        """Pairs outside a region of their own gt pay the penalty."""
-        return self.penalty > 0 and self.eligible != "all"
-
-    @property
-    def centered(self) -> bool:
-        """There is a centre prior."""
-        return self.center_weight > 0
-
-    @property
-    def distance_counts(self) -> bool:
-        """The centre prior grows with the distance."""
-        return self.centered and self.log2_center_base > 0
-
-    @property
-    def by_distance(self) -> bool:
-        """Whether the distance alone tells which tiles ``select`` visits: it decides nearly as well as all that is known of a tile.
-        Of 134 to 336 tiles it visits one to two more in simulated scenes.
-        """
-        return self.distance_counts and not self.penalized
-
-    @property
-    def joint(self) -> bool:
-        """Class scores are joined with objectness."""
-        return self.score == "joint"
-
-    @property
-    def planes(self) -> int:
-        """Float32 values a slot of the streaming kernels: a box, the background, and objectness where it is joined."""
-        return 6 if self.joint else 5
-
-    @property
-    def clamped(self) -> bool:
-        """Whether probabilities are clamped."""
-        return self.prob_clamp > 0
-
-    @property
-    def gt_class_only(self) -> bool:
-        """The class term is that of the gt's class, which may not be finite in some pairs of a prior."""
-        return not self.all_classes
-
     @classmethod
     @functools.cache
     def of(cls, config: SimOTAConfig) -> Rule:
         """The rule of a configuration."""
+        penalized = config.penalty > 0 and config.eligible != "all"
+        centered = config.center_weight > 0
+        distance_counts = centered and config.center_base > 1
+        all_classes, joint = config.cls_classes == "all", config.score == "joint"
         return cls(
             candidate=config.candidate,
             eligible=config.eligible,
@@ -100,7 +86,7 @@ class Rule:
             own_pairs_only=config.own_pairs_only,
             score=config.score,
             cls_cost=config.cls_cost,
-            all_classes=config.cls_classes == "all",
+            all_classes=all_classes,
             cls_weight=config.cls_weight,
             prob_clamp=config.prob_clamp,
             iou_cost=config.iou_cost,
@@ -112,4 +98,13 @@ class Rule:
             log2_center_base=math.log2(config.center_base),
             center_offset=config.center_offset,
             pool_all=config.k_pool == "all",
+            penalized=penalized,
+            centered=centered,
+            distance_counts=distance_counts,
+            by_distance=distance_counts and not penalized,
+            joint=joint,
+            planes=6 if joint else 5,
+            clamped=config.prob_clamp > 0,
+            gt_class_only=not all_classes,
+            constants=fingerprint(),
         )

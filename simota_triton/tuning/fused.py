@@ -32,8 +32,7 @@ def launch(problem: Problem, config: SimOTAConfig, kernels: Any) -> Sequence[Ten
 
 def instructions(kernel: str, census: Census, problem: Problem, kernels: Any) -> float:
     """Instructions that a warp of a pass issues, estimated: what is outside loops once, the rest for each gt or class."""
-    from ..kernels.class_sum import COLUMNS
-    from ..kernels.prior_pass import GTS
+    from ..kernels.constants import COLUMNS, GTS
 
     batch, _, num_classes = problem.shape
     straight = census.straight

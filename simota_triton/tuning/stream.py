@@ -38,7 +38,7 @@ def instructions(kernel: str, census: Census, problem: Problem, kernels: Any) ->
 
     Tiles smaller than ``VISITS`` speaks of are looked at as often as their area asks for.
     """
-    from ..kernels.class_sum import COLUMNS
+    from ..kernels.constants import COLUMNS
 
     batch, num_priors, num_classes = problem.shape
     gts = problem.gts.boxes.shape[0] / max(batch, 1)

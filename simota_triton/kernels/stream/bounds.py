@@ -27,12 +27,9 @@ size, by 2^-22. A bound that is too weak costs time, one that is too strong an a
 import triton
 import triton.language as tl
 
-from ..maths import COST_LIMIT, LN2, LOG2E, exp2, log2, reciprocal, square_root
-from .tiles import SMALL, load_four
-
-SLACK = tl.constexpr(2.0**-12)
-IOU_SLACK = tl.constexpr(1e-5)
-PAID_SLACK = tl.constexpr(2.0**-22)
+from .. import constants as const
+from ..maths import exp2, log2, reciprocal, square_root
+from .tiles import load_four
 
 
 @triton.jit
@@ -50,23 +47,23 @@ def lowest_iou(cost, RULE: tl.constexpr, FAST: tl.constexpr):
     """The smallest IoU of a pair that costs at most ``cost``; negative where any will do, as with a cost of +inf."""
     IOU_COST: tl.constexpr = RULE.value.iou_cost
     WEIGHT: tl.constexpr = RULE.value.iou_weight
-    cost += tl.abs(cost) * SLACK
+    cost += tl.abs(cost) * const.SLACK
     if WEIGHT == 0.0:
         return tl.minimum(cost, 0.0) * 0.0 - 1.0
     elif IOU_COST == "log":
-        return exp2(cost * (-LOG2E / WEIGHT), FAST) * (1.0 - SLACK) - RULE.value.log_eps - IOU_SLACK
+        return exp2(cost * (-const.LOG2E / WEIGHT), FAST) * (1.0 - const.SLACK) - RULE.value.log_eps - const.IOU_SLACK
     else:
-        return 1.0 - IOU_SLACK - cost * (1.0 / WEIGHT)
+        return cost * (-1.0 / WEIGHT) + (1.0 - const.IOU_SLACK)
 
 
 @triton.jit
 def farthest(cost, RULE: tl.constexpr, FAST: tl.constexpr):
     """The square of the largest distance, in strides, of a pair that costs at most ``cost``; -1 where none can."""
     if RULE.value.distance_counts:
-        center = tl.maximum((cost - least_cost(RULE)) * ((1.0 + SLACK) / RULE.value.center_weight), 1e-37)
+        center = tl.maximum((cost - least_cost(RULE)) * ((1.0 + const.SLACK) / RULE.value.center_weight), 1e-37)
         strides = RULE.value.center_offset + log2(center, FAST) * (1.0 / RULE.value.log2_center_base)
-        strides += tl.abs(strides) * IOU_SLACK
-        return tl.where(strides > 0.0, strides * strides * (1.0 + IOU_SLACK), -1.0)
+        strides += tl.abs(strides) * const.IOU_SLACK
+        return tl.where(strides > 0.0, strides * strides * (1.0 + const.IOU_SLACK), -1.0)
     else:
         return tl.minimum(cost, 0.0) * 0.0 + float("inf")
 
@@ -76,11 +73,11 @@ def pair_limits(cost, RULE: tl.constexpr, FAST: tl.constexpr):
     """What a pair that costs at most ``cost`` must satisfy, for :func:`may_cost`: its least IoU, its least IoU if it pays the
     penalty (2 where it cannot afford that), and its largest distance as :func:`farthest` gives it.
     """
-    cost = tl.where(cost < COST_LIMIT, cost, float("inf"))  # costs are clamped there: nothing follows from such a cost
+    cost = tl.where(cost < const.COST_LIMIT, cost, float("inf"))  # costs are clamped there: nothing follows from such a cost
     iou = lowest_iou(cost, RULE, FAST)
     iou_if_paid = iou
     if RULE.value.penalized:
-        rest = (cost - RULE.value.penalty) + tl.abs(cost) * PAID_SLACK
+        rest = (cost - RULE.value.penalty) + tl.abs(cost) * const.PAID_SLACK
         iou_if_paid = tl.where(rest < least_cost(RULE), 2.0, lowest_iou(rest, RULE, FAST))
     return iou, iou_if_paid, farthest(cost, RULE, FAST)
 
@@ -137,12 +134,12 @@ def tile_iou(summary_ptr, gx1, gy1, gx2, gy2, gt_area, FAST: tl.constexpr):
     around each tile's small boxes, (0, 0) where there are none. For a gt without area it may be 1, though it meets nothing.
     """
     largest = tl.load(summary_ptr + 4 * 32)
-    most_of_small = largest * SMALL
+    most_of_small = largest * const.SMALL
     shared, _x, _y = _tile_overlap(summary_ptr, gx1, gy1, gx2, gy2)
     shared = tl.minimum(shared, largest)
     share = shared * reciprocal(gt_area + tl.maximum(most_of_small - shared, 0.0), FAST)
     shared_by_small, x, y = _tile_overlap(summary_ptr + 5 * 32, gx1, gy1, gx2, gy2)
-    share = tl.maximum(share, tl.minimum(shared_by_small, most_of_small) * reciprocal(gt_area, FAST)) * (1.0 + IOU_SLACK)
+    share = tl.maximum(share, tl.minimum(shared_by_small, most_of_small) * reciprocal(gt_area, FAST)) * (1.0 + const.IOU_SLACK)
     return tl.where(share < 1.0, share, 1.0), x, y
 
 
@@ -170,7 +167,7 @@ def tile_distance(left, top, right, bottom, stride, cx, cy, FAST: tl.constexpr):
     per_stride = reciprocal(tl.maximum(stride, 1e-37), FAST)
     dx *= per_stride
     dy *= per_stride
-    return tl.fma(dx, dx, dy * dy) * (1.0 - IOU_SLACK)
+    return tl.fma(dx, dx, dy * dy) * (1.0 - const.IOU_SLACK)
 
 
 @triton.jit
@@ -199,7 +196,7 @@ def tile_apart(distance_squared, eligible, RULE: tl.constexpr, FAST: tl.constexp
         apart = exp2(tl.minimum(exponent, 126.0), FAST) * RULE.value.center_weight
     if RULE.value.penalized:
         apart += tl.where(eligible, 0.0, RULE.value.penalty)
-    return tl.minimum(apart, 1e38) * (1.0 - SLACK)
+    return tl.minimum(apart, 1e38) * (1.0 - const.SLACK)
 
 
 @triton.jit
@@ -212,7 +209,7 @@ def tile_iou_cost(iou, RULE: tl.constexpr, FAST: tl.constexpr):
     IOU_COST: tl.constexpr = RULE.value.iou_cost
     WEIGHT: tl.constexpr = RULE.value.iou_weight
     if IOU_COST == "log":
-        cost = log2(tl.fma(iou, 1.0 + IOU_SLACK, RULE.value.log_eps), FAST) * (-LN2 * WEIGHT) - 1e-6 * WEIGHT
+        cost = log2(tl.fma(iou, 1.0 + const.IOU_SLACK, RULE.value.log_eps), FAST) * (-const.LN2 * WEIGHT) - 1e-6 * WEIGHT
     else:
-        cost = (1.0 - IOU_SLACK - iou) * WEIGHT
-    return tl.maximum((cost - least_cost(RULE)) * (1.0 - SLACK), 0.0)
+        cost = (iou - (1.0 - const.IOU_SLACK)) * -WEIGHT
+    return tl.maximum((cost - least_cost(RULE)) * (1.0 - const.SLACK), 0.0)

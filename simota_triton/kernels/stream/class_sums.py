@@ -3,10 +3,11 @@
 import triton
 import triton.language as tl
 
+from .. import constants as const
 from ..class_sum import sum_background
 from ..levels import decode, find_logits
 from ..maths import divide
-from .tiles import AWAY, cells, find_cells
+from .tiles import cells, find_cells
 
 
 @triton.jit
@@ -47,8 +48,8 @@ def class_sums(
         lost = read & ~readable
         total = tl.where(background < 0.0, -1.0, total)
         tl.store(slots_ptr + 4 * TILE, tl.where(read & ~lost, total, float("inf")))
-        tl.store(slots_ptr, tl.full([ROWS], AWAY, tl.float32), mask=lost)
-        tl.store(slots_ptr + TILE, tl.full([ROWS], AWAY, tl.float32), mask=lost)
-        tl.store(slots_ptr + 2 * TILE, tl.full([ROWS], -AWAY, tl.float32), mask=lost)
-        tl.store(slots_ptr + 3 * TILE, tl.full([ROWS], -AWAY, tl.float32), mask=lost)
+        tl.store(slots_ptr, tl.full([ROWS], const.AWAY, tl.float32), mask=lost)
+        tl.store(slots_ptr + TILE, tl.full([ROWS], const.AWAY, tl.float32), mask=lost)
+        tl.store(slots_ptr + 2 * TILE, tl.full([ROWS], -const.AWAY, tl.float32), mask=lost)
+        tl.store(slots_ptr + 3 * TILE, tl.full([ROWS], -const.AWAY, tl.float32), mask=lost)
         tl.store(lost_ptr + image + tl.zeros([ROWS], tl.int64), tl.full([ROWS], 1, tl.int32), mask=lost)

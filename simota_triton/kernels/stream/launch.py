@@ -16,16 +16,14 @@ from ...config import SimOTAConfig
 from ...inputs import Problem
 from ...matching import Matching
 from ...tuning.stream_config import StreamConfig
+from .. import constants as const
 from .. import launch
-from ..gts import TABLE_COLUMNS
 from ..launch import INTERPRETED, OPTIONS, Layout, Levels, codes, on_device, readable
 from ..rule import Rule
 from .prepare import prepare
 from .resolve import resolve
 from .select import select
 from .survey import survey
-from .tiles import POINT, SUMMARY
-from .visits import LANES
 
 Cells = tuple[tuple[int, int], ...]
 """Rows and columns of each level of the grid that priors form."""
@@ -118,14 +116,14 @@ def scratch_sizes(batch: int, num_priors: int, num_gts: int, config: SimOTAConfi
     contested = _padded(min(batch * num_priors, num_gts * config.max_dynamic_k // 2) + 1)
     return (
         Rule.of(config).planes * batch * slots,
-        POINT.value * slots,
-        SUMMARY.value * 32 * batch * -(-grid.num_tiles // 32),
+        const.POINT.value * slots,
+        const.SUMMARY.value * 32 * batch * -(-grid.num_tiles // 32),
         contested,
         _padded(num_priors),
-        LANES.value * kernels.splits * num_gts,
+        const.LANES.value * kernels.splits * num_gts,
         _padded(batch),
         4,
-        _padded(TABLE_COLUMNS // 2 * num_gts),
+        _padded(const.TABLE_COLUMNS.value // 2 * num_gts),
         contested,
         _padded(batch * num_priors) if config.conflict == "matched" else 0,
     )
@@ -197,7 +195,7 @@ def _plan(config: SimOTAConfig, kernels: StreamConfig, layout: Layout, cells: Ce
         grid=grid,
         prepare={
             **common, "C": coded_channels, "num_tiles": grid.num_tiles,
-            "slot_stride": rule.planes * kernels.tile, "point_stride": POINT.value * kernels.tile,
+            "slot_stride": rule.planes * kernels.tile, "point_stride": const.POINT.value * kernels.tile,
             "GTS": kernels.gts, **blocks,
         },
         survey={
@@ -256,7 +254,7 @@ def run(problem: Problem, config: SimOTAConfig, kernels: StreamConfig) -> tuple[
     of_sums = batch * num_tiles * (kernels.tile // plan.survey["ROWS"]) if config.cls_classes == "all" else 0
     few = min(of_gts, of_sums)
     with on_device(device):
-        prepare[num_tiles, batch](
+        prepare[(batch * num_tiles,)](
             gt_index, matched_iou, labels, claims,
             slots, points, slot_of, tiles, table.view(torch.float32), lost, num_contested, cheapest,
             boxes, problem.priors.contiguous(), mask, levels.obj,

@@ -3,15 +3,13 @@
 import triton
 import triton.language as tl
 
+from .. import constants as const
 from ..gts import load_gts, store_gts
 from ..levels import decode, find_logits, load_priors, usable_priors
-from ..maths import box_area, finite, region_depth, sigmoid
+from ..maths import box_area, divide, finite, region_depth, sigmoid
 from .bounds import meets
 from .pairs import key_of, value_of
-from .tiles import AWAY, SMALL, SUMMARY, cells, find_cells, summary_at
-
-UNCLAIMED = tl.constexpr(0x7FFFFFFFFFFFFFFF)
-"""The cheapest claim on a prior that nobody claims."""
+from .tiles import cells, find_cells, summary_at
 
 
 @triton.jit(
@@ -56,13 +54,13 @@ def prepare(
     programs of image 0, the table of gts by all programs together. Gts are held against the tile's box first, GTS at a time,
     and only those that meet it against its priors, until all of these are candidates.
 
-    Grid: (tiles, B). Twin: ``reference.usable_priors`` and ``terms.in_region``.
+    Grid: (B * tiles,). Twin: ``reference.usable_priors`` and ``terms.in_region``.
     """
     P = decode(starts[len(starts) - 1], False)
     C = decode(C, False)
     REGION: tl.constexpr = RULE.value.candidate
-    tile, image = tl.program_id(0), tl.program_id(1).to(tl.int64)
-    B = tl.num_programs(1)
+    image_index, tile = divide(tl.program_id(0), num_tiles)
+    image = image_index.to(tl.int64)
     place = tl.arange(0, TILE)
     level, level_start, origin, width, left, end = find_cells(tile, starts, widths, first_tiles, TILE, WIDTH)
     p, here = cells(place, origin, width, left, end, WIDTH)
@@ -122,8 +120,8 @@ def prepare(
     counts = candidate
     if RULE.value.pool_all:
         counts = usable
-    x1, y1 = tl.where(counts, x1, AWAY), tl.where(counts, y1, AWAY)
-    x2, y2 = tl.where(counts, x2, -AWAY), tl.where(counts, y2, -AWAY)
+    x1, y1 = tl.where(counts, x1, const.AWAY), tl.where(counts, y1, const.AWAY)
+    x2, y2 = tl.where(counts, x2, -const.AWAY), tl.where(counts, y2, -const.AWAY)
     if tl.max(counts.to(tl.int32)) != 0:  # nobody looks at the boxes of other tiles
         tl.store(slots_ptr, x1)
         tl.store(slots_ptr + TILE, y1)
@@ -131,14 +129,14 @@ def prepare(
         tl.store(slots_ptr + 3 * TILE, y2)
     tl.store(slots_ptr + 4 * TILE, tl.where(candidate, 0.0, tl.where(counts, -1.0, infinity)))
 
-    summary = tiles_ptr + image * (tl.cdiv(num_tiles, 32) * SUMMARY * 32) + summary_at(tile)
+    summary = tiles_ptr + image * (tl.cdiv(num_tiles, 32) * const.SUMMARY * 32) + summary_at(tile)
     largest = max_from_zero(tl.where(counts, area, 0.0))
-    small = area <= largest * SMALL
+    small = area <= largest * const.SMALL
     _store_four(summary, least(x1), least(y1), greatest(x2), greatest(y2))
     tl.store(summary + 4 * 32, largest)
     _store_four(
-        summary + 5 * 32, least(tl.where(small, x1, AWAY)), least(tl.where(small, y1, AWAY)), greatest(tl.where(small, x2, -AWAY)),
-        greatest(tl.where(small, y2, -AWAY)),
+        summary + 5 * 32, least(tl.where(small, x1, const.AWAY)), least(tl.where(small, y1, const.AWAY)),
+        greatest(tl.where(small, x2, -const.AWAY)), greatest(tl.where(small, y2, -const.AWAY)),
     )  # fmt: skip
     _store_four(summary + 9 * 32, box_left, box_top, box_right, box_bottom)
     tl.store(summary + 13 * 32, stride)
@@ -150,7 +148,7 @@ def prepare(
     tl.store(labels_ptr + out, tl.zeros([TILE], tl.int64) + C, mask=here)
     tl.store(claims_ptr + out, tl.zeros([TILE], tl.int32), mask=here)
     if cheapest_ptr is not None:
-        tl.store(cheapest_ptr + out, tl.full([TILE], UNCLAIMED, tl.int64), mask=here)
+        tl.store(cheapest_ptr + out, tl.full([TILE], const.UNCLAIMED, tl.int64), mask=here)
 
     if image == 0:
         point = points_ptr + tile * point_stride + place
@@ -167,14 +165,14 @@ def prepare(
 
     # this program's share of the gts; those before the first image's and behind the last one's belong to none
     row = tl.where(image == 0, 0, gt_first) + tile * GTS
-    end_row = tl.where(image == B - 1, N, gt_first + num_gts)
+    end_row = tl.where(tl.program_id(0) >= tl.num_programs(0) - num_tiles, N, gt_first + num_gts)
     while row < end_row:
         gt = row + lane
         owned = (gt >= gt_first) & (gt < gt_first + num_gts)
         sx1, sy1, sx2, sy2, scx, scy, label = load_gts(
             gt_boxes_ptr, gt_centers_ptr, gt_labels_ptr, gt_mask_ptr, 0, tl.minimum(gt, N - 1), owned, C
         )
-        image_of = tl.zeros([GTS], tl.int32) + tl.program_id(1)
+        image_of = tl.zeros([GTS], tl.int32) + image_index
         store_gts(gt_table_ptr, gt, gt < end_row, sx1, sy1, sx2, sy2, scx, scy, label, image_of, (gt - gt_first).to(tl.int32))
         row += num_tiles * GTS
 

@@ -3,13 +3,13 @@
 import triton
 import triton.language as tl
 
+from .. import constants as const
 from ..gts import load_table
 from ..levels import decode, find_logits
 from ..maths import box_area, finite, fraction, intersection_and_union, region_depth
 from .bounds import may_cost, pair_limits
 from .pairs import cost_of_pairs, key_of, value_of
-from .tiles import POINT, find_level, load_four, slot_at
-from .visits import NONE
+from .tiles import find_level, load_four, slot_at
 
 
 @triton.jit(do_not_specialize=["num_tiles"])
@@ -47,7 +47,7 @@ def resolve(
         image, slot = entry >> 32, entry.to(tl.int32)
         gt_first = tl.load(gt_offsets_ptr + image)
         at = slots_ptr + image * num_tiles * (PLANES * TILE) + slot_at(slot, PLANES, TILE)
-        point = points_ptr + slot_at(slot, POINT, TILE)
+        point = points_ptr + slot_at(slot, const.POINT, TILE)
         x1, y1, x2, y2 = load_four(at, TILE)
         p = tl.load(point + 4 * TILE).to(tl.int32, bitcast=True)
         out = image * P + p
@@ -70,7 +70,7 @@ def resolve(
             limit = tl.load(contested_cost_ptr + turn)
             if CONFLICT == "max_iou":
                 limit = limit * 0.0 + float("inf")
-            best = tl.full([], NONE, tl.int32)
+            best = tl.full([], const.NONE, tl.int32)
             winner = tl.load(gt_index_ptr + out).to(tl.int32)
             least_iou, least_iou_if_paid, reach = pair_limits(limit, RULE, FAST)
             g = 0
@@ -97,11 +97,11 @@ def resolve(
                             background, RULE, FAST,
                         )  # fmt: skip
                         key = key_of(cost)
-                    key = tl.where(worth, key, NONE)
+                    key = tl.where(worth, key, const.NONE)
                     least = tl.min(key)
                     if least < best:
                         best = least
-                        winner = tl.min(tl.where(key == least, g + lane, NONE))
+                        winner = tl.min(tl.where(key == least, g + lane, const.NONE))
                         if CONFLICT != "max_iou":
                             limit = tl.minimum(limit, value_of(best))
                             least_iou, least_iou_if_paid, reach = pair_limits(limit, RULE, FAST)

@@ -3,20 +3,15 @@
 import triton
 import triton.language as tl
 
+from .. import constants as const
 from ..gts import load_place, load_table
 from ..levels import decode
 from ..maths import box_area, finite, fraction, intersection_and_union, region_depth
 from .bounds import farthest_rank, least_cost, may_cost, meets, pair_limits, tile_apart, tile_distance, tile_iou, tile_iou_cost, tile_points
 from .pairs import cost_of_pairs, key_of, value_of
-from .tiles import AWAY, POINT, SUMMARY, find_column, load_four, slot_at, summary_at
+from .tiles import find_column, load_four, slot_at, summary_at
 from .top_iou import largest_ious
-from .visits import LANES, NONE, index_of, least_bound, nearer, order, without
-
-LISTS = tl.constexpr(256)
-"""Values of the most lists of ``survey`` that are merged: ``stream_config.MAX_SPLITS`` of 32."""
-
-FREE = tl.constexpr(-0x80000000)
-"""Below every cost's key: an entry of the list that is not in use."""
+from .visits import index_of, least_bound, nearer, order, without
 
 
 @triton.jit(do_not_specialize=["k_scale", "candidate_topk", "num_tiles", "splits"])
@@ -56,18 +51,18 @@ def select(
     image, index = load_place(gt_table_ptr, gt.to(tl.int64))
     image = image.to(tl.int64)
     label64 = label.to(tl.int64)
-    lane = tl.arange(0, LANES)
+    lane = tl.arange(0, const.LANES)
     PLANES: tl.constexpr = RULE.value.planes
     slots_ptr += image * num_tiles * (PLANES * TILE)
-    tiles_ptr += image * (tl.cdiv(num_tiles, 32) * SUMMARY * 32)
+    tiles_ptr += image * (tl.cdiv(num_tiles, 32) * const.SUMMARY * 32)
 
-    total = _sum_of_lists(top_ptr + gt.to(tl.int64) * splits * LANES, candidate_topk, splits)
+    total = _sum_of_lists(top_ptr + gt.to(tl.int64) * splits * const.LANES, candidate_topk, splits)
     if RULE.value.all_classes:
         again = tl.load(lost_ptr + image) != 0  # the lists may hold priors that take no part
         best = largest_ious(
             gx1, gy1, gx2, gy2, cx, cy, gt_area, label, image, slots_ptr, points_ptr, tiles_ptr, cls_levels,
             again & (label >= 0), candidate_topk, 0, 1, num_tiles, starts, first_tiles, cls_strides_b, cls_strides_p, cls_strides_c,
-            RULE, LAYOUT, FAST, TILE, LANES,
+            RULE, LAYOUT, FAST, TILE, const.LANES,
         )  # fmt: skip
         total = tl.where(again, _sum(best), total)
     scaled = total * k_scale.to(tl.float64, bitcast=True)
@@ -75,8 +70,8 @@ def select(
     tl.store(dynamic_k_ptr + gt, k.to(tl.int64))
 
     # entries to be filled differ from each other, so that cost and prior tell which one is replaced
-    costs = tl.where(lane < k, NONE, FREE)
-    priors = tl.where(lane < k, NONE - lane, -1)
+    costs = tl.where(lane < k, const.NONE, const.FREE)
+    priors = tl.where(lane < k, -lane + const.NONE, -1)
     dearest, last = tl.max(costs), tl.max(priors)
     limit = tl.full([], float("inf"), tl.float32)
     place = tl.arange(0, TILE)
@@ -91,7 +86,7 @@ def select(
         if RULE.value.own_pairs_only:
             alive &= meets(left, top, right, bottom, stride, gx1, gy1, gx2, gy2, cx, cy, RULE, CANDIDATE)
         if RULE.value.by_distance:
-            rank = tl.minimum(distance, AWAY)
+            rank = tl.minimum(distance, const.AWAY)
         else:
             eligible = alive
             if RULE.value.penalized:
@@ -107,7 +102,7 @@ def select(
         while least_bound(next_visit, BOUNDS) <= farthest_rank(limit, reach, RULE):
             visited = index_of(next_visit, BOUNDS) * parts + part
             slot = slots_ptr + visited * (PLANES * TILE) + place
-            point = points_ptr + visited * (POINT * TILE) + place
+            point = points_ptr + visited * (const.POINT * TILE) + place
             x1, y1, x2, y2 = load_four(slot, TILE)
             x, y, stride_x, stride_y = load_four(point, TILE)
             background, p = tl.load(slot + 4 * TILE), tl.load(point + 4 * TILE).to(tl.int32, bitcast=True)
@@ -148,36 +143,36 @@ def select(
                     x1, y1, x2, y2, x, y, stride_x, gx1, gy1, gx2, gy2, cx, cy, inter, union, outside, logit, objectness,
                     background, RULE, FAST,
                 )  # fmt: skip
-                found = tl.where(worth, key_of(cost), NONE)
+                found = tl.where(worth, key_of(cost), const.NONE)
                 cheapest = tl.min(found)
-                prior = tl.min(tl.where(found == cheapest, p, NONE))
-                while (cheapest < dearest) | ((cheapest == dearest) & (prior < last) & (cheapest != NONE)):
-                    found = tl.where(p == prior, NONE, found)
+                prior = tl.min(tl.where(found == cheapest, p, const.NONE))
+                while (cheapest < dearest) | ((cheapest == dearest) & (prior < last) & (cheapest != const.NONE)):
+                    found = tl.where(p == prior, const.NONE, found)
                     out = (costs == dearest) & (priors == last)
                     costs = tl.where(out, cheapest, costs)
                     priors = tl.where(out, prior, priors)
                     dearest = tl.max(costs)
                     last = tl.max(tl.where(costs == dearest, priors, -1))
                     cheapest = tl.min(found)
-                    prior = tl.min(tl.where(found == cheapest, p, NONE))
-                limit = tl.where(dearest == NONE, float("inf"), value_of(dearest))
+                    prior = tl.min(tl.where(found == cheapest, p, const.NONE))
+                limit = tl.where(dearest == const.NONE, float("inf"), value_of(dearest))
                 least_iou, least_iou_if_paid, reach = pair_limits(limit, RULE, FAST)
         part += 1
 
-    taken = (priors >= 0) & (costs != NONE)
+    taken = (priors >= 0) & (costs != const.NONE)
     out = image * P + priors
     slot_of = tl.load(slot_of_ptr + priors, mask=taken, other=0)
     x1, y1, x2, y2 = load_four(slots_ptr + slot_at(slot_of, PLANES, TILE), TILE)
     inter, union = intersection_and_union(x1, y1, x2, y2, box_area(x1, y1, x2, y2), gx1, gy1, gx2, gy2, gt_area, RULE)
-    tl.store(gt_index_ptr + out, tl.zeros([LANES], tl.int64) + index, mask=taken)
+    tl.store(gt_index_ptr + out, tl.zeros([const.LANES], tl.int64) + index, mask=taken)
     tl.store(matched_iou_ptr + out, fraction(inter, union, FAST), mask=taken)
-    tl.store(labels_ptr + out, tl.zeros([LANES], tl.int64) + label, mask=taken)
+    tl.store(labels_ptr + out, tl.zeros([const.LANES], tl.int64) + label, mask=taken)
     if cheapest_ptr is not None:
         tl.atomic_min(cheapest_ptr + out, (costs.to(tl.int64) << 32) | index, mask=taken, sem="relaxed")
     before = tl.atomic_add(claims_ptr + out, 1, mask=taken, sem="relaxed")
     second = taken & (before == 1)
     if tl.max(second.to(tl.int32)) != 0:
-        entry = tl.atomic_add(num_contested_ptr + tl.zeros([LANES], tl.int32), 1, mask=second, sem="relaxed")
+        entry = tl.atomic_add(num_contested_ptr + tl.zeros([const.LANES], tl.int32), 1, mask=second, sem="relaxed")
         tl.store(contested_ptr + entry, (image << 32) | slot_of, mask=second)
         tl.store(contested_cost_ptr + entry, value_of(costs), mask=second)
 
@@ -186,10 +181,10 @@ def select(
 def _sum_of_lists(top_ptr, candidate_topk, splits):
     """The sum of the ``candidate_topk`` largest values of a gt's lists, in float64."""
     if splits == 1:
-        total = _sum(tl.load(top_ptr + tl.arange(0, LANES)))
+        total = _sum(tl.load(top_ptr + tl.arange(0, const.LANES)))
     else:
-        lane = tl.arange(0, LISTS)
-        values = tl.load(top_ptr + lane, mask=lane < splits * LANES, other=0)
+        lane = tl.arange(0, const.LISTS)
+        values = tl.load(top_ptr + lane, mask=lane < splits * const.LANES, other=0)
         total = tl.full([], 0.0, tl.float64)
         missing = candidate_topk
         largest = tl.max(values)

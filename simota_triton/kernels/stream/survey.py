@@ -3,11 +3,10 @@
 import triton
 import triton.language as tl
 
+from .. import constants as const
 from ..gts import load_place, load_table
 from .class_sums import class_sums
-from .tiles import SUMMARY
 from .top_iou import largest_ious
-from .visits import LANES
 
 
 @triton.jit(do_not_specialize=["candidate_topk", "num_tiles", "splits_log2", "few", "every_log2", "few_are_gts"])
@@ -71,10 +70,10 @@ def _list_ious(
     image = image.to(tl.int64)
     PLANES: tl.constexpr = RULE.value.planes
     slots_ptr += image * num_tiles * (PLANES * TILE)
-    tiles_ptr += image * (tl.cdiv(num_tiles, 32) * SUMMARY * 32)
+    tiles_ptr += image * (tl.cdiv(num_tiles, 32) * const.SUMMARY * 32)
     best = largest_ious(
         gx1, gy1, gx2, gy2, cx, cy, gt_area, label, image, slots_ptr, points_ptr, tiles_ptr, cls_levels,
         label >= 0, candidate_topk, split, splits, num_tiles, starts, first_tiles, cls_strides_b, cls_strides_p, cls_strides_c,
         RULE, LAYOUT, FAST, TILE, BOUNDS,
     )  # fmt: skip
-    tl.store(top_ptr + turn.to(tl.int64) * LANES + tl.arange(0, LANES), best)
+    tl.store(top_ptr + turn.to(tl.int64) * const.LANES + tl.arange(0, const.LANES), best)

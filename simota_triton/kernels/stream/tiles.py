@@ -8,29 +8,11 @@ slot = tile * TILE + place within the tile. Slots beyond a level's edge hold no 
 import triton
 import triton.language as tl
 
+from .. import constants as const
 from ..levels import decode
-
-SUMMARY = tl.constexpr(15)
-"""Float32 values a tile and image: the box around its priors' boxes (x1, y1, x2, y2), the largest area of one, the box around
-the small ones among them, the box around their points, the largest stride, and 1 if any of them is a candidate. Points and strides
-are those of all priors that take part, the rest is taken over those that count for dynamic k. The box around no boxes has no area,
-the largest stride of none is 0.
-"""
-
-SMALL = tl.constexpr(0.125)
-"""A box is small if its area is at most this share of the largest in its tile. Where objects of many sizes overlap, nearly every
-tile holds some large box, beside which the box around all says little: with the two apart a gt looks at a third to a half fewer
-tiles for its largest IoUs in simulated scenes (shares of 1/4 to 1/16 differ by some visits).
-"""
-
-POINT = tl.constexpr(5)
-"""Float32 values a slot, the same in all images: point x, y, strides x, y, and the prior (the bits of an int32)."""
 
 # Values lie in planes within a tile (summaries: within 32 tiles): lanes read neighbouring addresses, and planes are a constant
 # distance apart. Planes of the whole batch would each need an address of their own in registers.
-
-AWAY = tl.constexpr(1.0e38)
-"""Corners of the box that stands for none, x1 = y1 = AWAY and x2 = y2 = -AWAY: it meets no gt, and no difference overflows."""
 
 
 @triton.jit
@@ -85,7 +67,7 @@ def slot_at(slot, PLANES: tl.constexpr, TILE: tl.constexpr):
 @triton.jit
 def summary_at(tile):
     """Offset of the first value of tiles in [T / 32, SUMMARY, 32]; the others follow 32 apart."""
-    return (tile >> 5) * ((SUMMARY - 1) * 32) + tile
+    return (tile >> 5) * ((const.SUMMARY - 1) * 32) + tile
 
 
 @triton.jit

@@ -3,16 +3,12 @@
 import triton
 import triton.language as tl
 
+from .. import constants as const
 from ..levels import find_logits
 from ..maths import box_area, finite, fraction, intersection_and_union, reciprocal, region_depth
 from .bounds import meets, tile_iou, tile_points
-from .tiles import POINT, find_level, load_four, summary_at
-from .visits import LANES, NONE, index_of, least_bound, nearer, order, without
-
-TINY = tl.constexpr(2.0**-149)
-"""The smallest float32 above 0."""
-
-# a list holds at most 32 values, one a lane; see config.MAX_TOPK
+from .tiles import find_level, load_four, summary_at
+from .visits import index_of, least_bound, nearer, order, without
 
 
 @triton.jit
@@ -32,8 +28,8 @@ def largest_ious(
     """
     CANDIDATE: tl.constexpr = RULE.value.candidate
     PLANES: tl.constexpr = RULE.value.planes
-    lane = tl.arange(0, LANES)
-    best = tl.where(lane < candidate_topk, 0, NONE)
+    lane = tl.arange(0, const.LANES)
+    best = tl.where(lane < candidate_topk, 0, const.NONE)
     least = tl.min(best)
     place = tl.arange(0, TILE)
     per_area = tl.maximum(reciprocal(tl.maximum(gt_area, 1e-30), FAST), 1e-30)
@@ -57,14 +53,14 @@ def largest_ious(
         while 1.0 - least_bound(next_visit, BOUNDS) > least.to(tl.float32, bitcast=True):
             visited = (index_of(next_visit, BOUNDS) * parts + part) * splits + split
             x1, y1, x2, y2 = load_four(slots_ptr + visited * (PLANES * TILE) + place, TILE)
-            point = points_ptr + visited * (POINT * TILE) + place
+            point = points_ptr + visited * (const.POINT * TILE) + place
             waiting = without(waiting, next_visit)
             next_visit = tl.min(waiting)
             area = box_area(x1, y1, x2, y2)
             inter, union = intersection_and_union(x1, y1, x2, y2, area, gx1, gy1, gx2, gy2, gt_area, RULE)
             # above 0 and, as far as is certain, above the least; a union that is not finite tells nothing
             lowest = least.to(tl.float32, bitcast=True) * (1.0 - 2.0**-20)
-            worth = inter >= tl.maximum(lowest * union, TINY)
+            worth = inter >= tl.maximum(lowest * union, const.TINY)
             if RULE.value.own_pairs_only:
                 x, y, stride_x, stride_y = load_four(point, TILE)
                 reach_x, reach_y = RULE.value.center_radius * stride_x, RULE.value.center_radius * stride_y
@@ -84,12 +80,12 @@ def largest_ious(
                 largest = tl.max(found)
                 while largest > least:
                     found = without_one(found, largest, place)
-                    out = tl.min(tl.where(best == least, lane, LANES))
+                    out = tl.min(tl.where(best == least, lane, const.LANES))
                     best = tl.where(lane == out, largest, best)
                     least = tl.min(best)
                     largest = tl.max(found)
         part += 1
-    return tl.where(best == NONE, 0, best)
+    return tl.where(best == const.NONE, 0, best)
 
 
 @triton.jit

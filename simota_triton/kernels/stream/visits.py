@@ -11,33 +11,26 @@ the nearest goes first, since what fills the lists early is what prunes.
 import triton
 import triton.language as tl
 
-NONE = tl.constexpr(0x7FFFFFFF)
-"""Above every key; as a number it is NaN, with which every comparison fails."""
-
-NEARER = tl.constexpr(2.0**-8)
-"""Most that the distance adds to a bound. It is given away where bounds are compared."""
-
-LANES = tl.constexpr(32)
-"""Entries of a gt's lists, one a lane of its warp."""
+from .. import constants as const
 
 
 @triton.jit
 def nearer(distance_squared, unit_squared):
     """What a distance adds to a bound, times a square of 1 / unit: beyond 32 units all tiles are far."""
-    return tl.minimum(distance_squared * (unit_squared * (NEARER / 1024.0)), NEARER)
+    return tl.minimum(distance_squared * (unit_squared * (const.NEARER / 1024.0)), const.NEARER)
 
 
 @triton.jit
 def order(rank, alive, BOUNDS: tl.constexpr):
     """Keys of tiles by ``rank`` >= 0, a bound and :func:`nearer`, [BOUNDS]; those not ``alive`` are never visited."""
     key = (rank.to(tl.int32, bitcast=True) & (-BOUNDS)) | tl.arange(0, BOUNDS)
-    return tl.where(alive, key, NONE)
+    return tl.where(alive, key, const.NONE)
 
 
 @triton.jit
 def least_bound(key, BOUNDS: tl.constexpr):
     """A lower bound of what this tile and all that come after it are ranked by; NaN of NONE."""
-    return (key & (-BOUNDS)).to(tl.float32, bitcast=True) - NEARER
+    return (key & (-BOUNDS)).to(tl.float32, bitcast=True) - const.NEARER
 
 
 @triton.jit
@@ -49,4 +42,4 @@ def index_of(key, BOUNDS: tl.constexpr):
 @triton.jit
 def without(waiting, key):
     """Keys but this one."""
-    return tl.where(waiting == key, NONE, waiting)
+    return tl.where(waiting == key, const.NONE, waiting)
