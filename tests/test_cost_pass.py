@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ import triton.language as tl
 from simota_triton import reference, terms
 from simota_triton.config import SimOTAConfig
 from simota_triton.inputs import Scores, pack
-from simota_triton.kernels import launch
+from simota_triton.kernels import constants, launch
 from simota_triton.kernels.levels import find_logits, find_tile, matrix_row
 from simota_triton.kernels.rule import Rule
 from simota_triton.tuning.kernel_config import INTERPRETER, KernelConfig
@@ -318,11 +320,34 @@ def test_what_a_launch_may_assume_about_addresses():
         assert levels_of(moved).aligned_logits is expected
 
 
+def test_whatever_is_compiled_in_is_in_the_key(monkeypatch):
+    """Triton's key on disk holds the repr of a constexpr argument, and on earlier versions no global constant."""
+    rule = Rule.of(CONFIG)
+    assert [name for name, value in vars(Rule).items() if isinstance(value, property)] == ["value"]  # nothing is derived behind its back
+    for field in dataclasses.fields(rule):
+        value = getattr(rule, field.name)
+        other = not value if isinstance(value, bool) else value + "!" if isinstance(value, str) else value + 1
+        changed = dataclasses.replace(rule, **{field.name: other})
+        assert repr(changed) != repr(rule)
+        assert changed != rule
+    names = [name for name, value in vars(constants).items() if isinstance(value, tl.constexpr)]
+    assert len(names) > 20
+    for name in names:
+        with monkeypatch.context() as patch:
+            patch.setattr(constants, name, tl.constexpr(getattr(constants, name).value * 2))
+            assert repr(Rule.of.__wrapped__(Rule, CONFIG)) != repr(rule), name
+
+
+def test_kernels_read_no_constant_that_is_not_in_the_key():
+    folder = Path(constants.__file__).parent
+    for file in [*folder.glob("*.py"), *folder.glob("stream/*.py")]:
+        if file.name != "constants.py":
+            assert not re.findall(r"^[A-Z_]+ = tl\.constexpr.*", file.read_text(), re.MULTILINE), file
+
+
 def test_a_rule_is_told_apart_by_its_text_and_ignores_what_only_the_matching_reads():
     rules = {Rule.of(SimOTAConfig.from_preset(preset)) for preset in PRESETS}
     assert len({repr(rule) for rule in rules}) == len(rules)
-    for rule in rules:
-        assert all(f"{field.name}={getattr(rule, field.name)!r}" in repr(rule) for field in dataclasses.fields(rule))
     assert Rule.of(SimOTAConfig.rtmdet(candidate_topk=3, k_scale=2.0, conflict="max_iou")) == Rule.of(CONFIG)
     read = {"cls_classes": "gt", "k_pool": "all", "center_base": 2.0}
     for name, value in read.items():

@@ -17,9 +17,10 @@ from bench.workloads import WORKLOADS
 from simota_triton import SimOTAConfig
 from simota_triton.backends import triton_stream
 from simota_triton.inputs import pack
+from simota_triton.kernels import launch as fused
 from simota_triton.kernels.stream import launch as stream
 from simota_triton.simulate import grid_priors
-from simota_triton.tuning.kernel_config import Shape
+from simota_triton.tuning.kernel_config import KernelConfig, Shape
 from simota_triton.tuning.stream_config import MAX_SPLITS, StreamConfig, stream_heuristic
 
 from .kernels_support import PRESETS, on_device, random_inputs, random_problem
@@ -41,8 +42,9 @@ def launches(monkeypatch):
         def __getitem__(self, grid):
             return lambda *args, **kwargs: found.append((self.name, grid))
 
-    for name in KERNELS:
-        monkeypatch.setattr(stream, name, Recorder(name))
+    for module, names in ((stream, KERNELS), (fused, ("prior_pass", "cost_pass"))):
+        for name in names:
+            monkeypatch.setattr(module, name, Recorder(name))
     return found
 
 
@@ -144,14 +146,30 @@ def test_four_launches(launches):
         stream.run(random_problem(config, 333, [5, 0, 4], 3), config, StreamConfig(splits=2, rows=16, resolvers=7))
         assert tuple(name for name, _ in launches) == KERNELS
         grids = dict(launches)
-        tiles = grids["prepare"][0]
-        assert grids["prepare"] == (tiles, 3)
-        assert grids["survey"] == (9 * 2 + (3 * tiles * 64 // 16 if config.cls_classes == "all" else 0),)
+        (tiles,) = grids["prepare"]  # of all images
+        assert tiles % 3 == 0
+        assert grids["survey"] == (9 * 2 + (tiles * 64 // 16 if config.cls_classes == "all" else 0),)
         assert grids["select"] == (9,)
         assert grids["resolve"] == (7,)
         launches.clear()
     stream.run(random_problem(config, 5, [0, 0], 3), config, StreamConfig())
     assert not launches
+
+
+def test_batches_of_any_size_lie_on_the_axis_of_a_grid_that_holds_them(launches):
+    config, batch = SimOTAConfig.rtmdet(), 70_000
+    offsets = torch.arange(batch + 1)
+    problem = pack(
+        config, torch.zeros(batch, 2, 4), torch.zeros(batch, 2, 3), torch.ones(2, 4), torch.tensor([[0.0, 0.0, 1.0, 1.0]]).repeat(batch, 1),
+        torch.zeros(batch, dtype=torch.int64), gt_offsets=offsets,
+    )  # fmt: skip
+    problem = on_device(problem)
+    stream.run(problem, config, StreamConfig())
+    fused.run(problem, config, KernelConfig(), 1)
+    assert [name for name, _ in launches] == [*KERNELS, "prior_pass", "cost_pass"]
+    for name, grid in launches:
+        assert all(size <= 65_535 for size in grid[1:]), name
+        assert name == "resolve" or grid[0] >= batch
 
 
 # grids and launch parameters

@@ -9,7 +9,6 @@ from .maths import (
     box_area,
     center_prior,
     class_cost,
-    divide,
     fraction,
     giou_gap,
     intersection_and_union,
@@ -19,7 +18,7 @@ from .maths import (
 )
 
 
-@triton.jit(do_not_specialize=["G", "gts_per_program", "num_tiles", "box_stride_b", "box_stride_p", "box_stride_c"])
+@triton.jit(do_not_specialize=["G", "gts_per_program", "box_stride_b", "box_stride_p", "box_stride_c"])
 def cost_pass(
     # outputs [B, G, P]
     cost_ptr, iou_ptr,
@@ -28,7 +27,7 @@ def cost_pass(
     # gts: offsets [B + 1] and the table of prior_pass, as int64
     gt_offsets_ptr, gt_table_ptr,
     # sizes and strides, the tuples coded
-    G, gts_per_program, num_tiles, starts, cls_strides_b, cls_strides_p, cls_strides_c, box_stride_b, box_stride_p, box_stride_c,
+    G, gts_per_program, starts, cls_strides_b, cls_strides_p, cls_strides_c, box_stride_b, box_stride_p, box_stride_c,
     # compiled in
     RULE: tl.constexpr, LAYOUT: tl.constexpr, ALIGNED: tl.constexpr, ALIGNED_LOGITS: tl.constexpr, FAST: tl.constexpr,
     TILE: tl.constexpr,
@@ -41,20 +40,21 @@ def cost_pass(
     Lanes lie on priors, whose boxes stay in registers; the gts are a loop over scalars. Pointers are computed from g: a
     pointer carried through the loop would lose the knowledge that its lanes are contiguous, and with it wide stores.
 
-    Grid: (B * tiles of all levels, ceil(G / gts_per_program)). Twin: ``reference.cost_matrix``.
+    Grid: (B, tiles of all levels, ceil(G / gts_per_program)). An axis each: an image that is a quotient, as in the other kernels, is
+    not known to be the same in all lanes, which takes 5 instructions a pair.
+    Twin: ``reference.cost_matrix``.
     """
     P = decode(starts[len(starts) - 1], ALIGNED)
     CANDIDATE: tl.constexpr = RULE.value.candidate
     ELIGIBLE: tl.constexpr = RULE.value.eligible
-    image, tile = divide(tl.program_id(0), num_tiles)
-    image = image.to(tl.int64)
-    level, level_start, first, level_end = find_tile(tile, starts, TILE, ALIGNED)
+    image = tl.program_id(0).to(tl.int64)
+    level, level_start, first, level_end = find_tile(tl.program_id(1), starts, TILE, ALIGNED)
     p = first + tl.arange(0, TILE)
     in_tile = p < level_end
 
     gt_first = tl.load(gt_offsets_ptr + image)
     num_gts = (tl.load(gt_offsets_ptr + image + 1) - gt_first).to(tl.int32)
-    begin = tl.program_id(1) * gts_per_program
+    begin = tl.program_id(2) * gts_per_program
     end = tl.minimum(begin + gts_per_program, G)
     end_real = tl.minimum(end, num_gts)
     # padding behind the image's gts, first, so that nothing it needs lives through the loop over pairs

@@ -215,13 +215,12 @@ def run_cost_pass(problem: Problem, rows: Rows, kernels: KernelConfig, num_gts: 
     """The second pass."""
     batch, num_priors, _ = problem.shape
     cost, iou = (torch.empty((batch, num_gts, num_priors), device=problem.priors.device) for _ in range(2))
-    num_tiles = shared.levels.tiles(kernels.tile)
     with on_device(problem.priors.device):
-        cost_pass[batch * num_tiles, -(-num_gts // kernels.gts_per_program)](
+        cost_pass[batch, shared.levels.tiles(kernels.tile), -(-num_gts // kernels.gts_per_program)](
             cost, iou,
             rows.background, rows.objectness, shared.boxes, shared.priors, shared.levels.cls,
             problem.gts.offsets.contiguous(), rows.gt_table.view(torch.int64),
-            G=num_gts, gts_per_program=kernels.gts_per_program, num_tiles=num_tiles,
+            G=num_gts, gts_per_program=kernels.gts_per_program,
             TILE=kernels.tile, num_warps=kernels.cost_warps, **shared.keywords,
         )  # fmt: skip
     return cost, iou
