@@ -1,6 +1,9 @@
 """Compiles the kernels of both Triton backends without a GPU and checks what comes out: no spills, no local memory, no shared memory
 (in an inner loop of the fused kernels, at all in the streaming ones), few registers, and few binaries for an epoch of changing sizes.
 
+What is compiled is what the backends launch: problems packed as each of them packs, and the launch parameters of its heuristic for the
+named workloads, which come in turn. Beside presets and forms of input there are random configurations.
+
     python -m tests.offline                             # with the installed Triton
     /path/to/other/venv/bin/python -m tests.offline     # with another one
 
@@ -11,6 +14,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import random
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -21,15 +25,19 @@ import torch
 import triton
 
 from bench.offline import Census, census, compiled_for, problem
-from bench.static_report import CAPABILITIES, FAMILIES, STREAM
+from bench.static_report import CAPABILITIES
+from bench.static_report import FAMILIES as PRESETS
+from simota_triton import config as configs
+from simota_triton.backends import TIDYING
 from simota_triton.config import SimOTAConfig
 from simota_triton.inputs import Problem
-from simota_triton.kernels import launch
 from simota_triton.kernels.stream import launch as stream
-from simota_triton.tuning.kernel_config import Shape, heuristic
-from simota_triton.tuning.stream_config import stream_heuristic
+from simota_triton.measure.workloads import WORKLOADS
+from simota_triton.simulate import grid_priors
+from simota_triton.tuning.families import FAMILIES
+from simota_triton.tuning.kernel_config import Shape
 
-MAX_BINARIES = {"fused": 4, "stream": 7}
+MAX_BINARIES = {"triton": 4, "triton-stream": 7}
 """Of an epoch: each of the two fused kernels with and without rows of priors that are a multiple of 4; each streaming kernel once, but
 ``survey`` for logits with and without strides that are, and for up to 32 and 64 bounds."""
 
@@ -44,29 +52,58 @@ ones with an older compiler.
 """
 
 
-def _masked() -> tuple[SimOTAConfig, Problem]:
+def _masked(tidy: bool) -> tuple[SimOTAConfig, Problem]:
     config = SimOTAConfig.yolox()
-    plain = problem(config, "flat")
+    plain = problem(config, "flat", tidy=tidy)
     mask = torch.ones(plain.pred_boxes.shape[:2], dtype=torch.bool)
     return config, replace(plain, pred_boxes=plain.pred_boxes.half(), candidate_mask=mask, gts=replace(plain.gts, mask=None))
 
 
-def _huge() -> tuple[SimOTAConfig, Problem]:
+def _huge(tidy: bool) -> tuple[SimOTAConfig, Problem]:
     config = SimOTAConfig.rtmdet()
-    plain = problem(config, "flat")
+    plain = problem(config, "flat", tidy=tidy)
     huge = torch.as_strided(torch.zeros(1), (1, plain.pred_boxes.shape[1], 80), (2**33, 0, 0))
     return config, replace(plain, cls_logits=replace(plain.cls_logits, levels=(huge,)), obj_logits=None)
 
 
-def _form(**form: object) -> tuple[SimOTAConfig, Problem]:
+def _form(tidy: bool, **form: object) -> tuple[SimOTAConfig, Problem]:
     config = SimOTAConfig.rtmdet()
-    return config, problem(config, **form)  # type: ignore[arg-type]
+    return config, problem(config, tidy=tidy, **form)  # type: ignore[arg-type]
 
 
-def _preset(name: str) -> tuple[SimOTAConfig, Problem]:
+def _preset(name: str, tidy: bool) -> tuple[SimOTAConfig, Problem]:
     config = SimOTAConfig.from_preset(name)
-    return config, problem(config)
+    return config, problem(config, tidy=tidy)
 
+
+def random_config(seed: int) -> SimOTAConfig:
+    """A configuration with every field drawn at random."""
+    rng = random.Random(seed)
+    while True:
+        fields = {name: rng.choice(choices) for name, choices in CHOICES.items()}
+        try:
+            return SimOTAConfig(**fields)
+        except ValueError:  # fields that contradict each other
+            continue
+
+
+def _random(seed: int, tidy: bool) -> tuple[SimOTAConfig, Problem]:
+    config = random_config(seed)
+    return config, problem(config, ("maps", "flat", "strided")[seed % 3], (torch.float32, torch.float16)[seed % 2], tidy=tidy)
+
+
+CHOICES = {
+    "candidate": configs.REGIONS, "eligible": configs.REGIONS, "center_radius": (0.5, 2.5), "penalty": (0.0, 1e5, 1e8),
+    "own_pairs_only": (False, True), "score": configs.SCORES, "cls_cost": configs.CLS_COSTS, "cls_classes": configs.CLS_CLASSES,
+    "cls_weight": (0.0, 1.0, 2.0), "prob_clamp": (0.0, 1e-7), "iou_cost": configs.IOU_COSTS, "iou_weight": (0.0, 3.0),
+    "log_eps": (1e-7, 1e-3), "union_rule": configs.UNION_RULES, "union_eps": (1e-6, 1e-3), "center_weight": (0.0, 1.0),
+    "center_base": (1.0, 2.0, 10.0), "center_offset": (-1.0, 0.0, 3.0), "candidate_topk": (1, 13, 32), "k_pool": configs.K_POOLS,
+    "k_scale": (1.0, 1.1), "conflict": configs.CONFLICTS,
+}  # fmt: skip
+"""Field -> values that a random configuration takes."""
+
+RANDOM = 60
+"""Random configurations, all for one GPU."""
 
 INPUTS = {name: partial(_preset, name) for name in SimOTAConfig.presets()} | {
     f"{layout} {dtype}": partial(_form, layout=layout, dtype=dtype)
@@ -79,19 +116,25 @@ INPUTS = {name: partial(_preset, name) for name in SimOTAConfig.presets()} | {
     "five levels": partial(_form, cells=(52, 26, 13, 7, 4)),
     "half boxes, a candidate mask, no gt mask": _masked,
     "strides beyond 32 bits": _huge,
-}  # fmt: skip
-"""What is compiled -> configuration and problem."""
+} | {f"random configuration {seed}": partial(_random, seed) for seed in range(RANDOM)}  # fmt: skip
+"""What is compiled -> configuration and problem, packed tidily or not."""
 
-CASES = [(90, name) for name in INPUTS] + [(capability, name) for capability in CAPABILITIES if capability != 90 for name in FAMILIES]
-"""Everything for one GPU, every family for all."""
+CASES = [(90, name) for name in INPUTS] + [(capability, name) for capability in CAPABILITIES if capability != 90 for name in PRESETS]
+"""Everything for one GPU, a preset of each kind for all."""
+
+
+def shapes() -> list[Shape]:
+    """Those of the named workloads as the streaming family sees them."""
+    return [Shape(w.batch, len(grid_priors(w.image_size)), w.num_gts) for w in WORKLOADS.values()]
 
 
 def check(capability: int, name: str) -> list[str]:
     """What is wrong with the machine code of one case."""
-    config, case = INPUTS[name]()
+    shape = shapes()[CASES.index((capability, name)) % len(WORKLOADS)]
     with compiled_for(capability) as binaries:
-        launch.run(case, config, heuristic((capability // 10, capability % 10), Shape(32, 8400, 100)), case.gts.slots()[0].shape[1])
-        stream.run(case, config, STREAM[capability])
+        for backend, family in FAMILIES.items():
+            config, case = INPUTS[name](tidy=backend not in TIDYING)
+            family.launch(case, config, family.heuristic((capability // 10, capability % 10), shape))
     return [
         f"sm_{capability}, {binary.metadata.name}, {name}: {complaint}"
         for binary in binaries
@@ -119,16 +162,14 @@ def complaints(kernel: str, found: Census, name: str = "") -> list[str]:
 
 def binaries_of_an_epoch(backend: str) -> int:
     """Binaries compiled while image sizes and numbers of gts change from step to step, for one head and configuration."""
-    config = SimOTAConfig.rtmdet()
+    config, family = SimOTAConfig.rtmdet(), FAMILIES[backend]
     with compiled_for(90) as binaries:
         for step in range(60):
             side = 10 + step % 11  # images of 320 to 640 pixels
-            case = problem(config, cells=(4 * side, 2 * side, side), channels=4, num_gts=1 + step * 7 % 48)
-            width = case.gts.slots()[0].shape[1]
-            if backend == "fused":
-                launch.run(case, config, heuristic((9, 0), Shape(32, case.shape[1], width)), width)
-            else:
-                stream.run(case, config, stream_heuristic((9, 0), Shape(32, case.shape[1], 500 * width)))
+            cells, num_gts = (4 * side, 2 * side, side), 1 + step * 7 % 48
+            case = problem(config, cells=cells, channels=4, num_gts=num_gts, tidy=backend not in TIDYING)
+            shape = Shape(32, case.shape[1], num_gts if backend == "triton" else 500 * num_gts)
+            family.launch(case, config, family.heuristic((9, 0), shape))
     return len({id(binary) for binary in binaries})
 
 

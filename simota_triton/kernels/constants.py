@@ -1,7 +1,8 @@
 """The numbers that are compiled into kernels whatever the configuration.
 
-Kernels read them as attributes of this module. Triton does not look at those in every launch, as it does at each global constant
-that a kernel names, nor are they part of its key on disk: :func:`fingerprint` is, as a field of ``rule.Rule``.
+Kernels read them as attributes of this module. Triton does not look at those in every launch, as it does at each
+global constant that a kernel names, nor are they part of its key on disk: :func:`fingerprint` is, as a field of
+``rule.Rule``, the one argument that every kernel has.
 """
 
 import hashlib

@@ -2,7 +2,7 @@
 
 ``FAST`` picks the GPU's approximate units (``MUFU``: 1 instruction where Triton's own functions take 5 to 27) and rests on
 inline PTX, which Triton's interpreter cannot run; without it the same formulas use Triton's functions. Where an ulp can change
-an assignment (the IoU, probabilities) both give the correctly rounded value.
+an assignment (the IoU, probabilities) a step of refinement leaves less than half an ulp and 2^-20 of one (see :func:`fraction`).
 
 Kernels are compiled with ``enable_fp_fusion=False``: a multiplication and an addition are fused only where this file says so,
 whatever the version of Triton.
@@ -58,10 +58,13 @@ def minus_product(c, a, b):
 
 @triton.jit
 def fraction(a, b, FAST: tl.constexpr):
-    """The quotient a / b of a <= b, b >= 0, correctly rounded, so that a / a is 1; 0 where a <= 0, or b is 0 or overflowed.
+    """The quotient a / b of a <= b, b >= 0; 0 where a <= 0, or b is 0 or overflowed.
 
-    The residual of a quotient from a reciprocal within 1 ulp is exact in a fused multiply-add; adding it back leaves an error
-    of 2^-45 before rounding. The last step saturates to [0, 1], which also turns the NaN of 0 * inf into 0. Outside
+    From areas of 2^-100 on a / a is 1, and any quotient is within 1 ulp: the nearest float32 where the
+    reciprocal is the nearest (always without ``FAST``), else that or its neighbour on the other side of a / b.
+    The residual of a quotient from a reciprocal within 1 ulp is exact in a fused multiply-add; adding it back
+    leaves an error of 2^-45 before rounding, which decides only where a / b lies as close to the middle of two
+    float32. The last step saturates to [0, 1], which also turns the NaN of 0 * inf into 0. Outside
     2^-126 < b < 2^126 (boxes with sides of 1e-19 or 1e19 pixels) the result is 0.
     """
     if FAST:
@@ -77,9 +80,11 @@ def fraction(a, b, FAST: tl.constexpr):
 
 @triton.jit
 def root(x, FAST: tl.constexpr):
-    """Square root of x in [0, 1], correctly rounded, of subnormal x too: products of two small probabilities are.
+    """Square root of x in [0, 1], of subnormal x too: products of two small probabilities are.
 
-    A step of Heron's with the exact residual, on x * 2^60, which is normal or 0.
+    The root of 1 is 1, any is within 1 ulp, and all but those that lie within some 2^-20 ulp of the middle of
+    two float32 are the nearest (all without ``FAST``). A step of Heron's with the exact residual, on x * 2^60,
+    which is normal or 0.
     """
     if FAST:
         wide = x * 2.0**60
