@@ -11,6 +11,8 @@ A configuration that names classes instead of strings imports ``DynamicSoftLabel
 
 What deviates: costs are computed in float32 under AMP too. An instance without a single mask pixel has its box's centre,
 where mmdet uses (0, 0). With ``patch``, an image without a valid prior is background; mmdet's heads fail on it.
+``SimOTAAssigner`` takes HorizontalBoxes as the tensors they hold, while mmdet's fails on them. Crowds are looked at only with
+``DynamicSoftLabelAssigner(use_ignored=True)``; YOLOX's head weighs no prior, so that it could not leave one out.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from ..boxes import box_center
 from ..config import SimOTAConfig
 from ..masks import mask_centers
 from ..result import AssignResult
+from ..terms import in_region
 from .assigners import assigner_for
 from .openmmlab import check_iou_calculator
 from .patching import Package, Patch, Replacement
@@ -53,10 +56,14 @@ class _Assigner(_BaseAssigner):  # type: ignore[misc]
     Attributes:
         unassigned: Overlap of a prior without a gt in an image that has candidates.
         uses_masks: Centres come from ``gt_instances.masks`` where there are masks.
+        asks_boxes: HorizontalBoxes say which priors lie inside: their edge belongs to them, a tensor's does not.
+        use_ignored: Priors inside a box of ``gt_instances_ignore`` are no background.
     """
 
     unassigned: float
     uses_masks = False
+    asks_boxes = False
+    use_ignored = False
 
     def __init__(self, iou_calculator: Any, preset: str, **overrides: Any) -> None:
         check_iou_calculator(iou_calculator)
@@ -71,18 +78,25 @@ class _Assigner(_BaseAssigner):  # type: ignore[misc]
             pred_instances: ``bboxes`` [P, 4], ``scores`` [P, C] and ``priors`` [P, 4] x, y, stride_x, stride_y.
             gt_instances: ``bboxes`` [G, 4], a tensor or HorizontalBoxes, ``labels`` [G], and perhaps ``masks``: a tensor
                 [G, H, W], BitmapMasks or PolygonMasks.
-            gt_instances_ignore: As the original, not looked at.
+            gt_instances_ignore: ``bboxes`` [I, 4]; as the original, not looked at without ``use_ignored``.
             kwargs: Not looked at.
 
         Returns:
-            mmdet's ``AssignResult``: ``gt_inds`` [P] int64 from 1, 0 for background, ``labels`` [P] int64, -1 for background,
+            mmdet's ``AssignResult``: ``gt_inds`` [P] int64 from 1, 0 for background, -1 for what is ignored, ``labels`` [P] int64,
+            -1 where there is no gt,
             ``max_overlaps`` [P]: 0 where the image has no gt or no candidate, else -1e8 (``SimOTAAssigner``: -1e5) for background.
 
         Raises:
             TypeError, ValueError: Rotated boxes, or an argument that is not what it should be; names the argument.
         """
         bboxes = _plain("pred_instances.bboxes", pred_instances.bboxes)
-        result = self.assign_batch(bboxes[None], pred_instances.scores[None], pred_instances.priors, [gt_instances])
+        result = self.assign_batch(
+            bboxes[None],
+            pred_instances.scores[None],
+            pred_instances.priors,
+            [gt_instances],
+            batch_gt_instances_ignore=[gt_instances_ignore],
+        )
         assigned = self.to_image(result, 0, len(gt_instances.bboxes))
         if not len(gt_instances.bboxes) or not len(bboxes):
             assigned.max_overlaps = assigned.max_overlaps.to(bboxes.dtype)
@@ -90,7 +104,7 @@ class _Assigner(_BaseAssigner):  # type: ignore[misc]
 
     def assign_batch(
         self, bboxes: Tensor, scores: Tensor, priors: Tensor, batch_gt_instances: Sequence[Any], *, objectness: Tensor | None = None,
-        candidate_mask: Tensor | None = None,
+        candidate_mask: Tensor | None = None, batch_gt_instances_ignore: Sequence[Any] | None = None,
     ) -> AssignResult:  # fmt: skip
         """Assign a batch in one call.
 
@@ -101,12 +115,17 @@ class _Assigner(_BaseAssigner):  # type: ignore[misc]
             batch_gt_instances: B times what ``assign`` takes.
             objectness: [B, P] logits, for ``SimOTAAssigner``.
             candidate_mask: [B, P] bool, False for priors that take no part.
+            batch_gt_instances_ignore: B times what ``assign`` takes, looked at with ``use_ignored``.
 
         Returns:
             A :class:`simota_triton.AssignResult`.
         """
         overrides = self.overrides if objectness is None else {**self.overrides, "score": "joint"}
         boxes = [_plain("gt_instances.bboxes", gts.bboxes) for gts in batch_gt_instances]
+        if self.asks_boxes and any(isinstance(gts.bboxes, _boxes.HorizontalBoxes) for gts in batch_gt_instances):
+            overrides = {**overrides, "candidate": "all"}
+            inside = torch.stack([_in_any(gts.bboxes, priors) for gts in batch_gt_instances])  # [B, P]
+            candidate_mask = inside if candidate_mask is None else inside & candidate_mask
         return assigner_for(self.preset, **overrides)(
             bboxes,
             scores,
@@ -116,18 +135,27 @@ class _Assigner(_BaseAssigner):  # type: ignore[misc]
             obj_logits=objectness,
             gt_centers=self._centers(boxes, batch_gt_instances),
             candidate_mask=candidate_mask,
+            ignore_boxes=self._ignored(batch_gt_instances_ignore, bboxes),
         )
 
     def to_image(self, result: AssignResult, image: int, num_gts: int, keep: Tensor | None = None) -> Any:
         """One image as mmdet's ``AssignResult``, of the priors in ``keep`` [P] bool."""
-        fg_mask, gt_index, labels, iou = (
+        fg_mask, gt_index, labels, iou, ignored = (
             value[image] if keep is None else value[image][keep]
-            for value in (result.fg_mask, result.gt_index, result.labels, result.matched_iou)
+            for value in (result.fg_mask, result.gt_index, result.labels, result.matched_iou, result.ignore_mask)
         )
         unassigned = torch.where(fg_mask.any(), self.unassigned, 0.0)
         return _assigners.AssignResult(
-            num_gts, gt_index + 1, torch.where(fg_mask, iou, unassigned), labels=torch.where(fg_mask, labels, -1)
+            num_gts, (gt_index + 1).masked_fill(ignored, -1), torch.where(fg_mask, iou, unassigned), labels=torch.where(fg_mask, labels, -1)
         )
+
+    def _ignored(self, batch_gt_instances_ignore: Sequence[Any] | None, bboxes: Tensor) -> list[Tensor] | None:
+        if not self.use_ignored or batch_gt_instances_ignore is None:
+            return None
+        return [
+            bboxes.new_zeros(0, 4) if ignored is None else _plain("gt_instances_ignore.bboxes", ignored.bboxes)
+            for ignored in batch_gt_instances_ignore
+        ]
 
     def _centers(self, boxes: Sequence[Tensor], batch_gt_instances: Sequence[Any]) -> list[Tensor] | None:
         if not self.uses_masks or not any(hasattr(gts, "masks") for gts in batch_gt_instances):
@@ -147,6 +175,8 @@ class DynamicSoftLabelAssigner(_Assigner):
         topk: How many of the largest IoUs are summed to a gt's number of priors, 1 to 32.
         iou_weight: Factor of the IoU cost.
         iou_calculator: ``BboxOverlaps2D``, the default.
+        use_ignored: A prior that no gt gets and that lies inside a box of ``gt_instances_ignore`` (crowds) is not trained as
+            background: its ``gt_inds`` is -1, and RTMDet's heads give it no weight. mmdet has no such option.
 
     Raises:
         ValueError: Another ``iou_calculator``, or a number out of range.
@@ -158,11 +188,14 @@ class DynamicSoftLabelAssigner(_Assigner):
 
     unassigned = -1e8
     uses_masks = True
+    asks_boxes = True
 
     def __init__(
-        self, soft_center_radius: float = 3.0, topk: int = 13, iou_weight: float = 3.0, iou_calculator: Any = "BboxOverlaps2D"
-    ) -> None:
+        self, soft_center_radius: float = 3.0, topk: int = 13, iou_weight: float = 3.0, iou_calculator: Any = "BboxOverlaps2D",
+        use_ignored: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__(iou_calculator, "rtmdet", center_offset=soft_center_radius, candidate_topk=topk, iou_weight=iou_weight)
+        self.use_ignored = use_ignored
 
 
 @_registry.TASK_UTILS.register_module(force=True)
@@ -318,12 +351,15 @@ def _rtmdet_targets(
         for flags, meta in zip(valid_flag_list, batch_img_metas, strict=True)
     ])  # [B, P]  # fmt: skip
     assigner = self.assigner
-    result = assigner.assign_batch(bbox_preds.detach(), cls_scores.detach(), priors, batch_gt_instances, candidate_mask=inside)
+    result = assigner.assign_batch(
+        bbox_preds.detach(), cls_scores.detach(), priors, batch_gt_instances, candidate_mask=inside,
+        batch_gt_instances_ignore=batch_gt_instances_ignore,
+    )  # fmt: skip
     pos_weight = self.train_cfg["pos_weight"]
     targets = (
         torch.where(inside[..., None], priors, 0.0),
         result.labels,
-        torch.where(result.fg_mask, pos_weight if pos_weight > 0 else 1.0, inside.float()),
+        torch.where(result.fg_mask, pos_weight if pos_weight > 0 else 1.0, (inside & ~result.ignore_mask).float()),
         result.gt_boxes.to(priors.dtype),
         result.matched_iou,
     )
@@ -369,6 +405,15 @@ def _plain(name: str, boxes: Any) -> Tensor:
     if not isinstance(boxes, Tensor):
         raise TypeError(f"{name}: expected a tensor [*, 4] or HorizontalBoxes, got {type(boxes).__name__}; keep the original assigner")
     return boxes
+
+
+def _in_any(boxes: Any, priors: Tensor) -> Tensor:
+    """[P] bool: priors that lie in any of an image's boxes, as the type of the boxes has it."""
+    if isinstance(boxes, _boxes.HorizontalBoxes):
+        inside: Tensor = boxes.find_inside_points(priors[:, :2])  # [P, G]
+    else:
+        inside = in_region(priors[:, None], boxes, box_center(boxes), "box", 1.0)
+    return inside.any(1)
 
 
 def _dense(masks: Any, boxes: Tensor) -> Tensor:

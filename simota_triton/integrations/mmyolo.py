@@ -54,8 +54,9 @@ class BatchDynamicSoftLabelAssigner(nn.Module):
 
     @torch.no_grad()
     def forward(
-        self, pred_bboxes: Tensor, pred_scores: Tensor, priors: Tensor, gt_labels: Tensor, gt_bboxes: Tensor, pad_bbox_flag: Tensor
-    ) -> dict[str, Tensor]:
+        self, pred_bboxes: Tensor, pred_scores: Tensor, priors: Tensor, gt_labels: Tensor, gt_bboxes: Tensor, pad_bbox_flag: Tensor,
+        ignore_boxes: Tensor | None = None,
+    ) -> dict[str, Tensor]:  # fmt: skip
         """Assign a batch.
 
         Args:
@@ -65,9 +66,11 @@ class BatchDynamicSoftLabelAssigner(nn.Module):
             gt_labels: [B, G, 1], of any dtype.
             gt_bboxes: [B, G, 4] xyxy, padded.
             pad_bbox_flag: [B, G, 1], 0 for padding.
+            ignore_boxes: [B, I, 4] xyxy crowds, zeros for padding: a prior that no gt gets and that lies inside one has weight 0.
+                mmyolo has no such argument, and drops crowds before its heads see them: it is for heads of your own.
 
         Returns:
-            ``assigned_labels`` [B, P] int64 (``num_classes`` for background), ``assigned_labels_weights`` [B, P] all 1,
+            ``assigned_labels`` [B, P] int64 (``num_classes`` for background), ``assigned_labels_weights`` [B, P] 1, 0 for ignored,
             ``assigned_bboxes`` [B, P, 4] and ``assign_metrics`` [B, P] (IoU), 0 for background, in the dtype of ``gt_bboxes``.
 
         Raises:
@@ -82,11 +85,12 @@ class BatchDynamicSoftLabelAssigner(nn.Module):
         if pred_scores.shape[2] != self.num_classes:
             raise ValueError(f"pred_scores: expected [B, P, C] with C = num_classes = {self.num_classes}, got {list(pred_scores.shape)}")
         result = assigner_for("rtmdet_mmyolo", **self.overrides)(
-            pred_bboxes, pred_scores, priors, gt_bboxes, gt_labels[..., 0].long(), gt_mask=pad_bbox_flag[..., 0] > 0
-        )
+            pred_bboxes, pred_scores, priors, gt_bboxes, gt_labels[..., 0].long(), gt_mask=pad_bbox_flag[..., 0] > 0,
+            ignore_boxes=ignore_boxes,
+        )  # fmt: skip
         return {
             "assigned_labels": result.labels,
-            "assigned_labels_weights": gt_bboxes.new_ones(result.labels.shape),
+            "assigned_labels_weights": (~result.ignore_mask).to(gt_bboxes.dtype),
             "assigned_bboxes": result.gt_boxes.to(gt_bboxes.dtype),
             "assign_metrics": result.matched_iou.to(gt_bboxes.dtype),
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -134,13 +135,33 @@ def test_a_gt_without_a_mask_pixel_keeps_its_boxs_centre(mm):
     same_fields(mm.classes.DynamicSoftLabelAssigner().assign(predictions, gts), ours)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_horizontal_boxes_are_boxes(mm, name):
+@pytest.mark.parametrize("seed", range(0, 40, 4))
+def test_horizontal_boxes_hold_their_edge(mm, seed):
+    """Boxes on whole cells: a prior on the edge is inside them, while it is outside a tensor's."""
+    scene = on_cells(make_scene(seed, (8, 16, 32), 0.0, inverted=False))
+    for predictions, gts in images(mm, NAMES[0], scene):
+        as_tensors = both(mm, NAMES[0], predictions, gts)
+        gts.bboxes = mm.bbox.HorizontalBoxes(gts.bboxes)
+        as_boxes = both(mm, NAMES[0], predictions, gts)
+        same_fields(*as_tensors)
+        same_fields(*as_boxes)
+        if seed == 0:
+            assert not torch.equal(as_tensors[0].gt_inds, as_boxes[0].gt_inds), "the scene tells them apart"
+
+
+def on_cells(scene: Scene) -> Scene:
+    """The scene with gts on multiples of 8 px."""
+    return replace(scene, gt_boxes=[(boxes / 8).round() * 8 for boxes in scene.gt_boxes])
+
+
+def test_the_original_of_simota_fails_on_horizontal_boxes_and_ours_takes_their_tensor(mm):
     scene = make_scene(0, (8, 16, 32), 0.0, inverted=False)
-    predictions, gts = images(mm, name, scene)[0]
-    expected = both(mm, name, predictions, gts)[0]
+    predictions, gts = images(mm, NAMES[1], scene)[0]
+    expected = both(mm, NAMES[1], predictions, gts)[0]
     gts.bboxes = mm.bbox.HorizontalBoxes(gts.bboxes)
-    same_fields(expected, mm.registry.TASK_UTILS.build({"type": name}).assign(predictions, gts))
+    with pytest.raises((AssertionError, TypeError, IndexError, RuntimeError)):
+        mm.classes.SimOTAAssigner().assign(predictions, gts)
+    same_fields(expected, mm.integration.SimOTAAssigner().assign(predictions, gts))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -224,20 +245,11 @@ def test_targets_and_sampling_results_are_the_originals(mm):
     """Those too that no loss of mmdet's looks at, with priors outside the first image."""
     built = head(mm, pos_weight=2.0)
     scene = make_scene(26, (8, 16, 32), 0.0, inverted=False)
-    height, width = scene.size
-    metas = [{"img_shape": scene.size, "pad_shape": scene.size} for _ in scene.gt_boxes]
-    metas[0]["pad_shape"] = (0.9 * height, 0.8 * width)
     gts = [mm.InstanceData(bboxes=boxes, labels=labels) for boxes, labels in zip(scene.gt_boxes, scene.gt_labels, strict=True)]
-    built.num_classes = scene.num_classes
-
-    def targets() -> Any:
-        anchors = built.get_anchors([(height // s, width // s) for s in (8, 16, 32)], metas, device="cpu")
-        return built.get_targets(scene.cls_logits, scene.pred_boxes, *anchors, gts, metas)
-
     with mm.integration.patch(built):
-        *ours, our_samples = targets()
+        *ours, our_samples = targets_of(built, scene, gts)
     built.assigner = mm.classes.DynamicSoftLabelAssigner()
-    *theirs, samples = targets()
+    *theirs, samples = targets_of(built, scene, gts)
     assert sum(int((labels < scene.num_classes).sum()) for labels in theirs[1]) > 20
     for target, expected in zip(ours, theirs, strict=True):
         assert len(target) == len(expected) == 3
@@ -250,6 +262,59 @@ def test_targets_and_sampling_results_are_the_originals(mm):
         for name, value in vars(expected).items():
             same = torch.equal(getattr(sample, name), value) if isinstance(value, Tensor) else getattr(sample, name) == value
             assert same, name
+
+
+def targets_of(built: nn.Module, scene: Scene, gts: list[Any], ignored: list[Any] | None = None) -> Any:
+    """``get_targets`` of a head for a scene whose last rows are padding in the first image."""
+    height, width = scene.size
+    metas = [{"img_shape": scene.size, "pad_shape": scene.size} for _ in gts]
+    metas[0]["pad_shape"] = (0.9 * height, 0.8 * width)
+    built.num_classes = scene.num_classes
+    anchors = built.get_anchors([(height // s, width // s) for s in (8, 16, 32)], metas, device="cpu")
+    return built.get_targets(scene.cls_logits, scene.pred_boxes, *anchors, gts, metas, ignored)
+
+
+def test_a_batch_of_tensors_and_horizontal_boxes_follows_each_images_type(mm):
+    """mmdet's heads take no HorizontalBoxes, so the original assigner is asked image by image."""
+    scene = on_cells(make_scene(26, (8, 16, 32), 0.0, inverted=False))
+    listed = images(mm, NAMES[0], scene)
+    for image in (0, 2):
+        listed[image][1].bboxes = mm.bbox.HorizontalBoxes(listed[image][1].bboxes)
+    result = mm.integration.DynamicSoftLabelAssigner().assign_batch(
+        scene.pred_boxes, scene.cls_logits, scene.priors, [gts for _, gts in listed], candidate_mask=scene.inside
+    )
+    for image, (predictions, gts) in enumerate(listed):
+        expected = mm.classes.DynamicSoftLabelAssigner().assign(predictions, gts)
+        assert (expected.gt_inds > 0).sum() > 5
+        assert torch.equal(result.gt_index[image][scene.inside[image]], expected.gt_inds - 1)
+
+
+def test_ignored_boxes_are_looked_at_on_request_alone(mm):
+    """In one call and image by image: ``gt_inds`` -1, no weight in the head; whoever a gt gets stays its own."""
+    scene = make_scene(26, (8, 16, 32), 0.0, inverted=False)
+    gts = [mm.InstanceData(bboxes=boxes, labels=labels) for boxes, labels in zip(scene.gt_boxes, scene.gt_labels, strict=True)]
+    crowd = torch.tensor([[-1.0, -1.0, 0.6 * scene.size[1], 1.2 * scene.size[0]]])
+    ignored = [mm.InstanceData(bboxes=crowd), None, mm.InstanceData(bboxes=mm.bbox.HorizontalBoxes(crowd))]
+    plain, wary = head(mm), head(mm, assigner={"type": NAMES[0], "use_ignored": True})
+    assert wary.assigner.use_ignored
+    for image, own in enumerate(ignored):
+        predictions = images(mm, NAMES[0], scene)[image][0]
+        without, within = (built.assigner.assign(predictions, gts[image], own) for built in (plain, wary))
+        inside = torch.zeros_like(without.gt_inds, dtype=torch.bool)
+        if own is not None:
+            inside = ((predictions.priors[:, :2] > crowd[:, :2]) & (predictions.priors[:, :2] < crowd[:, 2:])).all(1)
+            assert 0 < (inside & (without.gt_inds == 0)).sum() < len(inside)
+        assert torch.equal(within.gt_inds, torch.where(inside & (without.gt_inds == 0), -1, without.gt_inds))
+    with mm.integration.patch(wary):
+        together = targets_of(wary, scene, gts, ignored)
+        unaware = targets_of(plain, scene, gts, ignored)
+    alone = targets_of(wary, scene, gts, ignored)
+    assert any((weight == 0).sum() > (other == 0).sum() for weight, other in zip(together[2], unaware[2], strict=True))
+    for target, expected in zip(together[:5], alone[:5], strict=True):
+        for level, value in zip(target, expected, strict=True):
+            assert torch.equal(level, value)
+    for sample, expected in zip(together[5], alone[5], strict=True):
+        assert torch.equal(sample.neg_inds, expected.neg_inds)
 
 
 @pytest.mark.parametrize("name", ["RTMDetHead", "RTMDetSepBNHead", "YOLOXHead"])
