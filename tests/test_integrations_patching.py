@@ -35,14 +35,14 @@ def ours(self, x, *, scale=1):
 
 def test_replaces_and_puts_back():
     before = dict(vars(Base))
-    patch = Patch(PACKAGE).apply([Replacement(Base, "loss", ours), Replacement(Base, "helper", lambda x: "ours")])
+    patch = Patch(PACKAGE).apply([Replacement(Base, "loss", ours, "yolox"), Replacement(Base, "helper", lambda x: "ours", "yolox")])
     assert (Base().loss(0), Base.helper(0)) == ("ours", "ours")
     patch.undo()
     assert dict(vars(Base)) == before
 
 
 def test_an_inherited_function_is_inherited_again():
-    with Patch(PACKAGE).apply([Replacement(Head, "loss", ours)]):
+    with Patch(PACKAGE).apply([Replacement(Head, "loss", ours, "yolox")]):
         assert (Head().loss(0), Base().loss(0)) == ("ours", "theirs")
     assert "loss" not in vars(Head)
     assert Head().loss(0) == "theirs"
@@ -51,9 +51,9 @@ def test_an_inherited_function_is_inherited_again():
 def test_twice_is_harmless():
     patch = Patch(PACKAGE)
     original = Base.loss
-    patch.apply([Replacement(Base, "loss", ours)])
-    patch.apply([Replacement(Base, "loss", ours)])
-    patch.apply([Replacement(Base, "loss", lambda self, x, scale: "newer")])
+    patch.apply([Replacement(Base, "loss", ours, "yolox")])
+    patch.apply([Replacement(Base, "loss", ours, "yolox")])
+    patch.apply([Replacement(Base, "loss", lambda self, x, scale: "newer", "yolox")])
     assert Base().loss(0, scale=2) == "newer"
     patch.undo()
     patch.undo()
@@ -61,13 +61,13 @@ def test_twice_is_harmless():
 
 
 def test_undone_after_an_error_in_the_with_block():
-    with pytest.raises(ZeroDivisionError), Patch(PACKAGE).apply([Replacement(Base, "loss", ours)]):
+    with pytest.raises(ZeroDivisionError), Patch(PACKAGE).apply([Replacement(Base, "loss", ours, "yolox")]):
         _ = 1 / 0
     assert Base().loss(0) == "theirs"
 
 
 def test_a_missing_attribute_is_named_and_nothing_is_replaced():
-    replacements = [Replacement(Base, "loss", ours), Replacement(Base, "gone", ours)]
+    replacements = [Replacement(Base, "loss", ours, "yolox"), Replacement(Base, "gone", ours, "yolox")]
     with pytest.raises(
         AttributeError, match=r"Base\.gone: .*works with foreign 1\.6 or foreign-fork 2, 3\.1: pip install foreign==1\.6\.0"
     ):
@@ -76,14 +76,14 @@ def test_a_missing_attribute_is_named_and_nothing_is_replaced():
 
 
 def test_other_parameters_are_named_and_nothing_is_replaced():
-    replacements = [Replacement(Base, "loss", ours), Replacement(Head, "assign", lambda self, x, y: "ours")]
+    replacements = [Replacement(Base, "loss", ours, "yolox"), Replacement(Head, "assign", lambda self, x, y: "ours", "yolox")]
     with pytest.raises(TypeError, match=r"Head\.assign: expected parameters \(self, x, y\), got \(self, x\); works with foreign 1\.6"):
         Patch(PACKAGE).apply(replacements)
     assert Base().loss(0) == "theirs"
 
 
 def test_someone_elses_patch_on_top_is_not_dropped(monkeypatch):
-    patch = Patch(PACKAGE).apply([Replacement(Base, "loss", ours)])
+    patch = Patch(PACKAGE).apply([Replacement(Base, "loss", ours, "yolox")])
     with monkeypatch.context() as other:
         other.setattr(Base, "loss", lambda self, x: "theirs on top")
         with pytest.raises(RuntimeError, match=r"Base\.loss: was replaced by other code"):

@@ -1,4 +1,9 @@
-"""libreyolo 1.6: the losses of RTMDet, YOLOX and PicoDet assign the batch in one call."""
+"""libreyolo 1.6: the losses of RTMDet, YOLOX and PicoDet assign the batch in one call.
+
+Call ``patch()`` before ``train(device="0,1")``: the ranks, which import nothing of your script, inherit it, as all Python
+processes do that are started later. Under ``torchrun`` each rank runs your script, and ``patch()`` in it. ``simota-triton run --patch
+libreyolo -- python train.py`` needs no line of code.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +16,7 @@ from torch import Tensor
 
 from .assigners import assigner_for
 from .patching import Package, Patch, Replacement
-from .yolox_family import padded_losses, preset_of
+from .yolox_family import BYPASSED, padded_losses, preset_of
 
 PACKAGE = Package("libreyolo", {"libreyolo": ("1.6",)}, "pip install libreyolo==1.6.0")
 _PATCH = Patch(PACKAGE)
@@ -24,6 +29,9 @@ HELPERS = {
     "all_reduce_avg_scalar": ("value", "device", "min_value"),
 }
 """Functions of ``libreyolo.models.picodet.loss`` that PicoDet's loss is put together from, and their parameters."""
+
+ASSIGNING = ("assign", "_get_in_gt_and_in_center_info", "_dynamic_k_matching")
+"""Methods of PicoDet's ``SimOTAAssigner``, which its patched loss does not call."""
 
 
 def patch() -> Patch:
@@ -41,12 +49,22 @@ def patch() -> Patch:
         >>> simota_triton.integrations.libreyolo.patch()  # doctest: +SKIP
     """
     rtmdet, yolox, picodet = (PACKAGE.load(f"libreyolo.models.{name}") for name in ("rtmdet.loss", "yolox.nn", "picodet.loss"))
-    return _PATCH.apply([rtmdet_replacement(rtmdet), yolox_replacement(yolox), picodet_replacement(picodet)])
+    return _PATCH.apply([rtmdet_replacement(rtmdet), yolox_replacement(yolox), picodet_replacement(picodet)], in_children=True)
 
 
 def unpatch() -> None:
     """Put the losses back as they were."""
     _PATCH.undo()
+
+
+def is_patched() -> bool:
+    """Whether the losses of this process assign by simota_triton."""
+    return _PATCH.applied
+
+
+def calls() -> dict[str, int]:
+    """How often each patched function was called in this process, by its name."""
+    return dict(_PATCH.calls)
 
 
 def rtmdet_replacement(module: ModuleType) -> Replacement:
@@ -65,7 +83,8 @@ def rtmdet_replacement(module: ModuleType) -> Replacement:
             "assign_metrics": result.matched_iou.to(gt_bboxes.dtype),
         }
 
-    return Replacement(PACKAGE.attribute(module, "DynamicSoftLabelAssigner"), "forward", forward)
+    owner = PACKAGE.attribute(module, "DynamicSoftLabelAssigner")
+    return Replacement(owner, "forward", forward, "libre_rtmdet", ("_assign_single", "_dynamic_k_matching"))
 
 
 def yolox_replacement(module: ModuleType) -> Replacement:
@@ -89,7 +108,7 @@ def yolox_replacement(module: ModuleType) -> Replacement:
         values = padded_losses(self, preset, (x_shifts, y_shifts, expanded_strides), labels, outputs, origin_preds, divisor)
         return dict(zip(("total_loss", "iou_loss", "obj_loss", "cls_loss", "l1_loss", "num_fg"), values, strict=True))
 
-    return Replacement(head, "get_losses", get_losses)
+    return Replacement(head, "get_losses", get_losses, preset, BYPASSED)
 
 
 def picodet_replacement(module: ModuleType) -> Replacement:
@@ -98,6 +117,7 @@ def picodet_replacement(module: ModuleType) -> Replacement:
         PACKAGE.expect(module, name, parameters)
     loss = PACKAGE.attribute(module, "PICODETLoss")
     PACKAGE.expect(loss, "_batch_decode", ("self", "bbox_flat", "priors", "strides_per_prior"))
+    original = PACKAGE.attribute(module, "SimOTAAssigner")
     helper: dict[str, Callable[..., Any]] = {name: getattr(module, name) for name in HELPERS}
 
     def forward(self: Any, cls_scores: Any, bbox_preds: Any, gt_boxes_list: Any, gt_labels_list: Any) -> dict[str, Any]:
@@ -111,6 +131,7 @@ def picodet_replacement(module: ModuleType) -> Replacement:
         gt_boxes = [own.reshape(-1, 4).to(device, torch.float32) for own in gt_boxes_list]
         gt_labels = [own.reshape(-1).to(device, torch.long) for own in gt_labels_list]
         rule = self.assigner
+        PACKAGE.refuse_overrides(type(rule), original, ASSIGNING, "PICODETLoss.forward")
         assigner = assigner_for(
             "picodet_libre", center_radius=rule.center_radius, candidate_topk=rule.candidate_topk, iou_weight=rule.iou_weight,
             cls_weight=rule.cls_weight,
@@ -148,4 +169,4 @@ def picodet_replacement(module: ModuleType) -> Replacement:
             "num_pos": float(count),
         }
 
-    return Replacement(loss, "forward", forward)
+    return Replacement(loss, "forward", forward, "picodet_libre")

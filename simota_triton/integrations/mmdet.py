@@ -144,7 +144,7 @@ class _Assigner(_BaseAssigner):  # type: ignore[misc]
             value[image] if keep is None else value[image][keep]
             for value in (result.fg_mask, result.gt_index, result.labels, result.matched_iou, result.ignore_mask)
         )
-        unassigned = torch.where(fg_mask.any(), self.unassigned, 0.0)
+        unassigned = iou.new_zeros(()).masked_fill(fg_mask.any(), self.unassigned)
         return _assigners.AssignResult(
             num_gts, (gt_index + 1).masked_fill(ignored, -1), torch.where(fg_mask, iou, unassigned), labels=torch.where(fg_mask, labels, -1)
         )
@@ -285,12 +285,25 @@ def patch(model: nn.Module | None = None) -> Patch:
             raise ValueError(f"model: expected a RTMDetHead or YOLOXHead of mmdet in it, got {type(model).__name__} without one")
         for head in heads:
             check_head(head)
-    return _PATCH.apply([Replacement(_rtmdet.RTMDetHead, "get_targets", _rtmdet_targets), Replacement(_yolox, "multi_apply", _multi_apply)])
+    return _PATCH.apply([
+        Replacement(_rtmdet.RTMDetHead, "get_targets", _rtmdet_targets, "rtmdet"),
+        Replacement(_yolox, "multi_apply", _multi_apply, "mmdet_simota"),
+    ])  # fmt: skip
 
 
 def unpatch() -> None:
     """Put the heads back as they were."""
     _PATCH.undo()
+
+
+def is_patched() -> bool:
+    """Whether the heads of this process assign by simota_triton."""
+    return _PATCH.applied
+
+
+def calls() -> dict[str, int]:
+    """How often each patched function was called in this process, by its name."""
+    return dict(_PATCH.calls)
 
 
 def check_head(head: Any) -> None:

@@ -57,12 +57,22 @@ def patch() -> Patch:
             gt_inds = gt_inds.masked_fill(_covered(decoded_bboxes, ignored) > self.ignore_iof_thr, -1)
         return assign_result(gt_bboxes.shape[0], gt_inds, overlaps, labels=labels)
 
-    return _PATCH.apply([Replacement(assigner_class, "assign", assign)])
+    return _PATCH.apply([Replacement(assigner_class, "assign", assign, "nanodet", ("dynamic_k_matching",))], in_children=True)
 
 
 def unpatch() -> None:
     """Put the assigner back as it was."""
     _PATCH.undo()
+
+
+def is_patched() -> bool:
+    """Whether the assigners of this process assign by simota_triton."""
+    return _PATCH.applied
+
+
+def calls() -> dict[str, int]:
+    """How often each patched function was called in this process, by its name."""
+    return dict(_PATCH.calls)
 
 
 def _covered(boxes: Tensor, ignored: Tensor) -> Tensor:

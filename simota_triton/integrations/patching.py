@@ -6,13 +6,22 @@ look as expected is an error that names the attribute, never a patch that silent
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.metadata
 import inspect
+import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, NamedTuple
+
+import torch
+
+from .children import reach, reached
+
+LOGGER = logging.getLogger("simota_triton")
 
 _MISSING = object()
 
@@ -97,6 +106,26 @@ class Package:
                 f"works with {self}: {self.install}"
             )
 
+    def refuse_overrides(self, found: type, base: type, methods: Iterable[str], path: str) -> None:
+        """Refuse a class that overrides what a patched function does not call: its own methods would silently not run.
+
+        Args:
+            found: A subclass of ``base``.
+            base: The package's class.
+            methods: Methods that are not called.
+            path: The patched function, for the message.
+
+        Raises:
+            TypeError: It names the method and what to do.
+        """
+        for method in methods:
+            if getattr(found, method, None) is not getattr(base, method, None):
+                raise TypeError(
+                    f"{found.__name__}.{method}: expected {base.__name__}'s own, because the patched {path} assigns without it, got an "
+                    f"override; train this class without simota_triton.integrations.{self.name}.patch() and simota-triton run, or call "
+                    f"simota_triton.SimOTAAssigner where it calls {method}"
+                )
+
     def _installed(self) -> Iterable[tuple[str, str]]:
         for distribution in self.versions:
             try:
@@ -112,48 +141,98 @@ class Replacement(NamedTuple):
         owner: A class or a module.
         name: A function of it.
         function: What takes its place.
+        preset: Name of the preset that it assigns by.
+        bypassed: Methods that only the replaced function calls. Objects whose class overrides one are refused when they call
+            ``function``, see :meth:`Package.refuse_overrides`. Those that the owner does not have are passed over.
     """
 
     owner: type | ModuleType
     name: str
     function: Callable[..., Any]
+    preset: str
+    bypassed: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{_short(self.owner)}.{self.name} -> simota_triton (preset {self.preset})"
 
 
 class Patch:
-    """What one integration has replaced. Applying twice or undoing twice is harmless; ``with`` undoes at its end.
+    """What one integration has replaced. Applying twice or undoing twice is harmless; ``with`` undoes at its end. Its text
+    says what is replaced by what.
+
+    Attributes:
+        package: The package.
+        calls: How often each replaced function was called in this process since it was first replaced, by its name, as in
+            ``{"YOLOXHead.get_losses": 300}``. Calls within ``torch.compile`` are not counted.
 
     Example:
         >>> class Head:
         ...     def loss(self, x): return "theirs"
         >>> patch = Patch(Package("torch", {"torch": ("2",)}, "pip install torch"))
-        >>> with patch.apply([Replacement(Head, "loss", lambda self, x: "ours")]):
-        ...     Head().loss(0)
-        'ours'
-        >>> Head().loss(0)
-        'theirs'
+        >>> with patch.apply([Replacement(Head, "loss", lambda self, x: "ours", "yolox")]):
+        ...     print(Head().loss(0), patch, patch.applied)
+        ours torch: Head.loss -> simota_triton (preset yolox) True
+        >>> Head().loss(0), patch.calls["Head.loss"], patch
+        ('theirs', 1, torch: not patched)
     """
 
     def __init__(self, package: Package) -> None:
         self.package = package
-        self._replaced: dict[tuple[type | ModuleType, str], tuple[Any, Callable[..., Any]]] = {}
+        self.calls: Counter[str] = Counter()
+        self._replaced: dict[tuple[type | ModuleType, str], tuple[Any, Callable[..., Any], Replacement]] = {}
+        self._reaches = False
 
-    def apply(self, replacements: Iterable[Replacement]) -> Patch:
-        """Replace all, or none if one of them does not fit. What is already replaced is replaced anew.
+    @property
+    def applied(self) -> bool:
+        """Whether all that was replaced is in place; False after someone else replaced it again, too."""
+        return bool(self._replaced) and all(vars(owner).get(name) is call for (owner, name), (_, call, _) in self._replaced.items())
+
+    def __repr__(self) -> str:
+        parts = ", ".join(str(replacement) for _, _, replacement in self._replaced.values())
+        return f"{self.package.name}: {parts or 'not patched'}"
+
+    def apply(self, replacements: Iterable[Replacement], *, in_children: bool = False) -> Patch:
+        """Replace all, or none if one of them does not fit, and log one line. What is already replaced is replaced anew.
+
+        Args:
+            replacements: What to replace.
+            in_children: Python processes that this one starts from now on patch the package too, see :mod:`.children`.
 
         Raises:
             AttributeError: An owner has no such attribute.
             TypeError: The attribute takes other parameters than what would take its place.
         """
         replacements = list(replacements)
-        for owner, name, function in replacements:
-            self.package.expect(owner, name, inspect.signature(function).parameters)
-        for owner, name, function in replacements:
+        for replacement in replacements:
+            self.package.expect(replacement.owner, replacement.name, inspect.signature(replacement.function).parameters)
+        for replacement in replacements:
+            owner, name = replacement.owner, replacement.name
             original = vars(owner).get(name, _MISSING)
             if (owner, name) in self._replaced:
                 original = self._replaced[owner, name][0]
-            setattr(owner, name, function)
-            self._replaced[owner, name] = original, function
+            call = self._counting(replacement)
+            setattr(owner, name, call)
+            self._replaced[owner, name] = original, call, replacement
+        if in_children and self.package.name not in reached():
+            reach([*reached(), self.package.name])
+        self._reaches |= in_children
+        LOGGER.info("%r", self)
         return self
+
+    def _counting(self, replacement: Replacement) -> Callable[..., Any]:
+        """The function, which counts its calls and refuses objects whose class overrides what it bypasses."""
+        owner, name, function = replacement.owner, replacement.name, replacement.function
+        path = f"{_short(owner)}.{name}"
+
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if isinstance(owner, type):
+                self.package.refuse_overrides(type(args[0]), owner, replacement.bypassed, path)
+            if not torch.compiler.is_compiling():
+                self.calls[path] += 1
+            return function(*args, **kwargs)
+
+        return call
 
     def undo(self) -> None:
         """Put everything back.
@@ -161,11 +240,14 @@ class Patch:
         Raises:
             RuntimeError: Someone else replaced the attribute after us; undoing would drop theirs.
         """
-        for (owner, name), (_, function) in self._replaced.items():
-            if vars(owner).get(name) is not function:
+        for (owner, name), (_, call, _) in self._replaced.items():
+            if vars(owner).get(name) is not call:
                 raise RuntimeError(f"{_path(owner, name)}: was replaced by other code after this patch; undo that first")
+        if self._reaches:
+            reach([name for name in reached() if name != self.package.name])
+            self._reaches = False
         while self._replaced:
-            (owner, name), (original, _) = self._replaced.popitem()
+            (owner, name), (original, _, _) = self._replaced.popitem()
             if original is _MISSING:  # it was inherited
                 delattr(owner, name)
             else:
@@ -180,6 +262,10 @@ class Patch:
 
 def _matches(version: str, versions: Iterable[str]) -> bool:
     return any(version == known or version.startswith((f"{known}.", f"{known}+")) for known in versions)
+
+
+def _short(owner: type | ModuleType) -> str:
+    return owner.__name__.rsplit(".", 1)[-1]
 
 
 def _path(owner: object, name: str) -> str:

@@ -1,4 +1,8 @@
-"""super-gradients 3.7: ``YoloXDetectionLoss`` and ``YoloXFastDetectionLoss`` assign the batch in one call."""
+"""super-gradients 3.7: ``YoloXDetectionLoss`` and ``YoloXFastDetectionLoss`` assign the batch in one call.
+
+Call ``patch()`` before ``setup_device`` or ``train``: Python processes that are started later inherit it. ``simota-triton run
+--patch super_gradients -- python train.py`` needs no line of code.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from torch import Tensor
 from ..result import AssignResult
 from .assigners import assigner_for
 from .patching import Package, Patch, Replacement
-from .yolox_family import Cells, assign_cells, loss_terms, positives, preset_of
+from .yolox_family import BYPASSED, Cells, assign_cells, loss_terms, positives, preset_of
 
 PACKAGE = Package("super_gradients", {"super-gradients": ("3.7",)}, "pip install super-gradients==3.7.1")
 _PATCH = Patch(PACKAGE)
@@ -32,12 +36,22 @@ def patch() -> Patch:
         >>> simota_triton.integrations.super_gradients.patch()  # doctest: +SKIP
     """
     module = PACKAGE.load("super_gradients.training.losses.yolox_loss")
-    return _PATCH.apply([loop_replacement(module), fast_replacement(module)])
+    return _PATCH.apply([loop_replacement(module), fast_replacement(module)], in_children=True)
 
 
 def unpatch() -> None:
     """Put the losses back as they were."""
     _PATCH.undo()
+
+
+def is_patched() -> bool:
+    """Whether the losses of this process assign by simota_triton."""
+    return _PATCH.applied
+
+
+def calls() -> dict[str, int]:
+    """How often each patched function was called in this process, by its name."""
+    return dict(_PATCH.calls)
 
 
 def loop_replacement(module: ModuleType) -> Replacement:
@@ -57,7 +71,7 @@ def loop_replacement(module: ModuleType) -> Replacement:
         parts = (*terms, num_fg / max(targets.shape[0], 1), total)
         return total, torch.stack([torch.as_tensor(part, dtype=total.dtype, device=total.device) for part in parts]).detach()
 
-    return Replacement(loss_class, "_compute_loss", _compute_loss)
+    return Replacement(loss_class, "_compute_loss", _compute_loss, "super_gradients", BYPASSED)
 
 
 def fast_replacement(module: ModuleType) -> Replacement:
@@ -81,7 +95,8 @@ def fast_replacement(module: ModuleType) -> Replacement:
         gt = result.gts.offsets[image] + result.gt_index[image, prior]
         return prior, rows[gt, 1], gt, image, result.matched_iou[image, prior], rows[:, 1:]
 
-    return Replacement(loss_class, "_compute_matching", _compute_matching)
+    bypassed = ("_get_initial_matching", "_compute_dynamic_ks", "_compute_cost_order", "_compute_ranks", "_compute_is_first_mask")
+    return Replacement(loss_class, "_compute_matching", _compute_matching, "super_gradients_fast", bypassed)
 
 
 def _assign(outputs: Tensor, cells: Cells, targets: Tensor, rule: tuple[str, dict[str, float]]) -> tuple[Tensor, AssignResult]:

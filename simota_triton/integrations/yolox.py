@@ -2,6 +2,10 @@
 
 ``get_losses`` of the head assigns image by image and empties the CUDA cache after each; where memory runs out it goes on
 on the CPU. Here it assigns the batch in one call. Losses and ``num_fg`` are the head's.
+
+Call ``patch()`` before ``launch``: the ranks that it spawns inherit it, as all Python processes do that are started later.
+A patched class of your own, ``patch(head)``, they do not inherit: let it stand at the top level of a module that each rank
+imports, such as your Exp file. ``simota-triton run --patch yolox -- python train.py`` needs no line of code.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from .patching import Package, Patch, Replacement
-from .yolox_family import padded_losses, preset_of
+from .yolox_family import BYPASSED, padded_losses, preset_of
 
 PACKAGE = Package(
     "yolox", {"pixeltable-yolox": ("0.4",), "yolox": ("0.3",)}, "pip install pixeltable-yolox==0.4.3, or pip install yolox==0.3.0"
@@ -24,28 +28,42 @@ def patch(head: type | None = None) -> Patch:
     """Make YOLOX's head assign the batch in one call.
 
     Args:
-        head: The head's class, for forks that carry a copy of it. None: the installed package's.
+        head: The head's class, for forks that carry a copy of it, patched in this process alone. None: the installed
+            package's, which processes started from here patch too.
 
     Returns:
         The patch, which is also a context manager that undoes it.
 
     Raises:
         ImportError: yolox is missing or of another version.
-        AttributeError, TypeError: The head is not laid out as expected; names the attribute.
+        AttributeError, TypeError: The head is not laid out as expected; names the attribute. A subclass that overrides
+            ``get_assignments``, or what that calls, is refused when it computes its losses.
 
     Example:
         >>> import simota_triton.integrations.yolox
         >>> simota_triton.integrations.yolox.patch()  # doctest: +SKIP
     """
+    installed = head is None
     if head is None:
         module = PACKAGE.load("yolox.models.yolo_head")
         head = PACKAGE.attribute(module, "YoloxHead" if hasattr(module, "YoloxHead") else "YOLOXHead")
-    return _PATCH.apply([Replacement(head, "get_losses", _get_losses(preset_of(PACKAGE, head)))])
+    preset = preset_of(PACKAGE, head)
+    return _PATCH.apply([Replacement(head, "get_losses", _get_losses(preset), preset, BYPASSED)], in_children=installed)
 
 
 def unpatch() -> None:
     """Put the heads back as they were."""
     _PATCH.undo()
+
+
+def is_patched() -> bool:
+    """Whether the heads of this process assign by simota_triton."""
+    return _PATCH.applied
+
+
+def calls() -> dict[str, int]:
+    """How often each patched function was called in this process, by its name."""
+    return dict(_PATCH.calls)
 
 
 def _get_losses(preset: str) -> Callable[..., Any]:

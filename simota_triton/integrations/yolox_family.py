@@ -28,6 +28,9 @@ RULES = {
 }
 """The method by which a head finds its candidates -> our preset, and the method's parameters."""
 
+BYPASSED = ("get_assignments", *RULES, "dynamic_k_matching", "simota_matching")
+"""What these heads find positives by, image by image; a patched head calls none of it."""
+
 
 class Cells(NamedTuple):
     """The priors as these heads hold them.

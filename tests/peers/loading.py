@@ -38,13 +38,19 @@ class Blank(ModuleType):
         return value
 
 
-class Ops:
-    """Finds ``mmcv.ops`` and all in it as blanks: mmcv-lite has no compiled ops. mmdet imports them by name, in modules that no
-    assigner and no loss here runs.
+class Blanks:
+    """Finds modules, and all in them, as blanks: what is not installed, and what nothing here runs.
+
+    Args:
+        names: The modules.
     """
 
+    def __init__(self, *names: str) -> None:
+        self.names = names
+
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        return ModuleSpec(name, self, is_package=True) if name.startswith("mmcv.ops") or name == "mmcv._ext" else None
+        found = any(name == own or name.startswith(f"{own}.") for own in self.names)
+        return ModuleSpec(name, self, is_package=True) if found else None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         return Blank(spec.name)
@@ -54,13 +60,14 @@ class Ops:
 
 
 def load_without_ops(*names: str) -> list[ModuleType]:
-    """Modules of packages that build on mmcv, imported whole.
+    """Modules of packages that build on mmcv, imported whole. mmcv-lite has no compiled ops: mmdet imports them by name, in modules
+    that no assigner and no loss here runs.
 
     Raises:
         Missing: Something that they need cannot be imported.
     """
     if importlib.util.find_spec("mmcv") is not None and importlib.util.find_spec("mmcv._ext") is None:
-        sys.meta_path.insert(0, Ops())
+        sys.meta_path.insert(0, Blanks("mmcv.ops", "mmcv._ext"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return [load(name) for name in names]
