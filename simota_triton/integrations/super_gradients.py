@@ -102,7 +102,7 @@ def fast_replacement(module: ModuleType) -> Replacement:
 def _assign(outputs: Tensor, cells: Cells, targets: Tensor, rule: tuple[str, dict[str, float]]) -> tuple[Tensor, AssignResult]:
     """Targets [T, 6] (image, class, centre, size) sorted by image, and the assignment of them as packed gts."""
     rows = targets[targets[:, 0].argsort(stable=True)]
-    images = torch.arange(outputs.shape[0] + 1, device=rows.device, dtype=rows.dtype)
-    gt_offsets = torch.searchsorted(rows[:, 0].contiguous(), images)
+    images = torch.arange(outputs.shape[0] + 1, device=rows.device, dtype=torch.int64)
+    gt_offsets = torch.searchsorted(rows[:, 0].long(), images)
     preset, overrides = rule
     return rows, assign_cells(assigner_for(preset, **overrides), outputs, cells, rows[:, 2:6], rows[:, 1], gt_offsets=gt_offsets)

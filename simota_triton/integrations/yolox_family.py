@@ -184,4 +184,4 @@ def padded_losses(
     origin = torch.cat(origin_preds, 1) if head.use_l1 else None
     terms = loss_terms(head, learnt, outputs, origin, cells, num_fg, head.bcewithlog_loss, head.bcewithlog_loss)
     total = 5.0 * terms.iou + terms.obj + terms.cls + terms.l1
-    return total, 5.0 * terms.iou, terms.obj, terms.cls, terms.l1, num_fg / count.sum().clamp(min=1)
+    return total, 5.0 * terms.iou, terms.obj, terms.cls, terms.l1, num_fg / count.sum().clamp(min=1).float()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from tests.peers.loading import Missing
 from tests.peers.scenes import Scene, make_scene
@@ -77,6 +80,56 @@ def test_trains_through(trainer: Trainer, counts: tuple[int, ...]) -> None:
         values = run(trainer, made, scene)
     assert all(value.isfinite().all() for value in values.values())
     assert int((calls[0].matching.gt_index >= 0).sum()) >= bool(sum(counts))
+
+
+@pytest.mark.parametrize("counts", [(0, 0, 0), (3, 0, 2)], ids=["no-gts", "no-candidates"])
+def test_a_batch_without_a_positive_trains_through(trainer: Trainer, counts: tuple[int, ...]) -> None:
+    """What losses are divided by is then 1, not 0; gts that hold no prior leave none either."""
+    scene = scene_of(trainer, counts)
+    scene = replace(scene, gt_boxes=[boxes + 2.0**14 for boxes in scene.gt_boxes])
+    with trainer.patch(), hearing() as calls:
+        values = run(trainer, trainer.make(scene.num_classes), scene)
+    assert not (calls[0].matching.gt_index >= 0).any()
+    assert all(value.isfinite().all() for value in values.values())
+
+
+@contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """What Lightning's ``bf16-true``, ``16-true`` and ``64-true`` do."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+CIRCUMSTANCES = {
+    **{f"default-{str(dtype)[6:]}": partial(default_dtype, dtype) for dtype in (torch.bfloat16, torch.float16, torch.float64)},
+    **{f"autocast-{str(dtype)[6:]}": partial(torch.autocast, "cpu", dtype) for dtype in (torch.bfloat16, torch.float16)},
+}
+"""Name -> what a trainer may have set around the loss."""
+
+
+@pytest.mark.parametrize("name", CIRCUMSTANCES)
+def test_default_dtype_and_autocast_change_no_assignment(trainer: Trainer, name: str) -> None:
+    scene = scene_of(trainer, (9, 0, 6))
+    made = trainer.make(scene.num_classes)
+    answers = []
+    for circumstance in (nullcontext, CIRCUMSTANCES[name]):
+        predictions = trainer.predictions(scene)
+        with circumstance(), trainer.patch(), hearing() as calls:
+            total = trainer.loss(made, predictions, scene.gt_boxes, scene.gt_labels)["total"]
+        total.backward()
+        leaves = [leaf.grad for leaf in tree_leaves(predictions) if isinstance(leaf, Tensor) and leaf.grad is not None]
+        assert leaves
+        assert all(gradient.isfinite().all() for gradient in leaves)
+        answers.append((total.detach().float(), calls[0].matching))
+    (expected, theirs), (loss, ours) = answers
+    assert (ours.gt_index >= 0).sum() > 10
+    for field in ("gt_index", "dynamic_k", "matched_iou"):
+        assert torch.equal(getattr(ours, field), getattr(theirs, field)), field
+    torch.testing.assert_close(loss, expected, rtol=1e-6 if name.startswith("default") else 3e-2, atol=0.0)
 
 
 def test_twice_and_back(trainer: Trainer) -> None:
