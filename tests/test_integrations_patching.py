@@ -93,6 +93,51 @@ def test_someone_elses_patch_on_top_is_not_dropped(monkeypatch):
     assert Base().loss(0) == "theirs"
 
 
+def test_it_says_once_what_it_replaced_and_counts_its_calls(caplog):
+    patch = Patch(PACKAGE)
+    assert (repr(patch), patch.applied, dict(patch.calls)) == ("foreign: not patched", False, {})
+    text = "foreign: Base.loss -> simota_triton (preset yolox), Head.assign -> simota_triton (preset rtmdet)"
+    replacements = [Replacement(Base, "loss", ours, "yolox"), Replacement(Head, "assign", lambda self, x: "ours", "rtmdet")]
+    with caplog.at_level("INFO", logger="simota_triton"), patch.apply(replacements):
+        assert [record.getMessage() for record in caplog.records] == [text] == [repr(patch)]
+        Base().loss(0)
+        Head().loss(0, scale=2)
+        Head().assign(0)
+        assert patch.applied
+        assert patch.calls == {"Base.loss": 2, "Head.assign": 1}
+    Base().loss(0)
+    assert not patch.applied
+    assert patch.calls == {"Base.loss": 2, "Head.assign": 1}
+
+
+def test_it_is_not_in_place_once_someone_replaced_it(monkeypatch):
+    with Patch(PACKAGE).apply([Replacement(Base, "loss", ours, "yolox")]) as patch:
+        with monkeypatch.context() as other:
+            other.setattr(Base, "loss", lambda self, x: "theirs on top")
+            assert not patch.applied
+        assert patch.applied
+
+
+def test_a_class_that_overrides_what_is_no_longer_called_is_refused_with_the_remedy():
+    class Own(Base):
+        def helper(self, x):
+            """What a user's head overrides to change the rule."""
+
+    class Other(Base):
+        def unrelated(self):
+            """Of no concern."""
+
+    replacement = Replacement(Base, "loss", ours, "yolox", ("gone", "helper"))
+    with Patch(PACKAGE).apply([replacement]) as patch:
+        with pytest.raises(
+            TypeError, match=r"Own\.helper: expected Base's own, because the patched Base\.loss .*override; train this class"
+        ):
+            Own().loss(0)
+        assert Other().loss(0) == "ours"
+        assert patch.calls == {"Base.loss": 1}
+    assert Own().loss(0) == "theirs"
+
+
 def install(monkeypatch, **versions):
     def version(distribution):
         if distribution not in versions:

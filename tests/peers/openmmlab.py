@@ -82,12 +82,15 @@ def load_simota(*, ours: bool = False) -> Any:
     return assign
 
 
-def load_soft_label(*, with_masks: bool = False, ours: bool = False) -> Any:
+def load_soft_label(*, with_masks: bool = False, horizontal: bool = False, ours: bool = False) -> Any:
     classes = load_package()
+    (boxes,) = load_without_ops("mmdet.structures.bbox")
     cls = classes.ours("DynamicSoftLabelAssigner") if ours else classes.DynamicSoftLabelAssigner
 
     def assign(scene: Scene, candidates: Tensor, **arguments: Any) -> Owners:
         images = instances(scene, classes.InstanceData, scene.cls_logits, with_masks=with_masks)
+        for _, gts in images if horizontal else ():
+            gts.bboxes = boxes.HorizontalBoxes(gts.bboxes)
         return per_image(scene, candidates, cls(**arguments), Results if ours else Selections, images)
 
     return assign
@@ -179,6 +182,13 @@ def inside_flags_and_masks(scene: Scene) -> dict[str, Any]:
     return {"candidate_mask": scene.inside, "gt_centers": centers}
 
 
+def inside_flags_and_edges(scene: Scene) -> dict[str, Any]:
+    """HorizontalBoxes hold their edge: which priors lie in any of them, for a configuration that asks no region."""
+    point = scene.priors[:, None, :2]  # [P, 1, 2]
+    inside = [((point >= boxes[:, :2]) & (point <= boxes[:, 2:])).all(2).any(1) for boxes in scene.gt_boxes]
+    return {"candidate_mask": scene.inside & torch.stack(inside)}
+
+
 SOFT_LABEL_VARIANTS = (
     ({}, {}),
     ({"topk": 9}, {"candidate_topk": 9}),
@@ -221,6 +231,17 @@ PEERS = (
         inverted=True,
         variants=SOFT_LABEL_VARIANTS,
         extras=inside_flags_and_masks,
+    ),
+    Peer(
+        name="DynamicSoftLabelAssigner, HorizontalBoxes",
+        package=" ".join(MMDET),
+        preset="rtmdet",
+        load=lambda: load_soft_label(horizontal=True),
+        drop_in=lambda: load_soft_label(horizontal=True, ours=True),
+        offset=0.0,
+        inverted=True,
+        variants=tuple((arguments, {**overrides, "candidate": "all"}) for arguments, overrides in SOFT_LABEL_VARIANTS),
+        extras=inside_flags_and_edges,
     ),
     Peer(
         name="BatchDynamicSoftLabelAssigner",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from operator import attrgetter
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from simota_triton.integrations import libreyolo
 from tests.peers.loading import Missing
 from tests.peers.scenes import make_scene
 
@@ -92,3 +94,43 @@ def test_an_assigner_built_before_the_patch_is_patched() -> None:
     with trainer.patch():
         assert loss.assigner.forward.__module__ == "simota_triton.integrations.libreyolo"
     assert loss.assigner.forward.__module__.startswith("libreyolo")
+
+
+@pytest.mark.parametrize(
+    ("kind", "owner", "method"),
+    [
+        (Megvii, "head", "get_assignments"),
+        (Megvii, "head", "get_in_boxes_info"),
+        (Pixeltable, "head", "get_assignments"),
+        (Pixeltable, "head", "simota_matching"),
+        (LibreYolox, "head", "get_geometry_constraint"),
+        (RTMDet, "rtmdet.DynamicSoftLabelAssigner", "_assign_single"),
+        (LibreYolox, "picodet.SimOTAAssigner", "assign"),
+        (SuperGradients, "module.YoloXDetectionLoss", "get_assignments"),
+        (SuperGradients, "module.YoloXFastDetectionLoss", "_compute_dynamic_ks"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.__name__,
+)
+def test_a_subclass_that_overrides_the_rule_is_refused(kind: type[Trainer], owner: str, method: str) -> None:
+    """By the function that would go past it; the method is there in each package, so that the refusal can happen."""
+    trainer = load(kind())
+    base = attrgetter(owner)(trainer)
+    own = type("Own", (base,), {method: lambda self, *args: pytest.fail("the rule that the user wrote")})
+    with trainer.patch() as patch:
+        replaced = {id(replacement.owner): replacement for _, _, replacement in patch._replaced.values()}
+        if id(base) in replaced:
+            replacement = replaced[id(base)]
+            made, arguments = own.__new__(own), [None] * (len(signature(replacement.function).parameters) - 1)
+            with pytest.raises(TypeError, match=rf"Own\.{method}: expected {base.__name__}'s own.*override; train this class without"):
+                getattr(own, replacement.name)(made, *arguments)
+        else:  # PicoDet's loss holds its assigner
+            loss = trainer.picodet.PICODETLoss(3)
+            loss.assigner = own()
+            maps = ([torch.zeros(1, channels, 8 >> level, 8 >> level) for level in range(4)] for channels in (3, 32))
+            with pytest.raises(TypeError, match=rf"Own\.{method}: expected SimOTAAssigner's own"):
+                loss(*maps, [], [])
+
+
+def test_a_picodet_assigner_has_what_is_compared() -> None:
+    trainer = load(LibreYolox())
+    assert all(hasattr(trainer.picodet.SimOTAAssigner, name) for name in libreyolo.ASSIGNING)
