@@ -51,7 +51,19 @@ class Selections(TorchFunctionMode):
     """Listens to an original at work: the rows of every ``topk(largest=False)``, one call a gt.
 
     The originals hand out owners only; whether an owner is right can depend on who else selected the prior.
+
+    Attributes:
+        deaf: Nobody listens to anything, so that what a peer takes is what its original takes.
     """
+
+    deaf = False
+
+    def __enter__(self) -> Selections:
+        return self if self.deaf else super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        if not self.deaf:
+            super().__exit__(*error)
 
     def __init__(self) -> None:
         super().__init__()

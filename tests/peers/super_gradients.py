@@ -87,7 +87,8 @@ def load_fast() -> Any:
             owners.claims.index_put_((images, priors), torch.ones_like(images, dtype=torch.int32), accumulate=True)
             return combine(images, priors)
 
-        loss._compute_dynamic_ks, loss._combine_candidates_img_id_fg_id = listen_to_k, listen_to_pairs
+        if not Selections.deaf:
+            loss._compute_dynamic_ks, loss._combine_candidates_img_id_fg_id = listen_to_k, listen_to_pairs
         prior, _, gt, image, iou, _ = loss._compute_matching(
             to_cxcywh(scene.pred_boxes), scene.cls_logits, scene.obj_logits, strides, x_shifts, y_shifts, targets
         )

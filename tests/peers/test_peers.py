@@ -7,9 +7,11 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from bench import originals
+
 from .compare import compare
 from .loading import Missing
-from .peer import Peer
+from .peer import Peer, Selections
 from .registry import PEERS
 
 
@@ -33,3 +35,16 @@ def test_same_assignment(peer: Peer) -> None:
     assert tally.unexplained == []
     assert tally.positives > 1000
     assert tally.differing == tally.documented + tally.excused
+
+
+def test_a_peer_that_listens_to_nothing_is_timed_beside_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``python -m bench.originals``, at its smallest."""
+    peer = next(peer for peer in PEERS if peer.name == "rtmdet DynamicSoftLabelAssigner")
+    monkeypatch.setattr(Selections, "deaf", True)
+    try:
+        row = originals.measure(peer, "one gt", "mid", 1)
+    except Missing as reason:
+        pytest.skip(str(reason))
+    assert (row["batch"], row["gts"], row["differing_priors"]) == (1, 1, 0)
+    assert min(row["theirs_ms"], row["ours_ms"]) > 0
+    assert "1 gts in all" in originals.table([row])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +39,12 @@ def per_image(scene: Scene, candidates: Tensor, head: Any, *, old_layout: bool =
 
 
 def of_head(cls: Any, *, old_layout: bool = False) -> Any:
+    @functools.cache
+    def head(num_classes: int) -> Any:
+        return cls(num_classes, width=1 / 64, in_channels=[256, 512, 1024])
+
     def assign(scene: Scene, candidates: Tensor, **arguments: Any) -> Owners:
-        head = cls(scene.num_classes, width=1 / 64, in_channels=[256, 512, 1024])
-        return per_image(scene, candidates, head, old_layout=old_layout)
+        return per_image(scene, candidates, head(scene.num_classes), old_layout=old_layout)
 
     return assign
 

@@ -1,0 +1,158 @@
+"""The originals' own packages beside ours, on a CPU: each package's assigner is called as its own trainer calls it.
+
+``sh tests/peers/install.sh ~/peers`` installs them; ``PYTHONPATH=. ~/peers/bin/python -m bench.originals`` measures with 2 threads, both
+in random order, prints a Markdown table of medians and writes ``bench/results/cpu/originals.json``. Workloads on which ours is slower
+stand in the table like all others. Priors that differ from ours are counted: the deviations that README names, and ties. What the
+YOLOX family's loops do before they assign, boxes as centre and size, is in their time, as it is in their trainers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.workloads import WORKLOADS, Workload, make_batch
+from simota_triton import SimOTAAssigner
+from simota_triton.measure.machine import facts
+from tests.peers.loading import Missing
+from tests.peers.peer import Peer, Selections
+from tests.peers.registry import PEERS
+from tests.peers.scenes import Scene
+
+RESULTS = Path(__file__).parent / "results" / "cpu" / "originals.json"
+
+IMAGES = {
+    "one gt": ("coco", 1, 1),
+    "one image": ("coco", 1, 8),
+    "coco": ("coco", 8, None),
+    "mosaic": ("mosaic", 8, None),
+    "o365": ("o365", 2, None),
+}
+"""Name -> workload, images, and gts of the whole batch where they are not the workload's."""
+
+CASES = ("theirs", "ours")
+
+SECONDS = 60.0
+"""What all timings of one case may take; a slow one gets fewer rounds, at least one."""
+
+
+def workload_of(name: str) -> Workload:
+    """One of ``IMAGES``."""
+    base, batch, gts = IMAGES[name]
+    workload = WORKLOADS[base].with_batch(batch)
+    return workload if gts is None else Workload(**{**vars(workload), "num_gts": gts})
+
+
+def scene_of(workload: Workload, peer: Peer, phase: str) -> Scene:
+    """The workload as peers take it."""
+    batch = make_batch(workload, phase, offset=peer.offset)
+    inside = torch.ones(batch.pred_boxes.shape[:2], dtype=torch.bool)
+    size = (workload.image_size, workload.image_size)
+    logits = batch.cls_logits, batch.obj_logits
+    scene = Scene(0, "workload", phase, size, batch.priors, batch.pred_boxes, *logits, batch.gt_boxes, batch.gt_labels, [], inside)
+    return scene.on_grid() if peer.on_grid else scene
+
+
+def both(peer: Peer, scene: Scene) -> dict[str, Callable[[], Tensor]]:
+    """A whole call of the original and of ours, to gt_index [B, P]."""
+    assign, assigner = peer.load(), SimOTAAssigner(peer.preset, backend="torch")
+    obj_logits = scene.obj_logits if assigner.config.score == "joint" else None
+    cls_logits = scene.cls_logits.sigmoid() if assigner.config.score == "prob" else scene.cls_logits
+    ours = (scene.pred_boxes, cls_logits, scene.priors, scene.gt_boxes, scene.gt_labels)
+    return {
+        "theirs": lambda: assign(scene, scene.inside).gt_index,
+        "ours": lambda: assigner(*ours, obj_logits=obj_logits).gt_index,
+    }
+
+
+def measure(peer: Peer, name: str, phase: str, rounds: int) -> dict[str, Any]:
+    """Median and quartiles in ms of both, and how many priors differ."""
+    workload = workload_of(name)
+    cases = both(peer, scene_of(workload, peer, phase))
+    differing = None if "mmyolo" in peer.package else int((cases["theirs"]() != cases["ours"]()).sum())
+    times: dict[str, list[float]] = {case: [] for case in cases}
+    for i in range(rounds):
+        # in another order each time: what a case finds in the caches is left by the one before it
+        for case in random.Random(i).sample(list(cases), len(cases)):
+            if times[case] and sum(times[case]) + times[case][-1] > 1e3 * SECONDS:
+                continue
+            start = time.perf_counter()
+            cases[case]()
+            times[case].append((time.perf_counter() - start) * 1e3)
+    row: dict[str, Any] = {
+        "package": peer.package,
+        "original": peer.name,
+        "workload": name,
+        "batch": workload.batch,
+        "gts": workload.num_gts,
+    }
+    row["differing_priors"] = differing
+    for case, own in times.items():
+        low, _, high = statistics.quantiles(own, n=4, method="inclusive") if len(own) > 1 else own * 3
+        row |= {f"{case}_ms": statistics.median(own), f"{case}_quartiles_ms": [low, high], f"{case}_rounds": len(own)}
+    return row
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Markdown: a line for each original; the original's time, ours, and how many times as long the original takes."""
+    names = list(dict.fromkeys(row["workload"] for row in rows))
+    heads = [f"{name} (B = {workload_of(name).batch}, {workload_of(name).num_gts} gts in all)" for name in names]
+    lines = ["| | " + " | ".join(heads) + " |", "|---|" + "---:|" * len(names)]
+    for package, original in dict.fromkeys((row["package"], row["original"]) for row in rows):
+        cells = []
+        for name in names:
+            row = next(r for r in rows if (r["package"], r["original"], r["workload"]) == (package, original, name))
+            theirs, ours = row["theirs_ms"], row["ours_ms"]
+            cells.append(f"{theirs:.1f} ms, ours {ours:.1f} ms: {theirs / ours:.1f}x")
+        lines.append(f"| {package}, {original} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--phase", default="mid", help="untrained, mid (default) or trained")
+    parser.add_argument("--rounds", type=int, default=11, help="rounds of each case; a slow one gets fewer")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--workloads", nargs="+", default=list(IMAGES), choices=list(IMAGES), metavar="NAME", help=f"of {', '.join(IMAGES)}"
+    )
+    parser.add_argument("--only", default="", help="originals whose package and name contain this")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="the JSON")
+    args = parser.parse_args()
+    warnings.simplefilter("ignore")  # the originals use calls that torch has since deprecated
+    torch.set_num_threads(args.threads)
+    Selections.deaf = True
+    rows = []
+    for peer in PEERS:
+        if args.only not in f"{peer.package} {peer.name}" or len(peer.strides) != 3 or "mask" in peer.name or "Horizontal" in peer.name:
+            continue
+        for name in args.workloads:
+            try:
+                with torch.no_grad():
+                    row = measure(peer, name, args.phase, args.rounds)
+            except Missing as reason:
+                print(f"{peer.package}, {peer.name}: skipped, {reason}")
+                break
+            rows.append(row)
+            times = "  ".join(f"{case} {row[f'{case}_ms']:9.2f} ms" for case in CASES)
+            print(f"{peer.package:24} {peer.name:42} {name:10} {times}  differing priors: {row['differing_priors']}", flush=True)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    machine = facts(torch.device("cpu")) | {"load": round(os.getloadavg()[0], 1)}
+    args.out.write_text(json.dumps({"machine": machine, "phase": args.phase, "rows": rows}, indent=1) + "\n")
+    print(f"\n{table(rows)}\n\nwritten: {args.out}")
+
+
+if __name__ == "__main__":
+    main()
