@@ -56,10 +56,14 @@ class Scores:
 
     def rows(self, image: Tensor, prior: Tensor) -> Tensor:
         """All classes of some priors: [n], [n] -> [n, C], in the logits' dtype."""
-        if not self._is_flat:
-            return self._gather(image, prior, slice(None))
+        return self.at_places(image * self.shape[1] + prior)
+
+    def at_places(self, place: Tensor) -> Tensor:
+        """All classes of the priors at some places of the batch, image * P + prior, [n] -> [n, C]."""
         _, num_priors, channels = self.shape
-        return self.levels[0].view(-1, channels).index_select(0, image * num_priors + prior)
+        if not self._is_flat:
+            return self._gather(place // num_priors, place % num_priors, slice(None))
+        return self.levels[0].view(-1, channels).index_select(0, place)
 
     def at(self, image: Tensor, prior: Tensor, label: Tensor) -> Tensor:
         """One class of some priors: indices that broadcast against each other -> [...], in the logits' dtype."""

@@ -281,6 +281,13 @@ class ClassSums:
         return self._known.index_select(0, places)
 
 
+def reach(limit: Tensor) -> Tensor:
+    """Costs up to a limit, and as much more as rounding may add (a few ulp of the cost, and of the class sums that it is a
+    difference of); below the +inf of what cannot be selected.
+    """
+    return (limit + 1e-3 + 1e-4 * limit.clamp(max=terms.COST_LIMIT)).clamp(max=terms.COST_LIMIT)
+
+
 def take(values: Tensor, index: Tensor) -> Tensor:
     """``values[index]``, three times as fast."""
     if index.ndim == 1:

@@ -5,7 +5,7 @@ few priors are kept; the largest IoUs, which ``dynamic_k`` is the sum of, are fo
 gt's centre, outside of which the centre term or the penalty alone costs ``Costs.floor``, are listed and ranked by their
 cost without its class term; the k-th smallest cost of the best few bounds the true one from above. (3) Only pairs whose
 lower bound stays below survive: near ones, and, where the limit is above the floor, those of a large IoU. Sums over all
-classes are formed for these alone. Rounding is covered by :func:`_reach`, which only ever keeps more pairs.
+classes are formed for these alone. Rounding is covered by :func:`~.pairs.reach`, which only ever keeps more pairs.
 
 Memory: O(B * P + N * q + a group's maxima and near priors + surviving pairs), whatever G * P is.
 """
@@ -23,9 +23,10 @@ from ..config import SimOTAConfig
 from ..inputs import Problem
 from ..matching import Matching, count_k, key_index, pack_key, sortable
 from ..terms import COST_LIMIT
+from . import compact
 from .candidates import Gts, blocks
 from .folded import FOLD, FoldedRows, fold, largest, unfold
-from .pairs import ClassSums, Costs, Pairs, take
+from .pairs import ClassSums, Costs, Pairs, reach, take
 
 GROUP_PAIRS = 1 << 21
 """(gt, prior) pairs of a group: the larger the groups, the fewer small operations there are."""
@@ -56,13 +57,9 @@ def assign_with_labels(problem: Problem, config: SimOTAConfig) -> tuple[Matching
         dynamic_k[gts.packed] = 1
     elif gts.packed.numel():
         with torch.inference_mode():  # a thousand small operations, each of which it makes cheaper
-            costs = Costs(problem, config, gts, careful=False)
-            k, won = _match(costs, claims)
-            if not costs.clean():
-                costs = Costs(problem, config, gts, careful=True)
-                k, won = _match(costs, claims.zero_())
+            found = compact.match(problem, config, gts, claims) if compact.applies(problem, config, gts) else None
+            k, won = found or _match_pruned(problem, config, gts, claims)
             dynamic_k[gts.packed] = k
-        del costs
     gt_index = torch.full((batch * num_priors,), -1, dtype=torch.int64, device=device)
     labels = torch.full_like(gt_index, num_classes)
     matched_iou = torch.zeros(batch * num_priors, device=device)
@@ -78,6 +75,15 @@ def assign_with_labels(problem: Problem, config: SimOTAConfig) -> tuple[Matching
         claims=claims.view(batch, num_priors),
     )
     return matching, labels.view(batch, num_priors)
+
+
+def _match_pruned(problem: Problem, config: SimOTAConfig, gts: Gts, claims: Tensor) -> tuple[Tensor, Pairs]:
+    """As :func:`_match`; optimistic first, see :class:`Costs`."""
+    costs = Costs(problem, config, gts, careful=False)
+    k, won = _match(costs, claims)
+    if not costs.clean():
+        k, won = _match(Costs(problem, config, gts, careful=True), claims.zero_())
+    return k, won
 
 
 def _match(costs: Costs, claims: Tensor) -> tuple[Tensor, Pairs]:
@@ -147,12 +153,12 @@ def _select(costs: Costs, rows: slice, dynamic_k: Tensor, sums: ClassSums) -> Pa
     if few.numel():
         limit[few] = _kth_cost(costs, row[few], best[few], iou[few], k[few], sums)
 
-    reach = _reach(limit)
+    most = reach(limit)
     entry, prior, pair_iou = (torch.zeros(0, dtype=dtype, device=k.device) for dtype in (k.dtype, k.dtype, iou.dtype))
     if listed is not None:
-        which = (bound <= reach).flatten().nonzero().squeeze(1)
+        which = (bound <= most).flatten().nonzero().squeeze(1)
         entry, prior, pair_iou = which // bound.shape[1], take(near.flatten(), which), take(near_iou.flatten(), which)
-    threshold = costs.lowest_iou(reach - costs.floor)
+    threshold = costs.lowest_iou(most - costs.floor)
     far = (threshold <= 1).squeeze(1)
     if bool(far.any()):
         others, twice = ious.at_least(threshold), far.index_select(0, entry)
@@ -160,7 +166,7 @@ def _select(costs: Costs, rows: slice, dynamic_k: Tensor, sums: ClassSums) -> Pa
         key = torch.cat([entry[several] * costs.stride + prior[several], others[0] * costs.stride + others[1]]).unique()
         entry, prior = torch.cat([entry[single], key // costs.stride]), torch.cat([prior[single], key % costs.stride])
         pair_iou = costs.iou(rows.start + entry, prior)
-    pairs = _cheapest(_within(costs, rows.start + entry, prior, pair_iou, take(reach.flatten(), entry), sums), rows, k)
+    pairs = _cheapest(_within(costs, rows.start + entry, prior, pair_iou, take(most.flatten(), entry), sums), rows, k)
     which = (iou > 0).flatten().nonzero().squeeze(1)
     costs.read(rows.start + which // iou.shape[1], take(best.flatten(), which), sums)
     return pairs
@@ -193,10 +199,10 @@ def _kth_cost(costs: Costs, row: Tensor, prior: Tensor, iou: Tensor, k: Tensor, 
     return torch.where(limit < torch.inf, exact.amax(1, keepdim=True), torch.inf)
 
 
-def _within(costs: Costs, row: Tensor, prior: Tensor, iou: Tensor, reach: Tensor, sums: ClassSums) -> Pairs:
-    """Those of some pairs whose cost can be within ``reach`` [n], with their costs."""
+def _within(costs: Costs, row: Tensor, prior: Tensor, iou: Tensor, most: Tensor, sums: ClassSums) -> Pairs:
+    """Those of some pairs whose cost can be within ``most`` [n], with their costs."""
     pair_terms = costs.terms(row, prior, iou)
-    keep = (costs.lower(pair_terms) + costs.hidden(row, prior, iou) <= reach).nonzero().squeeze(1)
+    keep = (costs.lower(pair_terms) + costs.hidden(row, prior, iou) <= most).nonzero().squeeze(1)
     row, prior, iou = (t.index_select(0, keep) for t in (row, prior, iou))
     return Pairs(row, prior, iou, costs.cost(pair_terms.select(keep), row, prior, sums))
 
@@ -208,13 +214,6 @@ def _cheapest(pairs: Pairs, rows: slice, k: Tensor) -> Pairs:
     start = torch.searchsorted(row, torch.arange(k.shape[0], device=row.device))
     rank = torch.arange(row.shape[0], device=row.device) - start.index_select(0, row)
     return pairs.select(order.index_select(0, (rank < k.index_select(0, row)).nonzero().squeeze(1)))
-
-
-def _reach(limit: Tensor) -> Tensor:
-    """Costs up to a limit, and as much more as rounding may add (a few ulp of the cost, and of the class sums that it is a
-    difference of); below the +inf of what cannot be selected.
-    """
-    return (limit + 1e-3 + 1e-4 * limit.clamp(max=COST_LIMIT)).clamp(max=COST_LIMIT)
 
 
 def _resolve(costs: Costs, claims: Pairs, sums: ClassSums) -> Pairs:
@@ -236,7 +235,7 @@ def _rivals(costs: Costs, contested: Tensor, limit: Tensor, sums: ClassSums) -> 
     each place, rows ascend.
     """
     max_iou, gts = costs.config.conflict == "max_iou", costs.gts
-    threshold = -limit if max_iou else costs.lowest_iou(_reach(limit))
+    threshold = -limit if max_iou else costs.lowest_iou(reach(limit))
     image, prior = contested // costs.stride, contested % costs.stride
     starts = torch.tensor(gts.starts, device=image.device)
     first, count = starts.index_select(0, image), starts.diff().index_select(0, image)
