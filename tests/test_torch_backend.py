@@ -1,4 +1,4 @@
-"""The pruned backend's parts, and that how it cuts the work changes no answer."""
+"""The torch backend's two ways and their parts, and that how it cuts the work changes no answer."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from simota_triton import SimOTAAssigner, SimOTAConfig, terms
-from simota_triton.backends import candidates, pairs, torch_pruned
+from simota_triton.backends import candidates, compact, pairs, torch_pruned
 from simota_triton.backends import priors as known_priors
 from simota_triton.backends.candidates import Gts, near_priors
 from simota_triton.backends.folded import FOLD, LONG, FoldedRows
@@ -15,6 +15,14 @@ from simota_triton.backends.priors import Priors
 from simota_triton.boxes import box_center
 from simota_triton.inputs import pack
 from simota_triton.simulate import grid_priors, random_gts, simulate_predictions
+
+ANY_SIZE = 1 << 60
+
+
+@pytest.fixture(autouse=True)
+def no_call_is_small(monkeypatch):
+    """The pruning path takes small calls too, unless a test says otherwise."""
+    monkeypatch.setattr(compact, "MOST_PAIRS", 0)
 
 
 def batch(preset, seed=0, counts=(7, 0, 19), order=None):
@@ -204,3 +212,78 @@ def test_low_costs_are_chosen_once(width):
     assert all(row.unique().numel() == row.numel() for row in where)
     assert bool((cost.gather(1, where).amin(1) == cost.amin(1)).all())
     assert torch.equal(cost, before)
+
+
+@pytest.fixture
+def small_calls(monkeypatch):
+    """All calls are small; what :func:`compact.match` gave for each of them."""
+    given, match = [], compact.match
+    monkeypatch.setattr(compact, "MOST_PAIRS", ANY_SIZE)
+    monkeypatch.setattr(compact, "match", lambda *arguments: given.append(match(*arguments)) or given[-1])
+    return given
+
+
+def masked(inputs, options):
+    """With every third prior of the first image, and none of the last, taking part."""
+    mask = torch.ones(inputs[0].shape[:2], dtype=torch.bool)
+    mask[0, 1::3] = mask[0, 2::3] = mask[-1] = False
+    return {**options, "candidate_mask": mask}
+
+
+@pytest.mark.parametrize("preset", SimOTAConfig.presets())
+@pytest.mark.parametrize("change", [lambda inputs, options: options, masked])
+def test_a_small_call_answers_as_the_definition(preset, change, small_calls, monkeypatch):
+    start, inputs, options = batch(preset)
+    options = change(inputs, options)
+    for conflict, few_scores in (("all", 0), ("matched", ANY_SIZE), ("max_iou", 0)):
+        monkeypatch.setattr(compact, "FEW_SCORES", few_scores)
+        config = start.replace(conflict=conflict)
+        assert same(answers(config, inputs, options), answers(config, inputs, options, "reference"))
+    assert len(small_calls) == (0 if start.candidate == "all" or start.k_pool == "all" else 3)
+    assert None not in small_calls
+
+
+@pytest.mark.parametrize("preset", ["rtmdet", "yolox", "nanodet", "super_gradients_fast"])
+def test_equal_costs_in_a_small_call_go_to_the_lowest_prior(preset, small_calls):
+    config, inputs, options = batch(preset)
+    inputs[0] = inputs[0][:, :1].expand_as(inputs[0])  # one prediction everywhere: costs differ by distance alone, if by anything
+    inputs[1] = torch.zeros_like(inputs[1])
+    assert same(answers(config, inputs, options), answers(config, inputs, options, "reference"))
+    assert len(small_calls) == 1
+    assert None not in small_calls
+
+
+@pytest.mark.parametrize("preset", ["rtmdet", "yolox", "libre_rtmdet"])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("which", ["pred_boxes", "cls_logits"])
+def test_a_small_call_whose_candidates_are_not_finite_goes_the_other_way(preset, value, which, small_calls):
+    config, inputs, options = batch(preset)
+    won = answers(config, inputs, options)[0][0].max(0).indices
+    inputs[which == "cls_logits"] = spoiled = inputs[which == "cls_logits"].clone()
+    spoiled[0, won, 1] = value
+    assert same(answers(config, inputs, options), answers(config, inputs, options, "reference"))
+    assert small_calls[0] is not None
+    assert small_calls[1] is None
+
+
+def test_gts_without_a_candidate_and_images_without_any_are_small_calls_too(small_calls):
+    config, inputs, options = batch("rtmdet", counts=(2, 1))
+    inputs[3] = [torch.tensor([[0.0, 0.0, 64.0, 64.0], [300.0, 300.0, 310.0, 310.0]]), torch.tensor([[-20.0, -20.0, -8.0, -8.0]])]
+    assert same(answers(config, inputs, options), answers(config, inputs, options, "reference"))
+    assert None not in small_calls
+
+
+def test_what_is_small_depends_on_gts_images_and_priors(monkeypatch):
+    monkeypatch.undo()
+    config = SimOTAConfig.rtmdet()
+
+    def small(counts):
+        _, inputs, _ = batch("rtmdet", counts=counts)
+        problem = pack(config, *inputs)
+        return compact.applies(problem, config, Gts.of(problem))
+
+    scale = 8400 / len(grid_priors(256))
+    assert small([round(15 * scale)])
+    assert not small([round(21 * scale)])
+    assert small([round(scale)] * 4)
+    assert not small([round(5 * scale)] * 8)

@@ -175,7 +175,7 @@ class _Image(NamedTuple):
             logits=logits,
             objectness=None if self.objectness is None else self.objectness.index_select(0, which),
             iou=self.iou.index_select(1, which),
-            terms=PairTerms(*(None if t is None else t.index_select(1, which) for t in self.terms)),
+            terms=self.terms.columns(which),
         )
 
     def _hide(self, cost: Tensor, iou: Tensor) -> Tensor:

@@ -62,6 +62,10 @@ class PairTerms(NamedTuple):
         """The terms of some of the flattened pairs, [n] each."""
         return PairTerms(*(None if t is None else t.flatten().index_select(0, which) for t in self))  # type: ignore[arg-type]
 
+    def columns(self, which: Tensor) -> PairTerms:
+        """The terms of some columns of pairs [G, n], [G, m] each."""
+        return PairTerms(*(None if t is None else t.index_select(1, which) for t in self))  # type: ignore[arg-type]
+
 
 class Costs:
     """Bounds and costs of a problem's pairs.
