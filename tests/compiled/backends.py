@@ -1,0 +1,104 @@
+"""The backends under the emulator: on CPU tensors, compiled and launched as on a GPU; and which of its findings are meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+
+from simota_triton.backends import triton_fused, triton_stream
+from simota_triton.config import SimOTAConfig
+from simota_triton.inputs import Problem, pack
+from simota_triton.kernels import launch
+from simota_triton.kernels.races import RACES, Race
+from simota_triton.matching import Matching
+from simota_triton.tuning.families import FAMILIES
+
+from .emulator import Emulator, Finding, Settings
+
+BACKENDS = ("triton", "triton-stream")
+
+FIELDS = ("gt_index", "matched_iou", "dynamic_k", "claims", "labels")
+"""What an answer holds, in this order."""
+
+
+@contextmanager
+def gpu(capability: int, settings: Settings) -> Iterator[Emulator]:
+    """The backends run as on a GPU of this capability."""
+    if launch.INTERPRETED:
+        raise RuntimeError("TRITON_INTERPRET: expected to be unset, since compiled kernels are executed; got 1; use a process of its own")
+    where = capability // 10, capability % 10
+
+    def configuration(backend: str, device: Any, shape: Any) -> Any:
+        return FAMILIES[backend].heuristic(where, shape)
+
+    with ExitStack() as stack:
+        for module in (triton_fused, triton_stream):
+            stack.enter_context(mock.patch.object(module, "triton_refusal", return_value=None))
+            stack.enter_context(mock.patch.object(module, "configuration", configuration))
+        yield stack.enter_context(Emulator(capability, settings))
+
+
+def packed(backend: str, config: SimOTAConfig, args: Any, kwargs: Any) -> Problem:
+    """A call's inputs as they are packed on a GPU: values are not looked at, and the streaming backend tidies up by itself."""
+    return pack(config, *args, **kwargs, validate=False, tidy=backend != "triton-stream")
+
+
+def answer(backend: str, problem: Problem, config: SimOTAConfig, kernels: Any = None) -> tuple[Matching, Tensor]:
+    """The matching and the labels."""
+    if backend == "triton-stream":
+        return triton_stream.assign_with_labels(problem, config, kernels)
+    matching = triton_fused.assign(problem, config, kernels)
+    return matching, labels_of(problem, matching.gt_index)
+
+
+def labels_of(problem: Problem, gt_index: Tensor) -> Tensor:
+    """The label of each prior's gt, C where it has none: [B, P] int64."""
+    gts = problem.gts
+    background = torch.full_like(gt_index, problem.shape[2])
+    if not len(gts.labels):
+        return background
+    row = torch.where(gt_index >= 0, gts.offsets[:-1, None] + gt_index, 0)
+    return torch.where(gt_index >= 0, gts.labels[row], background)
+
+
+def differences(found: tuple[Matching, Tensor], expected: tuple[Matching, Tensor]) -> dict[str, int]:
+    """Field -> how many of its values are not the same."""
+    pairs = zip(FIELDS, (*found[0], found[1]), (*expected[0], expected[1]), strict=True)
+    wrong = {name: a.numel() if a.shape != b.shape else int((a != b).sum()) for name, a, b in pairs}
+    return {name: count for name, count in wrong.items() if count}
+
+
+def meant(finding: Finding) -> Race | None:
+    """The entry of the table of races that a finding is an instance of, if any."""
+    if finding.kind != "race" or finding.between != "programs" or any(access.how == "atomic" for access in finding.accesses):
+        return None
+
+    def comes_from(function: str, place: Any) -> bool:
+        return any(line.function == function for line in place)
+
+    writes = [access for access in finding.accesses if access.how == "write"]
+    others = [access for access in finding.accesses if access.how == "read"] or writes[::-1]
+    for race in RACES:
+        if (race.kernel, race.tensor, race.other_writes) != (finding.kernel, finding.buffer, len(writes) == 2):
+            continue
+        if race.same_value and finding.same != finding.count:
+            continue
+        for write, other in zip(writes, others, strict=True):
+            if comes_from(race.writer, write.place) and comes_from(race.other, other.place):
+                return race
+    return None
+
+
+def harmless(finding: Finding) -> bool:
+    """Whether threads of one program write the same value to one place, which is how Triton stores what several of them hold."""
+    return finding.between in ("warps", "lanes") and all(a.how == "write" for a in finding.accesses) and finding.same == finding.count
+
+
+def unexpected(findings: Iterable[Finding]) -> list[Finding]:
+    """Findings that no argument covers."""
+    return [finding for finding in findings if not harmless(finding) and meant(finding) is None]
