@@ -33,6 +33,8 @@ class Mutant(NamedTuple):
 BOUNDS, KERNELS, PRUNING, BACKEND = (f"tests/test_stream_{name}.py" for name in ("bounds", "kernels", "pruning", "backend"))
 PAIRS = f"{BOUNDS} -k never_excluded"
 FLOORS = f"{BOUNDS} -k floor"
+COMPILED = "tests/test_compiled.py -k every_preset"
+"""For what the interpreter cannot see, where one program runs after the other and memory has no bounds."""
 
 MUTANTS = (
     Mutant(
@@ -272,6 +274,51 @@ MUTANTS = (
         "while turn < count:",
         "while turn < tl.minimum(count, 1):",
         f"{KERNELS} -k conflicts",
+    ),
+    Mutant(
+        "claims are counted by a load and a store",
+        "select.py",
+        'before = tl.atomic_add(claims_ptr + out, 1, mask=taken, sem="relaxed")',
+        "before = tl.load(claims_ptr + out, mask=taken, other=0)\n    tl.store(claims_ptr + out, before + 1, mask=taken)",
+        COMPILED,
+    ),
+    Mutant(
+        "the cheapest claim is kept by a load and a store",
+        "select.py",
+        'tl.atomic_min(cheapest_ptr + out, (costs.to(tl.int64) << 32) | index, mask=taken, sem="relaxed")',
+        "tl.store(cheapest_ptr + out, tl.minimum(tl.load(cheapest_ptr + out, mask=taken, other=0), "
+        "(costs.to(tl.int64) << 32) | index), mask=taken)",
+        COMPILED,
+    ),
+    Mutant(
+        "contested priors are counted by a load and a store",
+        "select.py",
+        'entry = tl.atomic_add(num_contested_ptr + tl.zeros([LANES], tl.int32), 1, mask=second, sem="relaxed")',
+        "entry = tl.load(num_contested_ptr) + tl.cumsum(second.to(tl.int32), 0) - 1\n"
+        "        tl.store(num_contested_ptr, tl.load(num_contested_ptr) + tl.sum(second.to(tl.int32)))",
+        COMPILED,
+    ),
+    Mutant("lost priors are not told of, as compiled", "select.py", "tl.load(lost_ptr + image) != 0", "image < 0", COMPILED),
+    Mutant(
+        "every image writes the points",
+        "prepare.py",
+        "    if image == 0:\n        point =",
+        "    if image >= 0:\n        point =",
+        COMPILED,
+    ),
+    Mutant(
+        "summaries are read behind the last tile",
+        "top_iou.py",
+        "summary_at(tl.minimum(tile, num_tiles - 1))",
+        "summary_at(tile)",
+        COMPILED,
+    ),
+    Mutant(
+        "the list of contested priors is read behind its end",
+        "resolve.py",
+        "tl.load(contested_ptr + turn, mask=turn < count, other=0)",
+        "tl.load(contested_ptr + turn)",
+        COMPILED,
     ),
 )
 

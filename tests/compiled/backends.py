@@ -77,10 +77,6 @@ def meant(finding: Finding) -> Race | None:
     """The entry of the table of races that a finding is an instance of, if any."""
     if finding.kind != "race" or finding.between != "programs" or any(access.how == "atomic" for access in finding.accesses):
         return None
-
-    def comes_from(function: str, place: Any) -> bool:
-        return any(line.function == function for line in place)
-
     writes = [access for access in finding.accesses if access.how == "write"]
     others = [access for access in finding.accesses if access.how == "read"] or writes[::-1]
     for race in RACES:
@@ -88,9 +84,8 @@ def meant(finding: Finding) -> Race | None:
             continue
         if race.same_value and finding.same != finding.count:
             continue
-        for write, other in zip(writes, others, strict=True):
-            if comes_from(race.writer, write.place) and comes_from(race.other, other.place):
-                return race
+        if any((race.writer, race.other) == (w.function, o.function) for w, o in zip(writes, others, strict=True)):
+            return race
     return None
 
 

@@ -61,6 +61,11 @@ class Access(NamedTuple):
     how: str
     place: ptx.Place
 
+    @property
+    def function(self) -> str:
+        """Whose line it is."""
+        return self.place[0].function if self.place else "?"
+
 
 @dataclass
 class Finding:
