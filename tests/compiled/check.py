@@ -15,9 +15,9 @@ from simota_triton.backends import torch_pruned
 from simota_triton.config import SimOTAConfig
 from simota_triton.kernels.races import Race
 from simota_triton.tuning.families import FAMILIES
+from simota_triton.verification.judge import judge
+from simota_triton.verification.scenes import JUNK_BOXES, Scene, make_scene
 
-from ..judge import judge
-from ..scenes import JUNK_BOXES, Scene, make_scene
 from .backends import BACKENDS, answer, differences, gpu, labels_of, meant, packed, unexpected
 from .emulator import Findings, Settings, add
 from .ptx import Line
