@@ -29,6 +29,12 @@ def test_the_emulator_computes_what_triton_means_and_finds_what_is_wrong():
     assert "0 failed" in result.stdout
 
 
+def test_terms_are_as_near_as_documented():
+    result = run("tests.compiled.maths")
+    assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-2000:]
+    assert "0 farther off" in result.stdout
+
+
 def test_every_preset_and_form_without_a_fault_or_a_race_that_is_not_meant():
     result = run("tests.compiled", "--short")
     assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-2000:]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest import mock
@@ -27,8 +27,8 @@ FIELDS = ("gt_index", "matched_iou", "dynamic_k", "claims", "labels")
 
 
 @contextmanager
-def gpu(capability: int, settings: Settings) -> Iterator[Emulator]:
-    """The backends run as on a GPU of this capability."""
+def gpu(capability: int, settings: Settings, transform: Callable[[str], str] | None = None) -> Iterator[Emulator]:
+    """The backends run as on a GPU of this capability, by PTX that ``transform`` may have changed."""
     if launch.INTERPRETED:
         raise RuntimeError("TRITON_INTERPRET: expected to be unset, since compiled kernels are executed; got 1; use a process of its own")
     where = capability // 10, capability % 10
@@ -40,7 +40,7 @@ def gpu(capability: int, settings: Settings) -> Iterator[Emulator]:
         for module in (triton_fused, triton_stream):
             stack.enter_context(mock.patch.object(module, "triton_refusal", return_value=None))
             stack.enter_context(mock.patch.object(module, "configuration", configuration))
-        yield stack.enter_context(Emulator(capability, settings))
+        yield stack.enter_context(Emulator(capability, settings, transform=transform))
 
 
 def packed(backend: str, config: SimOTAConfig, args: Any, kwargs: Any) -> Problem:

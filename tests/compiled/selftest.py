@@ -15,6 +15,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from simota_triton.config import SimOTAConfig
+from simota_triton.tuning.kernel_config import KernelConfig
+from simota_triton.verification.scenes import make_scene
+
+from .backends import answer, gpu, packed, unexpected
 from .emulator import Emulator, Settings
 
 
@@ -208,6 +213,18 @@ def check_barriers(check: Checks, capability: int) -> None:
             check(f"a missing barrier, {warps} warps, seed {seed}", found == [False, True], found)
 
 
+def check_barriers_of_the_project(check: Checks, capability: int) -> None:
+    """The same of ``prior_pass`` in several warps, the only kernel that shares memory between them."""
+    config, kernels = SimOTAConfig.rtmdet(), KernelConfig(prior_warps=4)
+    problem = packed("triton", config, *make_scene(1).inputs(config.score))
+    found = []
+    for transform in (None, lambda text: re.sub(r"bar\.sync[^;]*;", "", text)):
+        with gpu(capability, Settings(lanes="scatter"), transform) as emulator:
+            answer("triton", problem, config, kernels)
+        found.append({(finding.kernel, finding.kind) for finding in unexpected(emulator.findings.values())})
+    check("a missing barrier of prior_pass", not found[0] and ("prior_pass", "shared race") in found[1], found)
+
+
 def main() -> int:
     """Runs all checks; returns the exit code."""
     torch.manual_seed(0)
@@ -217,6 +234,7 @@ def main() -> int:
     check_integers(check, 90)
     check_findings(check, 90)
     check_barriers(check, 90)
+    check_barriers_of_the_project(check, 90)
     print(*check.failed, sep="\n", end="\n" if check.failed else "")
     print(f"the emulator itself: {check.passed} checks passed, {len(check.failed)} failed")
     return bool(check.failed)
