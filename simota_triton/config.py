@@ -37,6 +37,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 _NON_NEGATIVE = ("penalty", "cls_weight", "iou_weight", "union_eps", "center_weight", "prob_clamp", "prior_offset")
 _POSITIVE = ("center_radius", "log_eps", "center_base", "k_scale")
 _BOOLEAN = ("own_pairs_only",)
+_INTEGER = {"candidate_topk": 1, "min_positives": 0}  # and their least values; the largest is MAX_TOPK
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,13 @@ class SimOTAConfig:
         k_scale: dynamic_k = max(1, floor(k_scale * sum)).
         conflict: A prior taken by several gts goes to the gt with the smallest cost among ``"all"`` gts of the image,
             among those that ``"matched"`` it, or to the gt of the image with the largest IoU (``"max_iou"``).
+        min_positives: Positives that every gt keeps where there are priors for it, 0 to 32. After conflicts, the gts of an
+            image in the order of their index: while one has fewer, it takes the cheapest prior (of equals the lowest) among
+            those it may take and that are background or belong to a gt with more than ``min_positives``. So no gt falls
+            short for another's sake, and one that finds no such prior keeps what it has. 0, as in all originals, leaves a
+            gt that loses every conflict without a positive: mostly small objects inside or beside large ones. Objects that
+            are too small to hold a prior's point want ``candidate="box_or_center"`` too: under ``"box"`` they have at best
+            the priors that other gts hold.
         prior_offset: Where in its cell a prior's point lies, in strides from the upper left: 0.0 for corners, 0.5 for centres, as the
             ``offset`` of ``simulate.grid_priors``. Only ``ignore_boxes`` asks for it: what a prior stands for is its cell,
             which is ignored where the cell's centre lies strictly inside such a box.
@@ -117,6 +125,7 @@ class SimOTAConfig:
     k_pool: str = "candidates"
     k_scale: float = 1.0
     conflict: str = "all"
+    min_positives: int = 0
     prior_offset: float = 0.5
     preset: str | None = field(default=None, compare=False)
 
@@ -143,10 +152,12 @@ class SimOTAConfig:
         for name in _BOOLEAN:
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name}: expected True or False, got {getattr(self, name)!r}")
-        if isinstance(self.candidate_topk, bool) or not isinstance(self.candidate_topk, int):
-            raise TypeError(f"candidate_topk: expected an integer, got {self.candidate_topk!r}")
-        if not 1 <= self.candidate_topk <= MAX_TOPK:
-            raise ValueError(f"candidate_topk: expected 1 to {MAX_TOPK}, got {self.candidate_topk}")
+        for name, least in _INTEGER.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise TypeError(f"{name}: expected an integer, got {value!r}")
+            if not least <= value <= MAX_TOPK:
+                raise ValueError(f"{name}: expected {least} to {MAX_TOPK}, got {value}")
         self._check_combinations()
 
     def _check_combinations(self) -> None:

@@ -1,7 +1,8 @@
-"""From cost and IoU matrices to an assignment: dynamic k, the k cheapest priors of each gt, conflicts.
+"""From cost and IoU matrices to an assignment: dynamic k, the k cheapest priors of each gt, conflicts, and what ``min_positives``
+asks for.
 
-Plain torch on dense [B, G, P] matrices, without a host sync and without a loop over images or gts, so that it can stand
-behind a kernel in a CUDA graph. Sums of integers and minima of packed integer keys make it deterministic.
+Plain torch on dense [B, G, P] matrices, without a host sync and without a loop over images or (but for ``min_positives``) gts, so
+that it can stand behind a kernel in a CUDA graph. Sums of integers and minima of packed integer keys make it deterministic.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ class Matching(NamedTuple):
         gt_index: [B, P] int64, index of the gt within its image, -1 for background.
         matched_iou: [B, P] float32, IoU with that gt, 0 for background.
         dynamic_k: [B, G] int64 (or [N], in the form of the gts), how many priors the gt asked for, 0 for padding.
-        claims: [B, P] int32, how many gts selected the prior before conflicts were resolved.
+        claims: [B, P] int32, how many gts selected the prior before conflicts were resolved; 0 also where ``min_positives`` alone
+            gave the prior to a gt.
     """
 
     gt_index: Tensor
@@ -61,6 +63,7 @@ def dynamic_k_matching(
     candidate_topk: int = 13,
     k_scale: float = 1.0,
     conflict: str = "all",
+    min_positives: int = 0,
 ) -> Matching:
     """Dynamic-k matching of a cost matrix: YOLOX's rule, ``yolox/models/yolo_head.py`` dynamic_k_matching.
 
@@ -75,12 +78,15 @@ def dynamic_k_matching(
         k_scale: Factor of the sum before it is floored.
         conflict: ``"all"``: to the gt of smallest cost, of all gts; ``"matched"``: of those that selected the prior;
             ``"max_iou"``: to the gt of largest IoU.
+        min_positives: Positives that every gt keeps where there are priors for it, see :func:`rescue`. Above 0 the gts of an image
+            are looked at one after the other.
 
     Returns:
         A :class:`Matching` with ``dynamic_k`` [B, G].
 
     Raises:
-        ValueError: Shapes differ, ``conflict`` is unknown, or (looked at on CPU alone) ``cost`` holds NaN.
+        ValueError: Shapes differ, ``conflict`` is unknown, ``min_positives`` is negative, or (looked at on CPU alone) ``cost`` holds
+            NaN.
 
     Example:
         >>> cost = torch.tensor([[[1.0, 2.0, 9.0], [1.5, 3.0, 4.0]]])
@@ -92,6 +98,8 @@ def dynamic_k_matching(
         raise ValueError(f"cost, iou: expected two [B, G, P] of one shape, got {list(cost.shape)} and {list(iou.shape)}")
     if conflict not in ("all", "matched", "max_iou"):
         raise ValueError(f"conflict: expected one of 'all', 'matched', 'max_iou', got {conflict!r}")
+    if min_positives < 0:
+        raise ValueError(f"min_positives: expected 0 or more, got {min_positives}")
     if cost.device.type == "cpu" and bool(cost.isnan().any()):
         raise ValueError("cost: expected numbers or +inf, got NaN; put +inf where a gt may not take a prior")
     batch, num_gts, num_priors = cost.shape
@@ -135,11 +143,13 @@ def dynamic_k_matching(
         owner = torch.where(claims > 1, cost.min(1).indices, owner)
     elif conflict == "max_iou":
         owner = torch.where(claims > 1, torch.where(cost < torch.inf, iou, -1.0).max(1).indices, owner)
-    assigned = claims > 0
-    matched_iou = iou.gather(1, owner.clamp(max=num_gts - 1)[:, None]).squeeze(1)
+    gt_index = torch.where(claims > 0, owner, -1)
+    if min_positives:
+        gt_index = rescue(cost, gt_index, min_positives)
+    matched_iou = iou.gather(1, gt_index.clamp(min=0)[:, None]).squeeze(1)
     return Matching(
-        gt_index=torch.where(assigned, owner, -1),
-        matched_iou=torch.where(assigned, matched_iou, 0.0).float(),
+        gt_index=gt_index,
+        matched_iou=torch.where(gt_index >= 0, matched_iou, 0.0).float(),
         dynamic_k=dynamic_k,
         claims=claims,
     )
@@ -148,8 +158,39 @@ def dynamic_k_matching(
 def match(cost: Tensor, iou: Tensor, config: SimOTAConfig, gt_mask: Tensor | None = None) -> Matching:
     """:func:`dynamic_k_matching` with the parameters of a configuration."""
     return dynamic_k_matching(
-        cost, iou, gt_mask=gt_mask, candidate_topk=config.candidate_topk, k_scale=config.k_scale, conflict=config.conflict
-    )
+        cost, iou, gt_mask=gt_mask, candidate_topk=config.candidate_topk, k_scale=config.k_scale, conflict=config.conflict,
+        min_positives=config.min_positives,
+    )  # fmt: skip
+
+
+def rescue(cost: Tensor, gt_index: Tensor, min_positives: int) -> Tensor:
+    """``gt_index`` after gts that are short of positives have taken priors.
+
+    The gts of an image have their turns in the order of their index. While one has fewer than ``min_positives`` priors, it takes
+    the cheapest (of equals the lowest) of those that it may take and that can be spared: background, and priors of gts with more
+    than ``min_positives`` at that moment. Where there is none, the gt keeps what it has. So nobody falls short for another's sake,
+    and no prior moves twice.
+
+    Args:
+        cost: [B, G, P], +inf where the gt may not take the prior.
+        gt_index: [B, P] int64, -1 for background, once conflicts are resolved.
+        min_positives: Positives that every gt should have.
+
+    Returns:
+        [B, P] int64.
+    """
+    gts = torch.arange(cost.shape[1], device=cost.device)
+    count = (gt_index[:, None] == gts[:, None]).sum(2)  # [B, G]
+    for gt in range(cost.shape[1]):
+        for _ in range(min_positives):
+            spared = (gt_index < 0) | (count > min_positives).gather(1, gt_index.clamp(min=0))  # [B, P]
+            least, prior = torch.where(spared, cost[:, gt], torch.inf).min(1, keepdim=True)  # [B, 1]
+            takes = (count[:, gt, None] < min_positives) & (least < torch.inf)
+            owner = gt_index.gather(1, prior)
+            count = count.scatter_add(1, owner.clamp(min=0), -(takes & (owner >= 0)).long())
+            count[:, gt] += takes[:, 0]
+            gt_index = gt_index.scatter(1, prior, torch.where(takes, gt, owner))
+    return gt_index
 
 
 def _cheapest(cost: Tensor, width: int) -> Tensor:

@@ -79,7 +79,7 @@ def usable_priors(problem: Problem) -> Tensor:
 
 
 def assign(problem: Problem, config: SimOTAConfig, dtype: torch.dtype = torch.float32) -> Matching:
-    """1-3 and 1-4: dynamic k, selection and conflicts on the cost matrix."""
+    """1-3 and 1-4: dynamic k, selection and conflicts on the cost matrix; then ``min_positives``."""
     cost, iou, gt_mask = cost_matrix(problem, config, dtype)
     matching = match(cost, iou, config, gt_mask)
     return matching._replace(dynamic_k=problem.gts.unpad(matching.dynamic_k))

@@ -86,8 +86,10 @@ class AssignResult:
         labels: [B, P] int64, class of that gt, ``num_classes`` for background.
         matched_iou: [B, P] float32, IoU of prediction and gt, 0 for background.
         ignore_mask: [B, P] bool, background priors whose point lies in an ignore box: their loss can be left out.
-        claims: [B, P] int32, how many gts selected the prior; more than one is a conflict.
-        dynamic_k: [B, G] int64 for padded gts, [N] otherwise; how many priors each gt asked for, 0 for padding.
+        claims: [B, P] int32, how many gts selected the prior; more than one is a conflict. 0 is background, or a prior that
+            ``min_positives`` alone gave to its gt.
+        dynamic_k: [B, G] int64 for padded gts, [N] otherwise; how many priors each gt asked for by its IoUs, 0 for padding.
+            ``min_positives`` does not change it.
         num_classes: C.
         gts: The packed ground truth.
 

@@ -57,7 +57,8 @@ def test_the_defaults_are_mmdets():
         "candidate": "box_or_center", "eligible": "box_and_center", "center_radius": 2.5, "penalty": 1e5, "own_pairs_only": False,
         "score": "joint", "cls_cost": "bce", "cls_classes": "all", "cls_weight": 1.0, "prob_clamp": 0.0, "iou_cost": "log",
         "iou_weight": 3.0, "log_eps": 1e-7, "union_rule": "max", "union_eps": 1e-6, "center_weight": 0.0, "center_base": 10.0,
-        "center_offset": 3.0, "candidate_topk": 10, "k_pool": "candidates", "k_scale": 1.0, "conflict": "all", "prior_offset": 0.5,
+        "center_offset": 3.0, "candidate_topk": 10, "k_pool": "candidates", "k_scale": 1.0, "conflict": "all", "min_positives": 0,
+        "prior_offset": 0.5,
     }  # fmt: skip
 
 
@@ -143,6 +144,10 @@ REFUSED = [
     (TypeError, {"candidate_topk": True}, "candidate_topk: expected an integer, got True"),
     (ValueError, {"candidate_topk": 0}, "candidate_topk: expected 1 to 32, got 0"),
     (ValueError, {"candidate_topk": 33}, "candidate_topk: expected 1 to 32, got 33"),
+    (TypeError, {"min_positives": 1.0}, "min_positives: expected an integer, got 1.0"),
+    (TypeError, {"min_positives": True}, "min_positives: expected an integer, got True"),
+    (ValueError, {"min_positives": -1}, "min_positives: expected 0 to 32, got -1"),
+    (ValueError, {"min_positives": 33}, "min_positives: expected 0 to 32, got 33"),
     (ValueError, {"candidate_topk": 30, "k_scale": 1.2}, r"k_scale: expected candidate_topk \* k_scale <= 32, got 30 \* 1.2; lower one"),
     (ValueError, {"center_base": 0.5}, "center_base: expected a number >= 1, got 0.5"),
     (ValueError, {"prob_clamp": 0.5}, r"prob_clamp: expected a number in \[0, 0.5\), got 0.5"),

@@ -97,10 +97,10 @@ def _match(costs: Costs, claims: Tensor) -> tuple[Tensor, Pairs]:
     claims.scatter_add_(0, flat, torch.ones_like(flat, dtype=torch.int32))
     contested = claims.index_select(0, flat) > 1
     several = contested.nonzero().squeeze(1)
-    if not several.numel():
-        return k, picked
-    single = (~contested).nonzero().squeeze(1)
-    return k, Pairs.concatenate([picked.select(single), _resolve(costs, picked.select(several), sums)])
+    if several.numel():
+        single = (~contested).nonzero().squeeze(1)
+        picked = Pairs.concatenate([picked.select(single), _resolve(costs, picked.select(several), sums)])
+    return k, _rescue(costs, picked, sums) if costs.config.min_positives else picked
 
 
 class _Ious(NamedTuple):
@@ -252,3 +252,38 @@ def _rivals(costs: Costs, contested: Tensor, limit: Tensor, sums: ClassSums) -> 
     prior = prior.index_select(0, which)
     cost = -iou if max_iou else costs.cost(costs.terms(row, prior, iou), row, prior, sums)
     return Pairs(row, prior, iou, cost), which
+
+
+def _rescue(costs: Costs, won: Pairs, sums: ClassSums) -> Pairs:
+    """The pairs that are left, one a prior, once gts that are short of positives have taken some; see ``matching.rescue``."""
+    device, least, num_priors = won.row.device, costs.config.min_positives, costs.problem.shape[1]
+    count = torch.bincount(won.row, minlength=costs.gts.packed.shape[0])
+    short = (count < least).nonzero().squeeze(1)
+    if not short.numel():
+        return won
+    one = torch.ones(1, dtype=torch.int64, device=device)
+    owner = torch.full((costs.problem.shape[0], costs.stride), -1, dtype=torch.int64, device=device)  # row of the gt that has the prior
+    owner.view(-1).scatter_(0, costs.places(won.row, won.prior), won.row)
+    gained = [won]
+    for gt in short.tolist():
+        row, prior, owned = one * gt, torch.arange(num_priors, device=device), owner[int(costs.gts.image[gt])]
+        iou = costs.iou(row, prior)
+        prior = (costs.hidden(row, prior, iou) == 0).nonzero().squeeze(1)  # [s], those that it may take
+        for _ in range(least - int(count[gt])):
+            has = owned.index_select(0, prior)
+            spared = prior[(has < 0) | (count[has] > least)]
+            if not spared.numel():
+                break
+            row, near = (one * gt).expand_as(spared), iou.index_select(0, spared)
+            reach = _reach(_kth_cost(costs, row[None], spared[None], near[None], one, sums))
+            taken = _cheapest(_within(costs, row, spared, near, reach.view(-1), sums), slice(gt, gt + 1), one)
+            if not taken.row.numel():
+                break
+            before = owned.index_select(0, taken.prior)
+            count[before[before >= 0]] -= 1
+            count[gt] += 1
+            owned.index_copy_(0, taken.prior, taken.row)
+            gained.append(taken)
+    pairs = Pairs.concatenate(gained)
+    stays = owner.view(-1).index_select(0, costs.places(pairs.row, pairs.prior)) == pairs.row
+    return pairs.select(stays.nonzero().squeeze(1))
