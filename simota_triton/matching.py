@@ -155,11 +155,11 @@ def dynamic_k_matching(
     )
 
 
-def match(cost: Tensor, iou: Tensor, config: SimOTAConfig, gt_mask: Tensor | None = None) -> Matching:
-    """:func:`dynamic_k_matching` with the parameters of a configuration."""
+def match(cost: Tensor, iou: Tensor, config: SimOTAConfig, gt_mask: Tensor | None = None, *, min_positives: int | None = None) -> Matching:
+    """:func:`dynamic_k_matching` with the parameters of a configuration, but for ``min_positives`` where that is given."""
     return dynamic_k_matching(
         cost, iou, gt_mask=gt_mask, candidate_topk=config.candidate_topk, k_scale=config.k_scale, conflict=config.conflict,
-        min_positives=config.min_positives,
+        min_positives=config.min_positives if min_positives is None else min_positives,
     )  # fmt: skip
 
 

@@ -225,7 +225,7 @@ MUTANTS = (
     ),
     Mutant(
         "own pairs are not looked at alone",
-        "select.py",
+        "search.py",
         "gx1, gy1, gx2, gy2, cx, cy, CANDIDATE) > 0.0",
         "gx1, gy1, gx2, gy2, cx, cy, CANDIDATE) > -1e9",
         f"{PRUNING} -k sees_its_own",

@@ -7,9 +7,15 @@ import random
 import pytest
 import torch
 
-from simota_triton import SimOTAAssigner, SimOTAConfig, dynamic_k_matching
-from simota_triton.matching import rescue
+from simota_triton import SimOTAAssigner, SimOTAConfig, dynamic_k_matching, op, reference
+from simota_triton.inputs import pack
+from simota_triton.kernels import launch
+from simota_triton.matching import Matching, rescue
 from simota_triton.simulate import grid_priors, random_gts, simulate_predictions
+from simota_triton.tuning.stream_config import StreamConfig
+
+from . import kernels_support
+from .kernels_support import DEVICE, fused, random_inputs, random_launch, streamed
 
 INF = float("inf")
 DTYPES = (torch.float32, torch.float64)
@@ -192,7 +198,7 @@ def test_padding_packing_and_the_batch_change_nothing(backend):
         assert torch.equal(alone.gt_index, expected.gt_index[one])
 
 
-@pytest.mark.parametrize("backend", ["reference", "torch"])
+@pytest.mark.parametrize("backend", ["reference", "torch", "triton", "triton-stream"])
 def test_a_small_gt_inside_a_large_one(backend):
     """Both predict the large box alone, so that the small one loses its only claim; its own prior then follows its new owner."""
     priors = torch.tensor([[x, y, 8.0, 8.0] for y in (4.0, 12.0, 20.0, 28.0) for x in (4.0, 12.0, 20.0, 28.0)])
@@ -234,3 +240,103 @@ def test_a_logit_that_only_a_rescue_leads_to_is_looked_at():
         answers = [SimOTAAssigner(config, backend=name)(pred, spoiled, priors, boxes, labels) for name in ("torch", "reference")]
         assert_same(*answers)
         assert answers[0].gt_index[image, prior] == -1
+
+
+# kernels
+
+TILES = StreamConfig(tile=32, rows=32, bounds=32, iou_bounds=32, gts=32, resolvers=1)
+
+
+def crowded(config, num_priors=110, counts=(3, 0, 2), seed=0, **options):
+    """A problem in which some gts lose all of their priors: twins but for their class, and small gts within others."""
+    pred, cls, obj, priors, boxes, labels = random_inputs(num_priors, list(counts), 4, seed)
+    for b, own in enumerate(boxes):
+        if len(own):
+            center = (own[:2, :2] + own[:2, 2:]) / 2
+            boxes[b] = torch.cat([own, own[:2], torch.cat([center - 2.0, center + 2.0], 1)])
+            labels[b] = torch.cat([labels[b], (labels[b][:2] + 1) % 4, labels[b][:2]])
+    return pack(config, pred, cls, priors, boxes, labels, obj_logits=obj if config.score == "joint" else None, **options)
+
+
+def test_the_pass_over_matrices_is_the_rule():
+    generator = torch.Generator().manual_seed(0)
+    for batch, num_gts, num_priors, least in ((4, 5, 9, 2), (2, 6, 2300, 3), (3, 4, 1024, 1), (1, 3, 7, 32)):
+        cost = torch.randint(40, (batch, num_gts, num_priors), generator=generator).float()  # ties within and across blocks
+        cost[torch.rand(cost.shape, generator=generator) < 0.3] = INF
+        iou = torch.rand(cost.shape, generator=generator)
+        few = cost[:, :2].min(1)  # the first two gts have all that is taken
+        taken = (torch.rand(batch, num_priors, generator=generator) < 0.5) & (few.values < INF)
+        before = torch.where(taken, few.indices, -1)
+        matching = Matching(before.clone(), torch.zeros(batch, num_priors), torch.ones(batch, num_gts), taken.int())
+        matching = Matching(*(value.to(DEVICE) for value in matching))
+        launch.run_rescue_pass(matching, cost.to(DEVICE), iou.to(DEVICE), SimOTAConfig.rtmdet(min_positives=least))
+        matching = Matching(*(value.cpu() for value in matching))
+        expected = [literal(c, b, least) for c, b in zip(cost.tolist(), before.tolist(), strict=True)]
+        assert matching.gt_index.tolist() == expected
+        moved = matching.gt_index != before
+        assert moved.any()
+        matched = iou.gather(1, matching.gt_index.clamp(min=0)[:, None])[:, 0]
+        assert torch.equal(matching.matched_iou, torch.where(moved, matched, 0.0))
+        assert torch.equal(matching.claims, taken.int())
+
+
+@pytest.mark.parametrize("least", [1, 3])
+@pytest.mark.parametrize("preset", ["rtmdet", "yolox", "seed", "rtmdet_mmyolo", "super_gradients_fast", "picodet"])
+def test_the_kernels_answer_as_the_definition(preset, least):
+    config = SimOTAConfig.from_preset(preset, min_positives=least)
+    problem = crowded(config)
+    expected, found = reference.assign(problem, config), fused(problem, config)
+    before = reference.assign(problem, config.replace(min_positives=0))
+    assert (expected.gt_index != before.gt_index).sum() > 2
+    for name in ("gt_index", "dynamic_k", "claims"):
+        assert torch.equal(getattr(found, name), getattr(expected, name)), name
+    assert torch.allclose(found.matched_iou, expected.matched_iou, atol=1e-6)
+    kernels_support.assert_same(streamed(problem, config, TILES), found)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_launch_parameters_forms_and_tilings_change_no_bit(seed):
+    config = SimOTAConfig.from_preset(("rtmdet", "yolox_main", "nanodet")[seed % 3], min_positives=1 + seed % 4)
+    problem = crowded(config, 90 + 40 * seed, (2, 3), seed)
+    kernels_support.assert_same(streamed(problem, config, random_launch(seed)), fused(problem, config))
+
+
+def test_among_equal_costs_the_kernels_take_the_lowest_prior():
+    """Every pair of a gt costs the same, so that its priors come in their order, whatever tile is visited first."""
+    config = SimOTAConfig.nanodet(min_positives=2, candidate="all")
+    priors = grid_priors(96, (8,))[torch.randperm(144, generator=torch.Generator().manual_seed(0))]
+    pred = torch.tensor([10.0, 10.0, 60.0, 60.0]).expand(1, 144, 4)
+    gts = torch.tensor([[10.0, 10.0, 60.0, 60.0], [10.0, 10.0, 59.0, 60.0], [12.0, 10.0, 60.0, 60.0]])
+    problem = pack(config, pred, torch.zeros(1, 144, 2), priors, [gts], [torch.tensor([0, 1, 0])])
+    found = fused(problem, config)
+    assert found.gt_index[0].tolist() == [1, 1, 2, 2] + [0] * 9 + [-1] * 131
+    kernels_support.assert_same(streamed(problem, config, TILES), found)
+
+
+def test_the_kernels_leave_padding_and_empty_images_alone():
+    config = SimOTAConfig.rtmdet(min_positives=2)
+    problem = crowded(config, counts=(3, 0, 2))
+    expected = streamed(problem, config, TILES)
+    gts = problem.gts
+    width = 9
+    boxes, labels = torch.full((3, width, 4), torch.nan), torch.full((3, width), 1 << 40)
+    mask = torch.zeros(3, width, dtype=torch.bool)
+    for b in range(3):
+        rows = slice(int(gts.offsets[b]), int(gts.offsets[b + 1]))
+        slots = slice(1, 1 + rows.stop - rows.start)
+        boxes[b, slots], labels[b, slots], mask[b, slots] = gts.boxes[rows], gts.labels[rows], True
+    args = (problem.pred_boxes, problem.cls_logits.dense(), problem.priors)
+    padded = pack(config, *args, boxes, labels, gt_mask=mask, validate=False)
+    for found in (streamed(padded, config, TILES), fused(padded, config)):
+        assert torch.equal(found.gt_index, torch.where(expected.gt_index >= 0, expected.gt_index + 1, -1))
+        assert torch.equal(found.matched_iou, expected.matched_iou)
+        assert torch.equal(found.labels, expected.labels)
+    packed = pack(config, *args, gts.boxes, gts.labels, gt_offsets=gts.offsets)
+    kernels_support.assert_same(streamed(packed, config, TILES), expected)
+
+
+def test_the_operator_of_a_compiled_call_takes_it():
+    config = SimOTAConfig.rtmdet(min_positives=2)
+    problem = crowded(config)
+    found = op.assign(problem, op.config_key(config), "torch")
+    assert torch.equal(found.gt_index, reference.assign(problem, config).gt_index)

@@ -36,7 +36,7 @@ def applies(problem: Problem, config: SimOTAConfig, gts: Gts) -> bool:
     """Whether a call is small, and of the kind that :func:`match` is written for."""
     images = sum(start < stop for start, stop in pairwise(gts.starts))
     pairs = gts.packed.shape[0] * problem.shape[1] + images * PAIRS_AN_IMAGE
-    return pairs <= MOST_PAIRS and config.k_pool == "candidates" and config.candidate != "all"
+    return pairs <= MOST_PAIRS and config.k_pool == "candidates" and config.candidate != "all" and not config.min_positives
 
 
 def match(problem: Problem, config: SimOTAConfig, gts: Gts, claims: Tensor) -> tuple[Tensor, Pairs] | None:

@@ -275,8 +275,8 @@ def _rescue(costs: Costs, won: Pairs, sums: ClassSums) -> Pairs:
             if not spared.numel():
                 break
             row, near = (one * gt).expand_as(spared), iou.index_select(0, spared)
-            reach = _reach(_kth_cost(costs, row[None], spared[None], near[None], one, sums))
-            taken = _cheapest(_within(costs, row, spared, near, reach.view(-1), sums), slice(gt, gt + 1), one)
+            most = reach(_kth_cost(costs, row[None], spared[None], near[None], one, sums)).view(-1)
+            taken = _cheapest(_within(costs, row, spared, near, most, sums), slice(gt, gt + 1), one)
             if not taken.row.numel():
                 break
             before = owned.index_select(0, taken.prior)

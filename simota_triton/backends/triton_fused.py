@@ -30,7 +30,11 @@ def assign(problem: Problem, config: SimOTAConfig, kernels: KernelConfig | None 
     """
     try:
         cost, iou, gt_mask = cost_matrix(problem, config, kernels)
-        matching = match(cost, iou, config, gt_mask)
+        matching = match(cost, iou, config, gt_mask, min_positives=0)
+        if config.min_positives:
+            from ..kernels import launch
+
+            launch.run_rescue_pass(matching, cost, iou, config)
     except torch.OutOfMemoryError as error:
         raise torch.OutOfMemoryError(_no_room(problem, error)) from error
     return matching._replace(dynamic_k=problem.gts.unpad(matching.dynamic_k))

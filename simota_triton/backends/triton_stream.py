@@ -31,7 +31,6 @@ def assign_with_labels(problem: Problem, config: SimOTAConfig, kernels: StreamCo
         kernels: Launch parameters; None: those that ``tuning.choice`` picks for the GPU and the shape.
 
     Raises:
-        ValueError: The configuration has ``min_positives``.
         RuntimeError: The kernels cannot run here; the message says why.
         torch.OutOfMemoryError: The scratch memory does not fit; the message says how much is needed.
     """
@@ -39,8 +38,6 @@ def assign_with_labels(problem: Problem, config: SimOTAConfig, kernels: StreamCo
     refusal = triton_refusal(device)
     if refusal is not None:
         raise RuntimeError(f"backend: 'triton-stream' cannot run on {device}: {refusal}; use backend='torch'")
-    if config.min_positives:
-        raise ValueError(f"min_positives: backend 'triton-stream' takes 0, got {config.min_positives}; use backend='triton'")
     from ..kernels.stream import launch as stream
 
     if kernels is None:

@@ -87,6 +87,15 @@ LISTS = tl.constexpr(MAX_SPLITS * MAX_TOPK)
 FREE = tl.constexpr(-0x80000000)
 """Below every cost's key: an entry of the list that is not in use."""
 
+BACKGROUND = tl.constexpr(0x7FFFFFFF)
+"""Positives of no gt, which can always spare a prior."""
+
+COUNTED = tl.constexpr(256)
+"""Priors whose gts ``stream.rescue`` counts at once."""
+
+UNTAKEN = tl.constexpr(0x7F800000)
+"""The key of +inf, which is what a pair that cannot be taken costs."""
+
 UNCLAIMED = tl.constexpr(0x7FFFFFFFFFFFFFFF)
 """The cheapest claim on a prior that nobody claims."""
 

@@ -15,10 +15,12 @@ from torch import Tensor
 
 from ..config import SimOTAConfig
 from ..inputs import Problem, Scores
+from ..matching import Matching
 from ..tuning.kernel_config import KernelConfig
 from . import constants as const
 from .cost_pass import cost_pass
 from .prior_pass import prior_pass
+from .rescue_pass import rescue_pass
 from .rule import Rule
 
 INTERPRETED = not isinstance(cost_pass, triton.JITFunction)
@@ -224,6 +226,18 @@ def run_cost_pass(problem: Problem, rows: Rows, kernels: KernelConfig, num_gts: 
             TILE=kernels.tile, num_warps=kernels.cost_warps, **shared.keywords,
         )  # fmt: skip
     return cost, iou
+
+
+def run_rescue_pass(matching: Matching, cost: Tensor, iou: Tensor, config: SimOTAConfig) -> None:
+    """The third pass, where there are ``min_positives``: changes a matching in place."""
+    batch, num_gts, num_priors = cost.shape
+    if cost.numel():
+        with on_device(cost.device):
+            rescue_pass[(batch,)](
+                matching.gt_index, matching.matched_iou,
+                torch.empty((batch, num_gts), dtype=torch.int32, device=cost.device), cost, iou,
+                G=num_gts, P=num_priors, min_positives=config.min_positives, RULE=Rule.of(config), BLOCK=1024, num_warps=4, **OPTIONS,
+            )  # fmt: skip
 
 
 @contextlib.contextmanager

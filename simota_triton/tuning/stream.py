@@ -56,6 +56,7 @@ def instructions(kernel: str, census: Census, problem: Problem, kernels: Any) ->
         "prepare": math.ceil(gts / kernels.gts),
         "select": visits + num_priors / kernels.tile / kernels.bounds,
         "resolve": math.ceil(gts / kernels.gts),
+        "rescue": visits + num_priors / kernels.tile / kernels.bounds,
     }[kernel]
     loops: float = turns * sum(loop.total for loop in census.innermost())
     return census.straight + loops

@@ -21,6 +21,7 @@ from .. import launch
 from ..launch import INTERPRETED, OPTIONS, Layout, Levels, codes, on_device, readable
 from ..rule import Rule
 from .prepare import prepare
+from .rescue import rescue
 from .resolve import resolve
 from .select import select
 from .survey import survey
@@ -164,6 +165,7 @@ class Plan(NamedTuple):
     survey: dict[str, Any]
     select: dict[str, Any]
     resolve: dict[str, Any]
+    rescue: dict[str, Any]
 
 
 @functools.lru_cache(maxsize=1024)
@@ -205,6 +207,7 @@ def _plan(config: SimOTAConfig, kernels: StreamConfig, layout: Layout, cells: Ce
         },
         select={**by_gt, "splits": kernels.splits, "BOUNDS": bounds, "k_scale": _float64_bits(config.k_scale)},
         resolve={**logits, "CONFLICT": config.conflict, "GTS": kernels.gts},
+        rescue={**logits, "min_positives": config.min_positives, "BOUNDS": bounds},
     )  # fmt: skip
 
 
@@ -278,4 +281,10 @@ def run(problem: Problem, config: SimOTAConfig, kernels: StreamConfig) -> tuple[
             slots, points, table, num_contested, contested, contested_cost, cheapest,
             levels.cls, offsets, **plan.resolve,
         )  # fmt: skip
+        if config.min_positives:
+            rescue[(batch,)](
+                gt_index, matched_iou, labels,
+                slots, points, slot_of, tiles, table, top,  # lists that nobody reads any more make room for the counts
+                levels.cls, offsets, **plan.rescue,
+            )  # fmt: skip
     return Matching(gt_index, matched_iou, dynamic_k, claims), labels

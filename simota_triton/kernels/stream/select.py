@@ -6,12 +6,13 @@ import triton.language as tl
 from .. import constants as const
 from ..gts import load_place, load_table
 from ..levels import decode
-from ..maths import box_area, finite, fraction, intersection_and_union, region_depth
-from .bounds import farthest_rank, least_cost, may_cost, meets, pair_limits, tile_apart, tile_distance, tile_iou, tile_iou_cost, tile_points
-from .pairs import cost_of_pairs, key_of, value_of
-from .tiles import find_column, load_four, slot_at, summary_at
+from ..maths import box_area, fraction, intersection_and_union
+from .bounds import farthest_rank, pair_limits
+from .pairs import value_of
+from .search import find_pairs, keys_of_pairs, rank_tiles
+from .tiles import load_four, slot_at
 from .top_iou import largest_ious
-from .visits import index_of, least_bound, nearer, order, without
+from .visits import index_of, least_bound, without
 
 
 @triton.jit(do_not_specialize=["k_scale", "candidate_topk", "num_tiles", "splits"])
@@ -44,8 +45,6 @@ def select(
     Grid: (N,). Twin: ``matching.dynamic_k_matching`` on rows of ``reference.cost_matrix``.
     """
     P = decode(starts[len(starts) - 1], False)
-    CANDIDATE: tl.constexpr = RULE.value.candidate
-    ELIGIBLE: tl.constexpr = RULE.value.eligible
     gt = tl.program_id(0)
     gx1, gy1, gx2, gy2, cx, cy, gt_area, label = load_table(gt_table_ptr, gt.to(tl.int64), None)
     image, index = load_place(gt_table_ptr, gt.to(tl.int64))
@@ -74,76 +73,28 @@ def select(
     priors = tl.where(lane < k, -lane + const.NONE, -1)
     dearest, last = tl.max(costs), tl.max(priors)
     limit = tl.full([], float("inf"), tl.float32)
-    place = tl.arange(0, TILE)
     parts = tl.where(label >= 0, tl.cdiv(num_tiles, BOUNDS), 0)  # see largest_ious
     part = 0
     while part < parts:
         tile = tl.arange(0, BOUNDS) * parts + part
-        summary = tiles_ptr + summary_at(tl.minimum(tile, num_tiles - 1))  # see largest_ious
-        alive = (tl.load(summary + 14 * 32) > 0.0) & (tile < num_tiles)
-        left, top, right, bottom, stride = tile_points(summary)
-        distance = tile_distance(left, top, right, bottom, stride, cx, cy, FAST)
-        if RULE.value.own_pairs_only:
-            alive &= meets(left, top, right, bottom, stride, gx1, gy1, gx2, gy2, cx, cy, RULE, CANDIDATE)
-        if RULE.value.by_distance:
-            rank = tl.minimum(distance, const.AWAY)
-        else:
-            eligible = alive
-            if RULE.value.penalized:
-                eligible = meets(left, top, right, bottom, stride, gx1, gy1, gx2, gy2, cx, cy, RULE, ELIGIBLE)
-            apart = tile_apart(distance, eligible, RULE, FAST)
-            alive &= apart <= limit - least_cost(RULE)
-            # one look after the other: together their loads take more registers than there are
-            bound, _x, _y = tile_iou(tiles_ptr + summary_at(tl.where(alive, tile, 0)), gx1, gy1, gx2, gy2, gt_area, FAST)
-            rank = apart + tile_iou_cost(bound, RULE, FAST) + nearer(distance, 1.0)
-        waiting = order(rank, alive, BOUNDS)
+        waiting = rank_tiles(tile, limit, tiles_ptr, num_tiles, gx1, gy1, gx2, gy2, cx, cy, gt_area, RULE, FAST, BOUNDS)
         next_visit = tl.min(waiting)
         least_iou, least_iou_if_paid, reach = pair_limits(limit, RULE, FAST)
         while least_bound(next_visit, BOUNDS) <= farthest_rank(limit, reach, RULE):
             visited = index_of(next_visit, BOUNDS) * parts + part
-            slot = slots_ptr + visited * (PLANES * TILE) + place
-            point = points_ptr + visited * (const.POINT * TILE) + place
-            x1, y1, x2, y2 = load_four(slot, TILE)
-            x, y, stride_x, stride_y = load_four(point, TILE)
-            background, p = tl.load(slot + 4 * TILE), tl.load(point + 4 * TILE).to(tl.int32, bitcast=True)
-            logits, stride_p = find_column(
-                visited, image, label64, starts, first_tiles, cls_levels, cls_strides_b, cls_strides_p, cls_strides_c, LAYOUT
-            )
-            # a sum of class costs or 0, and no flag: in [0, inf), in one instruction
-            candidate = background.to(tl.uint32, bitcast=True) < 0x7F800000
-            if LAYOUT == "priors":
-                logit = tl.load(logits + p, mask=candidate, other=0.0).to(tl.float32)
+            (
+                worth, p, slot, x1, y1, x2, y2, x, y, stride_x, inter, union, outside, logits, stride_p, logit, background,
+            ) = find_pairs(
+                visited, image, label64, least_iou, least_iou_if_paid, reach, slots_ptr, points_ptr, cls_levels, starts, first_tiles,
+                cls_strides_b, cls_strides_p, cls_strides_c, gx1, gy1, gx2, gy2, cx, cy, gt_area, RULE, LAYOUT, TILE,
+            )  # fmt: skip
             waiting = without(waiting, next_visit)
             next_visit = tl.min(waiting)
-            area = box_area(x1, y1, x2, y2)
-            inter, union = intersection_and_union(x1, y1, x2, y2, area, gx1, gy1, gx2, gy2, gt_area, RULE)
-            reach_x, reach_y = RULE.value.center_radius * stride_x, RULE.value.center_radius * stride_y
-            outside = inter == inter
-            if RULE.value.penalized:
-                outside = region_depth(x, y, reach_x, reach_y, gx1, gy1, gx2, gy2, cx, cy, ELIGIBLE) <= 0.0
-            worth = may_cost(inter, union, x, y, stride_x, cx, cy, outside, least_iou, least_iou_if_paid, reach, RULE)
-            if RULE.value.own_pairs_only:
-                worth &= region_depth(x, y, reach_x, reach_y, gx1, gy1, gx2, gy2, cx, cy, CANDIDATE) > 0.0
-            worth &= candidate
-            if LAYOUT == "priors":
-                # where all classes count, what is not finite was lost: this keeps the compiler from loading it behind the branch, and
-                # waiting for it there
-                worth &= finite(logit)
-            else:
-                worth &= p >= 0  # always: the same for p
             if tl.max(worth.to(tl.int32)) != 0:
-                objectness = background
-                if RULE.value.joint:
-                    objectness = tl.load(slot + 5 * TILE, mask=worth, other=0.0)
-                if LAYOUT != "priors":
-                    logit = tl.load(logits + p.to(tl.int64) * stride_p, mask=worth, other=0.0).to(tl.float32)
-                    if RULE.value.gt_class_only:
-                        worth &= finite(logit)
-                cost, _ = cost_of_pairs(
-                    x1, y1, x2, y2, x, y, stride_x, gx1, gy1, gx2, gy2, cx, cy, inter, union, outside, logit, objectness,
-                    background, RULE, FAST,
+                found = keys_of_pairs(
+                    worth, p, slot, x1, y1, x2, y2, x, y, stride_x, inter, union, outside, logits, stride_p, logit, background,
+                    gx1, gy1, gx2, gy2, cx, cy, RULE, LAYOUT, FAST, TILE,
                 )  # fmt: skip
-                found = tl.where(worth, key_of(cost), const.NONE)
                 cheapest = tl.min(found)
                 prior = tl.min(tl.where(found == cheapest, p, const.NONE))
                 while (cheapest < dearest) | ((cheapest == dearest) & (prior < last) & (cheapest != const.NONE)):
