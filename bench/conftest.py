@@ -10,7 +10,9 @@ a GPU they are measured there, on the GPU's clock.
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,12 +21,13 @@ from simota_triton.measure.machine import facts, machine_class
 
 RESULTS = Path(__file__).parent / "results" / "benchmarks"
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+OURS = ("torch",) if DEVICE.type == "cpu" else ("triton", "triton-stream", "torch")
+"""Backends that are measured there."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Keep results by machine class, unless a folder is asked for. Runs before pytest-benchmark's own."""
-    if DEVICE.type == "cpu":
-        torch.set_num_threads(1)
+    torch.set_num_threads(1)
     if getattr(config.option, "benchmark_storage", "").endswith(".benchmarks"):
         config.option.benchmark_storage = f"file://{RESULTS / machine_class(facts())}"
 
@@ -55,3 +58,14 @@ class GpuClock:
         event.record()
         event.synchronize()
         return event
+
+
+TIMER = time.process_time if DEVICE.type == "cpu" else GpuClock()
+"""What cases are timed with."""
+
+
+def on_device(value: Any) -> Any:
+    """Tensors, alone or in lists, where they are measured."""
+    if isinstance(value, list):
+        return [on_device(item) for item in value]
+    return value.to(DEVICE)

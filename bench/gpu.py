@@ -7,11 +7,12 @@ the bits of backend "triton"; then it times both on the named workloads beside t
 Cases: ``stream`` and ``fused`` (a whole call, packing included, replayed as a CUDA graph; ``eager_ms`` is the same call with the
 host in it), ``stream kernels`` and ``fused kernels`` (launches alone), ``matching`` (the fused path's torch stage alone), each with the
 class logits as maps read in place and as one flat tensor; and the peers ``loop``, ``batched`` and ``batched, compiled``, which
-compute in float32 whatever they are given and are timed there. The streaming path is timed in all phases of training. It
-alone is timed on ``xview``, whose matrices do not fit. Device times are replays of one CUDA graph that holds the call on several
-copies of the inputs, so that nothing is read from a warm L2 cache; where a case cannot be captured, the queue is kept full and
-the time is said to be ``eager``. Every case's assignment is compared with backend "torch" before it is timed. ``floor_ms`` is
-the bytes that must move (boxes, logits and outputs) over the measured bandwidth of a large copy.
+compute in float32 whatever they are given and are timed there. ``stream`` takes gts packed; ``stream list`` and ``stream padded``
+are the other two forms. The streaming path is timed in all phases of training. It alone is timed on ``xview``, whose matrices do
+not fit. Device times are replays of one CUDA graph that holds the call on several copies of the inputs, so that nothing is read
+from a warm L2 cache, queued while the GPU is still busy, so that no launch is in them; where a case cannot be captured, the queue
+is kept full and the time is said to be ``eager``. Every case's assignment is compared with backend "torch" before it is timed.
+``floor_ms`` is the bytes that must move (see ``simota_triton.measure.cases.least_bytes``) over the measured bandwidth of a large copy.
 
 ``--device cpu`` runs the same code at a tiny size in Triton's interpreter: a test of this file, not a measurement.
 
@@ -51,8 +52,11 @@ from bench import plain
 from bench.workloads import WORKLOADS, Batch, Workload, make_batch
 from simota_triton import SimOTAAssigner, SimOTAConfig
 from simota_triton.backends import triton_fused, triton_stream
+from simota_triton.capture import Recorded
 from simota_triton.inputs import pack
 from simota_triton.matching import dynamic_k_matching
+from simota_triton.measure.cases import least_bytes
+from simota_triton.measure.timing import L2_BYTES, GraphTimer
 from simota_triton.simulate import STRIDES
 from simota_triton.verification import variants
 from simota_triton.verification.judge import judge
@@ -62,10 +66,6 @@ LOOPED = ("coco", "mosaic")
 """Where the loop is timed, which is slow and needs [n, G, C]."""
 VARIANTS = 16
 """Variants of presets among the scenes: each is compiled."""
-L2_BYTES = 128e6
-"""More than any GPU's L2 cache: inputs are copied until they exceed it."""
-OUTPUT_BYTES = 8 + 4 + 8 + 4
-"""A prior's gt_index, matched_iou, label and claims."""
 
 
 def moved(value: Any, device: str | torch.device) -> Any:
@@ -122,6 +122,7 @@ class Timer:
 
     def __init__(self, device: str, rounds: int) -> None:
         self.cuda, self.rounds = device != "cpu", rounds
+        self.graphs = GraphTimer(torch.device(device)) if self.cuda else None
 
     def wall(self, call: Callable[[], object], number: int = 20) -> list[float]:
         """Host and device together: calls queued one after the other, then waited for."""
@@ -131,24 +132,15 @@ class Timer:
 
     def device(self, calls: list[Callable[[], object]]) -> tuple[list[float], str]:
         """One replayed graph over all ``calls``, per call; ``eager`` where it cannot be captured."""
-        if not self.cuda:
+        if self.graphs is None:
             return self.wall(calls[0], 1), "eager"
-        stream = torch.cuda.Stream()
         try:
-            with torch.cuda.stream(stream):
-                for call in calls:
-                    call()
-            torch.cuda.synchronize()
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
-                for call in calls:
-                    call()
+            run = self.graphs.prepare(lambda: [call() for call in calls])
         except RuntimeError as error:  # the peers' loops read values on the host
             torch.cuda.synchronize()
             print(f"  not captured ({str(error).splitlines()[0][:80]})")
             return self.wall(calls[0], 3), "eager"
-        graph.replay()
-        return [self._elapsed(graph.replay) / len(calls) for _ in range(self.rounds)], "graph"
+        return [run() / len(calls) for _ in range(self.rounds)], "graph"
 
     def _elapsed(self, call: Callable[[], object]) -> float:
         if not self.cuda:
@@ -168,7 +160,7 @@ def copy_bandwidth(device: str, timer: Timer) -> float:
     """Bytes a ms that a large copy reads and writes."""
     source = torch.empty(1 << (28 if timer.cuda else 22), dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
-    return 2 * source.numel() / statistics.median(timer.wall(lambda: target.copy_(source), 4))
+    return 2 * source.numel() / statistics.median(timer.device([lambda: target.copy_(source)])[0])
 
 
 def peak_extra(call: Callable[[], object], device: str) -> float | None:
@@ -200,6 +192,11 @@ def cases(batch: Batch, workload: Workload, peers: bool) -> dict[str, Callable[[
     found: dict[str, Callable[[], Any]] = {}
     for layout, logits in (("maps", maps_of(batch, workload)), ("flat", batch.cls_logits)):
         add_ours(found, layout, config, (batch.pred_boxes, logits, batch.priors), (gts, labels, packed), padded)
+    predictions = batch.pred_boxes, maps_of(batch, workload), batch.priors
+    stream = SimOTAAssigner(config, backend="triton-stream", validate=False)
+    found["stream list, maps"] = lambda: stream(*predictions, batch.gt_boxes, batch.gt_labels).gt_index
+    if padded:
+        found["stream padded, maps"] = lambda: stream(*predictions, *padded[:2], gt_mask=padded[2]).gt_index
     if padded and peers:
         batched = torch.compile(plain.vectorised_batch, fullgraph=True)
         found |= {
@@ -259,8 +256,9 @@ def measure_batch(
     workload: Workload, phase: str, batch: Batch, expected: Tensor, device: str, timer: Timer, bandwidth: float
 ) -> list[dict[str, Any]]:
     """Rows of one batch; but for the mid phase, of the streaming path alone."""
-    moved_bytes = sum(t.numel() * t.element_size() for t in (batch.pred_boxes, batch.cls_logits))
-    moved_bytes += OUTPUT_BYTES * len(batch.gt_boxes) * len(batch.priors)
+    inputs = {"pred_boxes": batch.pred_boxes, "cls_logits": batch.cls_logits, "priors": batch.priors}
+    inputs |= {"gt_boxes": batch.gt_boxes, "gt_labels": batch.gt_labels}
+    moved_bytes = least_bytes(Recorded(workload.name, SimOTAConfig.rtmdet(), inputs))
     copies = int(L2_BYTES // moved_bytes) + 1 if timer.cuda else 1
     dtype = str(batch.cls_logits.dtype).removeprefix("torch.")
     sets = []

@@ -6,17 +6,15 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 
 import pytest
 import torch
 
 from bench.cases import PEERS, ours, peer
-from bench.conftest import DEVICE, GpuClock
+from bench.conftest import DEVICE, OURS, TIMER, on_device
 from bench.workloads import CPU_BATCH, WORKLOADS, Batch, Workload, make_batch
 from simota_triton.measure.peak import peak_bytes
 
-OURS = ("torch",) if DEVICE.type == "cpu" else ("triton", "triton-stream", "torch")
 LOOPED = ("coco",)
 """Workloads on which the loop, which is slow and needs [n, G, C], is timed."""
 
@@ -32,15 +30,11 @@ def scene(request: pytest.FixtureRequest) -> tuple[Workload, Batch, torch.Tensor
         workload = workload.with_batch(CPU_BATCH[request.param])
     batch = make_batch(workload, "mid")
     expected = ours(batch, "reference")().to(DEVICE)
-    moved = {field.name: _on_device(getattr(batch, field.name)) for field in dataclasses.fields(batch)}
+    moved = {field.name: on_device(getattr(batch, field.name)) for field in dataclasses.fields(batch)}
     return workload, Batch(**moved), expected
 
 
-def _on_device(value):
-    return [item.to(DEVICE) for item in value] if isinstance(value, list) else value.to(DEVICE)
-
-
-@pytest.mark.benchmark(timer=time.process_time if DEVICE.type == "cpu" else GpuClock())
+@pytest.mark.benchmark(timer=TIMER)
 @pytest.mark.parametrize("name", [*OURS, *PEERS])
 def test_assign(benchmark, scene, name):
     workload, batch, expected = scene

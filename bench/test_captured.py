@@ -8,14 +8,16 @@ from __future__ import annotations
 import pytest
 import torch
 
+from bench.conftest import OURS, TIMER, on_device
 from simota_triton import SimOTAAssigner
 from tests.captured import FOLDER, captured, preset_of
 
 
-@pytest.mark.parametrize("backend", ["reference", "torch"])
+@pytest.mark.benchmark(timer=TIMER)
+@pytest.mark.parametrize("backend", ["reference", *OURS])
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.npz")), ids=lambda path: path.stem)
 def test_assign_captured(benchmark, path, backend):
-    inputs, preset = captured(path), preset_of(path)
+    inputs, preset = {name: on_device(value) for name, value in captured(path).items()}, preset_of(path)
     benchmark.group = path.stem
     expected = SimOTAAssigner(preset, backend="reference")(**inputs).gt_index
     assigner = SimOTAAssigner(preset, backend=backend)

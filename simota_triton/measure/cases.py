@@ -16,6 +16,7 @@ from ..backends import BACKENDS, triton_refusal
 from ..capture import Recorded
 from ..config import SimOTAConfig
 from ..inputs import pack
+from ..terms import in_region
 from .peak import peak_bytes
 from .plain import vectorised_batch
 
@@ -113,13 +114,18 @@ def copy_bandwidth(device: torch.device) -> float:
 
 
 def least_bytes(batch: Recorded) -> int:
-    """Bytes that any assigner moves: boxes and logits in, gt_index, labels, IoU and claims out."""
-
-    def size(value: Any) -> int:
-        if isinstance(value, (list, tuple)):
-            return sum(map(size, value))
-        return int(value.nbytes) if isinstance(value, Tensor) else 0
-
-    images, priors, _ = batch.inputs["pred_boxes"].shape
-    read: int = sum(size(batch.inputs.get(name)) for name in ("pred_boxes", "cls_logits", "obj_logits"))
-    return read + (8 + 8 + 4 + 4) * int(images * priors)
+    """Bytes that any assigner moves: priors and gts in, boxes and logits of the priors that are candidates in, and for every prior
+    gt_index, label, IoU and claims out. Where the cost looks at the gts' own classes alone, a candidate needs one logit.
+    """
+    problem, config = pack(batch.config, **batch.inputs, validate=False), batch.config
+    gts = candidates = 0
+    for row, valid in zip(*problem.gts.slots(), strict=True):  # image by image: [G]
+        boxes, centers = problem.gts.boxes[row[valid], None], problem.gts.centers[row[valid], None]
+        region = in_region(problem.priors, boxes, centers, config.candidate, config.center_radius)  # [G, P]
+        gts += len(region)
+        candidates += int(region.any(0).sum())
+    images, priors, classes = problem.shape
+    read = 16 + problem.cls_logits.levels[0].element_size() * (classes if config.cls_classes == "all" else 1)
+    if problem.obj_logits is not None:
+        read += problem.obj_logits.levels[0].element_size()
+    return 16 * priors + (16 + 8) * gts + read * candidates + (8 + 8 + 4 + 4) * images * priors
