@@ -144,10 +144,9 @@ class _Assigner(_BaseAssigner):  # type: ignore[misc]
             value[image] if keep is None else value[image][keep]
             for value in (result.fg_mask, result.gt_index, result.labels, result.matched_iou, result.ignore_mask)
         )
-        unassigned = iou.new_zeros(()).masked_fill(fg_mask.any(), self.unassigned)
-        return _assigners.AssignResult(
-            num_gts, (gt_index + 1).masked_fill(ignored, -1), torch.where(fg_mask, iou, unassigned), labels=torch.where(fg_mask, labels, -1)
-        )
+        overlaps = iou.masked_fill(~fg_mask & fg_mask.any(), self.unassigned)
+        gt_inds = (gt_index + 1).masked_fill(ignored, -1)
+        return _assigners.AssignResult(num_gts, gt_inds, overlaps, labels=torch.where(fg_mask, labels, -1))
 
     def _ignored(self, batch_gt_instances_ignore: Sequence[Any] | None, bboxes: Tensor) -> list[Tensor] | None:
         if not self.use_ignored or batch_gt_instances_ignore is None:
@@ -175,8 +174,8 @@ class DynamicSoftLabelAssigner(_Assigner):
         topk: How many of the largest IoUs are summed to a gt's number of priors, 1 to 32.
         iou_weight: Factor of the IoU cost.
         iou_calculator: ``BboxOverlaps2D``, the default.
-        use_ignored: A prior that no gt gets and that lies inside a box of ``gt_instances_ignore`` (crowds) is not trained as
-            background: its ``gt_inds`` is -1, and RTMDet's heads give it no weight. mmdet has no such option.
+        use_ignored: A prior that no gt gets and whose cell's centre lies inside a box of ``gt_instances_ignore`` (crowds) is not
+            trained as background: its ``gt_inds`` is -1, and RTMDet's heads give it no weight. mmdet has no such option.
 
     Raises:
         ValueError: Another ``iou_calculator``, or a number out of range.

@@ -66,8 +66,8 @@ class BatchDynamicSoftLabelAssigner(nn.Module):
             gt_labels: [B, G, 1], of any dtype.
             gt_bboxes: [B, G, 4] xyxy, padded.
             pad_bbox_flag: [B, G, 1], 0 for padding.
-            ignore_boxes: [B, I, 4] xyxy crowds, zeros for padding: a prior that no gt gets and that lies inside one has weight 0.
-                mmyolo has no such argument, and drops crowds before its heads see them: it is for heads of your own.
+            ignore_boxes: [B, I, 4] xyxy crowds, zeros for padding: a prior that no gt gets has weight 0 where its cell's centre lies
+                inside one. mmyolo has no such argument, and drops crowds before its heads see them: it is for heads of your own.
 
         Returns:
             ``assigned_labels`` [B, P] int64 (``num_classes`` for background), ``assigned_labels_weights`` [B, P] 1, 0 for ignored,

@@ -49,7 +49,7 @@ def patch() -> Patch:
         assigner = assigner_for("nanodet", candidate_topk=self.topk, iou_weight=float(self.iou_factor))
         result = assigner(decoded_bboxes[None], pred_scores[None], priors, [gt_bboxes.reshape(-1, 4)], [gt_labels.reshape(-1).long()])
         own = result.to_image(0)
-        overlaps = torch.where(own.fg_mask, own.matched_iou, own.matched_iou.new_zeros(()).masked_fill(own.fg_mask.any(), UNASSIGNED))
+        overlaps = own.matched_iou.masked_fill(~own.fg_mask & own.fg_mask.any(), UNASSIGNED)
         labels = torch.where(own.fg_mask, own.labels, -1)
         gt_inds = own.gt_index + 1
         if self.ignore_iof_thr > 0 and gt_bboxes_ignore is not None and len(gt_bboxes_ignore):

@@ -177,7 +177,7 @@ def padded_losses(
     """
     cells = Cells(*(torch.cat(levels, 1) for levels in shifts))
     count = (labels.sum(2) > 0).sum(1)  # [B]
-    gt_mask = torch.arange(labels.shape[1], device=labels.device) < count[:, None]  # [B, G]
+    gt_mask = torch.arange(labels.shape[1], dtype=torch.int64, device=labels.device) < count[:, None]  # [B, G]
     result = assign_cells(assigner_for(preset), outputs, cells, labels[..., 1:5], labels[..., 0], gt_mask=gt_mask)
     learnt = positives(result, labels[..., 1:5])
     num_fg = average(learnt.prior.shape[0])

@@ -293,7 +293,7 @@ def test_ignored_boxes_are_looked_at_on_request_alone(mm):
     """In one call and image by image: ``gt_inds`` -1, no weight in the head; whoever a gt gets stays its own."""
     scene = make_scene(26, (8, 16, 32), 0.0, inverted=False)
     gts = [mm.InstanceData(bboxes=boxes, labels=labels) for boxes, labels in zip(scene.gt_boxes, scene.gt_labels, strict=True)]
-    crowd = torch.tensor([[-1.0, -1.0, 0.6 * scene.size[1], 1.2 * scene.size[0]]])
+    crowd = torch.tensor([[0.0, 0.0, 0.6 * scene.size[1], 1.2 * scene.size[0]]])
     ignored = [mm.InstanceData(bboxes=crowd), None, mm.InstanceData(bboxes=mm.bbox.HorizontalBoxes(crowd))]
     plain, wary = head(mm), head(mm, assigner={"type": NAMES[0], "use_ignored": True})
     assert wary.assigner.use_ignored
@@ -302,7 +302,8 @@ def test_ignored_boxes_are_looked_at_on_request_alone(mm):
         without, within = (built.assigner.assign(predictions, gts[image], own) for built in (plain, wary))
         inside = torch.zeros_like(without.gt_inds, dtype=torch.bool)
         if own is not None:
-            inside = ((predictions.priors[:, :2] > crowd[:, :2]) & (predictions.priors[:, :2] < crowd[:, 2:])).all(1)
+            centers = predictions.priors[:, :2] + predictions.priors[:, 2:] / 2  # of the cells whose corners the priors are
+            inside = ((centers > crowd[:, :2]) & (centers < crowd[:, 2:])).all(1)
             assert 0 < (inside & (without.gt_inds == 0)).sum() < len(inside)
         assert torch.equal(within.gt_inds, torch.where(inside & (without.gt_inds == 0), -1, without.gt_inds))
     with mm.integration.patch(wary):

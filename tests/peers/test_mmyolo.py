@@ -75,9 +75,9 @@ def test_a_prior_inside_no_gt_is_never_assigned(mm):
 def test_ignored_priors_have_no_weight(mm):
     scene = make_scene(26, (8, 16, 32), 0.0, inverted=False)
     ours = mm.integration.BatchDynamicSoftLabelAssigner(num_classes=scene.num_classes)
-    crowd = torch.tensor([[[-1.0, -1.0, 60.0, 1e4], [0.0, 0.0, 0.0, 0.0]]]).expand(len(scene.gt_boxes), -1, -1)
+    crowd = torch.tensor([[[0.0, 0.0, 60.0, 1e4], [0.0, 0.0, 0.0, 0.0]]]).expand(len(scene.gt_boxes), -1, -1)
     expected, result = ours(*padded(scene)), ours(*padded(scene), ignore_boxes=crowd)
-    ignored = (scene.priors[:, 0] < 60) & (expected["assigned_labels"] == scene.num_classes)
+    ignored = (scene.priors[:, 0] + scene.priors[:, 2] / 2 < 60) & (expected["assigned_labels"] == scene.num_classes)
     assert 0 < ignored.sum() < ignored.numel()
     assert torch.equal(result["assigned_labels_weights"], (~ignored).float())
     for name in ("assigned_labels", "assigned_bboxes", "assign_metrics"):
