@@ -5,18 +5,14 @@ All functions take one :class:`~bench.workloads.Batch` and return gt_index [B, P
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from bench.workloads import Batch
-from simota_triton.measure.plain import EPS, IOU_WEIGHT, RADIUS, TOPK, solve, vectorised_batch
+from simota_triton.measure.plain import EPS, IOU_WEIGHT, RADIUS, TOPK, Solver, solve, vectorised_batch, vectorised_image
 
 __all__ = ["by_image", "loop_image", "solve", "vectorised_batch", "vectorised_image"]
-
-Solver = Callable[..., Tensor]
 
 
 def loop_image(pred_boxes: Tensor, cls_logits: Tensor, priors: Tensor, gt_boxes: Tensor, gt_labels: Tensor) -> Tensor:
@@ -46,19 +42,6 @@ def loop_image(pred_boxes: Tensor, cls_logits: Tensor, priors: Tensor, gt_boxes:
         matching[multiple] = 0
         matching[multiple, winner] = 1
     out[valid] = torch.where(matching.sum(1) > 0, matching.argmax(1), -1)
-    return out
-
-
-def vectorised_image(
-    pred_boxes: Tensor, cls_logits: Tensor, priors: Tensor, gt_boxes: Tensor, gt_labels: Tensor, solve: Solver = solve
-) -> Tensor:
-    """One image, candidates compacted first."""
-    out = torch.full((len(priors),), -1, device=priors.device)
-    x, y = priors[:, 0], priors[:, 1]
-    gx1, gy1, gx2, gy2 = gt_boxes[:, None].unbind(-1)
-    valid = ((x > gx1) & (x < gx2) & (y > gy1) & (y < gy2)).any(0).nonzero().squeeze(1)
-    if len(valid):
-        out[valid] = solve(pred_boxes[valid], cls_logits[valid], priors[valid], gt_boxes, gt_labels)
     return out
 
 

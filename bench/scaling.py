@@ -39,7 +39,7 @@ def main() -> None:
         path = args.out / f"scaling-{axis}-{device.type}.json"
         if not args.draw:
             with torch.no_grad():
-                rows = curve(axis, device, backends_on(device), args.seconds, on_point=_tell)
+                rows = curve(axis, device, backends_on(device), args.seconds, on_point=_tell, compiled=True)
             path.write_text(json.dumps({"machine": facts(device), "axis": axis, "rows": rows}, indent=1) + "\n")
         draw(json.loads(path.read_text()), path.with_suffix(".png"))
         print(f"written: {path}, {path.with_suffix('.png')}", flush=True)

@@ -17,7 +17,7 @@ from simota_triton.capture import capture
 from simota_triton.cli import info, main, output
 from simota_triton.cli.errors import CommandError
 from simota_triton.measure import cases, scaling
-from simota_triton.measure.cases import PLAIN, least_bytes
+from simota_triton.measure.cases import BY_IMAGE, COMPILED, PLAIN, least_bytes
 from simota_triton.measure.compare import changes
 from simota_triton.measure.peak import peak_bytes
 from simota_triton.tuning import store
@@ -50,7 +50,7 @@ def test_bench_times_ours_beside_plain_pytorch_and_keeps_the_record(tmp_path, ca
     assert main(["bench", "--device", "cpu", "--batch-size", "1", "--rounds", "2", "--out", str(out)]) == 0
     text = capsys.readouterr().out
     kept = json.loads(out.read_text())
-    assert {row["case"] for row in kept["rows"]} == {"torch", "reference", PLAIN}
+    assert {row["case"] for row in kept["rows"]} == {"torch", "reference", PLAIN, BY_IMAGE}
     for one in kept["rows"]:
         assert one["differing_priors"] == 0
         assert one["quartiles_ms"][0] <= one["median_ms"] <= one["quartiles_ms"][1]
@@ -58,7 +58,7 @@ def test_bench_times_ours_beside_plain_pytorch_and_keeps_the_record(tmp_path, ca
         assert one["floor_ms"] > 0
     assert {"cpu", "threads", "torch", "triton"} <= set(kept["machine"])
     assert main(["compare", str(out), str(out)]) == 0
-    assert "3 cases in both: 0 moved beyond noise" in capsys.readouterr().out
+    assert "4 cases in both: 0 moved beyond noise" in capsys.readouterr().out
 
 
 def test_bench_takes_captured_batches(tmp_path, capsys):
@@ -68,7 +68,7 @@ def test_bench_takes_captured_batches(tmp_path, capsys):
     out = tmp_path / "b.json"
     assert main(["bench", "--batches", str(tmp_path / "mine.batches"), "--device", "cpu", "--rounds", "1", "--out", str(out)]) == 0
     rows = json.loads(out.read_text())["rows"]
-    assert [r["case"] for r in rows] == ["torch", "reference", PLAIN, "torch", "reference"]  # the peer is RTMDet's
+    assert [r["case"] for r in rows] == ["torch", "reference", PLAIN, BY_IMAGE, "torch", "reference"]  # the peers' rule is RTMDet's
     assert {r["differing_priors"] for r in rows} == {0}
     assert "mine.batches b2-p256-g4" in capsys.readouterr().out
 
@@ -197,13 +197,21 @@ def test_a_curve_ends_a_case_that_is_too_slow_and_draws_what_there_is(tmp_path, 
     ticks = iter(range(10**9))
     monkeypatch.setattr(scaling, "clock", lambda device: lambda: float(next(ticks)) * 10)  # every call seems to take 10 s
     rows = scaling.curve("gts", torch.device("cpu"), ["torch"], seconds=1.0, values=(1, 4))
-    assert [(r["value"], r["case"]) for r in rows] == [(1, "torch"), (1, PLAIN)]
+    assert [(r["value"], r["case"]) for r in rows] == [(1, "torch"), (1, PLAIN), (1, BY_IMAGE)]
     monkeypatch.undo()
     rows = scaling.curve("gts", torch.device("cpu"), ["torch"], seconds=5.0, values=(1, 4))
     assert [r["value"] for r in rows if r["case"] == "torch"] == [1, 4]
     machine = {"cpu": "x", "threads": 1, "torch": "2", "date": "today"}
     scaling.draw({"machine": machine, "axis": "gts", "rows": rows}, tmp_path / "gts.png")
     assert (tmp_path / "gts.png").stat().st_size > 10_000
+
+
+def test_a_picture_shows_the_fastest_peer_at_each_point():
+    rows = [row(case, ms) | {"value": value} for value, case, ms in (
+        (1, "torch", 9), (1, PLAIN, 2), (1, BY_IMAGE, 3), (10, BY_IMAGE, 5), (10, PLAIN, 6), (10, COMPILED, 4), (100, BY_IMAGE, 7),
+    )]  # fmt: skip
+    shown = [(one["value"], one["case"], one["median_ms"]) for one in scaling.with_best_peer(rows)]
+    assert shown == [(1, "torch", 9), (1, scaling.BEST, 2), (10, scaling.BEST, 4), (100, scaling.BEST, 7)]
 
 
 # info

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import statistics
 import time
@@ -18,13 +19,13 @@ from ..config import SimOTAConfig
 from ..inputs import pack
 from ..terms import in_region
 from .peak import peak_bytes
-from .plain import vectorised_batch
+from .plain import Solver, solve, vectorised_batch, vectorised_image
 
 Case = Callable[[], Tensor]
 """A whole call, to gt_index [B, P]."""
 
-PLAIN = "plain PyTorch, batched"
-"""The peer: RTMDet's rule alone, on padded gts."""
+PLAIN, BY_IMAGE, COMPILED = "plain PyTorch, batched", "plain PyTorch, by image", "plain PyTorch, by image, compiled"
+"""The peers: RTMDet's rule alone, on padded gts or on the candidates of one image after the other."""
 
 Clock = Callable[[], float]
 
@@ -35,8 +36,16 @@ def backends_on(device: torch.device) -> list[str]:
     return [*kernels, "torch", "reference"]
 
 
-def cases(batch: Recorded, device: torch.device, names: list[str]) -> dict[str, Case]:
-    """The cases of a batch by name: ``names`` of our backends, and ``PLAIN`` where it can compute the batch."""
+@functools.cache
+def compiled_solve() -> Solver:
+    """What a peer does with the candidates of an image, by torch.compile, once for all sizes."""
+    return torch.compile(solve, dynamic=True, fullgraph=True)
+
+
+def cases(batch: Recorded, device: torch.device, names: list[str], compiled: bool = False) -> dict[str, Case]:
+    """The cases of a batch by name: ``names`` of our backends, and the peers where they can compute the batch; ``COMPILED``, which
+    takes its time to compile, if ``compiled``.
+    """
     inputs = batch.on(device)
     found: dict[str, Case] = {name: _ours(batch.config, name, inputs) for name in names}
     plain = {"pred_boxes", "cls_logits", "priors", "gt_boxes", "gt_labels", "gt_mask"}
@@ -46,6 +55,10 @@ def cases(batch: Recorded, device: torch.device, names: list[str]) -> dict[str, 
         boxes, labels = problem.gts.boxes[row], problem.gts.labels[row]
         logits, pred = inputs["cls_logits"].float(), inputs["pred_boxes"].float()
         found[PLAIN] = lambda: vectorised_batch(pred, logits, problem.priors, boxes, labels, valid)
+        images = [(pred[b], logits[b], problem.priors, boxes[b, own], labels[b, own]) for b, own in enumerate(valid)]
+        found[BY_IMAGE] = lambda: torch.stack([vectorised_image(*image) for image in images])
+        if compiled:
+            found[COMPILED] = lambda: torch.stack([vectorised_image(*image, solve=compiled_solve()) for image in images])
     return found
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+Solver = Callable[..., Tensor]
 
 TOPK, IOU_WEIGHT, EPS, RADIUS = 13, 3.0, 1e-7, 3.0
 
@@ -47,6 +51,19 @@ def match(cost: Tensor, iou: Tensor) -> Tensor:
 def solve(boxes: Tensor, logits: Tensor, priors: Tensor, gt_boxes: Tensor, gt_labels: Tensor) -> Tensor:
     """gt_index [n] of the candidates of one image."""
     return match(*dense_cost(boxes, logits, priors, gt_boxes, gt_labels, background_cost(logits)))
+
+
+def vectorised_image(
+    pred_boxes: Tensor, cls_logits: Tensor, priors: Tensor, gt_boxes: Tensor, gt_labels: Tensor, solve: Solver = solve
+) -> Tensor:
+    """One image, candidates compacted first."""
+    out = torch.full((len(priors),), -1, device=priors.device)
+    x, y = priors[:, 0], priors[:, 1]
+    gx1, gy1, gx2, gy2 = gt_boxes[:, None].unbind(-1)
+    valid = ((x > gx1) & (x < gx2) & (y > gy1) & (y < gy2)).any(0).nonzero().squeeze(1)
+    if len(valid):
+        out[valid] = solve(pred_boxes[valid], cls_logits[valid], priors[valid], gt_boxes, gt_labels)
+    return out
 
 
 def vectorised_batch(
