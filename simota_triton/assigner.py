@@ -38,7 +38,9 @@ class SimOTAAssigner:
     Args:
         config: A preset's name (``SimOTAConfig.presets()`` lists them) or a :class:`SimOTAConfig`.
         backend: ``"auto"``, ``"reference"`` (the dense definition), ``"torch"``, ``"triton"`` or ``"triton-stream"`` (NVIDIA
-            GPUs). ``"auto"`` asks the environment variable SIMOTA_TRITON_BACKEND, then the device.
+            GPUs). ``"auto"`` asks the environment variable SIMOTA_TRITON_BACKEND, then the device: ``"triton-stream"`` on NVIDIA
+            GPUs of compute capability 8.0 and above, where a check at the first call finds that its kernels run and give known
+            answers, else ``"torch"``. A backend that is asked for by name is never replaced.
         validate: Look at the values of gts, priors and offsets too. None: everywhere but on CUDA, where it costs a
             sync. Without it, a gt or prior that would have been refused takes no part.
         kernels: Launch parameters of the Triton kernels, for all shapes: a :class:`~simota_triton.tuning.KernelConfig`, which is
@@ -188,9 +190,9 @@ class SimOTAAssigner:
 
     @torch.no_grad()
     def cost_matrix(self, *args: Any, **kwargs: Any) -> CostMatrix:
-        """Cost and IoU of every (gt, prior) pair, for looking at: from the kernels where the backend is ``"triton"``, with the
-        assigner's launch parameters, else from the dense definition. Takes what a call takes, and raises what it raises. Packed
-        gts give the matrices of padded ones: G is the most gts of an image.
+        """Cost and IoU of every (gt, prior) pair, for looking at: from the kernels of ``"triton"`` where the backend is that one, with
+        the assigner's launch parameters, or ``"triton-stream"``, whose costs are the same bits, else from the dense definition. Takes
+        what a call takes, and raises what it raises. Packed gts give the matrices of padded ones: G is the most gts of an image.
 
         Example:
             >>> priors = torch.tensor([[8.0, 8.0, 8.0, 8.0], [40.0, 40.0, 8.0, 8.0]])

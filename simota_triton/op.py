@@ -103,7 +103,10 @@ def _assign(
         extra_cost=extra_cost,
     )
     device = pred_boxes.device
-    name = backends.choose(backend, device)[0] if extra_cost is None else backends.choose_for_pairs(backend, device)
+    if extra_cost is None:
+        name = backends.choose(backend, device, may_check=False)[0]
+    else:
+        name = backends.choose_for_pairs(backend, device, may_check=False)
     return tuple(backends.assign(name, problem, _config(config), _kernels(name, kernels))[0])  # type: ignore[return-value]
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import types
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from simota_triton import SimOTAAssigner, SimOTAConfig, backends
+from simota_triton import SimOTAAssigner, SimOTAConfig
 from simota_triton.backends import triton_fused
 from simota_triton.inputs import pack
 from simota_triton.kernels import launch
@@ -147,22 +146,6 @@ def test_cost_matrices_for_looking_at():
     assert torch.equal(plain.cost, dense.cost)
     with pytest.raises(ValueError, match=r"pred_boxes: expected \[B, P, 4\]"):
         SimOTAAssigner("rtmdet").cost_matrix(pred[..., 0], cls, priors, boxes, labels)
-
-
-def test_auto_takes_triton_where_it_runs_and_says_why_not(monkeypatch):
-    gpu, cpu = torch.device("cuda", 0), torch.device("cpu")
-    properties = types.SimpleNamespace(major=9, minor=0)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
-    assert backends.choose("auto", gpu)[0] == "triton"
-    assert backends.choose("auto", cpu)[0] == "torch"
-    properties.major, properties.minor = 7, 5
-    assert backends.choose("auto", gpu) == ("torch", "plain PyTorch: compute capability 7.5 is below 8.0")
-    properties.major = 8
-    monkeypatch.setattr(torch.version, "hip", "6.2")
-    assert backends.choose("auto", gpu) == ("torch", "plain PyTorch: the kernels are for NVIDIA GPUs")
-    monkeypatch.setattr(torch.version, "hip", None)
-    monkeypatch.setitem(sys.modules, "triton", None)
-    assert backends.choose("auto", gpu) == ("torch", "plain PyTorch: Triton is not installed")
 
 
 def test_a_request_that_cannot_be_met_is_refused_with_a_remedy(monkeypatch):

@@ -31,7 +31,6 @@ CHOICES = ("auto", *BACKENDS)
 TIDYING = ("triton-stream",)
 """Backends that mask out unusable gts and form box centres themselves, see ``inputs.pack``."""
 
-
 MATRICES = {"triton-stream": "triton"}
 """Backend that forms no cost matrix -> the backend whose costs have the same bits."""
 
@@ -56,8 +55,14 @@ def check_name(name: str, source: str = "backend") -> str:
     return name
 
 
-def choose(name: str, device: torch.device) -> tuple[str, str]:
-    """The backend that computes for ``device``, and why: an explicit name, else SIMOTA_TRITON_BACKEND, else by device."""
+def choose(name: str, device: torch.device, may_check: bool = True) -> tuple[str, str]:
+    """The backend that computes for ``device``, and why: an explicit name, else SIMOTA_TRITON_BACKEND, else by device.
+
+    Args:
+        name: A backend's name or "auto".
+        device: Where the tensors are.
+        may_check: Whether "auto" may compute small problems there to see if the kernels are right; see :mod:`.auto`.
+    """
     if name != "auto":
         return name, "asked for"
     name = check_name(env.backend(), "SIMOTA_TRITON_BACKEND")
@@ -65,17 +70,18 @@ def choose(name: str, device: torch.device) -> tuple[str, str]:
         return name, "SIMOTA_TRITON_BACKEND"
     if device.type != "cuda":
         return "torch", f"plain PyTorch on {device.type}"
-    refusal = triton_refusal(device)
-    return ("triton", "Triton on an NVIDIA GPU") if refusal is None else ("torch", f"plain PyTorch: {refusal}")
+    from . import auto
+
+    return auto.choose(device, may_check)
 
 
-def choose_for_pairs(name: str, device: torch.device) -> str:
+def choose_for_pairs(name: str, device: torch.device, may_check: bool = True) -> str:
     """The backend that computes for ``device`` a call with an extra cost of pairs, which takes one that forms a matrix of them.
 
     Raises:
         ValueError: One that forms none was asked for.
     """
-    chosen, why = choose(name, device)
+    chosen, why = choose(name, device, may_check)
     if chosen not in MATRICES:
         return chosen
     if name == "auto" and why != "SIMOTA_TRITON_BACKEND":
@@ -87,19 +93,32 @@ def choose_for_pairs(name: str, device: torch.device) -> str:
 
 
 def triton_refusal(device: torch.device) -> str | None:
-    """Why the Triton kernels cannot run on a device; None where they can."""
-    try:
-        import triton  # noqa: F401
-    except ModuleNotFoundError:
-        return "Triton is not installed"
-    except ImportError as error:
-        return f"Triton's import fails ({error})"
+    """Why the Triton kernels cannot run on a device; None where nothing is known to be in their way."""
+    refusal = triton_import_error()
+    if refusal is not None:
+        return refusal
     if device.type != "cuda":
         from ..kernels.launch import INTERPRETED
 
         if INTERPRETED:
             return None
         return "its tensors are not on a GPU (Triton's interpreter takes them, slowly: set TRITON_INTERPRET=1 before Triton is imported)"
+    return gpu_refusal(device)
+
+
+def triton_import_error() -> str | None:
+    """Why Triton cannot be imported; None where it can."""
+    try:
+        import triton  # noqa: F401
+    except ModuleNotFoundError:
+        return "Triton is not installed"
+    except Exception as error:  # a broken build may fail in any way
+        return f"Triton's import fails ({error})"
+    return None
+
+
+def gpu_refusal(device: torch.device) -> str | None:
+    """Why the kernels are not for a GPU; None for those that they are made for."""
     if torch.version.hip is not None:
         return "the kernels are for NVIDIA GPUs"
     gpu = torch.cuda.get_device_properties(device)
@@ -110,12 +129,12 @@ def triton_refusal(device: torch.device) -> str | None:
 
 def import_kernels(name: str) -> None:
     """Import what a backend that may be asked for computes with, and make it ready, so that no first call has to; nothing where
-    Triton is missing.
+    Triton is missing or does not fit, of which a call then tells.
     """
     if name == "auto" and torch.cuda.is_available():
-        name = "triton"
+        name = "triton-stream"
     if name in KERNELS:
-        with contextlib.suppress(ImportError):
+        with contextlib.suppress(Exception):
             kernels = importlib.import_module(KERNELS[name])
             importlib.import_module("simota_triton.kernels.ready").make_ready(kernels)
 
@@ -136,9 +155,11 @@ def assign(name: str, problem: Problem, config: SimOTAConfig, kernels: Any = Non
 
 
 def cost_matrix(name: str, problem: Problem, config: SimOTAConfig, kernels: Any = None) -> tuple[Tensor, Tensor, Tensor]:
-    """``cost_matrix`` of the backend's module, with launch parameters where they are given; the reference's where the backend
-    forms no matrix, which launch parameters then have no part in.
+    """``cost_matrix`` of the backend's module, with launch parameters where they are given. Where the backend forms no matrix, that of
+    one which compares the same costs (``MATRICES``), else the reference's; launch parameters then have no part in it.
     """
+    if name in MATRICES:
+        name, kernels = MATRICES[name], None
     module: Any = load(name)
     if not hasattr(module, "cost_matrix"):
         return reference.cost_matrix(problem, config)

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 
 from .. import __version__, backends, env
+from ..backends import verdicts
+from ..backends.auto import c_compiler
 from ..tuning.families import FAMILIES
 from ..tuning.store import Gpu, StoreError, packaged_file, read, user_file, user_folder
 
@@ -88,7 +90,7 @@ def chosen() -> list[Row]:
     for name in ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0))]:
         try:
             device = torch.device(name)
-            backend, reason = backends.choose("auto", device)
+            backend, reason = backends.choose("auto", device, may_check=False)
             refusal = backends.triton_refusal(device) if backend.startswith("triton") else None
             rows.append((name, f"{backend} ({reason})" + (f", which cannot run here: {refusal}" if refusal else "")))
         except ValueError as error:
@@ -117,8 +119,9 @@ def tools() -> list[Row]:
     """Folders that are read and written, the C compiler that Triton needs, and versions that do not go together."""
     return [
         ("tuned configurations", _folder(user_folder())),
+        ("verdicts on GPUs", f"{verdicts.file()}" + ("" if verdicts.file().exists() else " (not there yet)")),
         ("Triton's binaries", _folder(Path(os.environ.get("TRITON_CACHE_DIR") or Path(os.path.expanduser("~"), ".triton", "cache")))),
-        ("C compiler", compiler() or "none: Triton builds its launcher with one; install gcc or clang, or set CC"),
+        ("C compiler", c_compiler() or "none: Triton builds its launcher with one; install gcc or clang, or set CC"),
         ("versions together", "; ".join(misfits()) or "nothing known to be wrong"),
     ]
 
@@ -127,12 +130,6 @@ def _folder(path: Path) -> str:
     if not path.exists():
         return f"{path} (not there yet)"
     return f"{path}" + ("" if os.access(path, os.W_OK) else " (cannot be written)")
-
-
-def compiler() -> str | None:
-    """The C compiler that Triton finds: CC, else gcc, else clang."""
-    chosen = os.environ.get("CC")
-    return shutil.which(chosen) if chosen else shutil.which("gcc") or shutil.which("clang")
 
 
 def misfits() -> list[str]:

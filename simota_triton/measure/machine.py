@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import platform
 import re
@@ -21,7 +22,7 @@ def facts(device: torch.device | None = None) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "simota_triton": __version__,
         "torch": torch.__version__,
-        "triton": _triton(),
+        "triton": triton_version(),
         "python": platform.python_version(),
         "date": datetime.date.today().isoformat(),
     }
@@ -29,7 +30,7 @@ def facts(device: torch.device | None = None) -> dict[str, Any]:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cuda":
         gpu = torch.cuda.get_device_properties(device)
-        found |= {"gpu": gpu.name, "capability": f"{gpu.major}.{gpu.minor}", "cuda": torch.version.cuda, "driver": _driver()}
+        found |= {"gpu": gpu.name, "capability": f"{gpu.major}.{gpu.minor}", "cuda": torch.version.cuda, "driver": driver_version()}
     return found
 
 
@@ -56,7 +57,8 @@ def cpu_name() -> str:
     return model or platform.processor() or platform.machine()
 
 
-def _triton() -> str | None:
+def triton_version() -> str | None:
+    """Triton's version; None where it cannot be imported."""
     try:
         import triton
     except ImportError:
@@ -64,7 +66,12 @@ def _triton() -> str | None:
     return str(triton.__version__)
 
 
-def _driver() -> str:
+def driver_version() -> str:
+    """The NVIDIA driver's version, as Linux tells it, else nvidia-smi; empty where neither does."""
+    with contextlib.suppress(OSError):
+        told = re.search(r"Kernel Module[\w ]*? +(\d[\d.]+)", Path("/proc/driver/nvidia/version").read_text())
+        if told:
+            return told[1]
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout.split("\n")[0].strip()
