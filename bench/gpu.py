@@ -1,8 +1,7 @@
 """Correctness and benchmarks on one NVIDIA GPU, in one command of under nine minutes.
 
-``python -m bench.gpu --out DIR`` first holds backend "triton-stream" against the float64 definition on random scenes, and to
-the bits of backend "triton"; then it times both on the named workloads beside their peers and writes ``correctness.json`` and
-``times.json``. Commit those under ``bench/results/<gpu>/``.
+``python -m bench.gpu --out DIR`` first runs what ``simota-triton verify`` checks of both kernel backends; then it times them on the
+named workloads beside their peers. It writes ``correctness.json`` and ``times.json``. Commit those under ``bench/results/<gpu>/``.
 
 Cases: ``stream`` and ``fused`` (a whole call, packing included, replayed as a CUDA graph; ``eager_ms`` is the same call with the
 host in it), ``stream kernels`` and ``fused kernels`` (launches alone), ``matching`` (the fused path's torch stage alone), each with the
@@ -29,23 +28,14 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import multiprocessing
 import os
-import platform
 import statistics
-import subprocess
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import nullcontext
-from functools import partial
-from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
 import torch
-import triton
 from torch import Tensor
 
 from bench import plain
@@ -57,15 +47,12 @@ from simota_triton.inputs import pack
 from simota_triton.matching import dynamic_k_matching
 from simota_triton.measure.cases import least_bytes
 from simota_triton.measure.timing import L2_BYTES, GraphTimer
+from simota_triton.measure.machine import facts
 from simota_triton.simulate import STRIDES
-from simota_triton.verification import variants
-from simota_triton.verification.judge import judge
-from simota_triton.verification.scenes import FORMS, LAYOUTS, make_scene
+from simota_triton.verification.suite import CHECKS, FAILED, Finding, Target, findings, record
 
 LOOPED = ("coco", "mosaic")
 """Where the loop is timed, which is slow and needs [n, G, C]."""
-VARIANTS = 16
-"""Variants of presets among the scenes: each is compiled."""
 
 
 def moved(value: Any, device: str | torch.device) -> Any:
@@ -77,44 +64,15 @@ def moved(value: Any, device: str | torch.device) -> Any:
     return type(value)(moved(item, device) for item in value) if isinstance(value, (list, tuple)) else value
 
 
-def config_of(seed: int) -> SimOTAConfig:
-    """A preset, or one of few variants."""
-    config = variants.config_of(seed)
-    return config if config in PRESETS else VARIED[seed % VARIANTS]
-
-
-PRESETS = [SimOTAConfig.from_preset(name) for name in SimOTAConfig.presets()]
-VARIED = list(islice((config for config in map(variants.config_of, count()) if config not in PRESETS), VARIANTS))
-
-
-def check(seed: int, device: str) -> tuple[Counter[str], list[str]]:
-    """One scene of ``tests.fuzz`` on a device: counts and complaints."""
-    scene, config = make_scene(seed), config_of(seed)
-    form, layout = FORMS[seed % len(FORMS)], LAYOUTS[seed // len(FORMS) % len(LAYOUTS)]
-    args, kwargs = moved(scene.inputs(config.score, form, layout), device)
-    stream, fused = (
-        SimOTAAssigner(config, backend=backend, validate=True)(*args, **kwargs) for backend in ("triton-stream", "triton")
-    )  # fmt: skip
-    fields = {f.name: getattr(stream, f.name) for f in dataclasses.fields(stream)}
-    tensors = {name: value for name, value in fields.items() if isinstance(value, Tensor)}
-    wrong = [f"{name}: other bits than backend 'triton'" for name, value in tensors.items() if not torch.equal(value, getattr(fused, name))]
-    on_host = dataclasses.replace(stream, **{name: value.cpu() for name, value in tensors.items()})
-    verdict = judge(on_host, scene.problem(config, form, layout), config)
-    counts = Counter(
-        scenes=1, positives=verdict.positives, excused=verdict.excused, unexplained=len(verdict.unexplained), other_bits=len(wrong)
-    )
-    return counts, [f"seed {seed}: {line}" for line in [*verdict.unexplained, *wrong]]
-
-
-def correctness(scenes: int, device: str, workers: int) -> dict[str, Any]:
-    """Many scenes; in processes, because most of the time goes into compiling, whose results they share on disk."""
-    total: Counter[str] = Counter(scenes=0, positives=0, excused=0, unexplained=0, other_bits=0)
-    complaints: list[str] = []
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) if workers > 1 else nullcontext() as pool:
-        for counts, lines in (pool.map if pool else map)(partial(check, device=device), range(scenes)):
-            total.update(counts)
-            complaints += lines
-    return dict(total) | {"complaints": complaints[:20]}
+def correctness(scenes: int, device: str, workers: int) -> tuple[dict[str, Any], bool]:
+    """What ``simota-triton verify`` finds of both kernel backends, but for times; and whether all of it is right."""
+    found: list[Finding] = []
+    target = Target("", torch.device(device), scenes=scenes, workers=workers)
+    for backend in ("triton-stream", "triton"):
+        for finding in findings(target.of(backend), checks=[name for name in CHECKS if name != "times"]):
+            found.append(finding)
+            print(f"{finding.backend:13}  {finding.check:19}  {finding.status:7}  {finding.detail}", flush=True)
+    return record(found, target), not any(finding.status == FAILED for finding in found)
 
 
 class Timer:
@@ -283,19 +241,6 @@ def measure_batch(
     return rows
 
 
-def facts(device: str) -> dict[str, Any]:
-    """What the numbers depend on."""
-    found = {"torch": torch.__version__, "triton": triton.__version__, "python": platform.python_version(), "device": device}
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    if device != "cpu":
-        gpu = torch.cuda.get_device_properties(0)
-        driver = subprocess.run(
-            ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"], capture_output=True, text=True, check=False
-        )
-        found |= {"gpu": gpu.name, "capability": f"{gpu.major}.{gpu.minor}", "cuda": torch.version.cuda, "driver": driver.stdout.strip()}
-    return found | {"commit": commit}
-
-
 def main() -> int:
     """Correctness first; times only where it holds."""
     parser = argparse.ArgumentParser(prog="python -m bench.gpu", description=__doc__.splitlines()[0])
@@ -309,11 +254,9 @@ def main() -> int:
     if args.device == "cuda" and not torch.cuda.is_available():
         parser.error("no CUDA device is available; --device cpu tries this file out in Triton's interpreter")
     args.out.mkdir(parents=True, exist_ok=True)
-    checked = correctness(args.scenes, args.device, args.workers)
-    (args.out / "correctness.json").write_text(json.dumps({"machine": facts(args.device)} | checked, indent=1) + "\n")
-    print(", ".join(f"{number} {name.replace('_', ' ')}" for name, number in checked.items() if name != "complaints"))
-    if checked["unexplained"] or checked["other_bits"]:
-        print(*checked["complaints"], sep="\n")
+    checked, right = correctness(args.scenes, args.device, args.workers)
+    (args.out / "correctness.json").write_text(json.dumps(checked, indent=1) + "\n")
+    if not right:
         return 1
     if args.check_only:
         return 0
@@ -324,7 +267,7 @@ def main() -> int:
     with torch.no_grad():
         for workload, batches in plan.items():
             rows += measure(workload, batches, args.device, timer, bandwidth)
-            report = {"machine": facts(args.device), "copy_gb_per_s": bandwidth / 1e6, "rows": rows}
+            report = {"machine": facts(torch.device(args.device)), "copy_gb_per_s": bandwidth / 1e6, "rows": rows}
             (args.out / "times.json").write_text(json.dumps(report, indent=1) + "\n")
     print(f"written: {args.out}")
     return 0

@@ -55,7 +55,7 @@ class Recorded:
 
     def on(self, device: torch.device) -> dict[str, Any]:
         """The arguments on a device."""
-        return {name: _map(lambda tensor: tensor.to(device), value) for name, value in self.inputs.items()}
+        return {name: _map(lambda tensor: _moved(tensor, device), value) for name, value in self.inputs.items()}
 
     def problem(self, device: torch.device, tidy: bool = True) -> Problem:
         """The batch on a device, packed as for a backend that needs its gts ``tidy`` or not; values are not looked at again."""
@@ -139,19 +139,24 @@ class Recorder:
         if not self.room or name in self.seen or 0 in (batch, num_priors):
             return
         self.seen.add(name)
-        blob = io.BytesIO()
         kept = {key: _map(lambda tensor: tensor.detach().cpu().clone(), value) for key, value in inputs.items() if value is not None}
-        torch.save({"name": name, "config": json.dumps(dataclasses.asdict(config)), "inputs": kept}, blob)
         try:
-            self._append(blob.getvalue())
+            self.append(Recorded(name, config, kept))
         except (OSError, ValueError) as error:
             self.room = False
             LOGGER.warning("simota_triton: %s cannot be written (%s); no more batches are captured", self.path, error)
 
-    def _append(self, record: bytes) -> None:
-        """After the last whole record, by one process at a time."""
+    def append(self, batch: Recorded) -> None:
+        """Write a batch after the last whole one, by one process at a time, if there is room.
+
+        Raises:
+            OSError: The file cannot be written; it is as it was.
+        """
         from .tuning.store import locked
 
+        blob = io.BytesIO()
+        torch.save({"name": batch.name, "config": json.dumps(dataclasses.asdict(batch.config)), "inputs": batch.inputs}, blob)
+        record = blob.getvalue()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with locked(self.path.with_name(f".{self.path.name}.lock")), open(self.path, "a+b") as file:
             file.seek(0)
@@ -210,6 +215,14 @@ def _records(file: BinaryIO, path: Path) -> Iterator[tuple[int, int]]:
         if len(length) < 8 or end > size:
             return
         yield start, end
+
+
+def _moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on a device, with its strides, gaps between rows included."""
+    if tensor.is_contiguous() or tensor.device == device:
+        return tensor.to(device)
+    whole = torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(tensor.untyped_storage())
+    return whole.to(device).as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
 
 
 def _map(function: Callable[[Tensor], Tensor], value: Any) -> Any:

@@ -19,11 +19,9 @@ from typing import Any
 
 import torch
 
-from simota_triton import SimOTAAssigner
 from simota_triton.backends import BACKENDS
-from simota_triton.verification.judge import judge
-from simota_triton.verification.scenes import FAMILIES, FORMS, LAYOUTS, make_scene
-from simota_triton.verification.variants import PRESETS, config_of
+from simota_triton.verification.cases import case_of, judged
+from simota_triton.verification.variants import PRESETS
 
 from . import interpreter
 
@@ -39,17 +37,10 @@ def launch_of(seed: int, backend: str) -> Any:
 
 def check(seed: int, backend: str) -> tuple[Counter[str], list[str]]:
     """Counts and complaints of one scene, under one configuration, handed over in one form; all follow from the seed."""
-    scene, config = make_scene(seed), config_of(seed)
-    turn = seed // len(FAMILIES) // len(PRESETS)
-    form, layout = FORMS[turn % len(FORMS)], LAYOUTS[turn // len(FORMS) % len(LAYOUTS)]
-    where = f"seed {seed}: {scene.family}, {config}, {form}, {layout}"
-    try:
-        result = scene.call(SimOTAAssigner(config, backend=backend, kernels=launch_of(seed, backend)), form, layout)
-        verdict = judge(result, scene.problem(config, form, layout), config)
-    except Exception as error:  # the seed is what one needs to know
-        return Counter(scenes=1, unexplained=1), [f"{where}: {type(error).__name__}: {error}"]
-    counts = Counter(scenes=1, positives=verdict.positives, excused=verdict.excused, unexplained=len(verdict.unexplained))
-    return counts, [f"{where}: {line}" for line in verdict.unexplained]
+    case = case_of(seed)
+    outcome = judged(case.batch(), backend, torch.device("cpu"), kernels=launch_of(seed, backend), validate=None)
+    counts = Counter(scenes=1, positives=outcome.positives, excused=outcome.excused, unexplained=len(outcome.unexplained))
+    return counts, [f"{case}: {line}" for line in outcome.unexplained]
 
 
 def run(seeds: Iterable[int], backend: str, workers: int = 1, every: int = 0) -> tuple[Counter[str], list[str]]:

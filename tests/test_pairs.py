@@ -132,9 +132,9 @@ def test_backend_triton_stream_refuses_and_says_what_to_do(monkeypatch):
 
 def test_auto_takes_a_backend_that_forms_a_matrix(monkeypatch):
     device = torch.device("cuda")
-    monkeypatch.setattr(backends, "choose", lambda name, device: ("triton-stream", "Triton on an NVIDIA GPU"))
+    monkeypatch.setattr(backends, "choose", lambda name, device, may_check: ("triton-stream", "Triton on an NVIDIA GPU"))
     assert backends.choose_for_pairs("auto", device) == "triton"
-    monkeypatch.setattr(backends, "choose", lambda name, device: ("torch", "plain PyTorch"))
+    monkeypatch.setattr(backends, "choose", lambda name, device, may_check: ("torch", "plain PyTorch"))
     assert backends.choose_for_pairs("auto", device) == "torch"
 
 

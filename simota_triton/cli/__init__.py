@@ -8,10 +8,10 @@ import sys
 from collections.abc import Sequence
 
 from .. import __version__
-from . import bench, compare, demo, info, run, tune
+from . import bench, compare, demo, info, run, tune, verify
 from .errors import CommandError, report
 
-COMMANDS = (info, demo, bench, compare, tune, run)
+COMMANDS = (info, demo, verify, bench, compare, tune, run)
 """Each has ``add_parser(commands)``, whose parser names the function that runs it: ``set_defaults(run=...)``."""
 
 DESCRIPTION = """\
@@ -19,6 +19,7 @@ SimOTA label assignment for anchor-free detectors: which prior learns which grou
 
   simota-triton info    what is installed here and which backend will compute
   simota-triton demo    see an assignment: a table and a picture for each image and preset
+  simota-triton verify  check what computes here against the definition
   simota-triton bench   time the backends against plain PyTorch on this machine
   simota-triton tune    the fastest launch parameters for this GPU, ahead of time
   simota-triton run     your training command with a patched package, in all of its processes"""

@@ -11,14 +11,11 @@ import torch
 
 from ..backends import triton_refusal
 from ..capture import Recorded, read_batches
-from ..config import PRESETS, SimOTAConfig
-from ..measure.workloads import WORKLOADS, Workload, make_batch
+from ..config import PRESETS
+from ..measure.workloads import TINY, WORKLOADS, recorded
 from .errors import CommandError, report
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-TINY = Workload("tiny", 1, 64, 3, 3, 4, 4, 24.0, 0.5, "a try-out")
-"""What Triton's interpreter can take."""
-
 T = TypeVar("T")
 
 
@@ -109,31 +106,28 @@ def batches(args: argparse.Namespace, tiny: bool = False) -> Iterator[Recorded]:
         CommandError: The file of batches cannot be used.
     """
     if args.batches is not None:
-        try:
-            found, trouble = read_batches(args.batches)
-        except OSError as error:
-            raise CommandError(f"{args.batches} cannot be read ({error.strerror})") from error
-        except ValueError as error:
-            raise CommandError(str(error)) from error
-        if trouble is not None:
-            report(trouble)
-        if not found:
-            raise CommandError(f"{args.batches} holds no whole batch; capture some with SIMOTA_TRITON_CAPTURE")
-        yield from found
+        yield from recorded_in(args.batches)
         return
     for workload in [TINY] if tiny else [WORKLOADS[name] for name in args.workload or args.default_workloads]:
         if args.batch_size and not tiny:
             workload = workload.with_batch(args.batch_size)
-        yield named(workload, args.preset or "rtmdet", DTYPES[args.dtype or "float32"])
+        yield recorded(workload, args.preset or "rtmdet", dtype=DTYPES[args.dtype or "float32"])
 
 
-def named(workload: Workload, preset: str, dtype: torch.dtype) -> Recorded:
-    """A named workload as a batch, mid phase, gts padded."""
-    config = SimOTAConfig.from_preset(preset)
-    batch = make_batch(workload, "mid", dtype=dtype)
-    assert workload.padded is not None
-    boxes, labels, mask = batch.padded(workload.padded)
-    cls_logits = batch.cls_logits.sigmoid() if config.score == "prob" else batch.cls_logits
-    inputs = {"pred_boxes": batch.pred_boxes, "cls_logits": cls_logits, "priors": batch.priors, "gt_boxes": boxes, "gt_labels": labels}
-    inputs |= {"gt_mask": mask} | ({"obj_logits": batch.obj_logits} if config.score == "joint" else {})
-    return Recorded(f"{workload.name}, B = {workload.batch}, {str(dtype).removeprefix('torch.')}, {preset}", config, inputs)
+def recorded_in(path: Path) -> list[Recorded]:
+    """The batches of a file, at least one; if its end is damaged, a line says so.
+
+    Raises:
+        CommandError: It cannot be used.
+    """
+    try:
+        found, trouble = read_batches(path)
+    except OSError as error:
+        raise CommandError(f"{path} cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise CommandError(str(error)) from error
+    if trouble is not None:
+        report(trouble)
+    if not found:
+        raise CommandError(f"{path} holds no whole batch; capture some with SIMOTA_TRITON_CAPTURE")
+    return found

@@ -14,9 +14,14 @@ import torch
 
 from .. import __version__
 
+CHECKOUT = Path(__file__).parents[2]
+"""Where the package lies: a git checkout, or the folder it is installed in."""
+
 
 def facts(device: torch.device | None = None) -> dict[str, Any]:
-    """Processor, threads, versions and date, and the GPU and its driver where ``device`` is one (None: where one is here)."""
+    """Processor, threads, versions and date, the commit of a checkout, and the GPU and its driver where ``device`` is one (None:
+    where one is here).
+    """
     found: dict[str, Any] = {
         "cpu": cpu_name(),
         "threads": torch.get_num_threads(),
@@ -26,6 +31,8 @@ def facts(device: torch.device | None = None) -> dict[str, Any]:
         "python": platform.python_version(),
         "date": datetime.date.today().isoformat(),
     }
+    if (CHECKOUT / ".git").exists():
+        found["commit"] = _output("git", "-C", str(CHECKOUT), "rev-parse", "HEAD")
     if device is None:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cuda":
@@ -72,8 +79,13 @@ def driver_version() -> str:
         told = re.search(r"Kernel Module[\w ]*? +(\d[\d.]+)", Path("/proc/driver/nvidia/version").read_text())
         if told:
             return told[1]
-    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    return _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+
+
+def _output(*command: str) -> str:
+    """The first line that a command prints; empty where it fails."""
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.split("\n")[0].strip()
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError:
         return ""
+    return done.stdout.split("\n")[0].strip() if done.returncode == 0 else ""

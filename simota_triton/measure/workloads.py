@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ..capture import Recorded
+from ..config import SimOTAConfig
 from ..simulate import grid_priors, random_gts, simulate_predictions
 
 
@@ -53,6 +55,9 @@ WORKLOADS = {
         Workload("dota", 4, 1024, 15, 4000, 1000, 1000, 24.0, 0.8, "DOTA, RTMDet-R's density (mmrotate#745)"),
     )
 }
+
+TINY = Workload("tiny", 1, 64, 3, 3, 4, 4, 24.0, 0.5, "a try-out")
+"""What Triton's interpreter can take."""
 
 
 @dataclass(frozen=True)
@@ -107,3 +112,16 @@ def make_batch(workload: Workload, phase: str, seed: int = 0, dtype: torch.dtype
     boxes, labels = [g[0] for g in gts], [g[1] for g in gts]
     pred = simulate_predictions(boxes, labels, priors, workload.num_classes, phase, generator)
     return Batch(pred.pred_boxes, pred.cls_logits.to(dtype), pred.obj_logits.to(dtype), priors, boxes, labels)
+
+
+def recorded(workload: Workload, preset: str, phase: str = "mid", seed: int = 0, dtype: torch.dtype = torch.float32) -> Recorded:
+    """A seeded batch of the workload as a call of a preset's assigner, gts padded; logits in ``dtype``."""
+    config = SimOTAConfig.from_preset(preset)
+    batch = make_batch(workload, phase, seed, dtype)
+    assert workload.padded is not None
+    boxes, labels, mask = batch.padded(workload.padded)
+    cls_logits = batch.cls_logits.sigmoid() if config.score == "prob" else batch.cls_logits
+    inputs = {"pred_boxes": batch.pred_boxes, "cls_logits": cls_logits, "priors": batch.priors, "gt_boxes": boxes, "gt_labels": labels}
+    inputs |= {"gt_mask": mask} | ({"obj_logits": batch.obj_logits} if config.score == "joint" else {})
+    name = f"{workload.name}, B = {workload.batch}, {str(dtype).removeprefix('torch.')}, {preset}"
+    return Recorded(name if phase == "mid" else f"{name}, {phase}", config, inputs)
