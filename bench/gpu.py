@@ -46,8 +46,8 @@ from simota_triton.capture import Recorded
 from simota_triton.inputs import pack
 from simota_triton.matching import dynamic_k_matching
 from simota_triton.measure.cases import least_bytes
-from simota_triton.measure.timing import L2_BYTES, GraphTimer
 from simota_triton.measure.machine import facts
+from simota_triton.measure.timing import L2_BYTES, GraphTimer
 from simota_triton.simulate import STRIDES
 from simota_triton.verification.suite import CHECKS, FAILED, OF_BATCHES, Finding, Target, findings, record
 
