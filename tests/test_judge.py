@@ -202,3 +202,89 @@ def test_a_sum_of_ious_at_an_integer_may_go_either_way_and_no_further():
         claims=torch.tensor([[1, 1, 1]]),
     )  # fmt: skip
     assert judge(more, problem, config).unexplained == ["dynamic_k: image 0, gt 0: 3 with a sum of IoUs of 2.0000016"]
+
+
+# min_positives
+
+
+def short_of_priors(preset="rtmdet", least=2):
+    """Problems in which some gts lose all of their priors, and right answers."""
+    config = SimOTAConfig.from_preset(preset, min_positives=least)
+    for seed in range(12):
+        scene = make_scene(seed, "crowded" if seed % 2 else "duplicates")
+        problem = scene.problem(config)
+        yield config, problem, reference.assign(problem, config)
+
+
+@pytest.mark.parametrize("preset", ["rtmdet", "super_gradients_fast", "seed"])
+def test_what_min_positives_gives_is_explained_and_other_numbers_of_it_are_not(preset):
+    noticed = cases = 0
+    for config, problem, right in short_of_priors(preset):
+        assert judge(right, problem, config).unexplained == []
+        for other in (0, 3):
+            wrong = reference.assign(problem, config.replace(min_positives=other))
+            if not torch.equal(wrong.gt_index, right.gt_index):
+                cases += 1
+                noticed += bool(judge(wrong, problem, config).unexplained)
+    assert cases > 12
+    assert noticed > 0.9 * cases  # twins may have had the priors from the start
+
+
+def gained(config, problem, right):
+    """Image and prior of those that ``min_positives`` moved."""
+    before = reference.assign(problem, config.replace(min_positives=0))
+    return (before.gt_index != right.gt_index).nonzero().tolist(), before
+
+
+def test_a_gt_that_takes_another_prior_than_its_cheapest_is_unexplained():
+    noticed = 0
+    for config, problem, right in short_of_priors():
+        cost, all_iou, _ = reference.cost_matrix(problem, config)
+        moved, before = gained(config, problem, right)
+        for b, p in moved[:2]:
+            gt = int(right.gt_index[b, p])
+            free = (right.gt_index[b] < 0) & (cost[b, gt] < torch.inf)
+            free[p] = False
+            if before.gt_index[b, p] >= 0 or not free.any():
+                continue
+            other = int(torch.where(free, cost[b, gt], -torch.inf).argmax())  # the dearest
+            if float(cost[b, gt, other]) < 1.1 * float(cost[b, gt, p]):
+                continue
+            index, iou = right.gt_index.clone(), right.matched_iou.clone()
+            index[b, p], index[b, other] = -1, gt
+            iou[b, p], iou[b, other] = 0.0, all_iou[b, gt, other]
+            noticed += 1
+            lines = judge(right._replace(gt_index=index, matched_iou=iou), problem, config).unexplained
+            assert lines[0] == f"image {b}: no order of its costs leads to these positives by min_positives = 2"
+    assert noticed > 3
+
+
+def test_a_prior_taken_from_a_gt_that_has_none_to_spare_is_unexplained():
+    """Three gts want the same two priors; the last has none, and may not take one."""
+    config = SimOTAConfig.rtmdet(min_positives=1)
+    priors = torch.tensor([[8.0, 8.0, 8.0, 8.0], [24.0, 24.0, 8.0, 8.0]])
+    gts = torch.tensor([[0.0, 0.0, 32.0, 32.0], [0.0, 0.0, 31.0, 32.0], [0.0, 0.0, 32.0, 30.0]])
+    pred = gts[[0, 0]][None]
+    problem = pack(config, pred, torch.zeros(1, 2, 1), priors, [gts], [torch.zeros(3, dtype=torch.int64)])
+    right = reference.assign(problem, config)
+    assert right.gt_index.tolist() == [[1, 0]]
+    assert judge(right, problem, config) == ([], 0, 2)
+    stolen = right._replace(gt_index=torch.tensor([[2, 0]]), matched_iou=torch.tensor([[30 / 32, 1.0]]))
+    assert judge(stolen, problem, config).unexplained
+    stolen = right._replace(gt_index=torch.tensor([[1, 2]]), matched_iou=torch.tensor([[31 / 32, 30 / 32]]))
+    assert judge(stolen, problem, config).unexplained
+
+
+def test_of_two_priors_that_cost_the_same_a_gt_may_take_either():
+    """The small gt's centre lies between two priors whose predictions are the same."""
+    config = SimOTAConfig.rtmdet(min_positives=1)
+    priors = torch.tensor([[12.0, 16.0, 8.0, 8.0], [20.0, 16.0, 8.0, 8.0], [28.0, 16.0, 8.0, 8.0]])
+    gts = torch.tensor([[0.0, 0.0, 32.0, 32.0], [10.0, 10.0, 22.0, 22.0]])
+    problem = pack(config, gts[:1].repeat(3, 1)[None], torch.zeros(1, 3, 1), priors, [gts], [torch.zeros(2, dtype=torch.int64)])
+    right = reference.assign(problem, config)
+    assert right.gt_index.tolist() == [[1, 0, 0]]
+    index, iou = right.gt_index, right.matched_iou
+    either = right._replace(gt_index=index[:, [1, 0, 2]], matched_iou=iou[:, [1, 0, 2]])
+    assert judge(either, problem, config) == ([], 2, 3)
+    dearer = right._replace(gt_index=index[:, [1, 2, 0]], matched_iou=iou[:, [1, 2, 0]])
+    assert judge(dearer, problem, config).unexplained

@@ -26,12 +26,19 @@ are clamped at 3e38. What is selectable is decided in float32 by exact compariso
 * may be selected if fewer than k other pairs rank before it for certain (their high end < its low end),
 
 and as many pairs are selected as the ks ask for. Equal costs of equal inputs are near-ties here; their order is tested elsewhere.
+
+With ``min_positives`` an answer is what two steps left behind. It is accepted only if an assignment before the second one is found
+that the first one could have given by all of the above, and from which the gts, each in its turn, can have taken exactly the
+priors that they have: each of them one that could be spared then, and that no other such prior was certainly cheaper than; and
+nobody was left short while there was one. Priors whose first gt is a near-tie are tried either way, as many at once as
+``MAX_TRIALS`` allows.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -45,6 +52,8 @@ from ..matching import Matching, dynamic_k_matching
 IOU_ERROR = 1e-6
 SUM_ERROR = 1e-5
 ULP = 2.0**-23
+MAX_TRIALS = 200
+"""Assignments of an image before ``min_positives`` that are tried, one after the other, until one explains the answer."""
 
 
 class Verdict(NamedTuple):
@@ -72,9 +81,13 @@ class Intervals(NamedTuple):
 def judge(result: Any, problem: Problem, config: SimOTAConfig) -> Verdict:
     """Judge an ``AssignResult`` or a ``Matching``."""
     cost, pool_iou, gt_mask = reference.cost_matrix(problem, config, torch.float64)
-    expected = dynamic_k_matching(
-        cost, pool_iou, gt_mask=gt_mask, candidate_topk=config.candidate_topk, k_scale=config.k_scale, conflict=config.conflict
-    )
+    before, expected = (
+        dynamic_k_matching(
+            cost, pool_iou, gt_mask=gt_mask, candidate_topk=config.candidate_topk, k_scale=config.k_scale, conflict=config.conflict,
+            min_positives=least,
+        )
+        for least in (0, config.min_positives)
+    )  # fmt: skip
     shapes = (expected.gt_index.shape, problem.gts.unpad(expected.dynamic_k).shape)
     if (result.gt_index.shape, result.dynamic_k.shape) != shapes:
         return Verdict([f"shapes: expected {shapes}, got {result.gt_index.shape}, {result.dynamic_k.shape}"], 0, 0)
@@ -85,7 +98,7 @@ def judge(result: Any, problem: Problem, config: SimOTAConfig) -> Verdict:
     wrong = _judge_k(k, pool_iou, gt_mask, config)
     if problem.gts.padded_shape is not None and bool((result.dynamic_k[~gt_mask] != 0).any()):
         wrong.append("dynamic_k: padding asks for priors")
-    wrong += _judge_priors(result, k, bounds, config)
+    wrong += _judge_priors(result, k, bounds, before.gt_index, config)
     wrong += _judge_values(result, problem, bounds.iou, row)
     different = result.gt_index != expected.gt_index
     excused = 0 if wrong else int(different.sum())
@@ -189,7 +202,7 @@ def _judge_k(k: Tensor, pool_iou: Tensor, gt_mask: Tensor, config: SimOTAConfig)
     return [f"dynamic_k: image {b}, gt {g}: {int(k[b, g])} with a sum of IoUs of {float(top[b, g]):.7f}" for b, g in wrong]
 
 
-def _judge_priors(result: Any, k: Tensor, bounds: Intervals, config: SimOTAConfig) -> list[str]:
+def _judge_priors(result: Any, k: Tensor, bounds: Intervals, before: Tensor, config: SimOTAConfig) -> list[str]:
     low, high, iou = bounds
     claims = result.claims.long()
     if low.numel() == 0:
@@ -216,13 +229,16 @@ def _judge_priors(result: Any, k: Tensor, bounds: Intervals, config: SimOTAConfi
         wins = selectable & (eligible_iou >= eligible_iou.amax(1, keepdim=True) - IOU_ERROR)
     conflict = wins & (may.sum(1, keepdim=True) > 1)
 
-    answer = result.gt_index
+    answer, unexplained = result.gt_index, []
     in_range = (answer >= -1) & (answer < low.shape[1])
+    if config.min_positives and bool(in_range.all()):
+        owners = torch.where((claims > 1)[:, None], conflict, alone & (claims == 1)[:, None])
+        answer, unexplained = _before_min_positives(answer, owners, before, bounds, config.min_positives)
     slot = answer.clamp(0, low.shape[1] - 1)[:, None]
     fine = torch.where(claims > 1, conflict.gather(1, slot)[:, 0], alone.gather(1, slot)[:, 0])
     fine = torch.where(answer < 0, ~must.any(1), fine) & in_range & ((claims > 0) == (answer >= 0))
     fine = fine & (claims >= must.sum(1)) & (claims <= may.sum(1))
-    wrong = [
+    wrong = unexplained + [
         f"image {b}, prior {p}: gt {int(answer[b, p])} with {int(claims[b, p])} claims, but {_names(must[b, :, p])} must and "
         f"{_names(may[b, :, p])} may have selected it, {_names(conflict[b, :, p])} may win a conflict"
         for b, p in (~fine).nonzero().tolist()
@@ -236,6 +252,81 @@ def _judge_priors(result: Any, k: Tensor, bounds: Intervals, config: SimOTAConfi
     for b, g in (sole > asked).nonzero().tolist():
         wrong.append(f"image {b}, gt {g}: {int(sole[b, g])} priors of its own, {int(asked[b, g])} asked for")
     return wrong
+
+
+def _before_min_positives(answer: Tensor, owners: Tensor, before: Tensor, bounds: Intervals, least: int) -> tuple[Tensor, list[str]]:
+    """The assignment that ``min_positives`` started from, [B, P], and a line for each image of which none is found.
+
+    Args:
+        answer: [B, P], the assignment that came back.
+        owners: [B, G, P], whether the gt may be the prior's first one.
+        before: [B, P], the definition's assignment before ``min_positives``.
+        bounds: Of all costs.
+        least: ``min_positives``.
+    """
+    found, wrong = answer.clone(), []
+    for b in range(len(answer)):
+        for trial in itertools.islice(_first_assignments(answer[b], owners[b], before[b]), MAX_TRIALS):
+            if _leads_to(trial, answer[b], bounds.low[b], bounds.high[b], least):
+                found[b] = trial
+                break
+        else:
+            wrong.append(f"image {b}: no order of its costs leads to these positives by min_positives = {least}")
+    return found, wrong
+
+
+def _first_assignments(answer: Tensor, owners: Tensor, before: Tensor) -> Iterator[Tensor]:
+    """Assignments [P] of an image in which every prior has a gt that ``owners`` [G, P] allows: the definition's ``before``, then that
+    nearest to ``answer``, then others that differ from these in a few priors.
+    """
+    number = owners.sum(0)
+
+    def allowed(wanted: Tensor, otherwise: Tensor) -> Tensor:
+        fits = owners.gather(0, wanted.clamp(min=0)[None])[0] & (wanted >= 0)
+        return torch.where(fits, wanted, otherwise)
+
+    any_owner = torch.where(number > 0, owners.int().argmax(0), -1)
+    starts = allowed(before, allowed(answer, any_owner)), allowed(answer, allowed(before, any_owner))
+    yield from starts
+    open_priors = (number > 1).nonzero().flatten().tolist()
+    for changes in (1, 2, 3):
+        for priors in itertools.combinations(open_priors, changes):
+            for gts in itertools.product(*(owners[:, p].nonzero().flatten().tolist() for p in priors)):
+                for start in starts:
+                    trial = start.clone()
+                    trial[list(priors)] = torch.tensor(gts)
+                    yield trial
+
+
+def _leads_to(first: Tensor, answer: Tensor, low: Tensor, high: Tensor, least: int) -> bool:
+    """Whether gts that take priors by ``min_positives`` can turn the assignment ``first`` [P] of an image into ``answer`` [P]."""
+    moved = first != answer
+    if bool((answer[moved] < 0).any()):
+        return False
+    owner, count = first.clone(), torch.bincount(first[first >= 0], minlength=len(low))
+
+    def take(gt: int, left: list[int]) -> bool:
+        """Whether the gt can have taken exactly these priors, in some order; if so, it has."""
+        if int(count[gt]) >= least:
+            return not left
+        free = ((owner < 0) | (count[owner.clamp(min=0)] > least)) & (low[gt] < torch.inf)  # it may take, and can be spared
+        if not left:
+            return not bool(free.any())
+        limit = torch.where(free, high[gt], torch.inf).min()
+        for p in left:
+            former = int(owner[p])
+            if not free[p] or low[gt, p] > limit:
+                continue
+            for step, new in ((1, gt), (-1, former)):
+                owner[p] = new
+                count[gt] += step
+                if former >= 0:
+                    count[former] -= step
+                if step > 0 and take(gt, [q for q in left if q != p]):
+                    return True
+        return False
+
+    return all(take(gt, (moved & (answer == gt)).nonzero().flatten().tolist()) for gt in range(len(low)))
 
 
 def _judge_values(result: Any, problem: Problem, iou: Tensor, row: Tensor) -> list[str]:

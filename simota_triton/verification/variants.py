@@ -32,6 +32,7 @@ OVERRIDES: dict[str, tuple[Any, ...]] = {
     "k_pool": K_POOLS,
     "k_scale": (0.5, 1.0),
     "conflict": CONFLICTS,
+    "min_positives": (1, 3),
 }
 """What a variant of a preset may change. Every third scene runs under a variant with one to four changes."""
 
