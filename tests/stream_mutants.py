@@ -31,10 +31,12 @@ class Mutant(NamedTuple):
 
 
 BOUNDS, KERNELS, PRUNING, BACKEND = (f"tests/test_stream_{name}.py" for name in ("bounds", "kernels", "pruning", "backend"))
+RESCUE = "tests/test_rescue.py"
 PAIRS = f"{BOUNDS} -k never_excluded"
 FLOORS = f"{BOUNDS} -k floor"
 COMPILED = "tests/test_compiled.py -k every_preset"
 """For what the interpreter cannot see, where one program runs after the other and memory has no bounds."""
+SMALL, EQUALS, PASS = (f"{RESCUE} -k '{words}'" for words in ("small_gt and stream", "among_equal", "pass_over"))
 
 MUTANTS = (
     Mutant(
@@ -293,7 +295,7 @@ MUTANTS = (
     Mutant(
         "contested priors are counted by a load and a store",
         "select.py",
-        'entry = tl.atomic_add(num_contested_ptr + tl.zeros([LANES], tl.int32), 1, mask=second, sem="relaxed")',
+        'entry = tl.atomic_add(num_contested_ptr + tl.zeros([const.LANES], tl.int32), 1, mask=second, sem="relaxed")',
         "entry = tl.load(num_contested_ptr) + tl.cumsum(second.to(tl.int32), 0) - 1\n"
         "        tl.store(num_contested_ptr, tl.load(num_contested_ptr) + tl.sum(second.to(tl.int32)))",
         COMPILED,
@@ -320,6 +322,38 @@ MUTANTS = (
         "tl.load(contested_ptr + turn)",
         COMPILED,
     ),
+    Mutant("a short gt takes one prior too few", "rescue.py", "- tl.load(positives_ptr + g)", "- 1 - tl.load(positives_ptr + g)", SMALL),
+    Mutant("the last gt has no turn", "rescue.py", "while g < num_gts:", "while g < num_gts - 1:", SMALL),
+    Mutant("a rescued prior keeps its label", "rescue.py", "tl.store(labels_ptr + prior, label64)", "pass", SMALL),
+    Mutant("a rescued prior keeps its IoU", "rescue.py", "tl.store(matched_iou_ptr + prior", "(matched_iou_ptr + prior", SMALL),
+    Mutant("the higher prior is rescued among equals", "rescue.py", "(lowest < prior)", "(lowest > prior)", EQUALS),
+    Mutant("a short gt looks at one round of tiles", "rescue.py", "while part < parts:", "while part < tl.minimum(parts, 1):", EQUALS),
+    Mutant(
+        "a cheaper prior must be cheaper by half",
+        "rescue.py",
+        "limit = value_of(best)",
+        "limit = 0.5 * value_of(best)",
+        f"{RESCUE} -k 'answer_as_the_definition and rtmdet-3'",
+    ),
+    Mutant("who has just enough can spare one", "../positives.py", ") > min_positives", ") >= min_positives", PASS),
+    Mutant("background cannot be spared", "../positives.py", "other=const.BACKGROUND", "other=0", PASS),
+    Mutant("who has lost a prior still counts it", "../positives.py", "other=1) - 1", "other=1)", PASS),
+    Mutant("only the first priors are counted", "../positives.py", "        p += BLOCK\n", "        p += P\n", PASS),
+    Mutant(
+        "counts begin with what the memory held",
+        "../positives.py",
+        "tl.zeros([BLOCK], tl.int32)",
+        "tl.load(positives_ptr + g + lane)",
+        f"{RESCUE} -k 'answer_as_the_definition and rtmdet-3'",
+    ),
+    Mutant(
+        "of equals a matrix gives the last",
+        "../rescue_pass.py",
+        "tl.min(tl.where(key == least, p, const.NONE))",
+        "tl.max(tl.where(key == least, p, 0))",
+        PASS,
+    ),
+    Mutant("a matrix's rows are read to their first block", "../rescue_pass.py", "first += BLOCK", "first += P", PASS),
 )
 
 

@@ -241,7 +241,7 @@ def test_a_gt_that_takes_another_prior_than_its_cheapest_is_unexplained():
     for config, problem, right in short_of_priors():
         cost, all_iou, _ = reference.cost_matrix(problem, config)
         moved, before = gained(config, problem, right)
-        for b, p in moved[:2]:
+        for b, p in moved:
             gt = int(right.gt_index[b, p])
             free = (right.gt_index[b] < 0) & (cost[b, gt] < torch.inf)
             free[p] = False

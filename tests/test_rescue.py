@@ -263,11 +263,16 @@ def test_the_pass_over_matrices_is_the_rule():
     for batch, num_gts, num_priors, least in ((4, 5, 9, 2), (2, 6, 2300, 3), (3, 4, 1024, 1), (1, 3, 7, 32)):
         cost = torch.randint(40, (batch, num_gts, num_priors), generator=generator).float()  # ties within and across blocks
         cost[torch.rand(cost.shape, generator=generator) < 0.3] = INF
+        if num_gts > 4:
+            cost[:, 3, -1] = -1.0  # the cheapest lies in the last block
+            cost[:, 2, -4:-1] = 39.0
         iou = torch.rand(cost.shape, generator=generator)
         few = cost[:, :2].min(1)  # the first two gts have all that is taken
         taken = (torch.rand(batch, num_priors, generator=generator) < 0.5) & (few.values < INF)
         before = torch.where(taken, few.indices, -1)
-        matching = Matching(before.clone(), torch.zeros(batch, num_priors), torch.ones(batch, num_gts), taken.int())
+        if num_gts > 4:
+            before[:, -4:-1] = 2  # as does all that gt 2 has
+        matching = Matching(before.clone(), torch.zeros(batch, num_priors), torch.ones(batch, num_gts), (before >= 0).int())
         matching = Matching(*(value.to(DEVICE) for value in matching))
         launch.run_rescue_pass(matching, cost.to(DEVICE), iou.to(DEVICE), SimOTAConfig.rtmdet(min_positives=least))
         matching = Matching(*(value.cpu() for value in matching))
@@ -277,7 +282,7 @@ def test_the_pass_over_matrices_is_the_rule():
         assert moved.any()
         matched = iou.gather(1, matching.gt_index.clamp(min=0)[:, None])[:, 0]
         assert torch.equal(matching.matched_iou, torch.where(moved, matched, 0.0))
-        assert torch.equal(matching.claims, taken.int())
+        assert torch.equal(matching.claims, (before >= 0).int())
 
 
 @pytest.mark.parametrize("least", [1, 3])
@@ -304,12 +309,13 @@ def test_launch_parameters_forms_and_tilings_change_no_bit(seed):
 def test_among_equal_costs_the_kernels_take_the_lowest_prior():
     """Every pair of a gt costs the same, so that its priors come in their order, whatever tile is visited first."""
     config = SimOTAConfig.nanodet(min_positives=2, candidate="all")
-    priors = grid_priors(96, (8,))[torch.randperm(144, generator=torch.Generator().manual_seed(0))]
-    pred = torch.tensor([10.0, 10.0, 60.0, 60.0]).expand(1, 144, 4)
+    priors = grid_priors(272, (8,))[torch.randperm(1156, generator=torch.Generator().manual_seed(0))]  # two rounds of 32 tiles
+    pred = torch.tensor([10.0, 10.0, 60.0, 60.0]).expand(1, 1156, 4)
     gts = torch.tensor([[10.0, 10.0, 60.0, 60.0], [10.0, 10.0, 59.0, 60.0], [12.0, 10.0, 60.0, 60.0]])
-    problem = pack(config, pred, torch.zeros(1, 144, 2), priors, [gts], [torch.tensor([0, 1, 0])])
+    mask = torch.arange(1156) >= 8  # so that the lowest do not lie in the first round
+    problem = pack(config, pred, torch.zeros(1, 1156, 2), priors, [gts], [torch.tensor([0, 1, 0])], candidate_mask=mask)
     found = fused(problem, config)
-    assert found.gt_index[0].tolist() == [1, 1, 2, 2] + [0] * 9 + [-1] * 131
+    assert found.gt_index[0].tolist() == [-1] * 8 + [1, 1, 2, 2] + [0] * 9 + [-1] * 1135
     kernels_support.assert_same(streamed(problem, config, TILES), found)
 
 

@@ -229,7 +229,8 @@ def _judge_priors(result: Any, k: Tensor, bounds: Intervals, before: Tensor, con
         wins = selectable & (eligible_iou >= eligible_iou.amax(1, keepdim=True) - IOU_ERROR)
     conflict = wins & (may.sum(1, keepdim=True) > 1)
 
-    answer, unexplained = result.gt_index, []
+    answer = result.gt_index
+    unexplained: list[str] = []
     in_range = (answer >= -1) & (answer < low.shape[1])
     if config.min_positives and bool(in_range.all()):
         owners = torch.where((claims > 1)[:, None], conflict, alone & (claims == 1)[:, None])
