@@ -70,6 +70,14 @@ class Rule:
         """Itself."""
         return self
 
+    def __hash__(self) -> int:
+        return self._hash
+
+    @functools.cached_property
+    def _hash(self) -> int:
+        """Kept, because Triton asks for it in every launch."""
+        return hash(repr(self))
+
     @classmethod
     @functools.cache
     def of(cls, config: SimOTAConfig) -> Rule:
