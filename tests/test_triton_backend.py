@@ -159,7 +159,7 @@ def test_cpu_tensors_are_refused_outside_the_interpreter():
     code = (
         "import torch; from simota_triton import SimOTAAssigner\n"
         "t = torch.zeros(1, 2, 4)\n"
-        "SimOTAAssigner('rtmdet', backend='triton')(t, t, torch.ones(2, 4), t, torch.zeros(1, 2, dtype=torch.int64))\n"
+        "SimOTAAssigner('rtmdet', backend='triton')(t, t, torch.ones(2, 4), [t[0] + 1], [torch.zeros(2, dtype=torch.int64)])\n"
     )
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"} | {"PYTHONPATH": str(ROOT)}
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=ROOT)
