@@ -18,12 +18,14 @@ from simota_triton.inputs import Scores, pack
 from simota_triton.kernels import constants, launch
 from simota_triton.kernels.levels import find_logits, find_tile, matrix_row
 from simota_triton.kernels.rule import Rule
+from simota_triton.kernels.stream import launch as stream
 from simota_triton.tuning.kernel_config import INTERPRETER, KernelConfig
 from simota_triton.verification.judge import cost_intervals
 
 from .kernels_support import DEVICE, PRESETS, ApproximateUnits, on_device, random_inputs, random_problem
 
 CONFIG = SimOTAConfig.rtmdet()
+STREAM = ("prepare", "survey", "select", "resolve", "rescue")
 
 
 def check(problem, config=CONFIG, kernels=INTERPRETER):
@@ -330,6 +332,8 @@ def test_whatever_is_compiled_in_is_in_the_key(monkeypatch):
         changed = dataclasses.replace(rule, **{field.name: other})
         assert repr(changed) != repr(rule)
         assert changed != rule
+    kernels = (launch.prior_pass, launch.cost_pass, launch.rescue_pass, *(getattr(stream, name) for name in STREAM))
+    assert all("RULE" in kernel.arg_names for kernel in kernels)
     names = [name for name, value in vars(constants).items() if isinstance(value, tl.constexpr)]
     assert len(names) > 20
     for name in names:
