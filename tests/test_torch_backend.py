@@ -104,6 +104,23 @@ def test_logits_that_only_an_iou_leads_to_are_looked_at_in_every_group(monkeypat
         assert answers(*case)[1][-1] < whole[1][-1]
 
 
+@pytest.mark.parametrize("preset", SimOTAConfig.presets())
+@pytest.mark.parametrize("value", [torch.nan, -torch.nan, torch.inf, -torch.inf])
+def test_contested_priors_may_have_a_logit_that_is_not_finite(preset, value):
+    config, (_, _, priors, _, _), _ = batch(preset)
+    gts = torch.tensor([[16.0, 16.0, 112.0, 112.0]]).repeat(2, 1)
+    inputs = [gts[:1].expand(1, len(priors), 4), torch.zeros(1, len(priors), 3), priors, [gts], [torch.tensor([0, 1])]]
+    options = {"obj_logits": torch.zeros(1, len(priors), 1)} if config.score == "joint" else {}
+    contested = (answers(config, inputs, options)[2][0] > 1).nonzero().flatten().tolist()
+    assert contested
+    for prior in (contested[0], contested[-1]):
+        for label in range(3):
+            logits = inputs[1].clone()
+            logits[0, prior, label] = value
+            case = config, [inputs[0], logits, *inputs[2:]], options
+            assert same(answers(*case), answers(*case, backend="reference"))
+
+
 def test_costs_below_zero_are_found_without_a_list_of_near_priors():
     config, inputs, options = batch("nanodet")
     config = config.replace(log_eps=0.5, cls_weight=0.0)

@@ -67,15 +67,19 @@ class PairTerms(NamedTuple):
         return PairTerms(*(None if t is None else t.index_select(1, which) for t in self))  # type: ignore[arg-type]
 
 
+class NotFinite(Exception):
+    """A first attempt has read a score that is not finite."""
+
+
 class Costs:
     """Bounds and costs of a problem's pairs.
 
     Images are padded to ``stride`` priors: prior p of image b is at place b * stride + p, and prior P, like all padding, is
     none. Lists of pairs are two tensors of indices, row and prior, of shapes that broadcast against each other.
 
-    A first attempt (not ``careful``) takes all scores to be finite and looks only at those it reads: ``clean`` tells
-    whether they were. A prior that was never read cannot matter, so a clean attempt stands; another is made carefully,
-    with masks over all scores, which take longer than everything else.
+    A first attempt (not ``careful``) takes all scores to be finite and looks only at those it reads: :meth:`check` ends it
+    where they were not. A prior that was never read cannot matter, so an attempt that passes stands; another is made
+    carefully, with masks over all scores, which take longer than everything else.
 
     Attributes:
         floor: What pairs that are not among :meth:`near` cost at least, beside their IoU term.
@@ -141,9 +145,16 @@ class Costs:
         bound = terms.pair_cost(no_class, iou_cost, center, self._outside(row, prior), config)
         return prior, iou, bound.add_(self.hidden(row, prior, iou))
 
-    def clean(self) -> bool:
-        """Whether every score that was read is finite."""
-        return self.careful or bool(torch.stack(self._read).isfinite().all())
+    def check(self) -> None:
+        """Look at the scores that a first attempt has read since this was last asked: to be done before anything that takes
+        costs to be numbers, and at the end.
+
+        Raises:
+            NotFinite: One of them is not finite.
+        """
+        if not self.careful and self._read and not bool(torch.stack(self._read).isfinite().all()):
+            raise NotFinite
+        self._read.clear()
 
     def places(self, row: Tensor, prior: Tensor) -> Tensor:
         """Where priors are among those of all images."""

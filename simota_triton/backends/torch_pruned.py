@@ -26,7 +26,7 @@ from ..terms import COST_LIMIT
 from . import compact
 from .candidates import Gts, blocks
 from .folded import FOLD, FoldedRows, fold, largest, unfold
-from .pairs import ClassSums, Costs, Pairs, reach, take
+from .pairs import ClassSums, Costs, NotFinite, Pairs, reach, take
 
 GROUP_PAIRS = 1 << 21
 """(gt, prior) pairs of a group: the larger the groups, the fewer small operations there are."""
@@ -79,20 +79,24 @@ def assign_with_labels(problem: Problem, config: SimOTAConfig) -> tuple[Matching
 
 def _match_pruned(problem: Problem, config: SimOTAConfig, gts: Gts, claims: Tensor) -> tuple[Tensor, Pairs]:
     """As :func:`_match`; optimistic first, see :class:`Costs`."""
-    costs = Costs(problem, config, gts, careful=False)
-    k, won = _match(costs, claims)
-    if not costs.clean():
-        k, won = _match(Costs(problem, config, gts, careful=True), claims.zero_())
-    return k, won
+    try:
+        return _match(Costs(problem, config, gts, careful=False), claims)
+    except NotFinite:
+        return _match(Costs(problem, config, gts, careful=True), claims.zero_())
 
 
 def _match(costs: Costs, claims: Tensor) -> tuple[Tensor, Pairs]:
-    """dynamic_k of the real gts, and the pairs that are left once conflicts are resolved; counts ``claims`` [B * P]."""
+    """dynamic_k of the real gts, and the pairs that are left once conflicts are resolved; counts ``claims`` [B * P].
+
+    Raises:
+        NotFinite: See :meth:`Costs.check`.
+    """
     gts, sums = costs.gts, ClassSums(costs)
     k = torch.ones_like(gts.packed)
     size = max(1, GROUP_PAIRS // costs.stride)
     groups = [slice(start, min(start + size, k.shape[0])) for start in range(0, k.shape[0], size)]
     picked = Pairs.concatenate([_select(costs, rows, k, sums) for rows in groups])
+    costs.check()  # conflicts are resolved by comparing costs, which a NaN among them has no part in
     flat = gts.image.index_select(0, picked.row) * costs.problem.shape[1] + picked.prior
     claims.scatter_add_(0, flat, torch.ones_like(flat, dtype=torch.int32))
     contested = claims.index_select(0, flat) > 1
@@ -100,7 +104,11 @@ def _match(costs: Costs, claims: Tensor) -> tuple[Tensor, Pairs]:
     if several.numel():
         single = (~contested).nonzero().squeeze(1)
         picked = Pairs.concatenate([picked.select(single), _resolve(costs, picked.select(several), sums)])
-    return k, _rescue(costs, picked, sums) if costs.config.min_positives else picked
+        costs.check()
+    if costs.config.min_positives:
+        picked = _rescue(costs, picked, sums)
+        costs.check()
+    return k, picked
 
 
 class _Ious(NamedTuple):
