@@ -119,6 +119,11 @@ class SimOTAAssigner:
         B tensors ([G_i, 4] and [G_i]), or packed ([N, 4] and [N] with ``gt_offsets``). All three give the same answer.
         Values are computed in float32, under autocast too; float64 inputs are rounded to float32 first.
 
+        A CUDA graph can hold a call with padded gts, or with packed gts whose offsets are on the device (there with every backend but
+        ``"triton"``, which reads back how many gts an image has at most). It cannot hold one with a list of gts or with offsets on the
+        host, whose sizes are the host's: such a call is refused while a graph is captured. Outside of graphs none of the three forms
+        makes the host wait: offsets are copied from pinned memory.
+
         Args:
             pred_boxes: [B, P, 4] decoded predictions, xyxy in the priors' units (pixels). float16/bfloat16/float32.
             cls_logits: [B, P, C] of any strides, or the head's maps, a list of [B, C, H, W], whose cells in row-major
@@ -128,7 +133,8 @@ class SimOTAAssigner:
             gt_boxes: xyxy, floating dtype. A box without area is legal: it takes part, and its IoUs are 0.
             gt_labels: Integer classes in [0, C).
             gt_mask: [B, G] bool, True for real gts, for padded gts. None: all are real.
-            gt_offsets: [B + 1] int, for packed gts: image b owns rows offsets[b] to offsets[b + 1].
+            gt_offsets: [B + 1] int, for packed gts: image b owns rows offsets[b] to offsets[b + 1]. Rows that no image owns take no
+                part.
             obj_logits: [B, P, 1], [B, P] or a list of [B, 1, H, W]; needed exactly where ``config.score`` is ``"joint"``.
             gt_centers: x, y in the form of ``gt_boxes`` with 2 in place of 4: used as the gt's centre by the centre
                 prior and the centre region, in place of the box centre (see :func:`simota_triton.mask_centers`).

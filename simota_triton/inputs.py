@@ -8,6 +8,7 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .boxes import box_area, box_center
@@ -102,7 +103,8 @@ class GroundTruth:
         labels: [N] int64 in [0, C).
         centers: [N, 2] float32: given centres, else box centres. [0, 2] where those are not formed, see :func:`pack`.
         offsets: [B + 1] int64.
-        mask: [N] bool, False for padding; None where every row is real.
+        mask: [N] bool, False for padding and for rows that no image owns; None where every row is real, and where backends find
+            out themselves (see :func:`pack`).
         padded_shape: (B, G) where the gts came padded: then N = B * G.
         max_count: Largest number of rows of an image, None where only the device knows it.
         given_mask: The mask that gts came with: ``mask`` is False also for gts that cannot take part.
@@ -120,27 +122,35 @@ class GroundTruth:
     def slots(self) -> tuple[Tensor, Tensor]:
         """Rows of the padded layout: row [B, G] int64 (clamped into range) and valid [B, G] bool (False for padding)."""
         if self.padded_shape is not None:
-            row = torch.arange(self.boxes.shape[0], device=self.boxes.device).view(self.padded_shape)
+            row = torch.arange(self.boxes.shape[0], dtype=torch.int64, device=self.boxes.device).view(self.padded_shape)
             return row, (torch.ones_like(row, dtype=torch.bool) if self.mask is None else self.mask.view(self.padded_shape))
         count = self.offsets.diff()
         width = self.max_count if self.max_count is not None else int(count.max())
-        slot = torch.arange(width, device=self.boxes.device)
+        slot = torch.arange(width, dtype=torch.int64, device=self.boxes.device)
         row = self.offsets[:-1, None] + slot
         valid = slot < count[:, None]
         row = torch.where(valid, row, 0)
         return row, valid if self.mask is None else valid & self.mask[row]
 
     def image(self) -> Tensor:
-        """Image of each row, [N] int64."""
-        rows = torch.arange(self.boxes.shape[0], device=self.boxes.device)
+        """Image of each row, [N] int64; any image for rows that none owns."""
+        rows = torch.arange(self.boxes.shape[0], dtype=torch.int64, device=self.boxes.device)
         return torch.bucketize(rows, self.offsets[1:], right=True).clamp(max=max(self.offsets.shape[0] - 2, 0))
 
+    def owned(self) -> Tensor:
+        """Whether an image owns the row, [N] bool: offsets may begin behind the first row and end before the last one."""
+        rows = torch.arange(self.boxes.shape[0], dtype=torch.int64, device=self.boxes.device)
+        return (rows >= self.offsets[0]) & (rows < self.offsets[-1])
+
     def unpad(self, per_slot: Tensor) -> Tensor:
-        """A [B, G] value back in the form of the input: [B, G] for padded gts, [N] otherwise."""
+        """A [B, G] value back in the form of the input: [B, G] for padded gts, [N] otherwise, 0 for rows that no image owns."""
         if self.padded_shape is not None:
             return per_slot
+        batch, width = per_slot.shape
         image = self.image()
-        return per_slot[image, torch.arange(image.shape[0], device=image.device) - self.offsets[image]]
+        slot = torch.arange(image.shape[0], dtype=torch.int64, device=image.device) - self.offsets[image]
+        place = torch.where(self.owned(), image * width + slot, batch * width)
+        return F.pad(per_slot.flatten(), (0, 1))[place]
 
 
 @dataclass(frozen=True)
@@ -238,7 +248,8 @@ def pack(
     if validate:
         _check_format_of_predictions(pred_boxes)
     packed_priors = _priors(priors, num_priors, device, validate)
-    gts = _ground_truth(gt_boxes, gt_labels, gt_mask, gt_offsets, gt_centers, batch, cls.shape[2], device, validate, tidy or validate)
+    tidy = tidy or validate or not batch * num_priors  # no kernel runs where there is no pair
+    gts = _ground_truth(gt_boxes, gt_labels, gt_mask, gt_offsets, gt_centers, batch, cls.shape[2], device, validate, tidy)
     return Problem(
         pred_boxes=pred_boxes,
         cls_logits=cls,
@@ -407,6 +418,7 @@ def _ground_truth(
 ) -> GroundTruth:  # fmt: skip
     mask: Tensor | None = None  # [N]
     padded_shape: tuple[int, int] | None = None
+    spare = False
     if isinstance(gt_boxes, Tensor) and not gt_boxes.numel():  # none at all, whatever the shape
         if gt_offsets is not None:
             gt_boxes = gt_boxes.reshape(0, 4)
@@ -419,7 +431,7 @@ def _ground_truth(
         boxes = concatenate("gt_boxes", gt_boxes, counts, (4,), device)
         labels = concatenate("gt_labels", gt_labels, counts, (), device)
         centers = None if gt_centers is None else concatenate("gt_centers", gt_centers, counts, (2,), device)
-        offsets = torch.tensor([0, *accumulate(counts)], dtype=torch.int64).to(device)
+        offsets = _copied([0, *accumulate(counts)], device)
         max_count: int | None = max(counts, default=0)
     elif isinstance(gt_boxes, Tensor) and gt_boxes.ndim == 3:
         if gt_offsets is not None:
@@ -431,7 +443,7 @@ def _ground_truth(
         boxes = gt_boxes.reshape(-1, 4)
         labels = same_form("gt_labels", gt_labels, padded_shape, "[B, G]").reshape(-1)
         centers = None if gt_centers is None else same_form("gt_centers", gt_centers, (*padded_shape, 2), "[B, G, 2]").reshape(-1, 2)
-        offsets = torch.arange(batch + 1, device=device) * max_count
+        offsets = torch.arange(batch + 1, dtype=torch.int64, device=device) * max_count
         if gt_mask is not None:
             mask = same_form("gt_mask", gt_mask, padded_shape, "[B, G]").reshape(-1)
             if mask.numel():
@@ -452,7 +464,7 @@ def _ground_truth(
         boxes = gt_boxes
         labels = same_form("gt_labels", gt_labels, (boxes.shape[0],), "[N]")
         centers = None if gt_centers is None else same_form("gt_centers", gt_centers, (boxes.shape[0], 2), "[N, 2]")
-        offsets, max_count = _offsets(gt_offsets, boxes.shape[0], batch, device, validate)
+        offsets, max_count, spare = _offsets(gt_offsets, boxes.shape[0], batch, device, validate)
     elif isinstance(gt_boxes, Tensor):
         expected = "[B, G, 4], a list of [G, 4], or packed [N, 4] with gt_offsets"
         fail("gt_boxes", expected, shape_of(gt_boxes), box_remedy("gt_boxes", gt_boxes))
@@ -477,6 +489,8 @@ def _ground_truth(
     if not tidy:
         centers = boxes.new_empty(0, 2) if centers is None else centers.float()
         return GroundTruth(boxes, labels, centers, offsets, mask, padded_shape, max_count, given_mask)
+    if spare:
+        mask = given_mask = GroundTruth(boxes, labels, boxes, offsets, None, None, max_count).owned()
     if mask is not None:
         boxes, labels = torch.where(mask[:, None], boxes, 0.0), torch.where(mask, labels, 0)
     if validate:
@@ -540,7 +554,21 @@ def _check_gts(name: str, values: Tensor, good: Tensor, expected: str, remedy: s
         fail(name, expected, f"{values[row].tolist()} for gt {row - int(offsets[image])} of image {image}", remedy)
 
 
-def _offsets(value: Tensor, rows: int, batch: int, device: torch.device, validate: bool) -> tuple[Tensor, int | None]:
+def _copied(values: list[int], device: torch.device) -> Tensor:
+    """Integers on a device, int64: to a GPU from pinned memory, so that nobody waits. A CUDA graph would read that memory again when it
+    is replayed, long after others have written to it.
+    """
+    host = torch.tensor(values, dtype=torch.int64, device="cpu")
+    if device.type != "cuda" or torch.compiler.is_compiling():
+        return host.to(device)
+    if torch.cuda.is_current_stream_capturing():
+        fail("gt_boxes", "padded gts, or packed ones with gt_offsets on the device, while a CUDA graph is captured", "offsets on the host",
+              "a replay would read memory of the host that is in other use by then")  # fmt: skip
+    return host.pin_memory().to(device, non_blocking=True)
+
+
+def _offsets(value: Tensor, rows: int, batch: int, device: torch.device, validate: bool) -> tuple[Tensor, int | None, bool]:
+    """Offsets on the device, the most rows of an image if known, and whether there may be rows that no image owns."""
     tensor("gt_offsets", value)
     if value.shape != (batch + 1,):
         fail("gt_offsets", f"[B + 1] = [{batch + 1}]", shape_of(value), "")
@@ -552,10 +580,12 @@ def _offsets(value: Tensor, rows: int, batch: int, device: torch.device, validat
     on_host = value.device.type == "cpu"
     if validate or (on_host and not torch.compiler.is_compiling()):
         host = value.tolist()
-        if host[0] != 0 or host[-1] != rows or any(a > b for a, b in pairwise(host)):
-            fail("gt_offsets", f"0 first, N = {rows} last, never decreasing", f"{host if batch < 16 else host[:16]}", "")
-        return value.to(device, torch.int64), max((b - a for a, b in pairwise(host)), default=0)
-    return value.to(device, torch.int64).clamp(0, rows).cummax(0).values, None
+        if any(a > b for a, b in pairwise([0, *host, rows])):
+            remedy = "image b owns rows gt_offsets[b] to gt_offsets[b + 1]"
+            fail("gt_offsets", f"row numbers from 0 to N = {rows}, never decreasing", f"{host if batch < 16 else host[:16]}", remedy)
+        offsets = _copied(host, device) if on_host else value.long()
+        return offsets, max((b - a for a, b in pairwise(host)), default=0), host[0] > 0 or host[-1] < rows
+    return value.to(device, torch.int64).clamp(0, rows).cummax(0).values, None, True
 
 
 def _candidate_mask(value: Tensor | None, batch: int, num_priors: int, device: torch.device) -> Tensor | None:

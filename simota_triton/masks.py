@@ -47,7 +47,7 @@ def mask_centers(masks: Tensor, gt_boxes: Tensor) -> Tensor:
     blocks = masks.split(BLOCK)
     columns = torch.cat([block.sum(1, dtype=torch.float32) for block in blocks])  # [G, W]
     rows = torch.cat([block.sum(2, dtype=torch.float32) for block in blocks])  # [G, H]
-    x = (columns * torch.arange(masks.shape[2], device=masks.device)).sum(1)
-    y = (rows * torch.arange(masks.shape[1], device=masks.device)).sum(1)
+    x = (columns * torch.arange(masks.shape[2], dtype=torch.float32, device=masks.device)).sum(1)
+    y = (rows * torch.arange(masks.shape[1], dtype=torch.float32, device=masks.device)).sum(1)
     mass = columns.sum(1)
     return torch.where(mass[:, None] > 0, torch.stack([x, y], 1) / mass[:, None], box_center(gt_boxes.float()))

@@ -7,6 +7,8 @@ that it can stand behind a kernel in a CUDA graph. Sums of integers and minima o
 
 from __future__ import annotations
 
+import functools
+import math
 from typing import NamedTuple
 
 import torch
@@ -15,6 +17,9 @@ from torch import Tensor
 from .config import SimOTAConfig
 
 _LOW32 = 0xFFFFFFFF
+
+FIXED_POINT = 57
+"""Bits behind the point of IoUs that are summed as integers."""
 
 
 class Matching(NamedTuple):
@@ -50,9 +55,48 @@ def key_index(key: Tensor) -> Tensor:
     return key & _LOW32
 
 
-def count_k(iou_sum: Tensor, k_scale: float = 1.0) -> Tensor:
-    """dynamic_k = max(1, floor(k_scale * sum)) of float64 sums of float32 IoUs."""
-    return (iou_sum * k_scale).floor().long().clamp(min=1)
+def has_float64(device: torch.device) -> bool:
+    """Whether tensors of float64 can be made there: not on Apple's GPUs, and on some of Intel's."""
+    if device.type == "xpu":
+        return bool(torch.xpu.get_device_properties(device).has_fp64)
+    return device.type != "mps"
+
+
+def count_k(iou: Tensor, k_scale: float = 1.0) -> Tensor:
+    """dynamic_k = max(1, floor(k_scale * sum)), the sum and its product in float64.
+
+    Where there is no float64, integers give the same: IoUs are summed in units of 2^-57, of which 32 IoUs take less than 63 bits.
+    Both sums are exact for IoUs that are 0 or above 2^-25; what is smaller counts to 2^-48 in float64 and to 2^-58 here.
+
+    Args:
+        iou: [..., q] float32, up to 32 IoUs of each gt; negative ones count as 0. float64 is summed as it is.
+        k_scale: Factor of the sum.
+
+    Returns:
+        [...] int64.
+    """
+    iou = iou.clamp(min=0)
+    if has_float64(iou.device):
+        return (iou.sum(-1, dtype=torch.float64) * k_scale).floor().long().clamp(min=1)
+    total = (iou * 2.0**FIXED_POINT).round().long().sum(-1)
+    k = torch.ones_like(total)
+    for threshold in _thresholds(k_scale, iou.shape[-1]):
+        k += total >= threshold
+    return k
+
+
+@functools.cache
+def _thresholds(k_scale: float, most: int) -> list[int]:
+    """The least sums of up to ``most`` IoUs for which the product in float64 is 2, 3 ..., in units of 2^-57."""
+    found = []
+    for k in range(2, int(most * k_scale) + 1):
+        least = k / k_scale
+        while least * k_scale >= k:
+            least = math.nextafter(least, 0.0)
+        while least * k_scale < k:
+            least = math.nextafter(least, math.inf)
+        found.append(int(least * 2.0**FIXED_POINT))
+    return found
 
 
 def dynamic_k_matching(
@@ -108,35 +152,34 @@ def dynamic_k_matching(
         k = torch.ones((batch, num_gts), dtype=torch.int64, device=device)
         return Matching(
             gt_index=torch.full((batch, num_priors), -1, dtype=torch.int64, device=device),
-            matched_iou=torch.zeros((batch, num_priors), device=device),
+            matched_iou=torch.zeros((batch, num_priors), dtype=torch.float32, device=device),
             dynamic_k=k if gt_mask is None else k * gt_mask,
             claims=torch.zeros((batch, num_priors), dtype=torch.int32, device=device),
         )
 
     # dynamic k
     top_iou = iou.topk(min(candidate_topk, num_priors), dim=2, sorted=False).values  # [B, G, q]
-    dynamic_k = count_k(top_iou.clamp(min=0).double().sum(2), k_scale)  # [B, G]
+    dynamic_k = count_k(top_iou, k_scale)  # [B, G]
     if gt_mask is not None:
         dynamic_k = dynamic_k * gt_mask
 
     # the k cheapest priors of each gt
     width = min(max(1, int(candidate_topk * k_scale)), num_priors)
-    rank = torch.arange(width, device=device)
+    rank = torch.arange(width, dtype=torch.int64, device=device)
     prior = _cheapest(cost, width)  # [B, G, K]
-    taken = (rank < dynamic_k[..., None]) & (cost.gather(2, prior) < torch.inf)
+    prior_cost = cost.gather(2, prior)
+    taken = (rank < dynamic_k[..., None]) & (prior_cost < torch.inf)
 
-    # one claim per selected pair, on flat indices b * P + p; pairs not taken go to a spare slot
-    image = torch.arange(batch, device=device)[:, None, None]
-    slot = torch.where(taken, image * num_priors + prior, batch * num_priors).flatten()
-    claims = torch.zeros(batch * num_priors + 1, dtype=torch.int32, device=device)
-    claims = claims.scatter_add(0, slot, torch.ones_like(slot, dtype=torch.int32))[:-1].view(batch, num_priors)
-    gt = torch.arange(num_gts, device=device)[:, None].expand_as(prior).flatten()
-    claim_cost = cost.gather(2, prior).flatten()
-    cheapest = torch.full((batch * num_priors + 1,), torch.inf, dtype=cost.dtype, device=device)
-    cheapest = cheapest.scatter_reduce(0, slot, claim_cost, "amin")
-    owner = torch.full((batch * num_priors + 1,), num_gts, dtype=torch.int64, device=device)
-    owner = owner.scatter_reduce(0, slot, torch.where(claim_cost == cheapest[slot], gt, num_gts), "amin")
-    owner = owner[:-1].view(batch, num_priors)  # the cheapest of the gts that selected the prior
+    # one claim per selected pair; a pair that is not taken adds to its own prior what changes nothing there
+    slot = prior.flatten(1)  # [B, G * K]
+    claims = torch.zeros((batch, num_priors), dtype=torch.int32, device=device).scatter_add(1, slot, taken.flatten(1).int())
+    gt = torch.arange(num_gts, dtype=torch.int64, device=device)[:, None].expand_as(prior).flatten(1)
+    claim_cost = torch.where(taken, prior_cost, torch.inf).flatten(1)
+    cheapest = torch.full((batch, num_priors), torch.inf, dtype=cost.dtype, device=device)
+    cheapest = cheapest.scatter_reduce(1, slot, claim_cost, "amin")
+    winner = taken.flatten(1) & (claim_cost == cheapest.gather(1, slot))
+    owner = torch.full((batch, num_priors), num_gts, dtype=torch.int64, device=device)
+    owner = owner.scatter_reduce(1, slot, torch.where(winner, gt, num_gts), "amin")  # the cheapest of the gts that selected the prior
 
     # conflicts
     if conflict == "all":
@@ -200,5 +243,5 @@ def _cheapest(cost: Tensor, width: int) -> Tensor:
     """
     if cost.dtype == torch.float64:
         return cost.sort(dim=2, stable=True).indices[..., :width]
-    key = pack_key(cost, torch.arange(cost.shape[2], device=cost.device))
+    key = pack_key(cost, torch.arange(cost.shape[2], dtype=torch.int64, device=cost.device))
     return key_index(key.topk(width, dim=2, largest=False, sorted=True).values)

@@ -179,7 +179,7 @@ class AssignResult:
     def matching_matrix(self) -> Tensor:
         """[B, P, G] bool, True where prior p learns gt g; what the blog text returns. Meant for looking, not for training."""
         width = self.gts.slots()[0].shape[1]
-        return self.gt_index[..., None] == torch.arange(width, device=self.gt_index.device)
+        return self.gt_index[..., None] == torch.arange(width, dtype=torch.int64, device=self.gt_index.device)
 
     def to(self, device: torch.device | str | int, non_blocking: bool = False) -> AssignResult:
         """The result on another device; itself where it is there."""

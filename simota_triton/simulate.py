@@ -8,7 +8,7 @@ confident). A prior inside several gts follows the smallest one.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -46,10 +46,11 @@ def grid_priors(image_size: int | tuple[int, int], strides: Sequence[int] = STRI
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     levels = []
     for stride in strides:
-        y, x = torch.meshgrid(torch.arange(-(-height // stride)), torch.arange(-(-width // stride)), indexing="ij")
+        cells = (torch.arange(-(-side // stride), dtype=torch.float32, device="cpu") for side in (height, width))
+        y, x = torch.meshgrid(*cells, indexing="ij")
         points = (torch.stack([x, y], -1).reshape(-1, 2) + offset) * stride
         levels.append(torch.cat([points, torch.full_like(points, stride)], 1))
-    return torch.cat(levels).float()
+    return torch.cat(levels)
 
 
 def random_gts(
@@ -65,11 +66,12 @@ def random_gts(
         median: Median side in pixels.
         spread: Standard deviation of the side's logarithm.
     """
-    side = median * torch.exp(spread * torch.randn(count, 1, generator=generator))
-    aspect = torch.exp(0.3 * torch.randn(count, 1, generator=generator))
+    source: dict[str, Any] = {"generator": generator, "device": generator.device}
+    side = median * torch.exp(spread * torch.randn(count, 1, dtype=torch.float32, **source))
+    aspect = torch.exp(0.3 * torch.randn(count, 1, dtype=torch.float32, **source))
     size = torch.cat([side * aspect, side / aspect], 1).clamp(2.0, float(image_size))
-    corner = torch.rand(count, 2, generator=generator) * (image_size - size)
-    return torch.cat([corner, corner + size], 1), torch.randint(num_classes, (count,), generator=generator)
+    corner = torch.rand(count, 2, dtype=torch.float32, **source) * (image_size - size)
+    return torch.cat([corner, corner + size], 1), torch.randint(num_classes, (count,), dtype=torch.int64, **source)
 
 
 def simulate_predictions(
@@ -90,7 +92,7 @@ def simulate_predictions(
     batch, num_priors = len(gt_boxes), priors.shape[0]
 
     def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator)
+        return torch.randn(*shape, dtype=torch.float32, generator=generator, device=generator.device)
 
     mean, deviation = _OTHER_LOGIT[phase]
     cls_logits = mean + deviation * normal(batch, num_priors, num_classes)

@@ -186,10 +186,9 @@ CASES = [
     ("packed", {"gt_offsets": [0, 2, 4]}, TypeError, "gt_offsets: expected a torch.Tensor, got list"),
     ("packed", {"gt_offsets": torch.tensor([0, 4])}, ValueError, "gt_offsets: expected [B + 1] = [3], got [2]"),
     ("packed", {"gt_offsets": torch.tensor([0.0, 2.0, 4.0])}, ValueError, "gt_offsets: expected int64 or int32, got torch.float32; use gt_offsets.long()"),
-    ("packed", {"gt_offsets": torch.tensor([1, 2, 4])}, ValueError, "gt_offsets: expected 0 first, N = 4 last, never decreasing, got [1, 2, 4]"),
-    ("packed", {"gt_offsets": torch.tensor([0, 2, 3])}, ValueError, "gt_offsets: expected 0 first, N = 4 last, never decreasing, got [0, 2, 3]"),
-    ("packed", {"gt_offsets": torch.tensor([0, 5, 4])}, ValueError, "gt_offsets: expected 0 first, N = 4 last, never decreasing, got [0, 5, 4]"),
-    ("packed", {"gt_offsets": torch.tensor([0, -1, 4])}, ValueError, "gt_offsets: expected 0 first, N = 4 last, never decreasing, got [0, -1, 4]"),
+    ("packed", {"gt_offsets": torch.tensor([0, 2, 5])}, ValueError, "gt_offsets: expected row numbers from 0 to N = 4, never decreasing, got [0, 2, 5]; image b owns rows gt_offsets[b] to gt_offsets[b + 1]"),
+    ("packed", {"gt_offsets": torch.tensor([0, 5, 4])}, ValueError, "gt_offsets: expected row numbers from 0 to N = 4, never decreasing, got [0, 5, 4]; image b owns rows gt_offsets[b] to gt_offsets[b + 1]"),
+    ("packed", {"gt_offsets": torch.tensor([0, -1, 4])}, ValueError, "gt_offsets: expected row numbers from 0 to N = 4, never decreasing, got [0, -1, 4]; image b owns rows gt_offsets[b] to gt_offsets[b + 1]"),
     ("packed", {"gt_offsets": torch.tensor([0, 2, 4], device=META)}, ValueError, "gt_offsets: expected device cpu, got meta; use gt_offsets.to(pred_boxes.device)"),
     ("packed", {"gt_mask": torch.ones(4, dtype=torch.bool)}, ValueError, "gt_mask: expected None with packed gt_boxes [N, 4], got a value; leave it out"),
     # centres
@@ -466,5 +465,5 @@ def test_without_validation_a_wrong_prior_takes_no_part(backend):
 
 @pytest.mark.parametrize("validate", [False, None])
 def test_offsets_on_the_host_are_always_looked_at(validate):
-    with pytest.raises(ValueError, match="gt_offsets: expected 0 first"):
+    with pytest.raises(ValueError, match="gt_offsets: expected row numbers from 0"):
         call({**inputs("packed"), "gt_offsets": torch.tensor([0, 9, 4]), "validate": validate})

@@ -1,11 +1,16 @@
 """The matching stage against answers worked out by hand, and what it asks of a GPU."""
 
+import math
+from fractions import Fraction
+
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from simota_triton import dynamic_k_matching
+from simota_triton import SimOTAAssigner, dynamic_k_matching, matching
+from simota_triton.backends import levels, priors
 from simota_triton.matching import count_k, key_index, pack_key, sortable
+from simota_triton.verification.scenes import make_scene
 
 INF = float("inf")
 DTYPES = (torch.float32, torch.float64)
@@ -61,7 +66,53 @@ def test_k_scale_multiplies_the_sum_before_it_is_floored(scale, k):
 def test_the_sum_is_taken_in_float64_of_the_ious():
     below = 1 - 2.0**-24  # the largest float32 below 1: 8 + below rounds to 9 in float32
     assert matched([[float(i) for i in range(9)]], [[1.0] * 8 + [below]])[2] == [8]
-    assert count_k(torch.tensor([0.0, 0.999999, 1.0, 12.9999999, 13.0], dtype=torch.float64)).tolist() == [1, 1, 1, 12, 13]
+    assert count_k(torch.tensor([[0.0], [0.999999], [1.0], [12.9999999], [13.0]], dtype=torch.float64)).tolist() == [1, 1, 1, 12, 13]
+
+
+@pytest.mark.parametrize("k_scale", [1.0, 0.7, 1.1, 0.3, 0.01, 1.6, 32.0])
+def test_integers_give_the_k_of_float64_where_there_is_none(k_scale, monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    width = min(20, int(32 / k_scale))
+    iou = torch.rand(20000, width, generator=generator)
+    iou[:5000] = (iou[:5000] * 10).round() / 10  # sums near integers
+    iou[5000:9000] = 1 - iou[5000:9000] * 2.0 ** -torch.randint(26, (4000, width), generator=generator)
+    iou[9000:12000] *= 2.0 ** -torch.randint(25, (3000, width), generator=generator)
+    least = torch.rand(2000, 1, generator=generator) * 2.0 ** -torch.randint(20, (2000, 1), generator=generator)
+    iou[12000:14000, : width // 2 * 2 : 2], iou[12000:14000, 1::2] = 1 - least, (1 - (1 - least)).expand(-1, width // 2)
+    iou[14000:15000] = iou[14000:15000].round()
+    iou[15000:16000] = -1.0
+    expected = count_k(iou, k_scale)
+    exact = [max(1, math.floor(float(sum(map(Fraction, row))) * k_scale)) for row in iou.clamp(min=0)[::100].tolist()]
+    assert expected[::100].tolist() == exact
+    monkeypatch.setattr(matching, "has_float64", lambda device: False)
+    assert torch.equal(count_k(iou, k_scale), expected)
+
+
+@pytest.mark.parametrize("preset", ["rtmdet", "yolox", "super_gradients_fast"])
+@pytest.mark.parametrize("backend", ["reference", "torch"])
+def test_no_float64_is_made_where_there_is_none(backend, preset, monkeypatch):
+    scene, assigner = make_scene(1), SimOTAAssigner(preset, backend=backend)
+    expected = scene.call(assigner)
+    for module in (matching, levels):
+        monkeypatch.setattr(module, "has_float64", lambda device: False)
+    monkeypatch.setattr(priors, "_KNOWN", {})
+    with Refuse(lambda function, result: isinstance(result, torch.Tensor) and result.dtype == torch.float64):
+        found = scene.call(assigner)
+    assert torch.equal(found.gt_index, expected.gt_index)
+    assert torch.equal(found.dynamic_k, expected.dynamic_k)
+
+
+class Refuse(TorchDispatchMode):
+    """Fails where an operator's result is refused."""
+
+    def __init__(self, refused):
+        super().__init__()
+        self.refused = refused
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        assert not self.refused(function, result), function
+        return result
 
 
 def test_a_gt_with_fewer_candidates_than_k_takes_all_of_them():

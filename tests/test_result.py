@@ -107,13 +107,15 @@ def test_all_views_follow_from_gt_index(backend, preset, form):
             assert getattr(result, name).shape == (batch, num_priors), name
         assert result.num_classes == num_classes
         assert result.dynamic_k.dtype == torch.int64
-        assert result.dynamic_k.shape == (boxes.shape[:2] if form in ("padded", "scattered") else (sum(map(len, scene.gt_boxes)),))
+        assert result.dynamic_k.shape == (
+            boxes.shape[:2] if form in ("padded", "scattered") else boxes.shape[:1] if form == "spare" else (sum(map(len, scene.gt_boxes)),)
+        )
         matrix = result.matching_matrix()
         summary = result.summary()
         learnt = 0
         for b in range(batch):
             image = result.to_image(b)
-            if form == "packed":
+            if form in ("packed", "spare"):
                 start = kwargs["gt_offsets"][b]
                 own_boxes, own_labels = boxes[start : start + len(scene.gt_boxes[b])], labels[start : start + len(scene.gt_boxes[b])]
             else:

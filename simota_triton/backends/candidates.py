@@ -47,7 +47,7 @@ class Gts:
         """The gts of a problem without its padding."""
         gts = problem.gts
         image = gts.image()
-        rows = torch.arange(image.shape[0], device=image.device)
+        rows = torch.arange(image.shape[0], dtype=torch.int64, device=image.device)
         slot = rows - gts.offsets[image]
         if gts.mask is None:
             return Gts(gts.boxes, gts.labels, gts.centers, image, slot, rows, gts.offsets.tolist())
@@ -74,7 +74,7 @@ def mark_candidates(problem: Problem, config: SimOTAConfig, gts: Gts, levels: Le
     batch, num_priors, _ = problem.shape
     device = gts.boxes.device
     if config.candidate == "all":
-        counts = torch.tensor(gts.starts, device=device).diff()
+        counts = torch.tensor(gts.starts, dtype=torch.int64, device=device).diff()
         out.copy_((counts > 0)[:, None])
         return
     if levels is None:
@@ -84,7 +84,7 @@ def mark_candidates(problem: Problem, config: SimOTAConfig, gts: Gts, levels: Le
             found[image] |= terms.in_region(problem.priors, boxes, centers, config.candidate, config.center_radius).any(0)
         out.copy_(found)
         return
-    count = torch.zeros((batch, levels.rows.shape[0], levels.columns.shape[0]), device=device)
+    count = torch.zeros((batch, levels.rows.shape[0], levels.columns.shape[0]), dtype=torch.float32, device=device)
     for rows in blocks(0, gts.starts[-1], levels.columns.shape[0]):
         own = [len(range(max(start, rows.start), min(stop, rows.stop))) for start, stop in pairwise(gts.starts)]
         for x, y in levels.depths(gts.boxes[rows], gts.centers[rows], config):

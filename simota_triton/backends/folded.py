@@ -24,7 +24,7 @@ def fold(values: Tensor, out: Tensor | None = None) -> Tensor:
 
 def unfold(column: Tensor, columns: int) -> Tensor:
     """What lies in a fold's columns: [...] -> [..., FOLD], places in the row of ``FOLD * columns`` elements."""
-    return column[..., None] + torch.arange(0, FOLD * columns, columns, device=column.device)
+    return column[..., None] + torch.arange(0, FOLD * columns, columns, dtype=torch.int64, device=column.device)
 
 
 def largest(values: Tensor, width: int) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .. import terms
 from ..config import SimOTAConfig
+from ..matching import has_float64
 
 MAX_LEVELS = 16
 """Priors whose strides change more often are not taken for levels."""
@@ -56,7 +57,11 @@ class Levels(NamedTuple):
 
     @staticmethod
     def of(priors: Tensor) -> Levels | None:
-        """The levels of priors [P, 4], row-major each, or None where they are no such grids of square cells."""
+        """The levels of priors [P, 4], row-major each, or None where they are no such grids of square cells, or where there is no
+        float64 to place gts among far cells with.
+        """
+        if not has_float64(priors.device):
+            return None
         changes = (priors[1:, 2] != priors[:-1, 2]).nonzero().squeeze(1).tolist()
         if len(changes) >= MAX_LEVELS or not priors.shape[0]:
             return None
@@ -70,8 +75,8 @@ class Levels(NamedTuple):
                 return None
             height = (stop - start) // width
             cells = regular[start:stop].view(height, width, 4)
-            cells[..., 0] = torch.arange(width, device=priors.device) * stride + x
-            cells[..., 1] = (torch.arange(height, device=priors.device) * stride + y)[:, None]
+            cells[..., 0] = torch.arange(width, dtype=torch.float32, device=priors.device) * stride + x
+            cells[..., 1] = (torch.arange(height, dtype=torch.float32, device=priors.device) * stride + y)[:, None]
             cells[..., 2:] = stride
             for line, low in ((cells[0, :, 0], x), (cells[:, 0, 1], y)):
                 drift = line.double() - (torch.arange(line.shape[0], dtype=torch.float64, device=line.device) * stride + low)
@@ -87,7 +92,7 @@ class Levels(NamedTuple):
             return None
         device = priors.device
         first_prior = torch.tensor(first, dtype=torch.float64, device=device)
-        return Levels(levels, torch.cat(columns), torch.cat(rows), first_prior, torch.tensor(shape, device=device))
+        return Levels(levels, torch.cat(columns), torch.cat(rows), first_prior, torch.tensor(shape, dtype=torch.int64, device=device))
 
     def depths(self, boxes: Tensor, centers: Tensor, config: SimOTAConfig) -> Iterator[tuple[Tensor, Tensor]]:
         """How deep gts [g, 4] and [g, 2] hold the columns and the rows, [g, W] and [g, H]: for each box that the candidate
@@ -109,7 +114,7 @@ class Levels(NamedTuple):
         radius += MARGIN
         offset = (centers.double()[:, None] - self.first[:, :2]) / self.first[:, 2:]  # [g, L, 2]
         low = (offset - radius).ceil().clamp(-1e9, 1e9).long()
-        line = low[..., None] + torch.arange(math.floor(2 * radius) + 1, device=low.device)  # [g, L, 2, w]
+        line = low[..., None] + torch.arange(math.floor(2 * radius) + 1, dtype=torch.int64, device=low.device)  # [g, L, 2, w]
         along_x, along_y = (line - offset[..., None]).float().square().unbind(2)
         distance = (along_y[..., None] + along_x[:, :, None]).sqrt()  # [g, L, w, w]
         line += OUTSIDE * ((line < 0) | (line >= size[..., None]))

@@ -97,7 +97,7 @@ class Costs:
         self._priors, self._levels, self.stride = priors.columns, priors.levels, priors.columns.shape[1]
         usable = usable_mask(problem, self.all_classes) if careful or not (priors.usable and _all_take_part(problem)) else None
         # columns of their own, because arithmetic on them is six times as fast as on columns of a matrix
-        corners = torch.zeros((4, batch, self.stride), device=gts.boxes.device)
+        corners = torch.zeros((4, batch, self.stride), dtype=torch.float32, device=gts.boxes.device)
         corners[:, :, :num_priors] = problem.pred_boxes.permute(2, 0, 1)
         selectable = torch.zeros_like(corners[0])  # 1 or 0
         mark_candidates(problem, config, gts, self._levels, out=selectable[:, :num_priors])
@@ -135,13 +135,13 @@ class Costs:
         if not self._radius:
             return None
         config, center = self.config, None
-        row = torch.arange(rows.start, rows.stop, device=self._start.device)[:, None]
+        row = torch.arange(rows.start, rows.stop, dtype=torch.int64, device=self._start.device)[:, None]
         prior, distance = near_priors(self.problem, self.gts, self._levels, rows, self._radius)
         prior.clamp_(max=self.num_priors)
         iou = self.iou(row, prior)
         if config.center_weight:
             center = torch.exp2((distance - (config.center_offset + SLACK)).mul_(math.log2(config.center_base)))
-        no_class, iou_cost = torch.zeros((), device=iou.device), self._iou_cost(row, prior, iou.clamp(min=0))
+        no_class, iou_cost = torch.zeros((), dtype=torch.float32, device=iou.device), self._iou_cost(row, prior, iou.clamp(min=0))
         bound = terms.pair_cost(no_class, iou_cost, center, self._outside(row, prior), config)
         return prior, iou, bound.add_(self.hidden(row, prior, iou))
 
@@ -168,7 +168,7 @@ class Costs:
         inter = intersection(self._corners[:, own], self._gt_corners[:, rows, None], work, dim=0)
         iou = self._shared_part(inter, torch.add(self._areas[own], self._gt_areas[rows, None], out=work[1]))
         if self._masks_pairs:
-            row, prior = (torch.arange(a, b, device=iou.device) for a, b in ((rows.start, rows.stop), (0, self.stride)))
+            row, prior = (torch.arange(a, b, dtype=torch.int64, device=iou.device) for a, b in ((rows.start, rows.stop), (0, self.stride)))
             iou.masked_fill_(~self._exists(row[:, None], prior), -torch.inf)
         return iou
 
@@ -203,7 +203,7 @@ class Costs:
     def lowest_iou(self, limit: Tensor) -> Tensor:
         """The smallest IoU that a pair with a cost of at most ``limit`` can have, and a few ulp less; above 1 where there is none."""
         if not self.config.iou_weight:
-            return torch.where(limit < 0, torch.inf, 0.0)
+            return torch.zeros_like(limit).masked_fill_(limit < 0, torch.inf)
         worth = limit / self.config.iou_weight
         iou = torch.exp(-worth) - self.config.log_eps if self.config.iou_cost == "log" else 1 - worth  # GIoU <= IoU
         return (iou - 1e-6).clamp(min=0)
@@ -280,7 +280,7 @@ class ClassSums:
 
     def __init__(self, costs: Costs) -> None:
         self._costs = costs
-        self._known = torch.full((costs.problem.shape[0] * costs.stride,), torch.nan, device=costs.gts.boxes.device)
+        self._known = torch.full((costs.problem.shape[0] * costs.stride,), torch.nan, dtype=torch.float32, device=costs.gts.boxes.device)
 
     def unknown(self, places: Tensor) -> tuple[Tensor, ...]:
         """Those it was not asked for, in parts."""

@@ -62,7 +62,7 @@ def assign_with_labels(problem: Problem, config: SimOTAConfig) -> tuple[Matching
             dynamic_k[gts.packed] = k
     gt_index = torch.full((batch * num_priors,), -1, dtype=torch.int64, device=device)
     labels = torch.full_like(gt_index, num_classes)
-    matched_iou = torch.zeros(batch * num_priors, device=device)
+    matched_iou = torch.zeros(batch * num_priors, dtype=torch.float32, device=device)
     if won is not None:
         flat = gts.image.index_select(0, won.row) * num_priors + won.prior
         gt_index.scatter_(0, flat, gts.slot.index_select(0, won.row))
@@ -121,11 +121,12 @@ class _Ious(NamedTuple):
     @staticmethod
     def of(costs: Costs, rows: slice) -> _Ious:
         """Of gts ``rows``."""
-        row = torch.arange(rows.start, rows.stop, device=costs.gts.boxes.device)
-        maxima = torch.empty((row.shape[0], costs.stride // FOLD), device=row.device)
+        row = torch.arange(rows.start, rows.stop, dtype=torch.int64, device=costs.gts.boxes.device)
+        maxima = torch.empty((row.shape[0], costs.stride // FOLD), dtype=torch.float32, device=row.device)
         blocks = list(costs.gts.blocks(rows, costs.stride))
         # one piece of memory for all blocks: fresh pages take longer than what is computed in them
-        work = torch.empty((3, max(part.stop - part.start for _, part in blocks), costs.stride), device=row.device)
+        most = max(part.stop - part.start for _, part in blocks)
+        work = torch.empty((3, most, costs.stride), dtype=torch.float32, device=row.device)
         for image, part in blocks:
             fold(costs.iou_block(image, part, work), out=maxima[part.start - rows.start : part.stop - rows.start])
         return _Ious(costs, row, FoldedRows(maxima))
@@ -149,8 +150,8 @@ def _select(costs: Costs, rows: slice, dynamic_k: Tensor, sums: ClassSums) -> Pa
     config = costs.config
     ious = _Ious.of(costs, rows)
     iou, best = ious.largest(config.candidate_topk)  # [g, q]
-    dynamic_k[rows] = k = count_k(iou.clamp(min=0).double().sum(1), config.k_scale)
-    limit = torch.full((k.shape[0], 1), torch.inf, device=iou.device)
+    dynamic_k[rows] = k = count_k(iou, config.k_scale)
+    limit = torch.full((k.shape[0], 1), torch.inf, dtype=torch.float32, device=iou.device)
 
     row, listed = ious.row[:, None], costs.near(rows)
     if listed is not None:
@@ -183,7 +184,7 @@ def _select(costs: Costs, rows: slice, dynamic_k: Tensor, sums: ClassSums) -> Pa
 def _spread_lowest(bound: Tensor, width: int) -> Tensor:
     """Where low costs are: the lowest of each of ``width`` combs of a row [g, w], [g, width]; a tenth of topk's time."""
     size = bound.shape[1]
-    first = torch.arange(min(width, size), device=bound.device)
+    first = torch.arange(min(width, size), dtype=torch.int64, device=bound.device)
     teeth = -(-size // first.shape[0])
     combs = F.pad(bound, (0, teeth * first.shape[0] - size), value=torch.inf).view(-1, teeth, first.shape[0])
     return combs.min(1).indices * first.shape[0] + first  # the first of equals: never padding, whose teeth are the last
@@ -219,8 +220,8 @@ def _cheapest(pairs: Pairs, rows: slice, k: Tensor) -> Pairs:
     """The k cheapest pairs of each of these gts; those of a gt come in ascending order of their priors."""
     order = ((pairs.row << 32) + sortable(pairs.cost)).argsort(stable=True)
     row = pairs.row.index_select(0, order) - rows.start
-    start = torch.searchsorted(row, torch.arange(k.shape[0], device=row.device))
-    rank = torch.arange(row.shape[0], device=row.device) - start.index_select(0, row)
+    start = torch.searchsorted(row, torch.arange(k.shape[0], dtype=torch.int64, device=row.device))
+    rank = torch.arange(row.shape[0], dtype=torch.int64, device=row.device) - start.index_select(0, row)
     return pairs.select(order.index_select(0, (rank < k.index_select(0, row)).nonzero().squeeze(1)))
 
 
@@ -230,10 +231,12 @@ def _resolve(costs: Costs, claims: Pairs, sums: ClassSums) -> Pairs:
     place, which = costs.places(claims.row, claims.prior).unique(return_inverse=True)  # [m], ascending
     worth = -claims.iou if max_iou else claims.cost
     if costs.config.conflict != "matched":
-        limit = torch.full(place.shape, torch.inf, device=worth.device).scatter_reduce_(0, which, worth, "amin")
+        limit = torch.full(place.shape, torch.inf, dtype=torch.float32, device=worth.device).scatter_reduce_(0, which, worth, "amin")
         claims, which = _rivals(costs, place, limit, sums)
         worth = -claims.iou if max_iou else claims.cost
-    key = pack_key(worth, torch.arange(worth.shape[0], device=worth.device))  # of equals the first, whose row is the smallest
+    key = pack_key(
+        worth, torch.arange(worth.shape[0], dtype=torch.int64, device=worth.device)
+    )  # of equals the first, whose row is the smallest
     best = torch.full_like(place, torch.iinfo(place.dtype).max).scatter_reduce_(0, which, key, "amin")
     return claims.select(key_index(best))
 
@@ -245,13 +248,14 @@ def _rivals(costs: Costs, contested: Tensor, limit: Tensor, sums: ClassSums) -> 
     max_iou, gts = costs.config.conflict == "max_iou", costs.gts
     threshold = -limit if max_iou else costs.lowest_iou(reach(limit))
     image, prior = contested // costs.stride, contested % costs.stride
-    starts = torch.tensor(gts.starts, device=image.device)
+    starts = torch.tensor(gts.starts, dtype=torch.int64, device=image.device)
     first, count = starts.index_select(0, image), starts.diff().index_select(0, image)
     found = []
     for part in blocks(0, contested.shape[0], int(count.max())):
         number = count[part]
         which = torch.repeat_interleave(number)
-        row = (first[part] - number.cumsum(0) + number).index_select(0, which) + torch.arange(which.shape[0], device=image.device)
+        row = (first[part] - number.cumsum(0) + number).index_select(0, which)
+        row += torch.arange(which.shape[0], dtype=torch.int64, device=image.device)
         which += part.start
         iou = costs.iou(row, prior.index_select(0, which))
         near = (iou >= threshold.index_select(0, which)).nonzero().squeeze(1)
@@ -274,7 +278,7 @@ def _rescue(costs: Costs, won: Pairs, sums: ClassSums) -> Pairs:
     owner.view(-1).scatter_(0, costs.places(won.row, won.prior), won.row)
     gained = [won]
     for gt in short.tolist():
-        row, prior, owned = one * gt, torch.arange(num_priors, device=device), owner[int(costs.gts.image[gt])]
+        row, prior, owned = one * gt, torch.arange(num_priors, dtype=torch.int64, device=device), owner[int(costs.gts.image[gt])]
         iou = costs.iou(row, prior)
         prior = (costs.hidden(row, prior, iou) == 0).nonzero().squeeze(1)  # [s], those that it may take
         for _ in range(least - int(count[gt])):

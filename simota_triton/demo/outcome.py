@@ -81,7 +81,7 @@ def run_presets(scene: Scene, presets: Sequence[str], phase: str, seed: int, bac
 
 def _outcome(preset: str, phase: str, priors: Tensor, result: AssignResult) -> Outcome:
     image = ImageAssignment(*(value.cpu() for value in result.to_image(0)))
-    mine = image.gt_index[None] == torch.arange(len(image.dynamic_k))[:, None]  # [G, P]
+    mine = image.gt_index[None] == torch.arange(len(image.dynamic_k), dtype=torch.int64, device=image.gt_index.device)[:, None]  # [G, P]
     got = torch.stack([(mine & (priors[:, 2] == stride)).sum(1) for stride in STRIDES], 1)
     mean_iou = (mine * image.matched_iou).sum(1) / mine.sum(1).clamp(min=1)
     return Outcome(preset, phase, priors, image, result.summary(), got, mean_iou)

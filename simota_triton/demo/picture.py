@@ -84,7 +84,7 @@ def gt_colors(boxes: Array) -> list[str]:
 def _view(scene: Scene, outcome: Outcome) -> tuple[float, float, float, float]:
     """What is shown: the photo, and past its edges the gts (up to an eighth of the square) and positive priors."""
     size = scene.image_size
-    content = torch.tensor([[0.0, 0.0, *scene.content]])
+    content = torch.tensor([[0.0, 0.0, *scene.content]], dtype=torch.float32, device="cpu")
     priors = outcome.priors[outcome.image.fg_mask]
     reach = priors[:, 2:] / 4
     boxes = torch.cat([

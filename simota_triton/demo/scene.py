@@ -54,7 +54,7 @@ def load_scene(record: ImageRecord, classes: tuple[str, ...], images: Path | Non
     """
     scale = image_size / max(record.width, record.height)
     content = (max(1, round(record.width * scale)), max(1, round(record.height * scale)))
-    ratio = torch.tensor([content[0] / record.width, content[1] / record.height] * 2)
+    ratio = torch.tensor([content[0] / record.width, content[1] / record.height] * 2, dtype=torch.float32, device="cpu")
     gts = [a for a in record.annotations if not a.is_crowd]
     crowds = [a for a in record.annotations if a.is_crowd]
     return Scene(
@@ -62,10 +62,10 @@ def load_scene(record: ImageRecord, classes: tuple[str, ...], images: Path | Non
         image_size=image_size,
         content=content,
         photo=None if images is None else _photo(images / record.file_name, (record.width, record.height), content),
-        gt_boxes=torch.tensor([a.box for a in gts]).reshape(-1, 4) * ratio,
-        gt_labels=torch.tensor([a.label for a in gts], dtype=torch.int64),
-        ignore_boxes=torch.tensor([a.box for a in crowds]).reshape(-1, 4) * ratio,
-        ignore_labels=torch.tensor([a.label for a in crowds], dtype=torch.int64),
+        gt_boxes=torch.tensor([a.box for a in gts], dtype=torch.float32, device="cpu").reshape(-1, 4) * ratio,
+        gt_labels=torch.tensor([a.label for a in gts], dtype=torch.int64, device="cpu"),
+        ignore_boxes=torch.tensor([a.box for a in crowds], dtype=torch.float32, device="cpu").reshape(-1, 4) * ratio,
+        ignore_labels=torch.tensor([a.label for a in crowds], dtype=torch.int64, device="cpu"),
         classes=classes,
     )
 

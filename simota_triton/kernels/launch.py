@@ -180,7 +180,7 @@ def run(problem: Problem, config: SimOTAConfig, kernels: KernelConfig, num_gts: 
     """Both passes: cost and IoU, [B, G, P] float32 each."""
     batch, num_priors, _ = problem.shape
     if batch * num_gts * num_priors == 0:
-        nothing = torch.empty((batch, num_gts, num_priors), device=problem.priors.device)
+        nothing = torch.empty((batch, num_gts, num_priors), dtype=torch.float32, device=problem.priors.device)
         return nothing, nothing.clone()
     shared = Shared.of(problem, config)
     return run_cost_pass(problem, run_prior_pass(problem, kernels, shared), kernels, num_gts, shared)
@@ -192,9 +192,9 @@ def run_prior_pass(problem: Problem, kernels: KernelConfig, shared: Shared) -> R
     gts, device = problem.gts, problem.priors.device
     levels = shared.levels
     rows = Rows(
-        background=torch.empty((batch, num_priors), device=device),
-        objectness=None if levels.obj is None else torch.empty((batch, num_priors), device=device),
-        gt_table=torch.empty((gts.boxes.shape[0], const.TABLE_COLUMNS.value), device=device),
+        background=torch.empty((batch, num_priors), dtype=torch.float32, device=device),
+        objectness=None if levels.obj is None else torch.empty((batch, num_priors), dtype=torch.float32, device=device),
+        gt_table=torch.empty((gts.boxes.shape[0], const.TABLE_COLUMNS.value), dtype=torch.float32, device=device),
     )
     limit = {} if INTERPRETED else {"maxnreg": kernels.prior_registers}
     mask_strides = (0, 0) if problem.candidate_mask is None else problem.candidate_mask.stride()
@@ -216,7 +216,7 @@ def run_prior_pass(problem: Problem, kernels: KernelConfig, shared: Shared) -> R
 def run_cost_pass(problem: Problem, rows: Rows, kernels: KernelConfig, num_gts: int, shared: Shared) -> tuple[Tensor, Tensor]:
     """The second pass."""
     batch, num_priors, _ = problem.shape
-    cost, iou = (torch.empty((batch, num_gts, num_priors), device=problem.priors.device) for _ in range(2))
+    cost, iou = (torch.empty((batch, num_gts, num_priors), dtype=torch.float32, device=problem.priors.device) for _ in range(2))
     with on_device(problem.priors.device):
         cost_pass[batch, shared.levels.tiles(kernels.tile), -(-num_gts // kernels.gts_per_program)](
             cost, iou,

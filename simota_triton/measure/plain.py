@@ -41,7 +41,7 @@ def match(cost: Tensor, iou: Tensor) -> Tensor:
     width = min(TOPK, cost.shape[-1])
     dynamic_k = iou.topk(width, dim=-1, sorted=False).values.clamp(min=0).sum(-1).int().clamp_(min=1)
     values, indices = cost.topk(width, dim=-1, largest=False)
-    taken = (torch.arange(width, device=cost.device) < dynamic_k.unsqueeze(-1)) & values.isfinite()
+    taken = (torch.arange(width, dtype=torch.int64, device=cost.device) < dynamic_k.unsqueeze(-1)) & values.isfinite()
     matching = torch.zeros_like(cost, dtype=torch.bool).scatter_(-1, indices, taken)
     claims = matching.sum(-2)
     owner = torch.where(claims > 1, cost.min(-2).indices, matching.int().argmax(-2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -74,8 +75,10 @@ class Batch:
     def padded(self, width: int) -> tuple[Tensor, Tensor, Tensor]:
         """gt_boxes [B, G, 4], gt_labels [B, G] and gt_mask [B, G] of the padded form."""
         batch = len(self.gt_boxes)
-        boxes, labels = torch.zeros(batch, width, 4), torch.zeros(batch, width, dtype=torch.int64)
-        mask = torch.zeros(batch, width, dtype=torch.bool)
+        device = self.priors.device
+        boxes = torch.zeros((batch, width, 4), dtype=torch.float32, device=device)
+        labels = torch.zeros((batch, width), dtype=torch.int64, device=device)
+        mask = torch.zeros((batch, width), dtype=torch.bool, device=device)
         for b, (own_boxes, own_labels) in enumerate(zip(self.gt_boxes, self.gt_labels, strict=True)):
             boxes[b, : len(own_boxes)], labels[b, : len(own_boxes)], mask[b, : len(own_boxes)] = own_boxes, own_labels, True
         return boxes, labels, mask
@@ -83,11 +86,12 @@ class Batch:
 
 def gt_counts(workload: Workload, generator: torch.Generator) -> list[int]:
     """Gts of each image: skewed, at most ``most``, ``num_gts`` in total; one image of xView's kind holds the most."""
-    weights = torch.exp(0.6 * torch.randn(workload.batch, generator=generator))
+    source: dict[str, Any] = {"dtype": torch.float32, "generator": generator, "device": generator.device}
+    weights = torch.exp(0.6 * torch.randn(workload.batch, **source))
     if workload.padded is None:
-        weights = torch.exp(1.2 * torch.randn(workload.batch, generator=generator))
+        weights = torch.exp(1.2 * torch.randn(workload.batch, **source))
         weights[0] = weights.max() * 2
-    counts = torch.zeros(workload.batch, dtype=torch.int64)
+    counts = torch.zeros(workload.batch, dtype=torch.int64, device=generator.device)
     while (missing := workload.num_gts - int(counts.sum())) > 0:
         open_images = counts < workload.most
         share = weights * open_images

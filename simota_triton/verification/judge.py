@@ -93,11 +93,12 @@ def judge(result: Any, problem: Problem, config: SimOTAConfig) -> Verdict:
         return Verdict([f"shapes: expected {shapes}, got {result.gt_index.shape}, {result.dynamic_k.shape}"], 0, 0)
     bounds = cost_intervals(problem, config, cost)
     row, _ = problem.gts.slots()
-    k = result.dynamic_k.reshape(-1)[row] if row.numel() else torch.zeros(row.shape, dtype=torch.int64)
+    k = result.dynamic_k.reshape(-1)[row] if row.numel() else torch.zeros(row.shape, dtype=torch.int64, device=row.device)
     k = torch.where(gt_mask, k, 0)
     wrong = _judge_k(k, pool_iou, gt_mask, config)
-    if problem.gts.padded_shape is not None and bool((result.dynamic_k[~gt_mask] != 0).any()):
-        wrong.append("dynamic_k: padding asks for priors")
+    mask = problem.gts.mask
+    if mask is not None and bool((result.dynamic_k.reshape(-1)[~mask] != 0).any()):
+        wrong.append("dynamic_k: padding, or a row that no image owns, asks for priors")
     wrong += _judge_priors(result, k, bounds, before.gt_index, config)
     wrong += _judge_values(result, problem, bounds.iou, row)
     different = result.gt_index != expected.gt_index
@@ -172,7 +173,8 @@ def cost_intervals(problem: Problem, config: SimOTAConfig, expected: Tensor) -> 
             value = (value + side * ULP * value.abs()).clamp(-terms.COST_LIMIT, terms.COST_LIMIT)
         return torch.where(selectable, value, torch.inf)
 
-    penalties = (config.penalty, float(torch.tensor(config.penalty)))  # float32 arithmetic adds the rounded one
+    paid = torch.tensor(config.penalty, dtype=torch.float32, device="cpu")  # float32 arithmetic adds the rounded one
+    penalties = (config.penalty, float(paid))
     low, high = final(base - slack, min(penalties), -1), final(base + slack, max(penalties), 1)
     return Intervals(low, high, torch.where(gt_mask[:, :, None], iou, 0.0))
 
@@ -185,7 +187,7 @@ def _scores(problem: Problem, config: SimOTAConfig) -> tuple[Tensor, list[Tensor
     if config.score not in ("sigmoid", "joint"):
         return p.double(), []
     nudged = []
-    for end in (torch.zeros(()), torch.ones(())):
+    for end in (torch.zeros((), dtype=torch.float32, device=p.device), torch.ones((), dtype=torch.float32, device=p.device)):
         if objectness is None:
             moved = p.nextafter(end).nextafter(end)
         else:
@@ -211,7 +213,7 @@ def _judge_priors(result: Any, k: Tensor, bounds: Intervals, before: Tensor, con
 
     # who must and who may have selected the prior
     width = min(MAX_TOPK + 1, low.shape[2])
-    edge = torch.full((*low.shape[:2], 1), torch.inf, dtype=low.dtype)
+    edge = torch.full((*low.shape[:2], 1), torch.inf, dtype=low.dtype, device=low.device)
     lows = torch.cat([low.topk(width, dim=2, largest=False).values, edge], 2)
     highs = torch.cat([-edge, high.topk(width, dim=2, largest=False).values, edge], 2)
     must = selectable & (high < lows.gather(2, k.clamp(0, width)[..., None]))
@@ -334,7 +336,7 @@ def _judge_values(result: Any, problem: Problem, iou: Tensor, row: Tensor) -> li
     answer = result.gt_index
     positive = (answer >= 0) & (answer < row.shape[1])
     if row.numel() == 0:
-        matched, label = torch.zeros(answer.shape, dtype=torch.float64), torch.zeros_like(answer)
+        matched, label = torch.zeros(answer.shape, dtype=torch.float64, device=answer.device), torch.zeros_like(answer)
     else:
         slot = answer.clamp(0, row.shape[1] - 1)
         matched = torch.where(positive, iou.gather(1, slot[:, None])[:, 0], 0.0)

@@ -17,8 +17,12 @@ from torch import Tensor
 from ..inputs import Problem, pack
 from ..simulate import PHASES, grid_priors, simulate_predictions
 
-FORMS = ("list", "padded", "scattered", "packed")
-"""How gts are handed over. "scattered" is padded with real gts and padding in any order: indices then differ."""
+FLOAT: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}
+INT: dict[str, Any] = {"dtype": torch.int64, "device": "cpu"}
+
+FORMS = ("list", "padded", "scattered", "packed", "spare")
+"""How gts are handed over. "scattered" is padded with real gts and padding in any order: indices then differ. "spare" is packed, with
+rows before and behind those that images own."""
 
 LAYOUTS = ("flat", "strided", "maps")
 """How logits are handed over: contiguous, a view with gaps or other strides, the head's level maps."""
@@ -38,9 +42,9 @@ class Scene:
     num_classes: int
     gt_boxes: list[Tensor]
     gt_labels: list[Tensor]
-    pred_boxes: Tensor = field(default_factory=lambda: torch.empty(0))  # [B, P, 4]
-    cls_logits: Tensor = field(default_factory=lambda: torch.empty(0))  # [B, P, C]
-    obj_logits: Tensor = field(default_factory=lambda: torch.empty(0))  # [B, P, 1]
+    pred_boxes: Tensor = field(default_factory=lambda: torch.empty(0, **FLOAT))  # [B, P, 4]
+    cls_logits: Tensor = field(default_factory=lambda: torch.empty(0, **FLOAT))  # [B, P, C]
+    obj_logits: Tensor = field(default_factory=lambda: torch.empty(0, **FLOAT))  # [B, P, 1]
     gt_centers: list[Tensor] | None = None
     ignore_boxes: list[Tensor] | None = None
     candidate_mask: Tensor | None = None  # [B, P] or [P]
@@ -62,7 +66,9 @@ class Scene:
         kwargs: dict[str, Any] = {"ignore_boxes": self.ignore_boxes, "candidate_mask": self.candidate_mask}
         if score == "joint":
             kwargs["obj_logits"] = self._laid_out(self.obj_logits, layout, rng)
-        gts = {"list": self._as_list, "padded": self._padded, "scattered": self._padded, "packed": self._packed}[form]
+        gts = {"list": self._as_list, "padded": self._padded, "scattered": self._padded, "packed": self._packed, "spare": self._packed}[
+            form
+        ]
         boxes, labels, more = gts(rng, form)
         return (self.pred_boxes, self._laid_out(cls, layout, rng), self.priors, boxes, labels), {**kwargs, **more}
 
@@ -71,18 +77,24 @@ class Scene:
 
     def _packed(self, rng: random.Random, form: str) -> tuple[Any, Any, dict[str, Any]]:
         dtype = rng.choice([torch.int64, torch.int32])
-        offsets = torch.tensor([0] + [len(b) for b in self.gt_boxes]).cumsum(0).to(dtype)
-        boxes = torch.cat([torch.zeros(0, 4), *self.gt_boxes])
-        labels = torch.cat([torch.zeros(0, dtype=torch.int64), *self.gt_labels])
-        centers = None if self.gt_centers is None else torch.cat([torch.zeros(0, 2), *self.gt_centers])
+        before, behind = (rng.randint(0, 3), rng.randint(1, 3)) if form == "spare" else (0, 0)
+        offsets = torch.tensor([before] + [len(b) for b in self.gt_boxes], **INT).cumsum(0).to(dtype)
+        junk = [torch.tensor([rng.choice(JUNK_BOXES) for _ in range(n)], **FLOAT).view(n, 4) for n in (before, behind)]
+        boxes = torch.cat([junk[0], *self.gt_boxes, junk[1]])
+        junk = [torch.tensor([rng.choice(JUNK_LABELS) for _ in range(n)], **INT) for n in (before, behind)]
+        labels = torch.cat([junk[0], *self.gt_labels, junk[1]])
+        centers = None
+        if self.gt_centers is not None:
+            centers = torch.cat([torch.full((n, 2), float("nan"), **FLOAT) for n in (before, behind)])
+            centers = torch.cat([centers[:before], *self.gt_centers, centers[before:]])
         return boxes, labels, {"gt_offsets": offsets, "gt_centers": centers}
 
     def _padded(self, rng: random.Random, form: str) -> tuple[Any, Any, dict[str, Any]]:
         batch, width = len(self.gt_boxes), max(map(len, self.gt_boxes), default=0) + rng.randint(0, 4)
-        boxes = torch.tensor([[rng.choice(JUNK_BOXES) for _ in range(width)] for _ in range(batch)]).view(batch, width, 4)
-        labels = torch.tensor([[rng.choice(JUNK_LABELS) for _ in range(width)] for _ in range(batch)], dtype=torch.int64).view(batch, width)
-        centers = torch.full((batch, width, 2), float("nan"))
-        mask = torch.zeros(batch, width, dtype=torch.bool)
+        boxes = torch.tensor([[rng.choice(JUNK_BOXES) for _ in range(width)] for _ in range(batch)], **FLOAT).view(batch, width, 4)
+        labels = torch.tensor([[rng.choice(JUNK_LABELS) for _ in range(width)] for _ in range(batch)], **INT).view(batch, width)
+        centers = torch.full((batch, width, 2), float("nan"), **FLOAT)
+        mask = torch.zeros(batch, width, dtype=torch.bool, device="cpu")
         for b, own in enumerate(self.gt_boxes):
             slots = sorted(rng.sample(range(width), len(own))) if form == "scattered" else list(range(len(own)))
             boxes[b, slots], labels[b, slots], mask[b, slots] = own, self.gt_labels[b], True
@@ -100,7 +112,7 @@ class Scene:
             if rng.random() < 0.5:
                 return logits.transpose(1, 2).contiguous().transpose(1, 2)
             before, after = rng.randint(0, 5), rng.randint(1, 3)
-            wide = torch.full((batch, num_priors, before + channels + after), float("nan"), dtype=logits.dtype)
+            wide = torch.full((batch, num_priors, before + channels + after), float("nan"), dtype=logits.dtype, device="cpu")
             wide[..., before : before + channels] = logits
             return wide[..., before : before + channels]
         return logits
@@ -141,10 +153,10 @@ def make_scene(seed: int, family: str | None = None) -> Scene:
 
 def _gts(scene: Scene, counts: list[int], size: int, generator: torch.Generator, median: float) -> None:
     for count in counts:
-        side = median * torch.exp(0.7 * torch.randn(count, 2, generator=generator))
-        center = torch.rand(count, 2, generator=generator) * size
+        side = median * torch.exp(0.7 * torch.randn(count, 2, generator=generator, **FLOAT))
+        center = torch.rand(count, 2, generator=generator, **FLOAT) * size
         scene.gt_boxes.append(torch.cat([center - side / 2, center + side / 2], 1).clamp(0, size))
-        scene.gt_labels.append(torch.randint(scene.num_classes, (count,), generator=generator))
+        scene.gt_labels.append(torch.randint(scene.num_classes, (count,), generator=generator, **INT))
 
 
 def _predict(scene: Scene, phase: str, generator: torch.Generator) -> None:
@@ -155,24 +167,24 @@ def _predict(scene: Scene, phase: str, generator: torch.Generator) -> None:
     if phase != "noisy":
         return
     num_priors = scene.pred_boxes.shape[1]
-    scene.cls_logits = 3 * torch.randn(scene.cls_logits.shape, generator=generator)
-    scene.obj_logits = 3 * torch.randn(scene.obj_logits.shape, generator=generator)
+    scene.cls_logits = 3 * torch.randn(scene.cls_logits.shape, generator=generator, **FLOAT)
+    scene.obj_logits = 3 * torch.randn(scene.obj_logits.shape, generator=generator, **FLOAT)
     for b, boxes in enumerate(scene.gt_boxes):
         if len(boxes):
-            target = boxes[torch.randint(len(boxes), (num_priors,), generator=generator)]
-            moved = target + 6 * torch.randn(num_priors, 4, generator=generator)
-            scene.pred_boxes[b] = torch.where(torch.rand(num_priors, 1, generator=generator) < 0.5, moved, scene.pred_boxes[b])
+            target = boxes[torch.randint(len(boxes), (num_priors,), generator=generator, **INT)]
+            moved = target + 6 * torch.randn(num_priors, 4, generator=generator, **FLOAT)
+            scene.pred_boxes[b] = torch.where(torch.rand(num_priors, 1, generator=generator, **FLOAT) < 0.5, moved, scene.pred_boxes[b])
 
 
 def _options(scene: Scene, size: int, rng: random.Random, generator: torch.Generator) -> None:
     batch, num_priors = scene.pred_boxes.shape[:2]
     if rng.random() < 0.15:
         shape = rng.choice([(num_priors,), (batch, num_priors)])
-        scene.candidate_mask = torch.rand(shape, generator=generator) < 0.7
+        scene.candidate_mask = torch.rand(shape, generator=generator, **FLOAT) < 0.7
     if rng.random() < 0.15:
-        scene.gt_centers = [(b[:, :2] + b[:, 2:]) / 2 + 3 * torch.randn(len(b), 2, generator=generator) for b in scene.gt_boxes]
+        scene.gt_centers = [(b[:, :2] + b[:, 2:]) / 2 + 3 * torch.randn(len(b), 2, generator=generator, **FLOAT) for b in scene.gt_boxes]
     if rng.random() < 0.1:
-        corners = [torch.rand(rng.randint(0, 3), 2, 2, generator=generator) * size for _ in range(batch)]
+        corners = [torch.rand(rng.randint(0, 3), 2, 2, generator=generator, **FLOAT) * size for _ in range(batch)]
         scene.ignore_boxes = [torch.cat([c.amin(1), c.amax(1)], 1) for c in corners]
 
 
@@ -188,11 +200,11 @@ _crowded = _untrained = _mid = _trained = _random
 
 def _tiny(scene: Scene, size: int, rng: random.Random, generator: torch.Generator) -> None:
     for b in range(len(scene.gt_boxes)):
-        scene.gt_boxes[b][:, 2:] = scene.gt_boxes[b][:, :2] + 0.5 + 6 * torch.rand(len(scene.gt_boxes[b]), 2, generator=generator)
+        scene.gt_boxes[b][:, 2:] = scene.gt_boxes[b][:, :2] + 0.5 + 6 * torch.rand(len(scene.gt_boxes[b]), 2, generator=generator, **FLOAT)
 
 
 def _huge(scene: Scene, size: int, rng: random.Random, generator: torch.Generator) -> None:
-    scene.gt_boxes[0][0] = torch.tensor([-5.0, -3.0, size + 4.0, size + 9.0])
+    scene.gt_boxes[0][0] = torch.tensor([-5.0, -3.0, size + 4.0, size + 9.0], **FLOAT)
 
 
 def _duplicates(scene: Scene, size: int, rng: random.Random, generator: torch.Generator) -> None:
@@ -200,29 +212,29 @@ def _duplicates(scene: Scene, size: int, rng: random.Random, generator: torch.Ge
         again = rng.choice([2, 3])
         labels = scene.gt_labels[b].repeat(again)
         if rng.random() < 0.5:
-            labels = torch.randint(scene.num_classes, labels.shape, generator=generator)
+            labels = torch.randint(scene.num_classes, labels.shape, generator=generator, **INT)
         scene.gt_boxes[b], scene.gt_labels[b] = scene.gt_boxes[b].repeat(again, 1), labels
 
 
 def _outside(scene: Scene, size: int, rng: random.Random, generator: torch.Generator) -> None:
     for b in range(len(scene.gt_boxes)):
-        shift = torch.randn(len(scene.gt_boxes[b]), 2, generator=generator) * size
+        shift = torch.randn(len(scene.gt_boxes[b]), 2, generator=generator, **FLOAT) * size
         scene.gt_boxes[b] = scene.gt_boxes[b] + shift.repeat(1, 2)
 
 
 def _empty_images(scene: Scene, size: int, rng: random.Random, generator: torch.Generator) -> None:
     b = rng.randrange(len(scene.gt_boxes))
-    scene.gt_boxes[b], scene.gt_labels[b] = torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)
+    scene.gt_boxes[b], scene.gt_labels[b] = torch.zeros(0, 4, **FLOAT), torch.zeros(0, **INT)
 
 
 def _all_empty(scene: Scene, size: int, rng: random.Random, generator: torch.Generator) -> None:
-    scene.gt_boxes = [torch.zeros(0, 4) for _ in scene.gt_boxes]
-    scene.gt_labels = [torch.zeros(0, dtype=torch.int64) for _ in scene.gt_labels]
+    scene.gt_boxes = [torch.zeros(0, 4, **FLOAT) for _ in scene.gt_boxes]
+    scene.gt_labels = [torch.zeros(0, **INT) for _ in scene.gt_labels]
 
 
 def _few_priors(scene: Scene, size: int, rng: random.Random, generator: torch.Generator) -> None:
     count = rng.choice([0, 1, 7])
-    picked = torch.randperm(len(scene.priors), generator=generator)[:count]
+    picked = torch.randperm(len(scene.priors), generator=generator, **INT)[:count]
     scene.priors, scene.cells = scene.priors[picked], [(1, count)]
 
 
@@ -238,7 +250,9 @@ def _odd_strides(scene: Scene, size: int, rng: random.Random, generator: torch.G
     for stride in strides:
         stride_x, stride_y = stride, rng.choice([stride, stride * 1.5, stride + 3])
         rows, columns = int(size // stride_y) + 1, size // stride_x + 1
-        y, x = torch.meshgrid(torch.arange(rows) * float(stride_y), torch.arange(columns) * float(stride_x), indexing="ij")
+        y, x = torch.meshgrid(
+            torch.arange(rows, **FLOAT) * float(stride_y), torch.arange(columns, **FLOAT) * float(stride_x), indexing="ij"
+        )
         level = torch.stack([x, y, torch.full_like(x, stride_x), torch.full_like(y, stride_y)], -1)
         levels.append(level.reshape(-1, 4).float())
         scene.cells.append((rows, columns))
@@ -246,12 +260,12 @@ def _odd_strides(scene: Scene, size: int, rng: random.Random, generator: torch.G
 
 
 def _shuffled(scene: Scene, size: int, rng: random.Random, generator: torch.Generator) -> None:
-    scene.priors = scene.priors[torch.randperm(len(scene.priors), generator=generator)]
+    scene.priors = scene.priors[torch.randperm(len(scene.priors), generator=generator, **INT)]
 
 
 def _flat_gts(scene: Scene, size: int, rng: random.Random, generator: torch.Generator) -> None:
     for boxes in scene.gt_boxes:
-        kind = torch.randint(5, (len(boxes),), generator=generator)
+        kind = torch.randint(5, (len(boxes),), generator=generator, **INT)
         boxes[kind == 0, 2] = boxes[kind == 0, 0]  # no width
         boxes[kind == 1, 2:] = boxes[kind == 1, :2]  # a point
         kind[::2] += kind[::2] == 2
@@ -274,7 +288,7 @@ _BEFORE = {
 
 
 def _identical(scene: Scene, size: int, rng: random.Random, generator: torch.Generator) -> None:
-    scene.pred_boxes[:] = torch.tensor([size * 0.2, size * 0.25, size * 0.7, size * 0.6])
+    scene.pred_boxes[:] = torch.tensor([size * 0.2, size * 0.25, size * 0.7, size * 0.6], **FLOAT)
     scene.cls_logits[:] = scene.cls_logits[0, 0].clone()
     scene.obj_logits[:] = 0.5
 
@@ -282,20 +296,20 @@ def _identical(scene: Scene, size: int, rng: random.Random, generator: torch.Gen
 def _perfect(scene: Scene, size: int, rng: random.Random, generator: torch.Generator) -> None:
     for b, boxes in enumerate(scene.gt_boxes):
         if len(boxes):
-            target = boxes[torch.randint(len(boxes), (len(scene.priors),), generator=generator)]
-            scene.pred_boxes[b] = torch.where(torch.rand(len(target), 1, generator=generator) < 0.6, target, scene.pred_boxes[b])
+            target = boxes[torch.randint(len(boxes), (len(scene.priors),), generator=generator, **INT)]
+            scene.pred_boxes[b] = torch.where(torch.rand(len(target), 1, generator=generator, **FLOAT) < 0.6, target, scene.pred_boxes[b])
 
 
 def _nonfinite(scene: Scene, size: int, rng: random.Random, generator: torch.Generator) -> None:
     for values, share in ((scene.pred_boxes, 0.03), (scene.cls_logits, 0.03 / scene.num_classes**0.5), (scene.obj_logits, 0.05)):
         for bad in (float("nan"), float("inf"), -float("inf")):
-            values[torch.rand(values.shape, generator=generator) < share] = bad
-    overflow = torch.rand(scene.pred_boxes.shape[:2], generator=generator) < 0.02
-    scene.pred_boxes[overflow] = torch.tensor([-1e30, -1e30, 1e30, 1e30])
+            values[torch.rand(values.shape, generator=generator, **FLOAT) < share] = bad
+    overflow = torch.rand(scene.pred_boxes.shape[:2], generator=generator, **FLOAT) < 0.02
+    scene.pred_boxes[overflow] = torch.tensor([-1e30, -1e30, 1e30, 1e30], **FLOAT)
 
 
 def _flat_predictions(scene: Scene, size: int, rng: random.Random, generator: torch.Generator) -> None:
-    kind = torch.randint(6, scene.pred_boxes.shape[:2], generator=generator)
+    kind = torch.randint(6, scene.pred_boxes.shape[:2], generator=generator, **INT)
     scene.pred_boxes[..., 2] = torch.where(kind == 0, scene.pred_boxes[..., 0], scene.pred_boxes[..., 2])
     scene.pred_boxes[kind == 1] = scene.pred_boxes[kind == 1][:, [2, 3, 0, 1]]
     scene.pred_boxes[kind == 2] = scene.pred_boxes[kind == 2][:, [0, 1, 0, 1]]
@@ -303,7 +317,7 @@ def _flat_predictions(scene: Scene, size: int, rng: random.Random, generator: to
 
 def _saturated(scene: Scene, size: int, rng: random.Random, generator: torch.Generator) -> None:
     for logits in (scene.cls_logits, scene.obj_logits):
-        far = torch.rand(logits.shape, generator=generator)
+        far = torch.rand(logits.shape, generator=generator, **FLOAT)
         logits[far < 0.4] = -50.0
         logits[far > 0.7] = 50.0
 
@@ -311,8 +325,8 @@ def _saturated(scene: Scene, size: int, rng: random.Random, generator: torch.Gen
 def _swapped(scene: Scene, size: int, rng: random.Random, generator: torch.Generator) -> None:
     for b, boxes in enumerate(scene.gt_boxes):
         if len(boxes):
-            scene.pred_boxes[b] = boxes.roll(1, 0)[torch.randint(len(boxes), (len(scene.priors),), generator=generator)]
-            scene.pred_boxes[b] += torch.randn(len(scene.priors), 4, generator=generator)
+            scene.pred_boxes[b] = boxes.roll(1, 0)[torch.randint(len(boxes), (len(scene.priors),), generator=generator, **INT)]
+            scene.pred_boxes[b] += torch.randn(len(scene.priors), 4, generator=generator, **FLOAT)
 
 
 def _half(scene: Scene, size: int, rng: random.Random, generator: torch.Generator) -> None:

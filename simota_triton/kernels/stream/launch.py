@@ -144,7 +144,7 @@ def _allocate(sizes: tuple[int, ...], device: torch.device) -> Scratch:
     """All parts in one allocation."""
     longs = 2 * sum(sizes[8:])
     try:
-        memory = torch.empty(scratch_bytes(sizes) // 4, device=device)
+        memory = torch.empty(scratch_bytes(sizes) // 4, dtype=torch.float32, device=device)
     except torch.OutOfMemoryError as error:
         raise torch.OutOfMemoryError(
             f"backend: 'triton-stream' needs {scratch_bytes(sizes) / 1e6:.1f} MB of scratch memory for this batch; use fewer images at "
@@ -224,7 +224,7 @@ def _background(problem: Problem) -> tuple[Matching, Tensor]:
     dynamic_k = torch.ones(gts.boxes.shape[0], dtype=torch.int64, device=device)
     matching = Matching(
         gt_index=gt_index,
-        matched_iou=torch.zeros((batch, num_priors), device=device),
+        matched_iou=torch.zeros((batch, num_priors), dtype=torch.float32, device=device),
         dynamic_k=(dynamic_k if gts.mask is None else dynamic_k * gts.mask).view(gts.padded_shape or (-1,)),
         claims=torch.zeros((batch, num_priors), dtype=torch.int32, device=device),
     )
@@ -244,7 +244,7 @@ def run(problem: Problem, config: SimOTAConfig, kernels: StreamConfig) -> tuple[
     scratch = _allocate(scratch_sizes(batch, num_priors, num_gts, config, plan.grid, kernels), device)
     slots, points, tiles, contested_cost, slot_of, top, lost, num_contested, table, contested, cheapest = scratch
     gt_index = torch.empty((batch, num_priors), dtype=torch.int64, device=device)
-    matched_iou = torch.empty((batch, num_priors), device=device)
+    matched_iou = torch.empty((batch, num_priors), dtype=torch.float32, device=device)
     labels = torch.empty_like(gt_index)
     claims = torch.empty((batch, num_priors), dtype=torch.int32, device=device)
     dynamic_k = torch.empty(gts.padded_shape or (num_gts,), dtype=torch.int64, device=device)
