@@ -140,8 +140,8 @@ class AssignResult:
         """Gts that take no part, bool in the form of ``dynamic_k``, False for padding: the box, its area or its centre is not finite, or
         the label lies outside [0, C). With ``validate`` they raise an error instead.
         """
-        real = self.gts.given_mask
-        return (self.dynamic_k == 0) if real is None else (self.dynamic_k == 0) & real.view(self.dynamic_k.shape)
+        real = self.gts.owned() if self.gts.given_mask is None else self.gts.given_mask
+        return (self.dynamic_k == 0) & real.view(self.dynamic_k.shape)
 
     @property
     def num_refused(self) -> Tensor:

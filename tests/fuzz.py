@@ -11,19 +11,24 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
+import random
 import time
 from collections import Counter
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
+from unittest import mock
 
 import torch
 
-from simota_triton.backends import BACKENDS
+from simota_triton.backends import BACKENDS, compact
 from simota_triton.verification.cases import case_of, judged
 from simota_triton.verification.variants import PRESETS
 
 from . import interpreter
+
+DEFAULTS = (*[torch.float32] * 7, torch.float16, torch.bfloat16, torch.float64)
+"""Torch's default dtype while a scene is assigned, as often as each comes."""
 
 
 def launch_of(seed: int, backend: str) -> Any:
@@ -37,8 +42,14 @@ def launch_of(seed: int, backend: str) -> Any:
 
 def check(seed: int, backend: str) -> tuple[Counter[str], list[str]]:
     """Counts and complaints of one scene, under one configuration, handed over in one form; all follow from the seed."""
-    case = case_of(seed)
-    outcome = judged(case.batch(), backend, torch.device("cpu"), kernels=launch_of(seed, backend), validate=None)
+    case, rng = case_of(seed), random.Random(~seed)
+    batch = case.batch()
+    torch.set_default_dtype(rng.choice(DEFAULTS))
+    try:  # every scene is a small call: half of them go the way of large ones
+        with mock.patch.object(compact, "MOST_PAIRS", rng.choice([0, compact.MOST_PAIRS])):
+            outcome = judged(batch, backend, torch.device("cpu"), kernels=launch_of(seed, backend), validate=None)
+    finally:
+        torch.set_default_dtype(torch.float32)
     counts = Counter(scenes=1, positives=outcome.positives, excused=outcome.excused, unexplained=len(outcome.unexplained))
     return counts, [f"{case}: {line}" for line in outcome.unexplained]
 

@@ -14,6 +14,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -392,7 +393,7 @@ def passes(folder: str, arguments: list[str]) -> bool:
     return code == 0
 
 
-def main(words: list[str]) -> int:
+def main(words: list[str], mutants: Sequence[Mutant] = MUTANTS) -> int:
     """Runs the mutants whose names contain one of the words; returns the exit code."""
     import shlex
 
@@ -402,7 +403,7 @@ def main(words: list[str]) -> int:
     import triton.language  # noqa: F401
 
     torch.set_num_threads(1)
-    chosen = [mutant for mutant in MUTANTS if not words or any(word in mutant.name for word in words)]
+    chosen = [mutant for mutant in mutants if not words or any(word in mutant.name for word in words)]
     survivors = []
     for mutant in chosen:
         start = time.perf_counter()

@@ -70,6 +70,17 @@ def test_padding_alone_gives_background(preset, backend):
     assert empty.dynamic_k.shape == (2, 0)
 
 
+def test_a_gt_whose_area_float32_does_not_hold_is_refused_or_takes_no_part(backend):
+    priors, wide = grid(4), [-5e19, -5e19, 5e19, 5e19]
+    gts = [[0.0, 0.0, 40.0, 16.0], wide]
+    with pytest.raises(ValueError, match="gt_boxes: expected finite boxes of finite area"):
+        run("rtmdet", backend, priors, gts[0], gts)
+    args = priors, torch.tensor(gts)[None], torch.zeros(1, 2, dtype=torch.int64)
+    result = SimOTAAssigner("rtmdet", backend=backend, validate=False)(args[1][:, :1].expand(1, 4, 4), torch.zeros(1, 4, 2), *args)
+    assert result.dynamic_k.tolist()[0][1] == 0
+    assert result.gt_index.tolist() == [[0, 0, 0, 0]]
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_no_priors(preset, backend):
     result = run(preset, backend, torch.zeros(0, 4), torch.zeros(0, 4), [[0.0, 0.0, 8.0, 8.0]])

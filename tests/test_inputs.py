@@ -6,10 +6,11 @@ from itertools import pairwise
 import pytest
 import torch
 
-from simota_triton import SimOTAAssigner, SimOTAConfig, inputs, mask_centers
+from simota_triton import SimOTAAssigner, SimOTAConfig, backends, inputs, mask_centers
 from simota_triton.backends import BACKENDS
 from simota_triton.boxes import box_center
 from simota_triton.inputs import pack
+from simota_triton.matching import Matching
 from simota_triton.simulate import grid_priors
 from simota_triton.verification.scenes import FAMILIES, FORMS, LAYOUTS, make_scene
 
@@ -369,6 +370,30 @@ def test_scores_are_read_in_prior_order_whatever_their_layout():
         assert torch.equal(scores.rows(image, prior), scene.cls_logits[image, prior])
         assert torch.equal(scores.at(image, prior, label), scene.cls_logits[image, prior, label])
         assert torch.equal(scores.at(image[:9, None], prior, label[:9, None]), scene.cls_logits[image[:9, None], prior, label[:9, None]])
+
+
+@runs(PRESETS)
+@pytest.mark.parametrize("looked_at", [True, False])
+def test_rows_that_no_image_owns_take_no_part(backend, preset, looked_at, monkeypatch):
+    """Offsets that the host knows, and offsets on a device, at which nobody looks."""
+    config = SimOTAConfig.from_preset(preset)
+    for scene in scenes(backend, lambda scene: scene.family in ("crowded", "empty_images", "perfect") or backend not in QUICK):
+        without, spare = (scene.inputs(config.score, form) for form in ("packed", "spare"))
+        assigner = SimOTAAssigner(config, backend=backend)
+        expected = assigner(*without[0], **without[1])
+        first, last = int(spare[1]["gt_offsets"][0]), int(spare[1]["gt_offsets"][-1])
+        if looked_at:
+            found = assigner(*spare[0], **spare[1])
+        else:
+            with monkeypatch.context() as patch:
+                patch.setattr(torch.compiler, "is_compiling", lambda: True)
+                problem = pack(config, *spare[0], **spare[1], validate=False)
+            assert problem.gts.max_count is None
+            found = backends.assign(backend, problem, config)[0]
+            expected = Matching(expected.gt_index, expected.matched_iou, expected.dynamic_k, expected.claims)
+        assert_same(found, expected, PER_PRIOR if looked_at else ("gt_index", "matched_iou", "claims"), scene.seed)
+        rows = found.dynamic_k.shape[0]
+        assert found.dynamic_k.tolist() == [0] * first + expected.dynamic_k.tolist() + [0] * (rows - last)
 
 
 @pytest.mark.parametrize("offsets", [[0, 3, 3, 5], [0, 0, 0, 5], [0, 5, 5, 5], [0, 1, 2, 5]])

@@ -104,6 +104,23 @@ def test_logits_that_only_an_iou_leads_to_are_looked_at_in_every_group(monkeypat
         assert answers(*case)[1][-1] < whole[1][-1]
 
 
+@pytest.mark.parametrize("level", [31.0, 33.0, 35.0])
+def test_far_priors_that_are_cheaper_than_near_ones_are_found(level):
+    """The k-th cost of near priors lies just above what the centre term alone costs outside of them."""
+    config, priors = SimOTAConfig.rtmdet(), grid_priors(256, (8,), 0.5)
+    gts = torch.tensor([[71.84, 36.0, 231.84, 196.0]])  # one prior at 4.48 strides of its centre
+    distance = terms.center_distance(priors, box_center(gts))
+    far = (distance > 4.477) & (distance < 4.5)
+    assert bool(far.any())
+    logits = torch.full((1, len(priors), 2), -60.0)
+    logits[..., 0] = 60.0
+    logits[0, ~far, 1] = level  # which costs as much
+    case = config, [gts.expand(1, len(priors), 4), logits, priors, [gts], [torch.tensor([0])]], {}
+    expected = answers(*case, backend="reference")
+    assert bool((expected[0][0][far] == 0).all())
+    assert same(answers(*case), expected)
+
+
 @pytest.mark.parametrize("preset", SimOTAConfig.presets())
 @pytest.mark.parametrize("value", [torch.nan, -torch.nan, torch.inf, -torch.inf])
 def test_contested_priors_may_have_a_logit_that_is_not_finite(preset, value):

@@ -128,7 +128,7 @@ class _Image(NamedTuple):
         """dynamic_k [G], claims of the candidates [n], and the pairs that are left once conflicts are resolved."""
         config, size = self.config, self.prior.shape[0]
         top = self.iou.topk(min(config.candidate_topk, size), dim=1, sorted=False).values
-        k = count_k(top.clamp(min=0).sum(1, dtype=torch.float64), config.k_scale)
+        k = count_k(top, config.k_scale)
         which = self._may_be_taken(k)  # [m]
         cost, iou = self._cost(which), self.iou.index_select(1, which)  # [G, m]
         taken = _cheapest(cost, k, config.max_dynamic_k)
@@ -148,7 +148,7 @@ class _Image(NamedTuple):
         """
         config, size = self.config, self.prior.shape[0]
         if config.cls_classes != "all" or size * self.logits.shape[1] <= FEW_SCORES:
-            return torch.arange(size, device=k.device)
+            return torch.arange(size, dtype=torch.int64, device=k.device)
         t = self.terms
         lower = self._hide(terms.pair_cost(t.own, t.iou, t.center, t.outside, config), self.iou)
         width = min(config.max_dynamic_k, size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import count
@@ -20,6 +21,9 @@ from .judge import Verdict, judge
 from .scenes import FAMILIES, FORMS, LAYOUTS, Scene, make_scene
 from .variants import PRESETS, config_of
 
+SPOILT = 0.15
+"""Share of the calls that are spoilt, see :meth:`Scene.spoil`."""
+
 A = TypeVar("A")
 B = TypeVar("B")
 
@@ -34,6 +38,7 @@ class Case:
         config: The assigner's configuration.
         form: How gts are handed over, one of ``FORMS``.
         layout: How logits are handed over, one of ``LAYOUTS``.
+        spoilt: Whether priors that gts claim were given values that are not finite.
     """
 
     seed: int
@@ -41,9 +46,10 @@ class Case:
     config: SimOTAConfig
     form: str
     layout: str
+    spoilt: bool = False
 
     def __str__(self) -> str:
-        return f"seed {self.seed}: {self.scene.family}, {self.config}, {self.form}, {self.layout}"
+        return f"seed {self.seed}: {self.scene.family}, {self.config}, {self.form}, {self.layout}" + ", spoilt" * self.spoilt
 
     def batch(self) -> Recorded:
         """The call as a batch that can be written to a file."""
@@ -57,7 +63,10 @@ def case_of(seed: int) -> Case:
     """The call of this seed: every family meets every preset, then in another form and layout."""
     block = seed // len(FAMILIES) // len(PRESETS)
     form, layout = mixed(block, FORMS, LAYOUTS)
-    return Case(seed, make_scene(seed), config_of(seed), form, layout)
+    case = Case(seed, make_scene(seed), config_of(seed), form, layout, random.Random(seed).random() < SPOILT)
+    if case.spoilt:
+        case.scene.spoil(case.scene.call(SimOTAAssigner(case.config, backend="reference")).claims)
+    return case
 
 
 def varied_seeds(start: int = 0) -> Iterator[int]:

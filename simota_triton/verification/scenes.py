@@ -27,6 +27,14 @@ rows before and behind those that images own."""
 LAYOUTS = ("flat", "strided", "maps")
 """How logits are handed over: contiguous, a view with gaps or other strides, the head's level maps."""
 
+CLASSES = (*(1, 2, 3, 5, 20) * 6, 80, 80, 365, 1203)
+"""Numbers of classes, as often as they come."""
+
+LEVEL = 60.0
+"""How far from 0 the level of logits may lie."""
+
+NOT_FINITE = (float("nan"), -float("nan"), float("inf"), -float("inf"))
+
 JUNK_BOXES = ((float("nan"),) * 4, (float("inf"),) * 4, (0.0, 0.0, 0.0, 0.0), (-1e30, -1e30, 1e30, 1e30), (0.0, 0.0, 64.0, 64.0))
 JUNK_LABELS = (-1, 0, 1, 1 << 40, -(1 << 62))
 
@@ -58,6 +66,15 @@ class Scene:
         """The scene, checked and packed."""
         args, kwargs = self.inputs(config.score, form, layout)
         return pack(config, *args, **kwargs)
+
+    def spoil(self, claims: Tensor) -> None:
+        """Put values that are not finite where they matter: into some of the priors that gts have claimed [B, P], contested ones first."""
+        rng = random.Random(self.seed)
+        claimed = claims.nonzero().tolist()
+        claimed.sort(key=lambda place: (-int(claims[place[0], place[1]]), rng.random()))
+        for b, p in claimed[: rng.randint(1, 3)]:
+            values = rng.choice([self.cls_logits, self.cls_logits, self.cls_logits, self.obj_logits, self.pred_boxes])
+            values[b, p, rng.randrange(values.shape[2])] = rng.choice(NOT_FINITE)
 
     def inputs(self, score: str, form: str = "list", layout: str = "flat") -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Arguments of an assigner whose configuration has this ``score``."""
@@ -135,16 +152,18 @@ def make_scene(seed: int, family: str | None = None) -> Scene:
         family=family,
         priors=grid_priors(size, strides, rng.choice([0.0, 0.5])),
         cells=[(-(-size // s), -(-size // s)) for s in strides],
-        num_classes=rng.choice([2, 3, 5, 20]),
+        num_classes=rng.choice(CLASSES),
         gt_boxes=[],
         gt_labels=[],
     )
     build = globals()[f"_{family}"]
     before: Callable[..., None] | None = build if build in _BEFORE else None
     _gts(scene, counts, size, generator, median=rng.choice([12.0, 32.0, 64.0]))
+    _repeat(scene, rng)
     if before:
         before(scene, size, rng, generator)
     _predict(scene, rng.choice([*PHASES, "noisy", "noisy"]) if family not in PHASES else family, generator)
+    _move_levels(scene, rng, generator)
     if not before:
         build(scene, size, rng, generator)
     _options(scene, size, rng, generator)
@@ -174,6 +193,25 @@ def _predict(scene: Scene, phase: str, generator: torch.Generator) -> None:
             target = boxes[torch.randint(len(boxes), (num_priors,), generator=generator, **INT)]
             moved = target + 6 * torch.randn(num_priors, 4, generator=generator, **FLOAT)
             scene.pred_boxes[b] = torch.where(torch.rand(num_priors, 1, generator=generator, **FLOAT) < 0.5, moved, scene.pred_boxes[b])
+
+
+def _repeat(scene: Scene, rng: random.Random) -> None:
+    """Some gts of an image once more, here and there."""
+    for b, count in enumerate(map(len, scene.gt_boxes)):
+        if count and rng.random() < 0.1:
+            order = [*range(count), *rng.choices(range(count), k=rng.randint(1, 4))]
+            scene.gt_boxes[b], scene.gt_labels[b] = scene.gt_boxes[b][order], scene.gt_labels[b][order]
+
+
+def _move_levels(scene: Scene, rng: random.Random, generator: torch.Generator) -> None:
+    """Logits to another level: all of the scene's, those of each image and prior, those of each class."""
+    for logits in (scene.cls_logits, scene.obj_logits):
+        batch, num_priors, channels = logits.shape
+        for shape in ((1, 1, 1), (batch, num_priors, 1), (1, 1, channels)):
+            if rng.random() < 0.2:
+                reach = rng.choice([5.0, 20.0, 40.0, LEVEL])
+                logits += reach * (2 * torch.rand(shape, generator=generator, **FLOAT) - 1)
+        logits.clamp_(-100.0, 100.0)
 
 
 def _options(scene: Scene, size: int, rng: random.Random, generator: torch.Generator) -> None:

@@ -1,0 +1,96 @@
+"""Breaks what all backends share, and the torch backend, on purpose, and sees the tests or the fuzz fail; as ``tests.stream_mutants``.
+
+python -m tests.torch_mutants            # all of MUTANTS
+python -m tests.torch_mutants gpu level  # those whose names contain one of these words
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from .stream_mutants import Mutant, main
+
+FUZZ, TORCH, MATCHING, WAITS, DEFAULTS, INPUTS, EDGES = (
+    f"tests/test_{name}.py" for name in ("fuzz", "torch_backend", "matching", "waits", "default_dtype", "inputs", "edge_cases")
+)
+
+SPARE = f"{INPUTS} -k 'no_image_owns and torch'"
+
+MUTANTS = (
+    Mutant(
+        "pairs beyond the near priors cost 1.2 times as much",
+        "../../backends/pairs.py",
+        "return (radius, floor) if",
+        "return (radius, 1.2 * floor) if",
+        f"{TORCH} -k far_priors",
+    ),
+    Mutant(
+        "corners may be so large that areas overflow", "../../inputs.py", "SAFE = 9e18", "SAFE = 9e20",
+        f"{EDGES} -k 'float32_does_not_hold and torch'",
+    ),
+    Mutant(
+        "costs are compared before anyone asks whether they are numbers",
+        "../../backends/torch_pruned.py",
+        "    costs.check()  # conflicts",
+        "    # conflicts",
+        f"{TORCH} -k contested_priors",
+    ),
+    Mutant(
+        "the lowest cost of a comb may be padding's",
+        "../../backends/torch_pruned.py",
+        "value=torch.inf).view(-1, teeth",
+        "value=-torch.inf).view(-1, teeth",
+        f"{TORCH} -k as_the_definition",
+    ),
+    Mutant(
+        "class sums are not kept at 0 or above",
+        "../../terms.py",
+        "(background_sum - background + own).clamp(min=0)",
+        "(background_sum - background + own)",
+        f"{FUZZ} -k 'explained and torch'",
+    ),
+    Mutant(
+        "logarithms of probabilities have no lower end", "../../terms.py", "LOG_LIMIT = -100.0", "LOG_LIMIT = -60.0", "tests/test_terms.py"
+    ),
+    Mutant("rows that no image owns take part", "../../inputs.py", "& (rows < self.offsets[-1])", "", SPARE),
+    Mutant("rows before the first image take part", "../../inputs.py", "(rows >= self.offsets[0]) &", "", SPARE),
+    Mutant(
+        "offsets are copied from pageable memory", "../../inputs.py", "host.pin_memory().to(", "host.to(", f"{WAITS} -k host_wait"
+    ),
+    Mutant(
+        "the host waits for offsets", "../../inputs.py", "to(device, non_blocking=True)", "to(device)", f"{WAITS} -k host_wait"
+    ),
+    Mutant(
+        "a graph holds memory of the host", "../../inputs.py", "is_current_stream_capturing():", "is_current_stream_capturing() is None:",
+        f"{WAITS} -k graph",
+    ),
+    Mutant(
+        "matched IoUs have the default dtype",
+        "../../backends/torch_pruned.py",
+        "torch.zeros(batch * num_priors, dtype=torch.float32,",
+        "torch.zeros(batch * num_priors,",
+        f"{DEFAULTS} -k names",
+    ),
+    Mutant("integers of half the bits", "../../matching.py", "FIXED_POINT = 57", "FIXED_POINT = 28", f"{MATCHING} -k integers"),
+    Mutant("thresholds by division alone", "../../matching.py", "while least * k_scale >= k:", "while False:", f"{MATCHING} -k integers"),
+    Mutant(
+        "a pair that is not taken claims its prior",
+        "../../matching.py",
+        "taken.flatten(1).int())",
+        "torch.ones_like(slot).int())",
+        MATCHING,
+    ),
+    Mutant(
+        "a pair that is not taken may be the cheapest",
+        "../../matching.py",
+        "torch.where(taken, prior_cost, torch.inf)",
+        "prior_cost",
+        MATCHING,
+    ),
+)  # fmt: skip
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+    sys.exit(main(sys.argv[1:], MUTANTS))
