@@ -222,7 +222,7 @@ def rescue(cost: Tensor, gt_index: Tensor, min_positives: int) -> Tensor:
     Returns:
         [B, P] int64.
     """
-    gts = torch.arange(cost.shape[1], device=cost.device)
+    gts = torch.arange(cost.shape[1], dtype=torch.int64, device=cost.device)
     count = (gt_index[:, None] == gts[:, None]).sum(2)  # [B, G]
     for gt in range(cost.shape[1]):
         for _ in range(min_positives):

@@ -57,7 +57,7 @@ def vectorised_image(
     pred_boxes: Tensor, cls_logits: Tensor, priors: Tensor, gt_boxes: Tensor, gt_labels: Tensor, solve: Solver = solve
 ) -> Tensor:
     """One image, candidates compacted first."""
-    out = torch.full((len(priors),), -1, device=priors.device)
+    out = torch.full((len(priors),), -1, dtype=torch.int64, device=priors.device)
     x, y = priors[:, 0], priors[:, 1]
     gx1, gy1, gx2, gy2 = gt_boxes[:, None].unbind(-1)
     valid = ((x > gx1) & (x < gx2) & (y > gy1) & (y < gy2)).any(0).nonzero().squeeze(1)

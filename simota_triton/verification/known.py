@@ -51,8 +51,8 @@ def problem(config: SimOTAConfig, device: torch.device) -> Inputs:
         "cls_logits": cls_logits,
         "priors": priors,
         "gt_boxes": torch.tensor([[*gts, *pad * (width - len(gts))] for gts in GT_BOXES], dtype=torch.float32, device="cpu"),
-        "gt_labels": torch.tensor([[g if g < len(gts) else -1 for g in range(width)] for gts in GT_BOXES], device="cpu"),
-        "gt_mask": torch.tensor([[g < len(gts) for g in range(width)] for gts in GT_BOXES], device="cpu"),
+        "gt_labels": torch.tensor([[g if g < len(gts) else -1 for g in range(width)] for gts in GT_BOXES], dtype=torch.int64, device="cpu"),
+        "gt_mask": torch.tensor([[g < len(gts) for g in range(width)] for gts in GT_BOXES], dtype=torch.bool, device="cpu"),
     }
     if config.score == "joint":
         inputs["obj_logits"] = obj_logits
