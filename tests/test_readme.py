@@ -70,7 +70,7 @@ def test_losses_by_its_recipe_are_finite(default, autocast, dtype, gts):
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
             inputs = maps, boxes, priors.to(torch.float32), [gts[0]] * 2, [gts[1]] * 2
             image, prior, targets, quality, num_pos = recipe()["targets"](*inputs)
-            logits = torch.cat([level.flatten(2).transpose(1, 2) for level in maps], 1).float()
+            logits = torch.cat([level.float().flatten(2).transpose(1, 2) for level in maps], 1)
             cls = torch.nn.functional.binary_cross_entropy_with_logits(logits, quality, reduction="sum") / num_pos
             box = (boxes[image, prior].float() - targets).abs().sum() / num_pos
             (cls + box).backward()
