@@ -58,7 +58,7 @@ def test_its_recipe_gives_what_losses_learn():
     assert torch.equal(quality[image, prior, 2], result.matched_iou[image, prior])
 
 
-@pytest.mark.parametrize("default", [torch.float32])
+@pytest.mark.parametrize("default", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("autocast", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("gts", [GTS, NO_GTS], ids=["gts", "none"])
