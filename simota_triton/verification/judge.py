@@ -297,7 +297,7 @@ def _first_assignments(answer: Tensor, owners: Tensor, before: Tensor) -> Iterat
             for gts in itertools.product(*(owners[:, p].nonzero().flatten().tolist() for p in priors)):
                 for start in starts:
                     trial = start.clone()
-                    trial[list(priors)] = torch.tensor(gts)
+                    trial[list(priors)] = torch.tensor(gts, dtype=torch.int64, device=trial.device)
                     yield trial
 
 
