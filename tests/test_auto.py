@@ -311,3 +311,14 @@ def test_no_rounding_changes_a_known_answer(preset):
         (first, second), winner = low[b, :, p].topk(2, largest=False).values, found.gt_index[b, p]
         assert low[b, winner, p] == first
         assert high[b, winner, p] < second
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_the_check_makes_its_tensors_whatever_the_caller_has_set(dtype):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device("meta"), torch.inference_mode():
+            assert known.difference(known.runner("torch"), CPU) is None
+    finally:
+        torch.set_default_dtype(before)
