@@ -10,7 +10,7 @@ project=$(cd "$here/../.." && pwd)
 "${PYTHON:-python3}" -m venv "$folder"
 pip() { "$folder/bin/python" -m pip "$@"; }
 
-pip install --quiet "${TORCH:-torch==2.13.0}" "setuptools>=77" wheel
+pip install --quiet "${TORCH:-torch==2.13.0}" "flit_core>=3.12" setuptools wheel
 pip install --quiet -r "$here/support.txt"
 [ "${2:-}" = --without-paddle ] || pip install --quiet paddlepaddle==3.3.1
 pip install --quiet --no-deps -r "$here/requirements.txt"
