@@ -6,7 +6,9 @@ from .install import ROOT, commands, environment, pythons
 
 
 def test_readmes_commands_are_found_with_their_constraints():
-    assert commands((ROOT / "README.md").read_text()) == [["-c", ".ci/constraints.txt", "-e", extras] for extras in (".[cli]", ".[cli,test]")]
+    assert commands((ROOT / "README.md").read_text()) == [
+        ["-c", ".ci/constraints.txt", "-e", extras] for extras in (".[cli]", ".[cli,test]")
+    ]
 
 
 def test_the_metadata_names_every_python_from_the_lowest_on():
