@@ -75,7 +75,7 @@ def _form(tidy: bool, **form: object) -> tuple[SimOTAConfig, Problem]:
 
 
 def _preset(name: str, tidy: bool) -> tuple[SimOTAConfig, Problem]:
-    config = SimOTAConfig.from_preset(name)
+    config = SimOTAConfig.from_preset(name, min_positives=1)  # which adds a kernel and changes no other
     return config, problem(config, tidy=tidy)
 
 
