@@ -36,9 +36,6 @@ MAX_KNOWN = 32
 SAFE = 9e18
 """Corners up to here span an area that float32 holds."""
 
-SAMPLED = 256
-"""Predictions of an image that are looked at for their format."""
-
 
 @dataclass(frozen=True)
 class Scores:
@@ -245,8 +242,6 @@ def pack(
         fail("obj_logits", "[B, P, 1], because the configuration's score is 'joint' (sqrt of class and objectness)", "None",
               "pass the objectness logits, or use score='sigmoid' for a head without objectness")  # fmt: skip
 
-    if validate:
-        _check_format_of_predictions(pred_boxes)
     packed_priors = _priors(priors, num_priors, device, validate)
     tidy = tidy or validate or not batch * num_priors  # no kernel runs where there is no pair
     gts = _ground_truth(gt_boxes, gt_labels, gt_mask, gt_offsets, gt_centers, batch, cls.shape[2], device, validate, tidy)
@@ -338,20 +333,6 @@ def _cells(level_shapes: Sequence[tuple[int, int]] | None, cls_logits: Ragged, n
     if cells != num_priors:
         fail("level_shapes", f"P = {num_priors} priors in total", f"{cells}", "count every prior of a cell as a column")
     return tuple((rows, columns) for rows, columns in level_shapes)
-
-
-def _check_format_of_predictions(pred_boxes: Tensor) -> None:
-    """Refuse predictions of which nine in ten of a sample would have no area: centre (or corner) and size, taken for corners.
-
-    Boxes of a head that has not learnt yet may well be inverted along an axis, three in four where they are random.
-    """
-    sample = pred_boxes[:, :: max(1, pred_boxes.shape[1] // SAMPLED)]
-    inverted = (sample[..., 2:] < sample[..., :2]).any(2)
-    count = inverted.numel()
-    if count < 100 or (found := int(inverted.sum())) < 0.9 * count:
-        return
-    remedy = "convert centre and size with convert_boxes(pred_boxes, 'cxcywh'), corner and size with convert_boxes(pred_boxes, 'xywh')"
-    fail("pred_boxes", "xyxy with x1 <= x2 and y1 <= y2", f"the opposite in {found} of {count} boxes", remedy)
 
 
 def _check_probabilities(scores: Scores) -> None:

@@ -259,9 +259,9 @@ def test_fields_of_the_configuration_are_no_arguments_of_the_assigner(options, m
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: SimOTAConfig.rtmdet(topk=5), "'conflict'; did you mean 'candidate_topk'?"),
+        (lambda: SimOTAConfig.rtmdet(topk=5), "; did you mean 'candidate_topk'?"),
         (lambda: SimOTAConfig.rtmdet(centre_radius=5), "; did you mean 'center_radius'?"),
-        (lambda: SimOTAConfig.rtmdet(anchors=5), "'conflict'"),
+        (lambda: SimOTAConfig.rtmdet(anchors=5), "'prior_offset'"),
         (lambda: SimOTAConfig.from_preset("YOLOX-main"), "; did you mean 'yolox_main'?"),
         (lambda: SimOTAAssigner(backend="Triton_Stream"), "; did you mean 'triton-stream'?"),
     ],
@@ -271,17 +271,13 @@ def test_the_nearest_known_name_is_suggested(call, message):
         call()
 
 
-def test_predictions_of_centre_and_size_are_refused():
+def test_predictions_of_a_head_that_has_learnt_nothing_are_taken_as_they_are():
+    """RTMDet's distances to a box's sides may all be negative before training: most boxes are then inverted."""
     priors = grid_priors(160)
-    sizes = torch.cat([priors[:, :2] + priors[:, 2:] / 2, priors[:, 2:] * 1.5], 1)
-    args = torch.zeros(1, len(priors), C), priors, [torch.zeros(0, 4)], [torch.zeros(0, dtype=torch.int64)]
-    with pytest.raises(
-        ValueError, match=r"^pred_boxes: expected xyxy with x1 <= x2 and y1 <= y2, got the opposite in 257 of 263 boxes; convert"
-    ):
-        assign(sizes[None], *args)
-    assign(convert_boxes(sizes, "cxcywh")[None], *args)
-    assign(torch.rand(1, len(priors), 4), *args)  # a head that has learnt nothing
-    SimOTAAssigner("rtmdet", validate=False)(sizes[None], *args)
+    boxes = torch.cat([priors[:, :2] + priors[:, 2:], priors[:, :2] - priors[:, 2:]], 1)
+    gts = [torch.tensor([[10.0, 10.0, 60.0, 60.0]])], [torch.tensor([0])]
+    result = assign(boxes[None], torch.zeros(1, len(priors), C), priors, *gts)
+    assert result.dynamic_k.tolist() == [1]
 
 
 ODD_GTS = [
