@@ -81,6 +81,10 @@ def test_integers_give_the_k_of_float64_where_there_is_none(k_scale, monkeypatch
     iou[12000:14000, : width // 2 * 2 : 2], iou[12000:14000, 1::2] = 1 - least, (1 - (1 - least)).expand(-1, width // 2)
     iou[14000:15000] = iou[14000:15000].round()
     iou[15000:16000] = -1.0
+    if width > 2:  # sums a little below 2
+        iou[16000:17000] = 0.0
+        iou[16000:17000, 0], iou[16000:17000, 1] = 1.0, 1 - 2.0**-24
+        iou[16000:17000, 2] = 2.0**-24 * (1 - 2.0 ** -torch.randint(1, 20, (1000,), generator=generator))
     expected = count_k(iou, k_scale)
     exact = [max(1, math.floor(float(sum(map(Fraction, row))) * k_scale)) for row in iou.clamp(min=0)[::100].tolist()]
     assert expected[::100].tolist() == exact

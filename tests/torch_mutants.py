@@ -73,7 +73,6 @@ MUTANTS = (
         f"{DEFAULTS} -k names",
     ),
     Mutant("integers of half the bits", "../../matching.py", "FIXED_POINT = 57", "FIXED_POINT = 28", f"{MATCHING} -k integers"),
-    Mutant("thresholds by division alone", "../../matching.py", "while least * k_scale >= k:", "while False:", f"{MATCHING} -k integers"),
     Mutant(
         "a pair that is not taken claims its prior",
         "../../matching.py",
