@@ -44,13 +44,6 @@ MUTANTS = (
         f"{TORCH} -k as_the_definition",
     ),
     Mutant(
-        "class sums are not kept at 0 or above",
-        "../../terms.py",
-        "(background_sum - background + own).clamp(min=0)",
-        "(background_sum - background + own)",
-        f"{FUZZ} -k 'explained and torch'",
-    ),
-    Mutant(
         "logarithms of probabilities have no lower end", "../../terms.py", "LOG_LIMIT = -100.0", "LOG_LIMIT = -60.0", "tests/test_terms.py"
     ),
     Mutant("rows that no image owns take part", "../../inputs.py", "& (rows < self.offsets[-1])", "", SPARE),
