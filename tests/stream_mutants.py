@@ -310,6 +310,13 @@ MUTANTS = (
         COMPILED,
     ),
     Mutant(
+        "positives are counted before all counts are zero",
+        "../positives.py",
+        "        g += BLOCK\n    tl.debug_barrier()\n",
+        "        g += BLOCK\n",
+        COMPILED,
+    ),
+    Mutant(
         "summaries are read behind the last tile",
         "top_iou.py",
         "summary_at(tl.minimum(tile, num_tiles - 1))",

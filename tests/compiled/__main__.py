@@ -37,13 +37,13 @@ PRESETS = sorted(SimOTAConfig.presets())
 Cases = Iterator[Case]
 
 
-def _of_presets(seeds: range, presets: list[str], capability: int, **fields: Any) -> Cases:
+def _of_presets(seeds: range, presets: list[str], capability: int, min_positives: int = 0, **fields: Any) -> Cases:
     """Every preset on every scene; over twelve scenes each meets every form in every layout."""
     for seed in seeds:
         for n, preset in enumerate(presets):
             turn = seed + n
             named = {"form": FORMS[turn % len(FORMS)], "layout": LAYOUTS[turn % len(LAYOUTS)], **fields}
-            yield Case(seed, SimOTAConfig.from_preset(preset), capability=capability, **named)
+            yield Case(seed, SimOTAConfig.from_preset(preset, min_positives=min_positives), capability=capability, **named)
 
 
 def _fuzz(seeds: range, presets: list[str], capability: int) -> Cases:
@@ -70,6 +70,11 @@ def _negative(seeds: range, presets: list[str], capability: int) -> Cases:
     yield from _of_presets(seeds, presets, capability, negative=True, junk=True)
 
 
+def _short_of_positives(seeds: range, presets: list[str], capability: int) -> Cases:
+    """Gts that are to keep more positives than they are left with."""
+    yield from _of_presets(seeds, presets, capability, min_positives=3)
+
+
 def _space(seeds: range, presets: list[str], capability: int) -> Cases:
     """All launch parameters that are tried when tuning, on one scene."""
     where = capability // 10, capability % 10
@@ -85,16 +90,26 @@ PARTS: dict[str, Callable[[range, list[str], int], Cases]] = {
     "not finite": _not_finite,
     "far": _far,
     "negative": _negative,
+    "short": _short_of_positives,
     "space": _space,
 }
 """Part of the long form -> its cases, from seeds, presets and a compute capability."""
 
 
 def short() -> Cases:
-    """Each preset once; all forms and layouts, and all architectures, occur."""
+    """Each preset once; all forms and layouts, all architectures, unusable gts, very negative logits and
+    gts that are short of positives occur.
+    """
     for n, preset in enumerate(PRESETS):
-        capability = {3: 100, 8: 120}.get(n, (90, 80)[n % 2])
-        yield Case(SHORT[n], SimOTAConfig.from_preset(preset), FORMS[n % len(FORMS)], LAYOUTS[n % len(LAYOUTS)], capability)
+        yield Case(
+            seed=SHORT[n],
+            config=SimOTAConfig.from_preset(preset, min_positives=3 if n % 6 == 1 else 0),
+            form=FORMS[n % len(FORMS)],
+            layout=LAYOUTS[n % len(LAYOUTS)],
+            capability={3: 100, 8: 120}.get(n, (90, 80)[n % 2]),
+            junk=n % 4 == 1,
+            negative=n % 6 == 0,
+        )
 
 
 SHORT = (1, 4, 16, 14, 25, 28, 40, 19, 3, 20, 49, 52, 64, 43)
@@ -167,7 +182,7 @@ def main() -> int:
     options = parser.parse_args()
     start = time.monotonic()
     if options.short:
-        cases: Iterable[tuple[str, Case]] = (("short", case) for case in short())
+        cases: Iterable[tuple[str, Case]] = (("all presets", case) for case in short())
     else:
         seeds = range(options.seed, options.seed + options.scenes)
         parts = [
