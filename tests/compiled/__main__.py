@@ -38,7 +38,7 @@ Cases = Iterator[Case]
 
 
 def _of_presets(seeds: range, presets: list[str], capability: int, min_positives: int = 0, **fields: Any) -> Cases:
-    """Every preset on every scene; over twelve scenes each meets every form in every layout."""
+    """Every preset on every scene; over fifteen scenes each meets every form in every layout."""
     for seed in seeds:
         for n, preset in enumerate(presets):
             turn = seed + n
