@@ -47,6 +47,7 @@ from simota_triton.inputs import pack
 from simota_triton.matching import dynamic_k_matching
 from simota_triton.measure.cases import least_bytes
 from simota_triton.measure.machine import facts
+from simota_triton.measure.peak import peak_bytes
 from simota_triton.measure.timing import L2_BYTES, GraphTimer
 from simota_triton.simulate import STRIDES
 from simota_triton.verification.suite import CHECKS, FAILED, OF_BATCHES, Finding, Target, findings, record
@@ -120,18 +121,6 @@ def copy_bandwidth(device: str, timer: Timer) -> float:
     source = torch.empty(1 << (28 if timer.cuda else 22), dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     return 2 * source.numel() / statistics.median(timer.device([lambda: target.copy_(source)])[0])
-
-
-def peak_extra(call: Callable[[], object], device: str) -> float | None:
-    """MB that a call allocates at once beyond what is there."""
-    if device == "cpu":
-        return None
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    call()
-    torch.cuda.synchronize()
-    return (torch.cuda.max_memory_allocated() - before) / 1e6
 
 
 def maps_of(batch: Batch, workload: Workload) -> list[Tensor]:
@@ -233,7 +222,7 @@ def measure_batch(
         row = {
             "workload": workload.name, "phase": phase, "dtype": dtype, "case": name, "differing_priors": differing, "how": how,
             "median_ms": statistics.median(times), "min_ms": min(times), "max_ms": max(times), "copies": copies,
-            "peak_extra_mb": peak_extra(call, device), "floor_ms": moved_bytes / bandwidth,
+            "peak_extra_mb": peak_bytes(call, torch.device(device)) / 1e6 if timer.cuda else None, "floor_ms": moved_bytes / bandwidth,
         }  # fmt: skip
         if how == "graph" and "kernels" not in name:
             row["eager_ms"] = statistics.median(timer.wall(call))

@@ -260,3 +260,11 @@ def test_peak_memory_is_of_the_call_alone():
     held = torch.zeros(1 << 20)
     assert 4 << 20 <= peak_bytes(lambda: held + 1) < (4 << 20) + 4096
     assert SimOTAAssigner("rtmdet").kernels is None
+
+
+def test_peak_memory_on_a_gpu_is_what_is_asked_for_beyond_what_is_there(monkeypatch):
+    counts = {"requested_bytes.all.current": 700, "requested_bytes.all.peak": 900, "allocated_bytes.all.peak": 1 << 20}
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "memory_stats", lambda device: counts)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: counts.update({"requested_bytes.all.peak": 700}))
+    assert peak_bytes(lambda: counts.update({"requested_bytes.all.peak": 1000}), torch.device("cuda")) == 300

@@ -207,6 +207,9 @@ def test_no_home_and_no_folder_are_no_error(monkeypatch, caplog):
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     assert str(user_file(GPU)) == "/nowhere/at/all/.cache/simota_triton/nvidia-test-80gb.json"
     assert choose("triton", GPU, SHAPE).source == "heuristic"
+    monkeypatch.setenv("SIMOTA_TRITON_CONFIG_DIR", "~nobody-of-this-name/kept")
+    assert str(user_file(GPU)) == "~nobody-of-this-name/kept/nvidia-test-80gb.json"
+    assert choose("triton", GPU, SHAPE).source == "heuristic"
     assert not warnings_of(caplog)
 
 

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import types
 from dataclasses import replace
 from functools import partial
 
@@ -241,7 +242,8 @@ def stand_in(monkeypatch):
     for name, value in {
         "get_sync_debug_mode": lambda: seen["modes"][-1], "set_sync_debug_mode": seen["modes"].append, "device": nothing, "stream": nothing,
         "Stream": Stream, "current_stream": Stream, "CUDAGraph": FakeGraph, "graph": capture, "current_device": lambda: 0,
-        "device_count": lambda: 2,
+        "device_count": lambda: 3,
+        "get_device_properties": lambda device: types.SimpleNamespace(name="ABA"[device.index], major=9, minor=0),
     }.items():  # fmt: skip
         monkeypatch.setattr(torch.cuda, name, value)
     return seen
@@ -269,11 +271,21 @@ def test_a_second_gpu_that_answers_otherwise_is_found(stand_in, monkeypatch):
     devices = []
     monkeypatch.setattr(Recorded, "on", lambda batch, device: devices.append(device) or batch.inputs)
     target = suite.Target("torch", CPU)
-    assert suite.second_gpu(target) == "cuda:1 while cuda:0 is current"
-    assert devices == [torch.device("cuda", 0), torch.device("cuda", 1)]
+    assert suite.second_gpu(target) == "cuda:2 while cuda:0 is current"  # cuda:1 is another model
+    assert devices == [torch.device("cuda", 0), torch.device("cuda", 2)]
     plant(monkeypatch, lambda matching: lose_a_prior(matching) if len(devices) == 4 else matching)
-    with pytest.raises(suite.Wrong, match="gt_index on cuda:1 differs from cuda:0"):
+    with pytest.raises(suite.Wrong, match="gt_index on cuda:2 differs from cuda:0"):
         suite.second_gpu(target)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(suite.NotRun, match="a second GPU like the first"):
+        suite.second_gpu(target)
+
+
+@pytest.mark.parametrize("check", ["graph replays", "memory"])
+def test_what_needs_cached_memory_is_not_run_without(stand_in, monkeypatch, check):
+    monkeypatch.setenv("PYTORCH_NO_CUDA_MEMORY_CACHING", "1")
+    with pytest.raises(suite.NotRun, match="PYTORCH_NO_CUDA_MEMORY_CACHING is set"):
+        suite.CHECKS[check](suite.Target("triton", CPU))
 
 
 @INTERPRETED
@@ -283,10 +295,14 @@ def test_memory_beyond_what_is_promised_is_found(stand_in, monkeypatch, backend)
     batch = suite.recorded(TINY, "rtmdet", seed=0)
     problem = batch.problem(CPU)
     promised = suite._outputs(problem) + (suite._stream_scratch if backend == "triton-stream" else suite._matrices)(problem, batch.config)
-    for peak, right in ((promised, True), (promised + 17 * suite.ROUNDING, False)):
+    for peak, right in ((promised, True), (promised + 1, False)):
         monkeypatch.setattr(suite, "peak_bytes", lambda call, device, peak=peak: peak)
         with contextlib.nullcontext() if right else pytest.raises(suite.Wrong, match="are promised"):
             suite.memory(target)
+
+
+def failing_to_write(*verdict):
+    raise PermissionError("a folder of somebody else's")
 
 
 def test_the_verdict_of_auto_is_renewed(monkeypatch):
@@ -298,4 +314,6 @@ def test_the_verdict_of_auto_is_renewed(monkeypatch):
     suite.known_answers(suite.Target("triton", torch.device("cuda")))
     suite.known_answers(suite.Target("triton-stream", CPU))
     assert kept == [({"gpu": "a"}, suite.verdicts.Verdict(None))]
+    monkeypatch.setattr(suite.verdicts, "keep", failing_to_write)
+    assert suite.known_answers(suite.Target("triton-stream", torch.device("cuda"))) == "3 problems"
     assert replace(suite.Target("torch", CPU), seed=3).of("triton").seed == 3

@@ -1,4 +1,4 @@
-"""Peak memory of a call: what PyTorch's allocator holds at most beyond what it held before."""
+"""Peak memory of a call: what PyTorch's allocator is asked for at most beyond what it held before."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ import torch
 def peak_bytes(call: Callable[[], object], device: torch.device | None = None) -> int:
     """Largest number of bytes that ``call`` has allocated at once, temporaries inside operators and compiled code included.
 
+    On a GPU these are bytes as they are asked for: a block of the allocator may be up to a megabyte larger, depending on what was freed
+    before.
+
     Args:
         call: What is measured.
         device: A GPU; None or another device: the CPU.
@@ -18,11 +21,11 @@ def peak_bytes(call: Callable[[], object], device: torch.device | None = None) -
     if device is not None and device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
+        before = torch.cuda.memory_stats(device)["requested_bytes.all.current"]
         result = call()
         torch.cuda.synchronize(device)
         del result
-        return int(torch.cuda.max_memory_allocated(device) - before)
+        return int(torch.cuda.memory_stats(device)["requested_bytes.all.peak"] - before)
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # the profiler tells on stderr that it starts and stops, at every level below
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         result = call()

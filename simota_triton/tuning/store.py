@@ -60,7 +60,7 @@ def user_folder() -> Path:
     """SIMOTA_TRITON_CONFIG_DIR, else ``simota_triton`` in the user's cache folder."""
     chosen = env.config_dir()
     if chosen:
-        return Path(chosen).expanduser()
+        return Path(os.path.expanduser(chosen))  # which stays as it is where no home is known
     return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "simota_triton"
 
 
