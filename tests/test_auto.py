@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import types
+import warnings
 
 import pytest
 import torch
@@ -264,12 +265,21 @@ def test_a_verdict_replaces_one_about_the_same_alone(checks):
 
 def test_the_check_waits_for_the_gpu_whatever_debug_mode_is_on(monkeypatch):
     modes = [2]
+
+    def set_mode(mode):
+        warnings.warn("Synchronization debug mode is a prototype feature and does not", UserWarning, stacklevel=1)  # as PyTorch
+        modes.append(mode)
+
     monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: modes[-1])
-    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", set_mode)
     with contextlib.suppress(KeyError), auto._may_wait(GPU):
         assert modes == [2, "default"]
         raise KeyError
     assert modes == [2, "default", 2]
+    modes[:] = [0]
+    with auto._may_wait(GPU):
+        pass
+    assert modes == [0]  # a mode that nobody has changed is not touched: PyTorch would warn
 
 
 @pytest.mark.parametrize("backend", backends.BACKENDS)

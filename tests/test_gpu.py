@@ -8,6 +8,7 @@ import torch
 from simota_triton import SimOTAAssigner, SimOTAConfig
 from simota_triton.inputs import pack
 from simota_triton.verification.judge import judge
+from simota_triton.waits import debug_mode
 
 from .kernels_support import PRESETS, fused, random_inputs, streamed
 
@@ -34,11 +35,8 @@ def test_nothing_waits_for_the_host(backend):
     assigner = SimOTAAssigner("rtmdet", backend=backend)
     inputs = gpu_inputs("cuda")
     call(assigner, *inputs)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with debug_mode("error"):
         call(assigner, *inputs)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.gpu

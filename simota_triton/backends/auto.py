@@ -17,11 +17,12 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 
+from ..waits import debug_mode
 from . import gpu_refusal, triton_import_error, verdicts
 from .verdicts import Verdict
 
@@ -119,18 +120,9 @@ def check(device: torch.device) -> str | None:
         return known.difference(known.runner(KERNELS), device)
 
 
-@contextlib.contextmanager
-def _may_wait(device: torch.device) -> Iterator[None]:
+def _may_wait(device: torch.device) -> contextlib.AbstractContextManager[None]:
     """The check reads its answers on the host, whatever the caller has asked PyTorch to say about that."""
-    if device.type != "cuda":
-        yield
-        return
-    before = torch.cuda.get_sync_debug_mode()
-    torch.cuda.set_sync_debug_mode("default")
-    try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode(before)
+    return debug_mode("default") if device.type == "cuda" else contextlib.nullcontext()
 
 
 def failure(error: Exception) -> str:

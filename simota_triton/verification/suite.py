@@ -25,6 +25,7 @@ from ..measure.workloads import TINY, WORKLOADS, Workload, recorded
 from ..tuning.choice import configuration
 from ..tuning.families import FAMILIES
 from ..tuning.store import Gpu
+from ..waits import debug_mode
 from . import known
 from .cases import case_of, differing, judged, on_host, varied_seeds
 from .scan import check_seed, scan
@@ -275,14 +276,11 @@ def nothing_waits(target: Target) -> str:
     forms = _forms(target)
     for name, inputs in forms.items():
         assigner(**inputs)
-        before = torch.cuda.get_sync_debug_mode()
-        torch.cuda.set_sync_debug_mode("error")
         try:
-            assigner(**inputs)
+            with debug_mode("error"):
+                assigner(**inputs)
         except RuntimeError as error:
             raise Wrong(f"gts {name}: {error}") from error
-        finally:
-            torch.cuda.set_sync_debug_mode(before)
     return f"gts {', '.join(forms)}"
 
 
