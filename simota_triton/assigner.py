@@ -32,6 +32,9 @@ class CostMatrix(NamedTuple):
     iou: Tensor
 
 
+torch.serialization.add_safe_globals([CostMatrix])  # what ``torch.load`` builds by default
+
+
 class SimOTAAssigner:
     """SimOTA label assignment of a batch, in one call.
 
@@ -70,15 +73,16 @@ class SimOTAAssigner:
         **unknown: Any,
     ) -> None:  # fmt: skip
         for name in unknown:
-            preset = config if config in PRESETS else "rtmdet"
+            preset = config.preset if isinstance(config, SimOTAConfig) else nearest(str(config), PRESETS)
             raise TypeError(
                 f"{name}: no argument of SimOTAAssigner, which takes config, backend, validate and kernels; fields are changed in the "
-                f"configuration, as in SimOTAAssigner(SimOTAConfig.{preset}({nearest(name, FIELDS) or 'candidate_topk'}=...))"
+                f"configuration, as in SimOTAAssigner(SimOTAConfig.{preset or 'rtmdet'}({nearest(name, FIELDS) or 'candidate_topk'}=...))"
             )
         if isinstance(config, str):
             config = SimOTAConfig.from_preset(config)
         elif not isinstance(config, SimOTAConfig):
-            raise TypeError(f"config: expected a preset's name or a SimOTAConfig, got {type(config).__name__}")
+            remedy = "; call it" if callable(config) else ""
+            raise TypeError(f"config: expected a preset's name or a SimOTAConfig, got {type(config).__name__}{remedy}")
         if not isinstance(backend, str):
             raise TypeError(f"backend: expected a name, got {type(backend).__name__}")
         self.config = config
@@ -221,10 +225,10 @@ class SimOTAAssigner:
         Args:
             cost: [B, G, P], +inf where the gt may not take the prior.
             iou: [B, G, P], negative where the pair does not count for ``dynamic_k``.
-            gt_mask: [B, G] bool, False for padded gts, whose ``dynamic_k`` is then 0.
+            gt_mask: [B, G] bool, False for padded gts, whose ``dynamic_k`` is then 0; their rows must hold +inf.
 
         Raises:
-            ValueError: Shapes differ, or ``cost`` holds NaN.
+            TypeError, ValueError: As :func:`dynamic_k_matching`.
 
         Example:
             >>> priors = torch.tensor([[8.0, 8.0, 8.0, 8.0], [40.0, 40.0, 8.0, 8.0]])

@@ -14,17 +14,12 @@ INT_DTYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 Ragged = Tensor | Sequence[Tensor]
 
 
-NO_GTS = "pass an empty [0, 4] tensor for an image without any"
-
-
 def list_counts(name: str, values: Sequence[Tensor], batch: int, width: int) -> list[int]:
     """Rows of each of B tensors [*, width]; one without elements has none, whatever its shape."""
     if len(values) != batch:
-        fail(name, f"a list of B = {batch} tensors [*, {width}]", f"{len(values)} tensors", NO_GTS)
+        fail(name, f"a list of B = {batch} tensors [*, {width}]", f"{len(values)} tensors", no_gts(width))
     for i, value in enumerate(values):
-        if value is None:
-            raise TypeError(f"{name}[{i}]: expected a torch.Tensor, got NoneType; {NO_GTS}")
-        tensor(f"{name}[{i}]", value)
+        tensor(f"{name}[{i}]", value, no_gts(width))
         if value.numel() and (value.ndim != 2 or value.shape[1] != width):
             fail(f"{name}[{i}]", f"[*, {width}]", shape_of(value), box_remedy(name, value))
     return [value.shape[0] if value.numel() else 0 for value in values]
@@ -38,7 +33,7 @@ def concatenate(name: str, values: Ragged, counts: list[int], tail: tuple[int, .
         fail(name, f"a list of B = {len(counts)} tensors", f"{len(values)} tensors", "")
     parts: list[Tensor] = []
     for i, (value, count) in enumerate(zip(values, counts, strict=True)):
-        tensor(f"{name}[{i}]", value)
+        tensor(f"{name}[{i}]", value, no_gts(*tail))
         if not count and not value.numel():
             continue
         if value.shape != (count, *tail):
@@ -80,10 +75,16 @@ def label_remedy(name: str, value: Tensor, count: int) -> str:
     return f"of one-hot labels pass {name}.argmax(-1); give a gt of several classes once for each of them"
 
 
-def tensor(name: str, value: object) -> None:
+def no_gts(*tail: int) -> str:
+    """What stands for an image without gts in a list of tensors [*, *tail]."""
+    return f"pass an empty {[0, *tail]} tensor for an image without any"
+
+
+def tensor(name: str, value: object, instead_of_none: str = "") -> None:
     """Refuse what is no tensor."""
     if not isinstance(value, Tensor):
-        raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}" + as_tensor(name, value))
+        remedy = f"; {instead_of_none}" if value is None and instead_of_none else as_tensor(name, value)
+        raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}{remedy}")
 
 
 def as_tensor(name: str, value: object) -> str:
@@ -91,7 +92,7 @@ def as_tensor(name: str, value: object) -> str:
     if isinstance(getattr(value, "tensor", None), Tensor):  # a box type of mmdet or detectron2
         return f"; use {name}.tensor"
     if isinstance(value, (list, tuple)):
-        return f"; use torch.tensor({name})"
+        return f"; use torch.{'stack' if any(isinstance(part, Tensor) for part in value) else 'tensor'}({name})"
     return f"; use torch.from_numpy({name})" if type(value).__module__ == "numpy" else ""
 
 

@@ -274,7 +274,7 @@ def _extra_cost(
             fail("pair_mask", "torch.bool, True where the gt may take the prior", str(mask.dtype), "use pair_mask.bool()")
         if extra is None:
             extra = torch.zeros(mask.shape, dtype=torch.float32, device=device)
-        extra = extra.masked_fill(~mask.bool(), torch.inf)
+        extra = extra.masked_fill(mask.logical_not(), torch.inf)
     return extra
 
 
@@ -327,8 +327,9 @@ def _cells(level_shapes: Sequence[tuple[int, int]] | None, cls_logits: Ragged, n
     if not isinstance(level_shapes, (list, tuple)):
         raise TypeError(f"level_shapes: expected a list of {expected}, got {type(level_shapes).__name__}")
     for i, shape in enumerate(level_shapes):
-        if len(shape) != 2 or any(isinstance(value, bool) or not isinstance(value, int) or value < 0 for value in shape):
-            fail(f"level_shapes[{i}]", expected, f"{shape}", "")
+        pair = isinstance(shape, (list, tuple)) and len(shape) == 2
+        if not pair or any(isinstance(value, bool) or not isinstance(value, int) or value < 0 for value in shape):
+            fail(f"level_shapes[{i}]", expected, f"{shape}", "pass a list of pairs, as [(80, 80), (40, 40)]")
     cells = sum(rows * columns for rows, columns in level_shapes)
     if cells != num_priors:
         fail("level_shapes", f"P = {num_priors} priors in total", f"{cells}", "count every prior of a cell as a column")

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .checks import fail, floating, shape_of, tensor
 from .config import SimOTAConfig
 
 _LOW32 = 0xFFFFFFFF
@@ -129,8 +130,9 @@ def dynamic_k_matching(
         A :class:`Matching` with ``dynamic_k`` [B, G].
 
     Raises:
-        ValueError: Shapes differ, ``conflict`` is unknown, ``min_positives`` is negative, or (looked at on CPU alone) ``cost`` holds
-            NaN.
+        TypeError: A matrix or the mask is no tensor.
+        ValueError: Shapes, dtypes or devices do not fit, ``conflict`` is unknown, a number is out of range, or (looked at on CPU alone)
+            ``cost`` or ``iou`` holds NaN.
 
     Example:
         >>> cost = torch.tensor([[[1.0, 2.0, 9.0], [1.5, 3.0, 4.0]]])
@@ -138,14 +140,31 @@ def dynamic_k_matching(
         >>> dynamic_k_matching(cost, iou).gt_index
         tensor([[ 0,  0, -1]])
     """
+    for name, matrix in (("cost", cost), ("iou", iou)):
+        tensor(name, matrix)
+        floating(name, matrix)
     if cost.ndim != 3 or cost.shape != iou.shape:
-        raise ValueError(f"cost, iou: expected two [B, G, P] of one shape, got {list(cost.shape)} and {list(iou.shape)}")
+        remedy = "add the batch dimension with cost[None], iou[None]" if cost.ndim == 2 else ""
+        fail("cost, iou", "two [B, G, P] of one shape", f"{shape_of(cost)} and {shape_of(iou)}", remedy)
+    if gt_mask is not None:
+        tensor("gt_mask", gt_mask)
+        if gt_mask.shape != cost.shape[:2]:
+            fail("gt_mask", f"[B, G] = {list(cost.shape[:2])}, as cost", shape_of(gt_mask), "")
+        if gt_mask.dtype != torch.bool:
+            fail("gt_mask", "torch.bool, True for real gts", str(gt_mask.dtype), "use gt_mask.bool()")
+    for name, value in (("iou", iou), ("gt_mask", gt_mask)):
+        if value is not None and value.device != cost.device:
+            fail(name, f"device {cost.device}, as cost", str(value.device), f"use {name}.to(cost.device)")
+    if candidate_topk < 1:
+        raise ValueError(f"candidate_topk: expected 1 or more, got {candidate_topk}")
     if conflict not in ("all", "matched", "max_iou"):
         raise ValueError(f"conflict: expected one of 'all', 'matched', 'max_iou', got {conflict!r}")
     if min_positives < 0:
         raise ValueError(f"min_positives: expected 0 or more, got {min_positives}")
     if cost.device.type == "cpu" and bool(cost.isnan().any()):
         raise ValueError("cost: expected numbers or +inf, got NaN; put +inf where a gt may not take a prior")
+    if iou.device.type == "cpu" and bool(iou.isnan().any()):
+        raise ValueError("iou: expected numbers, got NaN; put -1 where a pair does not count for dynamic_k")
     batch, num_gts, num_priors = cost.shape
     device = cost.device
     if num_gts == 0 or num_priors == 0 or batch == 0:
@@ -231,7 +250,7 @@ def rescue(cost: Tensor, gt_index: Tensor, min_positives: int) -> Tensor:
             takes = (count[:, gt, None] < min_positives) & (least < torch.inf)
             owner = gt_index.gather(1, prior)
             count = count.scatter_add(1, owner.clamp(min=0), -(takes & (owner >= 0)).long())
-            count[:, gt] += takes[:, 0]
+            count.select(1, gt).add_(takes.squeeze(1))
             gt_index = gt_index.scatter(1, prior, torch.where(takes, gt, owner))
     return gt_index
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .config import SimOTAConfig
 from .inputs import GroundTruth
+from .matching import Matching
 
 
 class ImageAssignment(NamedTuple):
@@ -182,7 +183,13 @@ class AssignResult:
         return self.gt_index[..., None] == torch.arange(width, dtype=torch.int64, device=self.gt_index.device)
 
     def to(self, device: torch.device | str | int, non_blocking: bool = False) -> AssignResult:
-        """The result on another device; itself where it is there."""
+        """The result on another device. Its dtypes stay as they are.
+
+        Raises:
+            TypeError: ``device`` is none.
+        """
+        if not isinstance(device, (torch.device, str, int)):
+            raise TypeError(f"device: expected a device, as torch.device('cuda') or 'cpu', got {device!r}; a result's dtypes are fixed")
         moved: AssignResult = _map(self, lambda value: value.to(device, non_blocking=non_blocking))
         return moved
 
@@ -258,5 +265,5 @@ def _equal(value: Any, other: Any) -> bool:
     )
 
 
-torch.serialization.add_safe_globals([AssignResult, AssignSummary, ImageAssignment, GroundTruth, SimOTAConfig])
+torch.serialization.add_safe_globals([AssignResult, AssignSummary, ImageAssignment, GroundTruth, Matching, SimOTAConfig])
 """What ``torch.load`` builds by default."""

@@ -162,6 +162,9 @@ CASES = [
     ("list", {"gt_boxes": [torch.zeros(G, 4), torch.zeros(4)]}, ValueError, "gt_boxes[1]: expected [*, 4], got [4]"),
     ("list", {"gt_boxes": [torch.zeros(G, 4), torch.zeros(0)]}, ValueError, "gt_labels[1]: expected [0], got [2]"),
     ("list", {"gt_boxes": [torch.zeros(G, 4), None]}, TypeError, "gt_boxes[1]: expected a torch.Tensor, got NoneType; pass an empty [0, 4] tensor for an image without any"),
+    ("list", {"gt_labels": [LABELS[0], None]}, TypeError, "gt_labels[1]: expected a torch.Tensor, got NoneType; pass an empty [0] tensor for an image without any"),
+    ("list", {"gt_centers": [torch.zeros(G, 2), None]}, TypeError, "gt_centers[1]: expected a torch.Tensor, got NoneType; pass an empty [0, 2] tensor for an image without any"),
+    ("padded", {"gt_labels": list(LABELS)}, TypeError, "gt_labels: expected a torch.Tensor, got list; use torch.stack(gt_labels)"),
     ("list", {"gt_boxes": [torch.zeros(G, 4), torch.zeros(G, 5)]}, ValueError, "gt_boxes[1]: expected [*, 4], got [2, 5]; rotated boxes are not supported: pass the xyxy boxes that enclose them"),
     ("list", {"gt_boxes": [torch.zeros(G, 4), [[0.0] * 4]]}, TypeError, "gt_boxes[1]: expected a torch.Tensor, got list"),
     ("list", {"gt_boxes": [torch.zeros(G, 4), torch.zeros(G, 4, device=META)]}, ValueError, f"gt_boxes[1]: expected device {OFF}; use gt_boxes.to(pred_boxes.device)"),
@@ -213,10 +216,12 @@ CASES = [
     ("padded", {"candidate_mask": torch.ones(1, P, dtype=torch.bool)}, ValueError, "candidate_mask: expected [B, P] = [2, 6] or [P], got [1, 6]"),
     ("padded", {"candidate_mask": torch.ones(P)}, ValueError, "candidate_mask: expected torch.bool, True for priors that may be assigned, got torch.float32; use candidate_mask.bool()"),
     ("padded", {"candidate_mask": torch.ones(P, dtype=torch.bool, device=META)}, ValueError, f"candidate_mask: expected device {OFF}"),
+    ("padded", {"level_shapes": (2, 3)}, ValueError, "level_shapes[0]: expected (rows, columns) of each level, integers, got 2; pass a list of pairs, as [(80, 80), (40, 40)]"),
     # the assigner itself
     ("padded", {"config": "RTMDet"}, ValueError, f"preset: expected one of {', '.join(map(repr, SimOTAConfig.presets()))}, got 'RTMDet'; did you mean 'rtmdet'?"),
     ("padded", {"config": "yolo"}, ValueError, "preset: expected one of 'seed', 'rtmdet'"),
     ("padded", {"config": None}, TypeError, "config: expected a preset's name or a SimOTAConfig, got NoneType"),
+    ("padded", {"config": SimOTAConfig.rtmdet}, TypeError, "config: expected a preset's name or a SimOTAConfig, got method; call it"),
     ("padded", {"config": {"candidate_topk": 3}}, TypeError, "config: expected a preset's name or a SimOTAConfig, got dict"),
     ("padded", {"backend": "cuda"}, ValueError, "backend: expected one of 'auto', 'reference', 'torch'"),
     ("padded", {"backend": None}, TypeError, "backend: expected a name, got NoneType"),
@@ -252,8 +257,9 @@ def test_the_inputs_that_the_cases_change_are_right(form):
     ],
 )  # fmt: skip
 def test_fields_of_the_configuration_are_no_arguments_of_the_assigner(options, message):
-    with pytest.raises(TypeError, match="^" + re.escape(message)):
-        SimOTAAssigner("yolox", **options)
+    for config in ("yolox", "YOLOX", SimOTAConfig.yolox(center_radius=1.5)):
+        with pytest.raises(TypeError, match="^" + re.escape(message)):
+            SimOTAAssigner(config, **options)
 
 
 @pytest.mark.parametrize(

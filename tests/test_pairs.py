@@ -36,14 +36,19 @@ def extras(scene, seed=0):
     return extra, [torch.rand(shape, generator=generator) < 0.8 for shape in shapes]
 
 
-def in_form(values, form, kwargs):
-    """Lists of [G, P] in a form of the gts; padding holds junk."""
+def in_form(values, form, inputs):
+    """Lists of [G, P] in a form of the gts; padding and rows that no image owns hold junk."""
     if form == "list":
         return values
-    if form == "packed":
-        return torch.cat(values)
+    (_, _, priors, boxes, _), kwargs = inputs
+    junk = True if values[0].dtype == torch.bool else NAN
+    if form in ("packed", "spare"):
+        offsets = kwargs["gt_offsets"]
+        rows = torch.full((len(boxes), len(priors)), junk, dtype=values[0].dtype)
+        rows[offsets[0] : offsets[-1]] = torch.cat(values)
+        return rows
     mask = kwargs["gt_mask"]
-    padded = torch.full((*mask.shape, values[0].shape[1]), True if values[0].dtype == torch.bool else NAN, dtype=values[0].dtype)
+    padded = torch.full((*mask.shape, len(priors)), junk, dtype=values[0].dtype)
     for image, own in enumerate(values):
         padded[image, mask[image]] = own
     return padded
@@ -71,14 +76,14 @@ def test_a_call_is_the_matching_of_its_matrices_with_the_extra_cost(seed, preset
     expected, real = by_hand(SimOTAAssigner(preset, backend="reference"), scene, extra, mask)
     for backend in DENSE:
         assigner = SimOTAAssigner(preset, backend=backend)
-        kwargs = scene.inputs(assigner.config.score, form)[1]
-        given = {"extra_cost": in_form(extra, form, kwargs), "pair_mask": in_form(mask, form, kwargs)}
+        inputs = scene.inputs(assigner.config.score, form)
+        given = {"extra_cost": in_form(extra, form, inputs), "pair_mask": in_form(mask, form, inputs)}
         result = scene.call(assigner, form, **given)
         assert_same(result, expected, ("gt_index", "matched_iou", "claims"))
         k = torch.cat([result.to_image(b).dynamic_k[: len(boxes)] for b, boxes in enumerate(scene.gt_boxes)])
         assert torch.equal(k, expected.dynamic_k[real])
         merged = [torch.where(allowed, own, NAN) for own, allowed in zip(extra, mask, strict=True)]
-        assert_same(result, scene.call(assigner, form, extra_cost=in_form(merged, form, kwargs)))
+        assert_same(result, scene.call(assigner, form, extra_cost=in_form(merged, form, inputs)))
 
 
 @pytest.mark.parametrize("backend", ["reference", "torch", "triton"])

@@ -199,8 +199,13 @@ def test_results_are_equal_where_all_they_hold_is(example):
 def test_a_result_can_be_saved_and_loaded_by_default(form, tmp_path):
     assigner = SimOTAAssigner("rtmdet", backend="torch")
     result = make_scene(3).call(assigner, form)
-    torch.save({"result": result, "summary": result.summary(), "image": result.to_image(0), "config": assigner.config}, tmp_path / "file")
+    args, kwargs = make_scene(3).inputs("logit", form)
+    matrices = assigner.cost_matrix(*args, **kwargs)
+    parts = {"summary": result.summary(), "image": result.to_image(0), "config": assigner.config}
+    torch.save({"result": result, **parts, "matrices": matrices, "matching": assigner.match(*matrices)}, tmp_path / "file")
     loaded = torch.load(tmp_path / "file")
+    assert all(map(torch.equal, loaded["matrices"], matrices))
+    assert all(map(torch.equal, loaded["matching"], assigner.match(*matrices)))
     assert loaded["result"] == result
     assert loaded["summary"] == result.summary()
     assert loaded["config"] == assigner.config
@@ -208,6 +213,8 @@ def test_a_result_can_be_saved_and_loaded_by_default(form, tmp_path):
 
 
 def test_a_result_moves_with_all_it_holds(example):
+    with pytest.raises(TypeError, match=r"^device: expected a device, as torch.device\('cuda'\) or 'cpu', got torch.float16"):
+        example.to(torch.float16)
     moved = example.to("meta")
     tensors = [value for part in (moved, moved.gts) for value in vars(part).values() if isinstance(value, torch.Tensor)]
     assert len(tensors) == 6 + 6

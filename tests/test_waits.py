@@ -141,8 +141,19 @@ def test_no_form_of_gts_makes_the_host_wait(preset, backend, form, copies, gpu, 
                 obj_logits=fake((B, P, 1)), candidate_mask=fake((B, P), torch.bool), ignore_boxes=[fake((n, 4)) for n in (0, 1, 2)]
             )
         result = assigner(fake((B, P, 4)), fake((B, P, C)), fake((P, 3)), boxes, labels, **options)
-        _ = result.fg_mask, result.num_pos, result.gt_boxes, result.labels, result.ignore_mask
+        _ = result.fg_mask, result.num_pos, result.gt_boxes, result.labels, result.ignore_mask, result.num_refused
     assert result.labels.device == CUDA
+    assert mode.copies == copies
+
+
+@FORMS
+def test_costs_and_masks_of_pairs_do_not_make_the_host_wait(form, copies, gpu, capturing):
+    with gpu_without_values() as mode:
+        boxes, labels, options = form()
+        pairs = [fake((*t.shape, P)) for t in labels] if isinstance(labels, list) else fake((*labels.shape, P))
+        mask = [t > 0 for t in pairs] if isinstance(pairs, list) else pairs > 0
+        call = (fake((B, P, 4)), fake((B, P, C)), fake((P, 3)), boxes, labels)
+        SimOTAAssigner("rtmdet", backend="triton")(*call, extra_cost=pairs, pair_mask=mask, **options)
     assert mode.copies == copies
 
 
@@ -152,8 +163,10 @@ def test_the_matching_does_not_make_the_host_wait(form, copies, capturing):
         boxes, labels, options = form()
         gts = pack(SimOTAAssigner("rtmdet").config, fake((B, P, 4)), fake((B, P, C)), fake((P, 3)), boxes, labels, **options).gts
         mask = fake((B, G), torch.bool)
-        for conflict in ("all", "matched", "max_iou"):
-            matching = dynamic_k_matching(fake((B, G, P)), fake((B, G, P)), gt_mask=mask, k_scale=1.1, conflict=conflict)
+        for conflict, least in (("all", 0), ("matched", 2), ("max_iou", 0)):
+            matching = dynamic_k_matching(
+                fake((B, G, P)), fake((B, G, P)), gt_mask=mask, k_scale=1.1, conflict=conflict, min_positives=least
+            )
             assert gts.unpad(matching.dynamic_k).device == CUDA
 
 
