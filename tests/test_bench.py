@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from bench import gpu
 from bench.cases import ours, peer
 from bench.cpu import table
 from bench.workloads import WORKLOADS, gt_counts, make_batch
@@ -61,6 +62,19 @@ def test_the_table_has_a_line_for_each_case_and_a_column_for_each_workload():
     assert lines[2:] == ["| ours | 1.2 ms, 3 MB | 1.2 ms, 3 MB |", "| loop | 1.2 ms, 3 MB | 1.2 ms, 3 MB |"]
 
 
+def test_what_no_graph_can_hold_is_not_captured():
+    class Graphs:
+        def prepare(self, call):
+            call()
+            return lambda: 5.0
+
+    timer = gpu.Timer("cpu", rounds=2)
+    timer.graphs, calls = Graphs(), []
+    assert timer.device([lambda: calls.append(None)] * 5) == ([1.0, 1.0], "graph")
+    assert timer.device([lambda: calls.append(None)] * 5, eager=True)[1] == "eager"
+    assert len(calls) == 5 + 2
+
+
 def test_the_gpu_run_tries_out_on_a_cpu(tmp_path):
     environment = os.environ | {"TRITON_INTERPRET": "1"}
     command = [sys.executable, "-m", "bench.gpu", "--device", "cpu", "--scenes", "2", "--workers", "1", "--rounds", "1", "--out"]
@@ -81,6 +95,7 @@ def test_the_gpu_run_tries_out_on_a_cpu(tmp_path):
         "batched, compiled",
         "loop",
     }
+    assert set(gpu.EAGER) < coco
     assert all(row["differing_priors"] in (0, None) for row in rows)
 
 

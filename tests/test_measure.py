@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from simota_triton import SimOTAAssigner
 from simota_triton.capture import capture
 from simota_triton.cli import info, main, output
 from simota_triton.cli.errors import CommandError
-from simota_triton.measure import cases, scaling
+from simota_triton.measure import cases, scaling, timing
 from simota_triton.measure.cases import BY_IMAGE, COMPILED, PLAIN, least_bytes
 from simota_triton.measure.compare import changes
 from simota_triton.measure.peak import peak_bytes
@@ -260,6 +262,52 @@ def test_peak_memory_is_of_the_call_alone():
     held = torch.zeros(1 << 20)
     assert 4 << 20 <= peak_bytes(lambda: held + 1) < (4 << 20) + 4096
     assert SimOTAAssigner("rtmdet").kernels is None
+
+
+def test_a_capture_that_fails_leaves_neither_its_stream_nor_its_pool_to_the_next(monkeypatch):
+    streams, pools, used = ["main"], iter(range(9)), []
+
+    class Stream:
+        def wait_stream(self, other):
+            pass
+
+    @contextlib.contextmanager
+    def graph(made, pool):
+        used.append(pool)
+        streams.append("capturing")
+        yield  # PyTorch leaves its stream alone unless the capture ends well
+        streams.append("main")
+
+    @contextlib.contextmanager
+    def stream(entered):
+        before = streams[-1]
+        streams.append(entered)
+        try:
+            yield
+        finally:
+            streams.append(before)
+
+    for name, value in {
+        "graph_pool_handle": lambda: next(pools), "device": lambda device: contextlib.nullcontext(), "stream": stream,
+        "current_stream": lambda device=None: Stream(), "Stream": Stream, "graph": graph,
+        "CUDAGraph": lambda: types.SimpleNamespace(replay=lambda: None),
+    }.items():  # fmt: skip
+        monkeypatch.setattr(torch.cuda, name, value)
+    monkeypatch.setattr(timing, "L2_BYTES", 1)
+    timer = timing.GraphTimer(torch.device("cpu"))
+    calls = []
+
+    def reads_on_the_host():
+        calls.append(None)
+        if len(calls) == 2:
+            raise RuntimeError("operation not permitted when stream is capturing")
+
+    with pytest.raises(RuntimeError, match="not permitted"):
+        timer.prepare(reads_on_the_host)
+    assert streams[-1] == "main"
+    timer.prepare(lambda: None)
+    timer.prepare(lambda: None)
+    assert used == [0, 1, 1]
 
 
 def test_peak_memory_on_a_gpu_is_what_is_asked_for_beyond_what_is_there(monkeypatch):

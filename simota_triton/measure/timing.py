@@ -50,15 +50,20 @@ class GraphTimer:
         self.scratch = torch.empty(L2_BYTES, dtype=torch.uint8, device=device)
 
     def prepare(self, call: Callable[[], object]) -> Callable[[], float]:
-        with torch.cuda.device(self.device):
+        # the current stream by name, because a capture that fails leaves its own in its place
+        with torch.cuda.device(self.device), torch.cuda.stream(torch.cuda.current_stream(self.device)):
             stream = torch.cuda.Stream()
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
                 call()
             torch.cuda.current_stream().wait_stream(stream)
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=self.pool):
-                call()
+            try:
+                with torch.cuda.graph(graph, pool=self.pool):
+                    call()
+            except BaseException:
+                self.pool = torch.cuda.graph_pool_handle()  # no other capture may use the old one, which PyTorch takes to be in use
+                raise
             graph.replay()  # the first one uploads it
 
         def run() -> float:
