@@ -36,6 +36,10 @@ class Made:
     depth: int = 4
 
 
+class OutOfResources(Exception):
+    """Of the base that Triton's has."""
+
+
 class Kernels:
     """Made-up kernels with a time for each configuration, and some that do wrong."""
 
@@ -52,7 +56,7 @@ class Kernels:
         self.launched[made] += 1
         self.last = made
         if made in self.failing:
-            raise RuntimeError("out of resources")
+            raise OutOfResources("out of resources")
         return [torch.tensor([1.0, 2.0 + (made in self.wrong)])]
 
     def prepare(self, call):

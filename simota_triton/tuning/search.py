@@ -202,7 +202,7 @@ def _failure(family: Family, task: Task, candidate: Any, expected: Sequence[torc
     try:
         found = family.launch(task.problem, task.config, candidate)
         same = all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
-    except (RuntimeError, ValueError, torch.OutOfMemoryError) as error:
+    except Exception as error:  # Triton's errors, as that of too few resources, have no other base
         return f"failed: {error}"
     return None if same else "gave other bits than the default"
 
