@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .checks import fail, shape_of, tensor
+
 BOX_FORMATS = ("xyxy", "xywh", "cxcywh")
 
 SMALLEST = torch.finfo(torch.float32).tiny
@@ -23,6 +25,7 @@ def convert_boxes(boxes: Tensor, source: str, target: str = "xyxy") -> Tensor:
         [..., 4] of the same dtype.
 
     Raises:
+        TypeError: ``boxes`` is no tensor.
         ValueError: Unknown format or a last dimension other than 4.
 
     Example:
@@ -32,8 +35,7 @@ def convert_boxes(boxes: Tensor, source: str, target: str = "xyxy") -> Tensor:
     for name, value in (("source", source), ("target", target)):
         if value not in BOX_FORMATS:
             raise ValueError(f"{name}: expected one of {', '.join(map(repr, BOX_FORMATS))}, got {value!r}")
-    if boxes.shape[-1:] != (4,):
-        raise ValueError(f"boxes: expected [..., 4], got {list(boxes.shape)}")
+    _check("boxes", boxes)
     if source == target:
         return boxes
     first, second = boxes[..., :2], boxes[..., 2:]
@@ -46,6 +48,13 @@ def convert_boxes(boxes: Tensor, source: str, target: str = "xyxy") -> Tensor:
     elif target == "cxcywh":
         first, second = (first + second) / 2, second - first
     return torch.cat([first, second], dim=-1)
+
+
+def _check(name: str, boxes: Tensor) -> None:
+    """Refuse what is no tensor of boxes."""
+    tensor(name, boxes)
+    if boxes.shape[-1:] != (4,):
+        fail(name, "[..., 4]", shape_of(boxes), "")
 
 
 def box_center(boxes: Tensor) -> Tensor:
@@ -89,7 +98,8 @@ def _overlap(low: Tensor, high: Tensor, other_low: Tensor, other_high: Tensor, o
     return torch.minimum(high, other_high, out=out).sub_(torch.maximum(low, other_low, out=spare)).clamp_(min=0)
 
 
-def _corners(boxes: Tensor, box_format: str) -> Tensor:
+def _corners(name: str, boxes: Tensor, box_format: str) -> Tensor:
+    _check(name, boxes)
     return convert_boxes(boxes.float() if boxes.dtype in (torch.float16, torch.bfloat16) else boxes, box_format)
 
 
@@ -110,7 +120,7 @@ def box_iou(boxes: Tensor, others: Tensor, box_format: str = "xyxy", *, rule: st
         >>> box_iou(torch.tensor([0.0, 0.0, 2.0, 2.0]), torch.tensor([1.0, 0.0, 2.0, 2.0]), "xywh")
         tensor(0.3333)
     """
-    boxes, others = _corners(boxes, box_format), _corners(others, box_format)
+    boxes, others = _corners("boxes", boxes, box_format), _corners("others", others, box_format)
     inter, union = intersection_and_union(boxes, others, rule, eps)
     return inter / union
 
@@ -122,7 +132,7 @@ def box_giou(boxes: Tensor, others: Tensor, box_format: str = "xyxy", *, rule: s
         >>> box_giou(torch.tensor([0.0, 0.0, 1.0, 1.0]), torch.tensor([3.0, 0.0, 4.0, 1.0]))
         tensor(-0.5000)
     """
-    boxes, others = _corners(boxes, box_format), _corners(others, box_format)
+    boxes, others = _corners("boxes", boxes, box_format), _corners("others", others, box_format)
     inter, union = intersection_and_union(boxes, others, rule, eps)
     left, top = (torch.minimum(boxes[..., i], others[..., i]) for i in (0, 1))
     right, bottom = (torch.maximum(boxes[..., i], others[..., i]) for i in (2, 3))

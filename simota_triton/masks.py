@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .boxes import box_center
+from .checks import tensor
 
 BLOCK = 16
 """Masks reduced at a time: torch's CPU reduction casts its input, so this bounds the float32 copy."""
@@ -36,8 +37,7 @@ def mask_centers(masks: Tensor, gt_boxes: Tensor) -> Tensor:
         tensor([[5., 3.]])
     """
     for name, value in (("masks", masks), ("gt_boxes", gt_boxes)):
-        if not isinstance(value, Tensor):
-            raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
+        tensor(name, value)
     if masks.ndim != 3:
         raise ValueError(f"masks: expected [G, H, W], got {list(masks.shape)}")
     if not (masks.dtype in (torch.bool, torch.uint8) or masks.is_floating_point()):

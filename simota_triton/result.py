@@ -86,7 +86,8 @@ class AssignResult:
         gt_index: [B, P] int64, index of the gt within its image (its row in padded gts), -1 for background.
         labels: [B, P] int64, class of that gt, ``num_classes`` for background.
         matched_iou: [B, P] float32, IoU of prediction and gt, 0 for background.
-        ignore_mask: [B, P] bool, background priors whose point lies in an ignore box: their loss can be left out.
+        ignore_mask: [B, P] bool, background priors whose cell's centre lies strictly inside an ignore box: their loss can be left
+            out.
         claims: [B, P] int32, how many gts selected the prior; more than one is a conflict. 0 is background, or a prior that
             ``min_positives`` alone gave to its gt.
         dynamic_k: [B, G] int64 for padded gts, [N] otherwise; how many priors each gt asked for by its IoUs, 0 for padding.

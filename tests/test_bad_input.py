@@ -375,7 +375,7 @@ def test_assign_is_an_assigner_in_one_call():
 @pytest.mark.parametrize(
     ("masks", "boxes", "error", "message"),
     [
-        ([], torch.zeros(0, 4), TypeError, "masks: expected a torch.Tensor, got list"),
+        ([], torch.zeros(0, 4), TypeError, "masks: expected a torch.Tensor, got list; use torch.tensor(masks)"),
         (torch.zeros(2, 5, 5), None, TypeError, "gt_boxes: expected a torch.Tensor, got NoneType"),
         (torch.zeros(5, 5), torch.zeros(5, 4), ValueError, "masks: expected [G, H, W], got [5, 5]"),
         (torch.zeros(2, 5, 5).long(), torch.zeros(2, 4), ValueError, "masks: expected bool, uint8 or a floating dtype, got torch.int64; use masks.bool()"),

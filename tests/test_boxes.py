@@ -27,6 +27,13 @@ def test_unknown_formats_and_wrong_shapes_are_refused():
         convert_boxes(torch.zeros(2, 5), "xyxy")
     with pytest.raises(ValueError, match="source: expected one of"):
         box_iou(torch.zeros(4), torch.zeros(4), "xyxyxy")
+    for function in (box_iou, box_giou):
+        with pytest.raises(TypeError, match=r"^others: expected a torch.Tensor, got list; use torch.tensor\(others\)"):
+            function(torch.zeros(4), [0.0] * 4)
+        with pytest.raises(ValueError, match=r"^others: expected \[..., 4\], got \[5\]"):
+            function(torch.zeros(4), torch.zeros(5))
+    with pytest.raises(TypeError, match=r"^boxes: expected a torch.Tensor, got ndarray; use torch.from_numpy\(boxes\)"):
+        convert_boxes(torch.zeros(4).numpy(), "xywh")
 
 
 def test_center_and_area():

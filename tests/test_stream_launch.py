@@ -172,6 +172,26 @@ def test_batches_of_any_size_lie_on_the_axis_of_a_grid_that_holds_them(launches)
         assert name == "resolve" or grid[0] >= batch
 
 
+def test_gts_of_an_image_fit_their_axis_and_priors_that_do_not_are_refused(launches):
+    config, kernels = SimOTAConfig.rtmdet(), KernelConfig(gts_per_program=1)
+
+    def problem(num_gts, num_priors):
+        boxes, labels = [torch.tensor([[0.0, 0.0, 1.0, 1.0]]).repeat(num_gts, 1)], [torch.zeros(num_gts, dtype=torch.int64)]
+        shape = 1, num_priors
+        return on_device(pack(config, torch.zeros(*shape, 4), torch.zeros(*shape, 1), torch.ones(num_priors, 4), boxes, labels))
+
+    for num_gts, expected in ((65_535, 65_535), (65_536, 32_768)):
+        fused.run(problem(num_gts, 2), config, kernels, num_gts)
+        assert launches.pop() == ("cost_pass", (1, 1, expected))
+    most = 65_535 * kernels.tile
+    fused.run(problem(1, most), config, kernels, 1)
+    assert launches.pop() == ("cost_pass", (1, 65_535, 1))
+    with pytest.raises(
+        ValueError, match=f"^pred_boxes: expected at most {most} priors for backend 'triton', got {most + 1}; use 'triton-stream'"
+    ):
+        fused.run(problem(1, most + 1), config, kernels, 1)
+
+
 # grids and launch parameters
 
 

@@ -13,6 +13,7 @@ import torch
 import triton
 from torch import Tensor
 
+from ..checks import fail
 from ..config import SimOTAConfig
 from ..inputs import Problem, Scores
 from ..matching import Matching
@@ -31,6 +32,10 @@ FAST = not INTERPRETED
 
 OPTIONS: dict[str, Any] = {} if INTERPRETED else {"enable_fp_fusion": False, "num_stages": 1}
 """Compiler options. Without fusion a kernel's rounding is what its source says, under every version of Triton."""
+
+
+MOST_PROGRAMS = 65_535
+"""Programs along the second and third axis of a grid; the first takes 2^31 - 1."""
 
 
 def codes(values: Iterable[int]) -> tuple[int, ...]:
@@ -216,13 +221,16 @@ def run_prior_pass(problem: Problem, kernels: KernelConfig, shared: Shared) -> R
 def run_cost_pass(problem: Problem, rows: Rows, kernels: KernelConfig, num_gts: int, shared: Shared) -> tuple[Tensor, Tensor]:
     """The second pass."""
     batch, num_priors, _ = problem.shape
+    num_tiles, gts_per_program = shared.levels.tiles(kernels.tile), max(kernels.gts_per_program, -(-num_gts // MOST_PROGRAMS))
+    if num_tiles > MOST_PROGRAMS:
+        fail("pred_boxes", f"at most {MOST_PROGRAMS * kernels.tile} priors for backend 'triton'", f"{num_priors}", "use 'triton-stream'")
     cost, iou = (torch.empty((batch, num_gts, num_priors), dtype=torch.float32, device=problem.priors.device) for _ in range(2))
     with on_device(problem.priors.device):
-        cost_pass[batch, shared.levels.tiles(kernels.tile), -(-num_gts // kernels.gts_per_program)](
+        cost_pass[batch, num_tiles, -(-num_gts // gts_per_program)](
             cost, iou,
             rows.background, rows.objectness, shared.boxes, shared.priors, shared.levels.cls,
             problem.gts.offsets.contiguous(), rows.gt_table.view(torch.int64),
-            G=num_gts, gts_per_program=kernels.gts_per_program,
+            G=num_gts, gts_per_program=gts_per_program,
             TILE=kernels.tile, num_warps=kernels.cost_warps, **shared.keywords,
         )  # fmt: skip
     return cost, iou
