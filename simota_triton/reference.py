@@ -29,8 +29,8 @@ def cost_matrix(problem: Problem, config: SimOTAConfig, dtype: torch.dtype = tor
     priors = problem.priors[None, None]  # [1, 1, P, 4]
 
     # the pairs that exist: real gts, and priors whose prediction can be read
-    logits = problem.cls_logits.dense().contiguous()  # torch's sigmoid and sum round by memory layout: one layout, one answer
-    objectness = None if problem.obj_logits is None else problem.obj_logits.dense().contiguous()
+    logits = problem.cls_logits.dense().float().contiguous()  # torch's sigmoid and sum round by memory layout: one layout, one answer
+    objectness = None if problem.obj_logits is None else problem.obj_logits.dense().float().contiguous()
     exists = gt_mask[:, :, None] & usable_priors(problem)[:, None]  # [B, G, P]
     label = gt_labels[:, :, None].expand(exists.shape)
     if config.cls_classes == "all":
@@ -74,7 +74,7 @@ def usable_priors(problem: Problem) -> Tensor:
     if problem.candidate_mask is not None:
         usable = usable & problem.candidate_mask
     if problem.obj_logits is not None:
-        usable = usable & problem.obj_logits.dense()[..., 0].isfinite()
+        usable = usable & problem.obj_logits.dense()[..., 0].float().isfinite()
     return usable
 
 

@@ -13,6 +13,8 @@ from simota_triton.verification.scenes import make_scene
 from .interpreter import QUICK
 
 NAN, INF = float("nan"), float("inf")
+UNREADABLE = (NAN, INF, -INF, 1e300)
+"""Logits of float64 that are not finite, the last one as float32."""
 PRESETS = SimOTAConfig.presets()
 
 pytestmark = pytest.mark.parametrize("backend", BACKENDS)
@@ -159,16 +161,16 @@ def test_an_unreadable_prior_is_left_out_and_nothing_else_changes(preset, backen
         assert not bool(result.fg_mask[broken].any())
 
 
-@pytest.mark.parametrize("value", [NAN, INF, -INF])
+@pytest.mark.parametrize("value", UNREADABLE)
 def test_one_unreadable_class_logit_ends_a_prior_where_all_classes_count(backend, value):
-    box, cls = [0.0, 0.0, 20.0, 16.0], torch.zeros(2, 3)
+    box, cls = [0.0, 0.0, 20.0, 16.0], torch.zeros(2, 3, dtype=torch.float64)
     cls[0, 2] = value
     assert run("rtmdet", backend, grid(2), box, [box], labels=[1], cls=cls).gt_index.tolist() == [[-1, 0]]
 
 
-@pytest.mark.parametrize("value", [NAN, INF, -INF])
+@pytest.mark.parametrize("value", UNREADABLE)
 def test_where_the_gts_class_counts_alone_an_unreadable_logit_ends_only_its_pairs(backend, value):
-    box, cls = [0.0, 0.0, 20.0, 16.0], torch.zeros(2, 3)
+    box, cls = [0.0, 0.0, 20.0, 16.0], torch.zeros(2, 3, dtype=torch.float64)
     cls[0, 2] = value
     result = run("rtmdet_mmyolo", backend, grid(2), box, [box, box], labels=[1, 2], cls=cls)
     assert result.dynamic_k.tolist() == [2, 1]  # the second gt has no IoU with prior 0 either

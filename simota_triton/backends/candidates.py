@@ -122,5 +122,5 @@ def usable_mask(problem: Problem, all_classes: bool) -> Tensor:
     """[B, P] bool: priors that take part; where all classes count, all of their logits are finite."""
     usable = usable_priors(problem)
     if all_classes:
-        usable = usable & torch.cat([level.isfinite().all(2) for level in problem.cls_logits.levels], dim=1)
+        usable = usable & torch.cat([level.float().isfinite().all(2) for level in problem.cls_logits.levels], dim=1)
     return usable

@@ -192,7 +192,7 @@ class Costs:
         if self.config.own_pairs_only:
             mask = self._in_region(row, prior, self.config.candidate)
         if self.careful and not self.all_classes:
-            mask = mask & self._own_logits(row, prior).isfinite()
+            mask = mask & self._own_logits(row, prior).float().isfinite()
         return mask
 
     def hidden(self, row: Tensor, prior: Tensor, iou: Tensor) -> Tensor:
