@@ -128,7 +128,7 @@ def class_cost(scores: Tensor, iou: Tensor, config: SimOTAConfig) -> Tensor:
     target = torch.ones_like(iou) if config.cls_cost == "bce" else iou
     if config.score == "logit":
         probability = scores.sigmoid()
-        bce = F.softplus(scores) - scores * target
+        bce = _softplus(scores) - scores * target
     else:
         probability = scores
         log_p, log_not_p = _logs(scores, config)
@@ -148,7 +148,7 @@ def background_cost(scores: Tensor, config: SimOTAConfig) -> Tensor:
         config: The configuration.
     """
     if config.score == "logit":
-        probability, bce = scores.sigmoid(), F.softplus(scores)
+        probability, bce = scores.sigmoid(), _softplus(scores)
     else:
         probability, bce = scores, -_logs(scores, config)[1]
     if config.cls_cost == "bce":
@@ -159,6 +159,11 @@ def background_cost(scores: Tensor, config: SimOTAConfig) -> Tensor:
 def swap_class(background_sum: Tensor, background: Tensor, own: Tensor) -> Tensor:
     """The class term of a pair: its prior's sum over classes with the gt's class moved from target 0 to its own."""
     return (background_sum - background + own).clamp(min=0)
+
+
+def _softplus(scores: Tensor) -> Tensor:
+    """log(1 + exp(x)); x itself above 40, where float64 cannot tell them apart (PyTorch's own choice, 20, is float32's)."""
+    return F.softplus(scores, threshold=40.0)
 
 
 def _logs(scores: Tensor, config: SimOTAConfig) -> tuple[Tensor, Tensor]:
