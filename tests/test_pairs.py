@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from simota_triton import SimOTAAssigner, SimOTAConfig, backends
 from simota_triton.capture import capture, read_batches
 from simota_triton.inputs import pack
+from simota_triton.measure.cases import cases
 from simota_triton.verification.judge import judge
 from simota_triton.verification.scenes import FORMS, make_scene
+from simota_triton.verification.suite import Target, findings
 
 FIELDS = ("gt_index", "labels", "matched_iou", "claims", "dynamic_k")
 NAN, INF = float("nan"), float("inf")
@@ -162,6 +164,20 @@ def test_captured_batches_hold_it(tmp_path):
         expected = scene.call(assigner, extra_cost=extra, pair_mask=mask)
     ((batch,), _) = read_batches(tmp_path / "mine.batches")
     assert_same(SimOTAAssigner(batch.config)(**batch.inputs), expected)
+
+
+def test_commands_leave_out_a_backend_that_does_not_take_it(tmp_path):
+    scene, assigner = make_scene(69), SimOTAAssigner("rtmdet")
+    extra, mask = extras(scene)
+    for options in ({"extra_cost": extra}, {"pair_mask": mask}, {}):
+        with capture(tmp_path / "mine.batches"):
+            scene.call(assigner, **options)
+    with_cost, with_mask, plain = read_batches(tmp_path / "mine.batches")[0]
+    names, device = ["triton-stream", "torch"], torch.device("cpu")
+    assert [next(iter(cases(batch, device, names))) for batch in (with_cost, with_mask, plain)] == ["torch", "torch", "triton-stream"]
+    for batches, status in (((with_cost, with_mask), "not run"), ((with_mask, plain), "passed")):
+        (found,) = findings(Target("triton-stream", device, batches=batches), checks=["answers"])
+        assert found.status == status, found.detail
 
 
 @pytest.mark.parametrize("preset", SimOTAConfig.presets())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+from collections.abc import Iterable
 from typing import Any, Protocol, cast
 
 import torch
@@ -90,6 +91,11 @@ def choose_for_pairs(name: str, device: torch.device, may_check: bool = True) ->
         f"extra_cost, pair_mask: backend {chosen!r} forms no (gt, prior) matrix that they could be added to; use backend="
         f"{MATRICES[chosen]!r}, which takes memory for one, or backend='torch'"
     )
+
+
+def computes(name: str, inputs: Iterable[str]) -> bool:
+    """Whether a backend takes calls with arguments of these names: an extra cost of pairs takes one that forms a matrix of them."""
+    return name not in MATRICES or not {"extra_cost", "pair_mask"} & set(inputs)
 
 
 def triton_refusal(device: torch.device) -> str | None:

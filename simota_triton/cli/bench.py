@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..backends import BACKENDS
+from ..backends import BACKENDS, computes
 from .arguments import NAMED, add_batches, batches, check_backend, check_batches, device_of, number, refuse
 from .output import check_writable, write_record
 
@@ -84,12 +84,15 @@ def _rows(args: argparse.Namespace, device: torch.device, names: list[str]) -> l
         floor = least_bytes(batch) / bandwidth
         print(f"{batch.name} on {device}; floor {floor:.3g} ms")
         rows = measure(cases(batch, device, names), device, args.rounds or 15, expected=expected)
-        slowest = max(row["median_ms"] for row in rows)
+        slowest = max((row["median_ms"] for row in rows), default=0.0)
         for row in rows:
             low, high = row["quartiles_ms"]
             differs = f"  differs in {row['differing_priors']} priors" if row["differing_priors"] else ""
             print(f"  {row['case']:24} {row['median_ms']:10.3f} ms  [{low:.3f}, {high:.3f}]  {slowest / row['median_ms']:6.1f}x"
                   f"  {row['peak_mb']:9.1f} MB{differs}")  # fmt: skip
+        for name in names:
+            if not computes(name, batch.inputs):
+                print(f"  {name:24} not timed: it takes no extra_cost and no pair_mask")
         found += [{"workload": batch.name, "floor_ms": floor, **row} for row in rows]
     return found
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..assigner import SimOTAAssigner
-from ..backends import BACKENDS, triton_refusal
+from ..backends import BACKENDS, computes, triton_refusal
 from ..capture import Recorded
 from ..config import SimOTAConfig
 from ..inputs import pack
@@ -43,11 +43,11 @@ def compiled_solve() -> Solver:
 
 
 def cases(batch: Recorded, device: torch.device, names: list[str], compiled: bool = False) -> dict[str, Case]:
-    """The cases of a batch by name: ``names`` of our backends, and the peers where they can compute the batch; ``COMPILED``, which
+    """The cases of a batch by name: those of our backends ``names`` and of the peers that can compute the batch; ``COMPILED``, which
     takes its time to compile, if ``compiled``.
     """
     inputs = batch.on(device)
-    found: dict[str, Case] = {name: _ours(batch.config, name, inputs) for name in names}
+    found: dict[str, Case] = {name: _ours(batch.config, name, inputs) for name in names if computes(name, inputs)}
     plain = {"pred_boxes", "cls_logits", "priors", "gt_boxes", "gt_labels", "gt_mask"}
     if batch.config == SimOTAConfig.rtmdet() and set(inputs) <= plain | {"gt_offsets"} and isinstance(inputs["cls_logits"], Tensor):
         problem = pack(batch.config, **inputs, validate=False)
