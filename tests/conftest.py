@@ -9,6 +9,9 @@ import torch
 
 from . import interpreter
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)  # processes beside each other, a core each
+
 HAS_CUDA = torch.cuda.is_available()
 if not HAS_CUDA:
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when a kernel is decorated, so before the first import of one

@@ -117,7 +117,7 @@ def sigmoid(x, FAST: tl.constexpr):
 
 @triton.jit
 def softplus_and_sigmoid(x, FAST: tl.constexpr):
-    """log(1 + exp(x)), within 2^-21 * max(1, |x|), and sigmoid(x), within some ulp.
+    """log(1 + exp(x)), within 2^-20 * max(1, |x|), and sigmoid(x), within some ulp.
 
     Both come from one exponential, and no branch on the sign of x is needed: below -87, where the exponential would
     overflow, both are 0 to float32's precision. Of a very negative x nothing but that error is left of the softplus, which may
