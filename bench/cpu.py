@@ -1,7 +1,10 @@
-"""The CPU table: our torch backend against its peers, in one run.
+"""The CPU tables: our torch backend against its peers, in one run.
 
-``python -m bench.cpu`` measures with 2 threads, rounds of all cases in random order, medians, mid phase; asserts that every peer gives the
-same assignment before it is timed; prints a Markdown table and writes ``bench/results/cpu/<phase>.json``.
+    python -m bench.cpu            # the named workloads
+    python -m bench.cpu --small    # calls of few images and few gts
+
+2 threads, rounds of all cases in random order, medians, mid phase. Every peer is asserted to give the same assignment before it is
+timed. Prints a Markdown table and writes ``bench/results/cpu/<phase>.json`` or ``small.json``.
 """
 
 from __future__ import annotations
@@ -12,13 +15,15 @@ import os
 import random
 import statistics
 import time
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from bench.cases import PEERS, Case, ours, peer
-from bench.workloads import CPU_BATCH, WORKLOADS, make_batch
+from bench.workloads import CPU_BATCH, WORKLOADS, Workload, make_batch
 from simota_triton.measure.machine import facts
 from simota_triton.measure.peak import peak_bytes
 
@@ -26,14 +31,28 @@ RESULTS = Path(__file__).parent / "results" / "cpu"
 SLOW = ("loop",)
 
 
-def measure(phase: str, rounds: int, names: list[str]) -> list[dict[str, Any]]:
+OURS = "simota_triton (torch)"
+SMALL_BATCHES, SMALL_GTS = (1, 2, 8), (1, 4, 8, 15, 30, 62)
+SMALL_PEERS = ("plain, by image", "plain, batched")
+
+
+def small_workloads() -> list[Workload]:
+    """COCO's images and classes, the same few gts in each of a few images."""
+    return [
+        replace(WORKLOADS["coco"], name=f"{batch} x {gts}", batch=batch, num_gts=batch * gts, padded=gts, most=gts)
+        for batch in SMALL_BATCHES
+        for gts in SMALL_GTS
+    ]
+
+
+def measure(phase: str, rounds: int, workloads: list[Workload], peers: Iterable[str]) -> list[dict[str, Any]]:
     """One row per workload and case: median and quartiles in ms, peak MB, speed-up of ours."""
     rows = []
-    for workload_name in names:
-        workload = WORKLOADS[workload_name].with_batch(CPU_BATCH[workload_name])
+    for workload in workloads:
+        workload_name = workload.name
         batch = make_batch(workload, phase)
-        cases: dict[str, Case] = {"simota_triton (torch)": ours(batch, "torch")}
-        cases |= {name: peer(name, batch, workload) for name in PEERS}
+        cases: dict[str, Case] = {OURS: ours(batch, "torch")}
+        cases |= {name: peer(name, batch, workload) for name in peers}
         expected = ours(batch, "reference")()
         times: dict[str, list[float]] = {name: [] for name in cases}
         differing = {name: int((case() != expected).sum()) for name, case in cases.items()}
@@ -66,6 +85,19 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def small_table(rows: list[dict[str, Any]]) -> str:
+    """Markdown: ours in ms, and how many times as long the faster peer takes, a line per number of images."""
+
+    def cell(batch: int, gts: int) -> str:
+        times = {r["case"]: r["median_ms"] for r in rows if r["workload"] == f"{batch} x {gts}"}
+        own = times.pop(OURS)
+        return f"{own:.2f} ms, {min(times.values()) / own:.2f}x"
+
+    lines = ["| | " + " | ".join(f"G = {gts}" for gts in SMALL_GTS) + " |", "|---|" + "---:|" * len(SMALL_GTS)]
+    lines += [f"| B = {batch} | " + " | ".join(cell(batch, gts) for gts in SMALL_GTS) + " |" for batch in SMALL_BATCHES]
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -73,20 +105,25 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=21, help="interleaved rounds of each case")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--workloads", nargs="+", default=list(CPU_BATCH), help="of: " + ", ".join(CPU_BATCH))
+    parser.add_argument("--small", action="store_true", help="calls of few images and gts in place of the named workloads")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the JSON")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     with torch.no_grad():
-        rows = measure(args.phase, args.rounds, args.workloads)
+        if args.small:
+            rows = measure(args.phase, args.rounds, small_workloads(), SMALL_PEERS)
+        else:
+            named = [WORKLOADS[name].with_batch(CPU_BATCH[name]) for name in args.workloads]
+            rows = measure(args.phase, args.rounds, named, PEERS)
     args.out.mkdir(parents=True, exist_ok=True)
-    path = args.out / f"{args.phase}.json"
+    path = args.out / f"{'small' if args.small else args.phase}.json"
     path.write_text(
         json.dumps(
             {"machine": facts(torch.device("cpu")) | {"load": round(os.getloadavg()[0], 1)}, "phase": args.phase, "rows": rows}, indent=1
         )
         + "\n"
     )
-    print(f"\n{table(rows)}\n\nwritten: {path}")
+    print(f"\n{(small_table if args.small else table)(rows)}\n\nwritten: {path}")
 
 
 if __name__ == "__main__":
