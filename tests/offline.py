@@ -6,6 +6,7 @@ named workloads, which come in turn. Beside presets and forms of input there are
 launch parameters that are tuned.
 
     python -m tests.offline                             # with the installed Triton
+    python -m tests.offline --random 4                  # with the first few of the random configurations alone, as the tests do
     /path/to/other/venv/bin/python -m tests.offline     # with another one
 
 Exits with 1 and says what is wrong. A process of its own, because Triton must not be in its interpreter.
@@ -13,6 +14,7 @@ Exits with 1 and says what is wrong. A process of its own, because Triton must n
 
 from __future__ import annotations
 
+import argparse
 import multiprocessing
 import os
 import random
@@ -125,6 +127,8 @@ INPUTS = {name: partial(_preset, name) for name in SimOTAConfig.presets()} | {
 NAMED = tuple(INPUTS)
 INPUTS |= {f"random configuration {seed}": partial(_random, seed) for seed in range(RANDOM)}
 
+NAMES = tuple(INPUTS)
+
 CASES = [(90, name) for name in INPUTS] + [(capability, name) for capability in CAPABILITIES if capability != 90 for name in PRESETS]
 """Everything for one GPU, a preset of each kind for all."""
 
@@ -189,16 +193,20 @@ def binaries_of_an_epoch(backend: str) -> int:
 
 def main() -> int:
     """Runs the checks; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tests.offline", description=__doc__.splitlines()[0])
+    parser.add_argument("--random", type=int, default=RANDOM, help=f"random configurations, up to {RANDOM} (default)")
+    left_out = NAMES[len(NAMED) + parser.parse_args().random :]
+    cases = [case for case in CASES if case[1] not in left_out]
     start = time.perf_counter()
     with ProcessPoolExecutor(min(4, os.cpu_count() or 1), multiprocessing.get_context("spawn")) as pool:
         epochs = {backend: pool.submit(binaries_of_an_epoch, backend) for backend in MAX_BINARIES}
-        wrong = [line for lines in pool.map(check, *zip(*CASES, strict=True)) for line in lines]
+        wrong = [line for lines in pool.map(check, *zip(*cases, strict=True)) for line in lines]
         compiled = {backend: epoch.result() for backend, epoch in epochs.items()}
     wrong += [
         f"{compiled[b]} binaries of {b} in an epoch, expected at most {most}" for b, most in MAX_BINARIES.items() if compiled[b] > most
     ]
     seconds = time.perf_counter() - start
-    print(f"Triton {triton.__version__}: {len(CASES)} cases, binaries in an epoch {compiled}, {len(wrong)} complaints, {seconds:.0f} s")
+    print(f"Triton {triton.__version__}: {len(cases)} cases, binaries in an epoch {compiled}, {len(wrong)} complaints, {seconds:.0f} s")
     print(*wrong, sep="\n", file=sys.stderr)
     return bool(wrong)
 
