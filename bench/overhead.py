@@ -103,7 +103,7 @@ def steady(backend: str) -> dict[str, float]:
     parts["allocation"] = microseconds(lambda: [empty(*args, **options) for args, options in allocations])
     parts["arguments"] = stubbed - parts["allocation"]
     parts["Triton"] = bound - stubbed
-    parts["result"] = microseconds(lambda: _result(problem, matching, labels))
+    parts["result"] = microseconds(lambda: _result(config, problem, matching, labels))
     return parts | {"sum": sum(parts.values())}
 
 
@@ -144,7 +144,7 @@ def first_call(backend: str) -> dict[str, float]:
         step("launches", lambda: family.launch(problem, config, kernels))
     nothing = torch.zeros(problem.shape[:2], dtype=torch.int64)
     matching = Matching(nothing, nothing.float(), nothing[:, :40], nothing.int())
-    step("result", lambda: _result(problem, matching, nothing if backend == "triton-stream" else None))
+    step("result", lambda: _result(config, problem, matching, nothing if backend == "triton-stream" else None))
     return parts | {"the call": sum(parts.values()) - parts["construction"]}
 
 

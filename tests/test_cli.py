@@ -498,7 +498,6 @@ def test_help_teaches(capsys):
         assert all(word in output for word in words)
 
 
-def test_the_wheel_carries_the_shipped_scene():
+def test_the_shipped_scene_lies_in_the_package_which_the_wheel_carries_whole():
     assert json.loads(SHIPPED.read_text())["images"]
-    data = re.search(r"^simota_triton = \[(.*)\]$", (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
-    assert f'"{SHIPPED.relative_to(Path(simota_triton.__file__).parent).as_posix()}"' in data[1]
+    assert SHIPPED.is_relative_to(Path(simota_triton.__file__).parent)
