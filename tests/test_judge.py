@@ -78,7 +78,7 @@ def an_extra_positive(result):
 
 def a_wrong_label(result):
     place = a_positive(result)
-    return {"labels": edited(result.labels, place, (int(result.labels[tuple(place)]) + 1) % result.num_classes)}
+    return {"labels": edited(result.labels, place, (int(result.labels[tuple(place)]) + 1) % (result.num_classes + 1))}
 
 
 def a_labelled_background(result):
@@ -125,7 +125,7 @@ def test_a_corrupted_answer_is_unexplained(change, preset):
 
 
 def test_padding_that_asks_for_priors_is_unexplained():
-    assert corrupted(padding_that_asks, "rtmdet", 22).unexplained == ["dynamic_k: padding asks for priors"]
+    assert corrupted(padding_that_asks, "rtmdet", 22).unexplained == ["dynamic_k: padding, or a row that no image owns, asks for priors"]
 
 
 @pytest.mark.parametrize(
@@ -171,6 +171,8 @@ def test_intervals_hold_the_float32_costs_and_are_narrow(preset):
         narrow = narrow.double()[finite]
         assert bool(((low[finite] <= narrow) & (narrow <= high[finite])).all()), seed
         plain = wide[finite] < 1e4
+        if float(problem.cls_logits.dense().abs().max()) > 12:
+            continue  # a float32 probability that near 1 tells little of its logarithm
         widths.append(((high - low)[finite] / wide[finite].clamp(min=1))[plain])
     assert float(torch.cat(widths).median()) < 1e-4
 
