@@ -6,7 +6,7 @@ named workloads, which come in turn. Beside presets and forms of input there are
 launch parameters that are tuned.
 
     python -m tests.offline                             # with the installed Triton
-    python -m tests.offline --random 4                  # with the first few of the random configurations alone, as the tests do
+    python -m tests.offline --capability 90 --random 4  # for one GPU, with a few of the random configurations, as the tests do
     /path/to/other/venv/bin/python -m tests.offline     # with another one
 
 Exits with 1 and says what is wrong. A process of its own, because Triton must not be in its interpreter.
@@ -195,8 +195,10 @@ def main() -> int:
     """Runs the checks; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.offline", description=__doc__.splitlines()[0])
     parser.add_argument("--random", type=int, default=RANDOM, help=f"random configurations, up to {RANDOM} (default)")
-    left_out = NAMES[len(NAMED) + parser.parse_args().random :]
-    cases = [case for case in CASES if case[1] not in left_out]
+    parser.add_argument("--capability", type=int, nargs="+", default=CAPABILITIES, help="GPUs (default: all)")
+    options = parser.parse_args()
+    left_out = NAMES[len(NAMED) + options.random :]
+    cases = [(capability, name) for capability, name in CASES if capability in options.capability and name not in left_out]
     start = time.perf_counter()
     with ProcessPoolExecutor(min(4, os.cpu_count() or 1), multiprocessing.get_context("spawn")) as pool:
         epochs = {backend: pool.submit(binaries_of_an_epoch, backend) for backend in MAX_BINARIES}

@@ -28,8 +28,8 @@ def python(tmp_path_factory):
     return run
 
 
-def test_every_kernel_compiles_without_spills_for_every_gpu(python):
-    result = python("tests.offline", "--random", "4")
+def test_every_kernel_compiles_without_spills(python):
+    result = python("tests.offline", "--capability", "90", "--random", "4")  # all GPUs and configurations take a quarter of an hour
     assert result.returncode == 0, result.stderr[-2000:]
     assert f"Triton {triton.__version__}: " in result.stdout
 

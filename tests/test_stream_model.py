@@ -19,7 +19,8 @@ from simota_triton.tuning.stream_config import StreamConfig
 CALLED = {
     "prepare": ("meets", "region_depth"),
     "top_iou": ("load_four", "fraction", "without_one"),
-    "select": ("load_four", "cost_of_pairs"),
+    "select": ("load_four",),
+    "search": ("load_four", "cost_of_pairs"),
     "resolve": ("load_four", "cost_of_pairs"),
 }
 """Functions in a module of the kernels that are called once an event."""
@@ -74,8 +75,9 @@ def test_counts_are_those_of_the_kernels(calls, phase, splits):
         ("top_iou", "load_four"): int(events.top_iou.tiles.sum()),
         ("top_iou", "fraction"): int(events.top_iou.passed.sum()),
         ("top_iou", "without_one"): int(events.top_iou.insertions.sum()),
-        ("select", "load_four"): 2 * int(events.select.tiles.sum()) + len(problem.gts.boxes),  # boxes and points; claimed boxes
-        ("select", "cost_of_pairs"): int(events.select.passed.sum()),
+        ("select", "load_four"): len(problem.gts.boxes),  # claimed boxes
+        ("search", "load_four"): 2 * int(events.select.tiles.sum()),  # boxes and points
+        ("search", "cost_of_pairs"): int(events.select.passed.sum()),
         ("resolve", "load_four"): 2 * len(events.contested),
         ("resolve", "cost_of_pairs"): int(events.contested.sum()),
     })  # fmt: skip
