@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import types
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -456,7 +457,9 @@ def test_the_workers_of_tune_end_with_it_and_say_nothing(tmp_path, sent):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TRITON_CACHE_DIR": str(tmp_path)}
     arguments = ["tune", "--dry-run", "--capability", "90", "--workers", "1", "--limit", "1", "--workload", "coco", "--batch-size", "1"]
     command = [sys.executable, "-m", "simota_triton", *arguments]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, cwd=tmp_path, start_new_session=True) as process:
+    heeded = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # what a shell starts in the background ignores Ctrl-C
+    options = {"stderr": subprocess.PIPE, "text": True, "env": environment, "cwd": tmp_path, "start_new_session": True}
+    with subprocess.Popen(command, preexec_fn=heeded, **options) as process:
         while len(workers := children(process.pid)) < 2:  # multiprocessing's resource tracker is one of them
             time.sleep(0.02)
         if sent == "SIGINT":
