@@ -54,7 +54,7 @@ def resolve(pip: str, wheel: str, arguments: list[str], python: str | None) -> t
         python: A version of Python; None: this one.
     """
     other = [] if python is None else ["--python-version", python, "--only-binary=:all:"]
-    named = [re.sub(r"^\.", wheel, word) for word in arguments if word != "-e"]
+    named = [re.sub(r"^\.(?=\[|$)", wheel, word) for word in arguments if word != "-e"]  # "." and ".[cli]", not ".ci/constraints.txt"
     command = [pip, "install", "--use-feature=fast-deps", "--dry-run", "--ignore-installed", *other, *named]
     done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
     name = f"pip install {shlex.join(arguments)}, Python {python or '.'.join(map(str, sys.version_info[:2]))}"
