@@ -37,7 +37,7 @@ CLASSES = {
 """Classes of instructions; what is none of these is counted as integer."""
 
 
-class _Target:
+class Target:
     """A driver that only knows what to compile for."""
 
     def __init__(self, capability: int) -> None:
@@ -74,7 +74,7 @@ def compiled_for(capability: int, grids: list[tuple[int, ...]] | None = None) ->
             grids.append(grid)
         return binaries[-1]
 
-    driver.set_active(_Target(capability))
+    driver.set_active(Target(capability))
     JITFunction.run = compile_only
     try:
         yield binaries

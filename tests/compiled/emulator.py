@@ -19,9 +19,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
+
+from simota_triton.tuning.offline import Target
 
 from . import engine, ptx
 from .engine import APPROXIMATIONS, LANES, ORDERS
@@ -31,28 +32,6 @@ MAX_REPORTS = 4096
 
 WIDEST_VIEW = 1 << 26
 """Elements from the first to the last of a view whose gaps are looked at."""
-
-
-class Target:
-    """A driver that only knows what to compile for."""
-
-    def __init__(self, capability: int) -> None:
-        self.capability = capability
-
-    def get_current_target(self) -> GPUTarget:
-        return GPUTarget("cuda", self.capability, 32)
-
-    def get_current_device(self) -> int:
-        return self.capability
-
-    def set_current_device(self, device: int) -> None:
-        pass
-
-    def get_current_stream(self, device: int) -> int:
-        return 0
-
-    def get_active_torch_device(self) -> torch.device:
-        return torch.device("cpu")
 
 
 class Access(NamedTuple):
