@@ -26,7 +26,9 @@ PEERS = {
 def ours(batch: Batch, backend: str) -> Case:
     """One of our backends, RTMDet's rule."""
     assigner = SimOTAAssigner("rtmdet", backend=backend)
-    return lambda: assigner(batch.pred_boxes, batch.cls_logits, batch.priors, batch.gt_boxes, batch.gt_labels).gt_index
+    return lambda: (
+        assigner(batch.pred_boxes, batch.cls_logits, batch.priors, batch.gt_boxes, batch.gt_labels).gt_index
+    )
 
 
 def peer(name: str, batch: Batch, workload: Workload) -> Case:
@@ -36,7 +38,9 @@ def peer(name: str, batch: Batch, workload: Workload) -> Case:
     if name == "plain, by image":
         return lambda: plain.by_image(plain.vectorised_image, batch)
     if name == "compiled, by image":
-        image = functools.partial(plain.vectorised_image, solve=torch.compile(plain.solve, dynamic=True, fullgraph=True))
+        image = functools.partial(
+            plain.vectorised_image, solve=torch.compile(plain.solve, dynamic=True, fullgraph=True)
+        )
         return lambda: plain.by_image(image, batch)
     assert workload.padded is not None
     padded = batch.padded(workload.padded)

@@ -1,11 +1,12 @@
-"""pytest-benchmark set up: what the numbers depend on, and results kept by machine class, so that only like is compared.
+"""pytest-benchmark set up: what the numbers depend on, and results kept by machine class, so that only like
+is compared.
 
     pytest bench --benchmark-only                                 # measure
     pytest bench --benchmark-only --benchmark-compare             # and compare with the last one kept of this machine class
     pytest bench --benchmark-only --benchmark-save=NAME           # and keep it under bench/results/benchmarks/<machine class>/
 
-On a CPU the cases get one thread, and its CPU time is what counts: that can be compared even where others use the machine. On
-a GPU they are measured there, on the GPU's clock.
+On a CPU the cases get one thread, and its CPU time is what counts: that can be compared even where others use
+the machine. On a GPU they are measured there, on the GPU's clock.
 """
 
 from __future__ import annotations

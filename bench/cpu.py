@@ -3,8 +3,9 @@
     python -m bench.cpu            # the named workloads
     python -m bench.cpu --small    # calls of few images and few gts
 
-2 threads, rounds of all cases in random order, medians, mid phase. Every peer is asserted to give the same assignment before it is
-timed. Prints a Markdown table and writes ``bench/results/cpu/<phase>.json`` or ``small.json``.
+2 threads, rounds of all cases in random order, medians, mid phase. Every peer is asserted to give the same
+assignment before it is timed. Prints a Markdown table and writes ``bench/results/cpu/<phase>.json`` or
+``small.json``.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ SMALL_PEERS = ("plain, by image", "plain, batched")
 def small_workloads() -> list[Workload]:
     """COCO's images and classes, the same few gts in each of a few images."""
     return [
-        replace(WORKLOADS["coco"], name=f"{batch} x {gts}", batch=batch, num_gts=batch * gts, padded=gts, most=gts)
+        replace(
+            WORKLOADS["coco"], name=f"{batch} x {gts}", batch=batch, num_gts=batch * gts, padded=gts, most=gts
+        )
         for batch in SMALL_BATCHES
         for gts in SMALL_GTS
     ]
@@ -68,9 +71,21 @@ def measure(phase: str, rounds: int, workloads: list[Workload], peers: Iterable[
                 times[name].append((time.perf_counter() - start) * 1e3)
         for name, case in cases.items():
             low, median, high = statistics.quantiles(times[name], n=4)
-            row = {"workload": workload_name, "batch": workload.batch, "gts": workload.num_gts, "case": name, "median_ms": median}
-            rows.append(row | {"quartiles_ms": [low, high], "rounds": len(times[name]), "peak_mb": peak_bytes(case) / 1e6})
-            print(f"{workload_name:8} {name:24} {median:9.2f} ms  [{low:.2f}, {high:.2f}]  {rows[-1]['peak_mb']:8.1f} MB", flush=True)
+            row = {
+                "workload": workload_name,
+                "batch": workload.batch,
+                "gts": workload.num_gts,
+                "case": name,
+                "median_ms": median,
+            }
+            rows.append(
+                row
+                | {"quartiles_ms": [low, high], "rounds": len(times[name]), "peak_mb": peak_bytes(case) / 1e6}
+            )
+            print(
+                f"{workload_name:8} {name:24} {median:9.2f} ms  [{low:.2f}, {high:.2f}]  {rows[-1]['peak_mb']:8.1f} MB",
+                flush=True,
+            )
     return rows
 
 
@@ -78,10 +93,17 @@ def table(rows: list[dict[str, Any]]) -> str:
     """Markdown: a line per case, time and peak memory per workload."""
     workloads = list(dict.fromkeys(row["workload"] for row in rows))
     batches = {row["workload"]: row["batch"] for row in rows}
-    lines = ["| | " + " | ".join(f"{w} (B = {batches[w]})" for w in workloads) + " |", "|---|" + "---:|" * len(workloads)]
+    lines = [
+        "| | " + " | ".join(f"{w} (B = {batches[w]})" for w in workloads) + " |",
+        "|---|" + "---:|" * len(workloads),
+    ]
     for case in dict.fromkeys(row["case"] for row in rows):
         cells = [next(r for r in rows if r["case"] == case and r["workload"] == w) for w in workloads]
-        lines.append(f"| {case} | " + " | ".join(f"{c['median_ms']:.1f} ms, {c['peak_mb']:.0f} MB" for c in cells) + " |")
+        lines.append(
+            f"| {case} | "
+            + " | ".join(f"{c['median_ms']:.1f} ms, {c['peak_mb']:.0f} MB" for c in cells)
+            + " |"
+        )
     return "\n".join(lines)
 
 
@@ -93,8 +115,14 @@ def small_table(rows: list[dict[str, Any]]) -> str:
         own = times.pop(OURS)
         return f"{own:.2f} ms, {min(times.values()) / own:.2f}x"
 
-    lines = ["| | " + " | ".join(f"G = {gts}" for gts in SMALL_GTS) + " |", "|---|" + "---:|" * len(SMALL_GTS)]
-    lines += [f"| B = {batch} | " + " | ".join(cell(batch, gts) for gts in SMALL_GTS) + " |" for batch in SMALL_BATCHES]
+    lines = [
+        "| | " + " | ".join(f"G = {gts}" for gts in SMALL_GTS) + " |",
+        "|---|" + "---:|" * len(SMALL_GTS),
+    ]
+    lines += [
+        f"| B = {batch} | " + " | ".join(cell(batch, gts) for gts in SMALL_GTS) + " |"
+        for batch in SMALL_BATCHES
+    ]
     return "\n".join(lines)
 
 
@@ -105,7 +133,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=21, help="interleaved rounds of each case")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--workloads", nargs="+", default=list(CPU_BATCH), help="of: " + ", ".join(CPU_BATCH))
-    parser.add_argument("--small", action="store_true", help="calls of few images and gts in place of the named workloads")
+    parser.add_argument(
+        "--small", action="store_true", help="calls of few images and gts in place of the named workloads"
+    )
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the JSON")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -119,7 +149,12 @@ def main() -> None:
     path = args.out / f"{'small' if args.small else args.phase}.json"
     path.write_text(
         json.dumps(
-            {"machine": facts(torch.device("cpu")) | {"load": round(os.getloadavg()[0], 1)}, "phase": args.phase, "rows": rows}, indent=1
+            {
+                "machine": facts(torch.device("cpu")) | {"load": round(os.getloadavg()[0], 1)},
+                "phase": args.phase,
+                "rows": rows,
+            },
+            indent=1,
         )
         + "\n"
     )

@@ -1,6 +1,8 @@
-"""Small detectors on real photos: libreyolo's smallest RTMDet and the smallest YOLOX of libreyolo and pixeltable-yolox.
+"""Small detectors on real photos: libreyolo's smallest RTMDet and the smallest YOLOX of libreyolo and
+pixeltable-yolox.
 
-Networks and losses are the packages' own, loaded module by module, so that their heavy dependencies need not be there.
+Networks and losses are the packages' own, loaded module by module, so that their heavy dependencies need not
+be there.
 """
 
 from __future__ import annotations
@@ -68,14 +70,22 @@ def make(name: str, device: str) -> Detector:
         return Detector(trainer, network.to(device), trainer.make(NUM_CLASSES).to(device))
     assert isinstance(trainer, YoloxHead)
     scale = {"width": 0.25, "depthwise": True}  # YOLOX-Nano
-    module = trainer.modules["yolox.models.yolo_pafpn" if name == "pixeltable_yolox" else "libreyolo.models.yolox.nn"]
-    backbone = getattr(module, "YoloPafpn" if name == "pixeltable_yolox" else "YOLOPAFPN")(depth=0.33, **scale)
+    module = trainer.modules[
+        "yolox.models.yolo_pafpn" if name == "pixeltable_yolox" else "libreyolo.models.yolox.nn"
+    ]
+    backbone = getattr(module, "YoloPafpn" if name == "pixeltable_yolox" else "YOLOPAFPN")(
+        depth=0.33, **scale
+    )
     head = trainer.head(NUM_CLASSES, **scale)
     head.initialize_biases(0.01)
     return Detector(trainer, nn.Sequential(backbone, head).to(device), head.to(device))
 
 
-DETECTORS: dict[str, type[Trainer]] = {"libreyolo_rtmdet": RTMDet, "pixeltable_yolox": Pixeltable, "libreyolo_yolox": LibreYolox}
+DETECTORS: dict[str, type[Trainer]] = {
+    "libreyolo_rtmdet": RTMDet,
+    "pixeltable_yolox": Pixeltable,
+    "libreyolo_yolox": LibreYolox,
+}
 
 
 class Photos(NamedTuple):
@@ -102,7 +112,9 @@ class Photos(NamedTuple):
                 images, boxes = self.pixels[chosen].float(), [self.gt_boxes[i] for i in chosen.tolist()]
                 for b in (torch.rand(batch, generator=generator) < 0.5).nonzero().flatten().tolist():
                     images[b] = images[b].flip(2)
-                    boxes[b] = torch.stack([side - boxes[b][:, 2], boxes[b][:, 1], side - boxes[b][:, 0], boxes[b][:, 3]], 1)
+                    boxes[b] = torch.stack(
+                        [side - boxes[b][:, 2], boxes[b][:, 1], side - boxes[b][:, 0], boxes[b][:, 3]], 1
+                    )
                 yield (images - MEAN) / DEVIATION, boxes, [self.gt_labels[i] for i in chosen.tolist()]
 
 
@@ -112,7 +124,9 @@ def read_photos(folder: Path, size: int) -> Photos:
     for record in read_coco(folder / "instances.json").images:
         scale = size / max(record.width, record.height)
         with Image.open(folder / "images" / record.file_name) as file:
-            small = file.convert("RGB").resize((max(1, round(record.width * scale)), max(1, round(record.height * scale))))
+            small = file.convert("RGB").resize(
+                (max(1, round(record.width * scale)), max(1, round(record.height * scale)))
+            )
         square = torch.full((3, size, size), int(MEAN), dtype=torch.uint8)
         square[:, : small.height, : small.width] = torch.from_numpy(np.array(small)).permute(2, 0, 1)
         own = [entry for entry in record.annotations if not entry.is_crowd]

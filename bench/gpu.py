@@ -1,19 +1,23 @@
 """Correctness and benchmarks on one NVIDIA GPU, in one command of under nine minutes.
 
-``python -m bench.gpu --out DIR`` first runs what ``simota-triton verify`` checks of both kernel backends; then it times them on the
-named workloads beside their peers. It writes ``correctness.json`` and ``times.json``. Commit those under ``bench/results/<gpu>/``.
+``python -m bench.gpu --out DIR`` first runs what ``simota-triton verify`` checks of both kernel backends;
+then it times them on the named workloads beside their peers. It writes ``correctness.json`` and
+``times.json``. Commit those under ``bench/results/<gpu>/``.
 
-Cases: ``stream`` and ``fused`` (a whole call, packing included, replayed as a CUDA graph; ``eager_ms`` is the same call with the
-host in it), ``stream kernels`` and ``fused kernels`` (launches alone), ``matching`` (the fused path's torch stage alone), each with the
-class logits as maps read in place and as one flat tensor; and the peers ``loop``, ``batched`` and ``batched, compiled``, which
-compute in float32 whatever they are given and are timed there. ``stream`` takes gts packed; ``stream list`` and ``stream padded``
-are the other two forms. The streaming path is timed in all phases of training. It alone is timed on ``xview``, whose matrices do
-not fit. Device times are replays of one CUDA graph that holds the call on several copies of the inputs, so that nothing is read
-from a warm L2 cache, queued while the GPU is still busy, so that no launch is in them; where a case cannot be captured, the queue
-is kept full and the time is said to be ``eager``. Every case's assignment is compared with backend "torch" before it is timed.
-``floor_ms`` is the bytes that must move (see ``simota_triton.measure.cases.least_bytes``) over the measured bandwidth of a large copy.
+Cases: ``stream`` and ``fused`` (a whole call, packing included, replayed as a CUDA graph; ``eager_ms`` is the
+same call with the host in it), ``stream kernels`` and ``fused kernels`` (launches alone), ``matching`` (the
+fused path's torch stage alone), each with the class logits as maps read in place and as one flat tensor; and
+the peers ``loop``, ``batched`` and ``batched, compiled``, which compute in float32 whatever they are given
+and are timed there. ``stream`` takes gts packed; ``stream list`` and ``stream padded`` are the other two
+forms. The streaming path is timed in all phases of training. It alone is timed on ``xview``, whose matrices
+do not fit. Device times are replays of one CUDA graph that holds the call on several copies of the inputs, so
+that nothing is read from a warm L2 cache, queued while the GPU is still busy, so that no launch is in them;
+where a case cannot be captured, the queue is kept full and the time is said to be ``eager``. Every case's
+assignment is compared with backend "torch" before it is timed. ``floor_ms`` is the bytes that must move (see
+``simota_triton.measure.cases.least_bytes``) over the measured bandwidth of a large copy.
 
-``--device cpu`` runs the same code at a tiny size in Triton's interpreter: a test of this file, not a measurement.
+``--device cpu`` runs the same code at a tiny size in Triton's interpreter: a test of this file, not a
+measurement.
 
 Out-of-bounds and uninitialised reads, and races, on some scenes::
 
@@ -69,14 +73,18 @@ def moved(value: Any, device: str | torch.device) -> Any:
 
 
 def correctness(scenes: int, device: str, workers: int) -> tuple[dict[str, Any], bool]:
-    """What ``simota-triton verify`` finds of both kernel backends, but for times; and whether all of it is right."""
+    """What ``simota-triton verify`` finds of both kernel backends, but for times; and whether all of it is
+    right.
+    """
     found: list[Finding] = []
     target = Target("", torch.device(device), scenes=scenes, workers=workers)
     checks = OF_BATCHES[:2] if device == "cpu" else [name for name in CHECKS if name != "times"]
     for backend in ("triton-stream", "triton"):
         for finding in findings(target.of(backend), checks=checks):
             found.append(finding)
-            print(f"{finding.backend:13}  {finding.check:19}  {finding.status:7}  {finding.detail}", flush=True)
+            print(
+                f"{finding.backend:13}  {finding.check:19}  {finding.status:7}  {finding.detail}", flush=True
+            )
     return record(found, target), not any(finding.status == FAILED for finding in found)
 
 
@@ -94,7 +102,9 @@ class Timer:
         return [self._elapsed(lambda: [call() for _ in range(number)]) / number for _ in range(self.rounds)]
 
     def device(self, calls: list[Callable[[], object]], eager: bool = False) -> tuple[list[float], str]:
-        """One replayed graph over all ``calls``, per call; ``eager`` where that is asked for, or they cannot be captured."""
+        """One replayed graph over all ``calls``, per call; ``eager`` where that is asked for, or they cannot
+        be captured.
+        """
         if self.graphs is None or eager:
             return self.wall(calls[0], 3 if self.cuda else 1), "eager"
         try:
@@ -130,11 +140,16 @@ def maps_of(batch: Batch, workload: Workload) -> list[Tensor]:
     """The class logits as a head's maps, [B, C, H, W] each."""
     sides = [-(-workload.image_size // stride) for stride in STRIDES]
     levels = batch.cls_logits.split([side * side for side in sides], 1)
-    return [level.transpose(1, 2).reshape(len(level), -1, side, side) for level, side in zip(levels, sides, strict=True)]
+    return [
+        level.transpose(1, 2).reshape(len(level), -1, side, side)
+        for level, side in zip(levels, sides, strict=True)
+    ]
 
 
 def cases(batch: Batch, workload: Workload, peers: bool) -> dict[str, Callable[[], Any]]:
-    """Everything that is timed on one set of inputs, in float32 or float16; all but the kernels give a gt_index."""
+    """Everything that is timed on one set of inputs, in float32 or float16; all but the kernels give a
+    gt_index.
+    """
     config = SimOTAConfig.rtmdet()
     gts, labels = torch.cat(batch.gt_boxes), torch.cat(batch.gt_labels)
     sizes = torch.tensor([len(boxes) for boxes in batch.gt_boxes])
@@ -142,7 +157,9 @@ def cases(batch: Batch, workload: Workload, peers: bool) -> dict[str, Callable[[
     padded = moved(batch.padded(workload.padded), gts.device) if workload.padded else None
     found: dict[str, Callable[[], Any]] = {}
     for layout, logits in (("maps", maps_of(batch, workload)), ("flat", batch.cls_logits)):
-        add_ours(found, layout, config, (batch.pred_boxes, logits, batch.priors), (gts, labels, packed), padded)
+        add_ours(
+            found, layout, config, (batch.pred_boxes, logits, batch.priors), (gts, labels, packed), padded
+        )
     predictions = batch.pred_boxes, maps_of(batch, workload), batch.priors
     stream = SimOTAAssigner(config, backend="triton-stream", validate=False)
     found["stream list, maps"] = lambda: stream(*predictions, batch.gt_boxes, batch.gt_labels).gt_index
@@ -151,7 +168,9 @@ def cases(batch: Batch, workload: Workload, peers: bool) -> dict[str, Callable[[
     if padded and peers:
         batched = torch.compile(plain.vectorised_batch, fullgraph=True)
         found |= {
-            "batched": lambda: plain.vectorised_batch(batch.pred_boxes, batch.cls_logits, batch.priors, *padded),
+            "batched": lambda: plain.vectorised_batch(
+                batch.pred_boxes, batch.cls_logits, batch.priors, *padded
+            ),
             "batched, compiled": lambda: batched(batch.pred_boxes, batch.cls_logits, batch.priors, *padded),
         }
     if workload.name in LOOPED and peers:
@@ -163,7 +182,9 @@ def add_ours(
     found: dict[str, Callable[[], Any]], layout: str, config: SimOTAConfig, predictions: tuple[Any, ...],
     packed: tuple[Tensor, Tensor, dict[str, Tensor]], padded: tuple[Tensor, Tensor, Tensor] | None,
 ) -> None:  # fmt: skip
-    """Both backends on the logits of one layout: gts packed for the streaming one, padded for the fused one."""
+    """Both backends on the logits of one layout: gts packed for the streaming one, padded for the fused
+    one.
+    """
     stream = SimOTAAssigner(config, backend="triton-stream", validate=False)
     problem = pack(config, *predictions, *packed[:2], **packed[2], validate=False)
     found[f"stream, {layout}"] = lambda: stream(*predictions, *packed[:2], **packed[2]).gt_index
@@ -177,11 +198,20 @@ def add_ours(
     found[f"fused kernels, {layout}"] = lambda: triton_fused.cost_matrix(padded_problem, config)
     if layout == "maps":
         cost, iou, gt_mask = triton_fused.cost_matrix(padded_problem, config)
-        found["matching"] = lambda: dynamic_k_matching(cost, iou, gt_mask=gt_mask, candidate_topk=config.candidate_topk).gt_index
+        found["matching"] = lambda: (
+            dynamic_k_matching(cost, iou, gt_mask=gt_mask, candidate_topk=config.candidate_topk).gt_index
+        )
 
 
-BATCHES = (("untrained", torch.float32), ("mid", torch.float32), ("mid", torch.float16), ("trained", torch.float32))
-"""Phase of training and dtype of the logits. Of the mid phase everything is timed, of the others the streaming path alone."""
+BATCHES = (
+    ("untrained", torch.float32),
+    ("mid", torch.float32),
+    ("mid", torch.float16),
+    ("trained", torch.float32),
+)
+"""Phase of training and dtype of the logits. Of the mid phase everything is timed, of the others the
+streaming path alone.
+"""
 
 TRY_OUT = {
     Workload("coco", 1, 64, 3, 2, 2, 2, 24.0, 0.5, "a try-out"): BATCHES[1:2],
@@ -190,7 +220,11 @@ TRY_OUT = {
 
 
 def measure(
-    workload: Workload, batches: Sequence[tuple[str, torch.dtype]], device: str, timer: Timer, bandwidth: float
+    workload: Workload,
+    batches: Sequence[tuple[str, torch.dtype]],
+    device: str,
+    timer: Timer,
+    bandwidth: float,
 ) -> list[dict[str, Any]]:
     """Rows of one workload."""
     rows = []
@@ -204,7 +238,13 @@ def measure(
 
 
 def measure_batch(
-    workload: Workload, phase: str, batch: Batch, expected: Tensor, device: str, timer: Timer, bandwidth: float
+    workload: Workload,
+    phase: str,
+    batch: Batch,
+    expected: Tensor,
+    device: str,
+    timer: Timer,
+    bandwidth: float,
 ) -> list[dict[str, Any]]:
     """Rows of one batch; but for the mid phase, of the streaming path alone."""
     inputs = {"pred_boxes": batch.pred_boxes, "cls_logits": batch.cls_logits, "priors": batch.priors}
@@ -230,7 +270,10 @@ def measure_batch(
         if how == "graph" and "kernels" not in name:
             row["eager_ms"] = statistics.median(timer.wall(call))
         rows.append(row)
-        print(f"{workload.name:7} {phase:9} {dtype:8} {name:22} {row['median_ms']:10.4f} ms ({how})  differing {differing}", flush=True)
+        print(
+            f"{workload.name:7} {phase:9} {dtype:8} {name:22} {row['median_ms']:10.4f} ms ({how})  differing {differing}",
+            flush=True,
+        )
     return rows
 
 
@@ -238,9 +281,13 @@ def main() -> int:
     """Correctness first; times only where it holds."""
     parser = argparse.ArgumentParser(prog="python -m bench.gpu", description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder for the JSON files")
-    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"), help="cpu: a tiny run in Triton's interpreter")
+    parser.add_argument(
+        "--device", default="cuda", choices=("cuda", "cpu"), help="cpu: a tiny run in Triton's interpreter"
+    )
     parser.add_argument("--scenes", type=int, default=5000, help="random scenes that are checked first")
-    parser.add_argument("--workers", type=int, default=min(12, os.cpu_count() or 1), help="processes that check them")
+    parser.add_argument(
+        "--workers", type=int, default=min(12, os.cpu_count() or 1), help="processes that check them"
+    )
     parser.add_argument("--rounds", type=int, default=20, help="timings of each case")
     parser.add_argument("--check-only", action="store_true", help="no timings")
     args = parser.parse_args()
@@ -260,7 +307,11 @@ def main() -> int:
     with torch.no_grad():
         for workload, batches in plan.items():
             rows += measure(workload, batches, args.device, timer, bandwidth)
-            report = {"machine": facts(torch.device(args.device)), "copy_gb_per_s": bandwidth / 1e6, "rows": rows}
+            report = {
+                "machine": facts(torch.device(args.device)),
+                "copy_gb_per_s": bandwidth / 1e6,
+                "rows": rows,
+            }
             (args.out / "times.json").write_text(json.dumps(report, indent=1) + "\n")
     print(f"written: {args.out}")
     return 0

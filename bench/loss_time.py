@@ -1,9 +1,11 @@
-"""What a whole loss spends in assignment, libreyolo's RTMDet with and without ours: ``python -m bench.loss_time``.
+"""What a whole loss spends in assignment, libreyolo's RTMDet with and without ours: ``python -m
+bench.loss_time``.
 
-8 images of 640 px with 30 gts each, 80 classes, simulated predictions of each phase, one thread. ``RTMDetLoss`` is called
-whole; inside it the time of ``assigner.forward`` is taken, which is the original's in one call and ours in the next. Times
-are CPU time of the process; both are interleaved and the medians compared. Much of the original's is the kernel's, which hands
-it fresh memory for [P, G, C] tensors again and again, so user time alone is given too. Before that both must give the same loss.
+8 images of 640 px with 30 gts each, 80 classes, simulated predictions of each phase, one thread.
+``RTMDetLoss`` is called whole; inside it the time of ``assigner.forward`` is taken, which is the original's
+in one call and ours in the next. Times are CPU time of the process; both are interleaved and the medians
+compared. Much of the original's is the kernel's, which hands it fresh memory for [P, G, C] tensors again and
+again, so user time alone is given too. Before that both must give the same loss.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ from simota_triton.simulate import PHASES
 from tests.trainers.libreyolo import RTMDet
 from tests.trainers.maps import to_maps
 
-WORKLOAD = Workload("30 gts an image", 8, 640, 80, 240, 30, 30, 80.0, 1.0, "a COCO-like image with twice COCO's gts")
+WORKLOAD = Workload(
+    "30 gts an image", 8, 640, 80, 240, 30, 30, 80.0, 1.0, "a COCO-like image with twice COCO's gts"
+)
 
 
 class Timed:
@@ -81,11 +85,19 @@ def measure(phase: str, rounds: int) -> dict[str, Any]:
     batch = make_batch(WORKLOAD, phase)
     points = batch.priors[:, :2]
     sides = torch.cat([points - batch.pred_boxes[..., :2], batch.pred_boxes[..., 2:] - points], -1)
-    inputs = to_maps(batch.cls_logits, batch.priors), to_maps(sides, batch.priors), batch.gt_boxes, batch.gt_labels
+    inputs = (
+        to_maps(batch.cls_logits, batch.priors),
+        to_maps(sides, batch.priors),
+        batch.gt_boxes,
+        batch.gt_labels,
+    )
     trainer = RTMDet()
     trainer.load()
     loss = trainer.make(WORKLOAD.num_classes)
-    cases = {"libreyolo 1.6.0": Timed(loss, inputs, nullcontext()), "simota_triton": Timed(loss, inputs, Patched(trainer))}
+    cases = {
+        "libreyolo 1.6.0": Timed(loss, inputs, nullcontext()),
+        "simota_triton": Timed(loss, inputs, Patched(trainer)),
+    }
     theirs, ours = (case() for case in cases.values())
     for name, value in theirs.items():
         torch.testing.assert_close(ours[name], value, rtol=1e-6, atol=0.0)
@@ -119,7 +131,10 @@ def main() -> None:
     for phase in PHASES:
         row = measure(phase, options.rounds)
         rows.append(row)
-        times = ", ".join(f"{name} {row[name]['assignment_ms']:.1f} of {row[name]['loss_ms']:.1f} ms" for name in list(row)[3:5])
+        times = ", ".join(
+            f"{name} {row[name]['assignment_ms']:.1f} of {row[name]['loss_ms']:.1f} ms"
+            for name in list(row)[3:5]
+        )
         print(
             f"{phase:10} assignment {times}, {row['assignment_ratio']:.0f} times less ({row['assignment_user_ratio']:.0f} in user time)",
             flush=True,

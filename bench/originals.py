@@ -1,9 +1,11 @@
-"""The originals' own packages beside ours, on a CPU: each package's assigner is called as its own trainer calls it.
+"""The originals' own packages beside ours, on a CPU: each package's assigner is called as its own trainer
+calls it.
 
-``sh tests/peers/install.sh ~/peers`` installs them; ``PYTHONPATH=. ~/peers/bin/python -m bench.originals`` measures with 2 threads, both
-in random order, prints a Markdown table of medians and writes ``bench/results/cpu/originals.json``. Workloads on which ours is slower
-stand in the table like all others. Priors that differ from ours are counted: the deviations that README names, and ties. What the
-YOLOX family's loops do before they assign, boxes as centre and size, is in their time, as it is in their trainers.
+``sh tests/peers/install.sh ~/peers`` installs them; ``PYTHONPATH=. ~/peers/bin/python -m bench.originals``
+measures with 2 threads, both in random order, prints a Markdown table of medians and writes
+``bench/results/cpu/originals.json``. Workloads on which ours is slower stand in the table like all others.
+Priors that differ from ours are counted: the deviations that README names, and ties. What the YOLOX family's
+loops do before they assign, boxes as centre and size, is in their time, as it is in their trainers.
 """
 
 from __future__ import annotations
@@ -60,7 +62,19 @@ def scene_of(workload: Workload, peer: Peer, phase: str) -> Scene:
     inside = torch.ones(batch.pred_boxes.shape[:2], dtype=torch.bool)
     size = (workload.image_size, workload.image_size)
     logits = batch.cls_logits, batch.obj_logits
-    scene = Scene(0, "workload", phase, size, batch.priors, batch.pred_boxes, *logits, batch.gt_boxes, batch.gt_labels, [], inside)
+    scene = Scene(
+        0,
+        "workload",
+        phase,
+        size,
+        batch.priors,
+        batch.pred_boxes,
+        *logits,
+        batch.gt_boxes,
+        batch.gt_labels,
+        [],
+        inside,
+    )
     return scene.on_grid() if peer.on_grid else scene
 
 
@@ -100,19 +114,29 @@ def measure(peer: Peer, name: str, phase: str, rounds: int) -> dict[str, Any]:
     row["differing_priors"] = differing
     for case, own in times.items():
         low, _, high = statistics.quantiles(own, n=4, method="inclusive") if len(own) > 1 else own * 3
-        row |= {f"{case}_ms": statistics.median(own), f"{case}_quartiles_ms": [low, high], f"{case}_rounds": len(own)}
+        row |= {
+            f"{case}_ms": statistics.median(own),
+            f"{case}_quartiles_ms": [low, high],
+            f"{case}_rounds": len(own),
+        }
     return row
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Markdown: a line for each original; the original's time, ours, and how many times as long the original takes."""
+    """Markdown: a line for each original; the original's time, ours, and how many times as long the original
+    takes.
+    """
     names = list(dict.fromkeys(row["workload"] for row in rows))
-    heads = [f"{name} (B = {workload_of(name).batch}, {workload_of(name).num_gts} gts in all)" for name in names]
+    heads = [
+        f"{name} (B = {workload_of(name).batch}, {workload_of(name).num_gts} gts in all)" for name in names
+    ]
     lines = ["| | " + " | ".join(heads) + " |", "|---|" + "---:|" * len(names)]
     for package, original in dict.fromkeys((row["package"], row["original"]) for row in rows):
         cells = []
         for name in names:
-            row = next(r for r in rows if (r["package"], r["original"], r["workload"]) == (package, original, name))
+            row = next(
+                r for r in rows if (r["package"], r["original"], r["workload"]) == (package, original, name)
+            )
             theirs, ours = row["theirs_ms"], row["ours_ms"]
             cells.append(f"{theirs:.1f} ms, ours {ours:.1f} ms: {theirs / ours:.1f}x")
         lines.append(f"| {package}, {original} | " + " | ".join(cells) + " |")
@@ -126,7 +150,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=11, help="rounds of each case; a slow one gets fewer")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument(
-        "--workloads", nargs="+", default=list(IMAGES), choices=list(IMAGES), metavar="NAME", help=f"of {', '.join(IMAGES)}"
+        "--workloads",
+        nargs="+",
+        default=list(IMAGES),
+        choices=list(IMAGES),
+        metavar="NAME",
+        help=f"of {', '.join(IMAGES)}",
     )
     parser.add_argument("--only", default="", help="originals whose package and name contain this")
     parser.add_argument("--out", type=Path, default=RESULTS, help="the JSON")
@@ -136,7 +165,12 @@ def main() -> None:
     Selections.deaf = True
     rows = []
     for peer in PEERS:
-        if args.only not in f"{peer.package} {peer.name}" or len(peer.strides) != 3 or "mask" in peer.name or "Horizontal" in peer.name:
+        if (
+            args.only not in f"{peer.package} {peer.name}"
+            or len(peer.strides) != 3
+            or "mask" in peer.name
+            or "Horizontal" in peer.name
+        ):
             continue
         for name in args.workloads:
             try:
@@ -147,7 +181,10 @@ def main() -> None:
                 break
             rows.append(row)
             times = "  ".join(f"{case} {row[f'{case}_ms']:9.2f} ms" for case in CASES)
-            print(f"{peer.package:24} {peer.name:42} {name:10} {times}  differing priors: {row['differing_priors']}", flush=True)
+            print(
+                f"{peer.package:24} {peer.name:42} {name:10} {times}  differing priors: {row['differing_priors']}",
+                flush=True,
+            )
     args.out.parent.mkdir(parents=True, exist_ok=True)
     machine = facts(torch.device("cpu")) | {"load": round(os.getloadavg()[0], 1)}
     args.out.write_text(json.dumps({"machine": machine, "phase": args.phase, "rows": rows}, indent=1) + "\n")

@@ -1,15 +1,18 @@
-"""What the host does in a call of the Triton backends, part by part, without a GPU: CPU tensors, and launches that end before the GPU.
+"""What the host does in a call of the Triton backends, part by part, without a GPU: CPU tensors, and launches
+that end before the GPU.
 
     python -m bench.overhead            # prints, and writes bench/results/overhead.json with --save
 
-``pack`` checks and packs the inputs, ``look-up`` finds the launch parameters, ``allocation`` makes outputs and scratch memory,
-``arguments`` forms what the kernels are given, ``Triton`` is what Triton does of itself to bind arguments and find the binary,
-``result`` makes the AssignResult. Times are CPU time of one thread, medians over batches of calls. Small operators cost a few us
-more each on CUDA tensors than on these. For "triton" the matching in PyTorch, which follows its kernels, is not in it.
+``pack`` checks and packs the inputs, ``look-up`` finds the launch parameters, ``allocation`` makes outputs
+and scratch memory, ``arguments`` forms what the kernels are given, ``Triton`` is what Triton does of itself
+to bind arguments and find the binary, ``result`` makes the AssignResult. Times are CPU time of one thread,
+medians over batches of calls. Small operators cost a few us more each on CUDA tensors than on these. For
+"triton" the matching in PyTorch, which follows its kernels, is not in it.
 
-``first call`` is a process's first, from inputs to the result, with Triton's binaries in its cache on disk: ``launches`` is
-everything that Triton does to find them there, short of handing them to the GPU. What the assigner's construction does ahead of
-it is told beside it. These are CPU times of the process and of those that Triton starts.
+``first call`` is a process's first, from inputs to the result, with Triton's binaries in its cache on disk:
+``launches`` is everything that Triton does to find them there, short of handing them to the GPU. What the
+assigner's construction does ahead of it is told beside it. These are CPU times of the process and of those
+that Triton starts.
 """
 
 from __future__ import annotations
@@ -46,10 +49,16 @@ def microseconds(call: Callable[[], object]) -> float:
 
 
 def inputs() -> tuple[dict[str, Any], dict[str, Any]]:
-    """Arguments of a call: COCO's shapes on a batch of 2, gts padded. What is in them does not matter to the host."""
+    """Arguments of a call: COCO's shapes on a batch of 2, gts padded. What is in them does not matter to the
+    host.
+    """
     maps = [torch.zeros(2, 80, side, side) for side in (80, 40, 20)]
     given = {"pred_boxes": torch.zeros(2, 8400, 4), "cls_logits": maps, "priors": torch.ones(8400, 4)}
-    gts = {"gt_boxes": torch.zeros(2, 40, 4), "gt_labels": torch.zeros(2, 40, dtype=torch.int64), "gt_mask": torch.ones(2, 40).bool()}
+    gts = {
+        "gt_boxes": torch.zeros(2, 40, 4),
+        "gt_labels": torch.zeros(2, 40, dtype=torch.int64),
+        "gt_mask": torch.ones(2, 40).bool(),
+    }
     return given, gts
 
 
@@ -81,7 +90,10 @@ def steady(backend: str) -> dict[str, float]:
     labels = nothing if backend == "triton-stream" else None
     allocations: list[tuple[Any, Any]] = []
     empty = torch.empty
-    parts = {"pack": microseconds(packed), "look-up": microseconds(lambda: configuration(backend, device, family.shape(problem)))}
+    parts = {
+        "pack": microseconds(packed),
+        "look-up": microseconds(lambda: configuration(backend, device, family.shape(problem))),
+    }
     run = JITFunction.run
     with compiled_for(90) as binaries:  # no launch gets further than Triton's own look-up from here on
 
@@ -93,7 +105,9 @@ def steady(backend: str) -> dict[str, float]:
         compile_only = JITFunction.run
         JITFunction.run = lambda *_, **__: None
         try:
-            torch.empty = lambda *args, **options: allocations.append((args, options)) or empty(*args, **options)
+            torch.empty = lambda *args, **options: (
+                allocations.append((args, options)) or empty(*args, **options)
+            )
             launch()
             torch.empty = empty
             stubbed = microseconds(launch)
@@ -109,7 +123,10 @@ def steady(backend: str) -> dict[str, float]:
 
 def milliseconds() -> float:
     """CPU time so far of this process and of those it started and waited for."""
-    return 1e3 * sum(used.ru_utime + used.ru_stime for used in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))
+    return 1e3 * sum(
+        used.ru_utime + used.ru_stime
+        for used in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    )
 
 
 def first_call(backend: str) -> dict[str, float]:
@@ -139,12 +156,17 @@ def first_call(backend: str) -> dict[str, float]:
     from simota_triton.tuning.store import Gpu
 
     family = FAMILIES[backend]
-    kernels = step("look-up", lambda: choose(backend, Gpu("a GPU that is not here", (9, 0)), family.shape(problem)).kernels)
+    kernels = step(
+        "look-up",
+        lambda: choose(backend, Gpu("a GPU that is not here", (9, 0)), family.shape(problem)).kernels,
+    )
     with compiled_for(90):
         step("launches", lambda: family.launch(problem, config, kernels))
     nothing = torch.zeros(problem.shape[:2], dtype=torch.int64)
     matching = Matching(nothing, nothing.float(), nothing[:, :40], nothing.int())
-    step("result", lambda: _result(config, problem, matching, nothing if backend == "triton-stream" else None))
+    step(
+        "result", lambda: _result(config, problem, matching, nothing if backend == "triton-stream" else None)
+    )
     return parts | {"the call": sum(parts.values()) - parts["construction"]}
 
 
@@ -163,13 +185,20 @@ def main() -> None:
 
     record: dict[str, Any] = {"machine": facts(torch.device("cpu"))}
     with tempfile.TemporaryDirectory() as cache:
-        environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"} | {"TRITON_CACHE_DIR": cache}
+        environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"} | {
+            "TRITON_CACHE_DIR": cache
+        }
         for backend in FAMILIES:
             for kind, title, unit in (("steady", "a call", "us"), ("first", "the first call", "ms")):
                 command = [sys.executable, "-m", "bench.overhead", "--part", kind, backend]
                 done = subprocess.run(command, check=True, env=environment, stdout=subprocess.PIPE, text=True)
                 record[f"{kind}, {backend}"] = parts = json.loads(done.stdout)
-                print(f"{backend}, {title}: " + ", ".join(f"{name} {value:.1f}" for name, value in parts.items()) + f" {unit}", flush=True)
+                print(
+                    f"{backend}, {title}: "
+                    + ", ".join(f"{name} {value:.1f}" for name, value in parts.items())
+                    + f" {unit}",
+                    flush=True,
+                )
     if args.save:
         RESULTS.write_text(json.dumps(record, indent=1) + "\n")
 

@@ -1,4 +1,5 @@
-"""Peers to measure against: RTMDet's assignment in plain PyTorch, as well as we can write it, and as mmdet writes it.
+"""Peers to measure against: RTMDet's assignment in plain PyTorch, as well as we can write it, and as mmdet
+writes it.
 
 All functions take one :class:`~bench.workloads.Batch` and return gt_index [B, P].
 """
@@ -10,27 +11,50 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.workloads import Batch
-from simota_triton.measure.plain import EPS, IOU_WEIGHT, RADIUS, TOPK, Solver, solve, vectorised_batch, vectorised_image
+from simota_triton.measure.plain import (
+    EPS,
+    IOU_WEIGHT,
+    RADIUS,
+    TOPK,
+    Solver,
+    solve,
+    vectorised_batch,
+    vectorised_image,
+)
 
 __all__ = ["by_image", "loop_image", "solve", "vectorised_batch", "vectorised_image"]
 
 
-def loop_image(pred_boxes: Tensor, cls_logits: Tensor, priors: Tensor, gt_boxes: Tensor, gt_labels: Tensor) -> Tensor:
-    """One image as mmdet's DynamicSoftLabelAssigner does it: [n, G, C] class costs, a Python loop over gts."""
+def loop_image(
+    pred_boxes: Tensor, cls_logits: Tensor, priors: Tensor, gt_boxes: Tensor, gt_labels: Tensor
+) -> Tensor:
+    """One image as mmdet's DynamicSoftLabelAssigner does it: [n, G, C] class costs, a Python loop over
+    gts.
+    """
     out = torch.full((len(priors),), -1, device=priors.device)
-    inside = ((priors[:, None, :2] > gt_boxes[None, :, :2]) & (priors[:, None, :2] < gt_boxes[None, :, 2:])).all(2)
+    inside = (
+        (priors[:, None, :2] > gt_boxes[None, :, :2]) & (priors[:, None, :2] < gt_boxes[None, :, 2:])
+    ).all(2)
     valid = inside.any(1)
     boxes, logits, points = pred_boxes[valid], cls_logits[valid], priors[valid]
     if not len(boxes):
         return out
-    size = (torch.minimum(boxes[:, None, 2:], gt_boxes[:, 2:]) - torch.maximum(boxes[:, None, :2], gt_boxes[:, :2])).clamp(min=0)
+    size = (
+        torch.minimum(boxes[:, None, 2:], gt_boxes[:, 2:])
+        - torch.maximum(boxes[:, None, :2], gt_boxes[:, :2])
+    ).clamp(min=0)
     inter = size.prod(2)
     area, gt_area = (boxes[:, 2:] - boxes[:, :2]).prod(1), (gt_boxes[:, 2:] - gt_boxes[:, :2]).prod(1)
     iou = inter / (area[:, None] + gt_area - inter).clamp(min=1e-6)  # [n, G]
-    distance = (points[:, None, :2] - (gt_boxes[:, :2] + gt_boxes[:, 2:]) / 2).square().sum(2).sqrt() / points[:, 2:3]
+    distance = (points[:, None, :2] - (gt_boxes[:, :2] + gt_boxes[:, 2:]) / 2).square().sum(
+        2
+    ).sqrt() / points[:, 2:3]
     target = F.one_hot(gt_labels, logits.shape[1]).float()[None] * iou[..., None]  # [n, G, C]
     logits = logits[:, None].repeat(1, len(gt_boxes), 1)
-    cls = (F.binary_cross_entropy_with_logits(logits, target, reduction="none") * (target - logits.sigmoid()).abs().square()).sum(2)
+    cls = (
+        F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+        * (target - logits.sigmoid()).abs().square()
+    ).sum(2)
     cost = cls - torch.log(iou + EPS) * IOU_WEIGHT + torch.pow(10, distance - RADIUS)
     matching = torch.zeros_like(cost, dtype=torch.uint8)
     dynamic_k = iou.topk(min(TOPK, len(boxes)), dim=0).values.sum(0).int().clamp(min=1)
@@ -48,4 +72,6 @@ def loop_image(pred_boxes: Tensor, cls_logits: Tensor, priors: Tensor, gt_boxes:
 def by_image(function: Solver, batch: Batch) -> Tensor:
     """One of the per-image functions over a batch."""
     images = zip(batch.pred_boxes, batch.cls_logits, batch.gt_boxes, batch.gt_labels, strict=True)
-    return torch.stack([function(boxes, logits, batch.priors, gts, labels) for boxes, logits, gts, labels in images])
+    return torch.stack(
+        [function(boxes, logits, batch.priors, gts, labels) for boxes, logits, gts, labels in images]
+    )

@@ -4,8 +4,8 @@
     python -m bench.scaling --axis gts --seconds 5
     python -m bench.scaling --draw               # only the pictures, from the records that are there
 
-A case that takes longer than --seconds at a point is not tried at the next. Nothing is modelled: a machine without a GPU gives
-curves of a CPU.
+A case that takes longer than --seconds at a point is not tried at the next. Nothing is modelled: a machine
+without a GPU gives curves of a CPU.
 """
 
 from __future__ import annotations
@@ -27,8 +27,15 @@ def main() -> None:
     """Measure, write, draw."""
     parser = argparse.ArgumentParser(prog="python -m bench.scaling", description=__doc__.splitlines()[0])
     parser.add_argument("--axis", choices=tuple(AXES), action="append", help="default: all")
-    parser.add_argument("--seconds", type=float, default=3.0, help="what a call may take before its case ends")
-    parser.add_argument("--threads", type=int, default=1, help="of the CPU; with one (default) it is the thread's CPU time that counts")
+    parser.add_argument(
+        "--seconds", type=float, default=3.0, help="what a call may take before its case ends"
+    )
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=1,
+        help="of the CPU; with one (default) it is the thread's CPU time that counts",
+    )
     parser.add_argument("--draw", action="store_true", help="only draw what is there")
     parser.add_argument("--out", type=Path, default=DOCS, help="folder of the records and pictures")
     args = parser.parse_args()
@@ -40,13 +47,17 @@ def main() -> None:
         if not args.draw:
             with torch.no_grad():
                 rows = curve(axis, device, backends_on(device), args.seconds, on_point=_tell, compiled=True)
-            path.write_text(json.dumps({"machine": facts(device), "axis": axis, "rows": rows}, indent=1) + "\n")
+            path.write_text(
+                json.dumps({"machine": facts(device), "axis": axis, "rows": rows}, indent=1) + "\n"
+            )
         draw(json.loads(path.read_text()), path.with_suffix(".png"))
         print(f"written: {path}, {path.with_suffix('.png')}", flush=True)
 
 
 def _tell(row: dict) -> None:
-    print(f"{row['value']:8} {row['case']:24} {row['median_ms']:10.2f} ms {row['peak_mb']:10.1f} MB", flush=True)
+    print(
+        f"{row['value']:8} {row['case']:24} {row['median_ms']:10.2f} ms {row['peak_mb']:10.1f} MB", flush=True
+    )
 
 
 if __name__ == "__main__":

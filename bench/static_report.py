@@ -4,18 +4,21 @@
     python -m bench.static_report --check        # compare with those files: fails where instructions of a part grew by more than 5 %
     python -m bench.static_report --capability 90
 
-Of ``prior_pass``, ``cost_pass`` and a logit in ``survey`` instructions are those of one lane for one (gt, prior) pair, or for
-one (class, prior) logit, and count every path through the loop: the 10 or so that store a padded gt's row are part of the pair
-loop. The other parts of the streaming kernels are instructions of a warp, which is a program:
+Of ``prior_pass``, ``cost_pass`` and a logit in ``survey`` instructions are those of one lane for one (gt,
+prior) pair, or for one (class, prior) logit, and count every path through the loop: the 10 or so that store a
+padded gt's row are part of the pair loop. The other parts of the streaming kernels are instructions of a
+warp, which is a program:
 
-* ``once``: outside every loop; of ``survey``, whose programs are of two kinds, what the way of a kind leads through: ``once`` for those
-  of gts, ``once_for_sums`` for those that sum logits; of ``select``, the way of a gt whose lists are merged.
-* ``survey`` and ``select``: ``per_bounds``, the bounds of StreamConfig.bounds tiles; ``per_visit``, a tile no pair of which is worth
-  a closer look, and ``per_passed``, one that has such a pair, with insertions (``per_insertion``) apart.
-* ``resolve``: ``per_contested``, a prior; ``per_block`` and ``per_block_passed``, StreamConfig.gts gts, none and some of which are worth a
-  closer look.
-* ``prepare``: ``per_block``, gts held against a tile's box; ``per_near``, a gt held against its priors; ``per_table_block``, rows of the
-  table of gts.
+* ``once``: outside every loop; of ``survey``, whose programs are of two kinds, what the way of a kind leads
+  through: ``once`` for those of gts, ``once_for_sums`` for those that sum logits; of ``select``, the way of a
+  gt whose lists are merged.
+* ``survey`` and ``select``: ``per_bounds``, the bounds of StreamConfig.bounds tiles; ``per_visit``, a tile no
+  pair of which is worth a closer look, and ``per_passed``, one that has such a pair, with insertions
+  (``per_insertion``) apart.
+* ``resolve``: ``per_contested``, a prior; ``per_block`` and ``per_block_passed``, StreamConfig.gts gts, none
+  and some of which are worth a closer look.
+* ``prepare``: ``per_block``, gts held against a tile's box; ``per_near``, a gt held against its priors;
+  ``per_table_block``, rows of the table of gts.
 """
 
 from __future__ import annotations
@@ -59,18 +62,27 @@ FAMILIES = {
 """Preset -> what it stands for: one of each set of presets whose kernels differ in numbers alone."""
 
 CASES = [(preset, "maps", torch.float32) for preset in FAMILIES] + [
-    (preset, "flat", dtype) for preset, dtype in (("rtmdet", torch.float32), ("rtmdet", torch.float16), ("yolox", torch.float32))
+    (preset, "flat", dtype)
+    for preset, dtype in (("rtmdet", torch.float32), ("rtmdet", torch.float16), ("yolox", torch.float32))
 ]
 
-STREAM = {capability: stream_heuristic((capability // 10, capability % 10), Shape(32, 8400, 480)) for capability in CAPABILITIES}
+STREAM = {
+    capability: stream_heuristic((capability // 10, capability % 10), Shape(32, 8400, 480))
+    for capability in CAPABILITIES
+}
 """Splits are an argument at run time: any number of them is the same code."""
 
 
-def measure(capability: int, case: tuple[str, str, torch.dtype], streaming: StreamConfig | None = None) -> dict[str, Any]:
+def measure(
+    capability: int, case: tuple[str, str, torch.dtype], streaming: StreamConfig | None = None
+) -> dict[str, Any]:
     """Kernel and case -> its numbers."""
     preset, layout, dtype = case
     config = SimOTAConfig.from_preset(preset)
-    kernels, streaming = heuristic((capability // 10, capability % 10), Shape(32, 8400, 100)), streaming or STREAM[capability]
+    kernels, streaming = (
+        heuristic((capability // 10, capability % 10), Shape(32, 8400, 100)),
+        streaming or STREAM[capability],
+    )
     streaming = replace(streaming, rows=streaming.sum_rows("priors" if layout == "maps" else "classes"))
     with compiled_for(capability) as binaries:
         launch.run(problem(config, layout, dtype), config, kernels, 4)
@@ -88,7 +100,9 @@ def measure(capability: int, case: tuple[str, str, torch.dtype], streaming: Stre
     return report
 
 
-def _parts(kernel: str, found: Census, kernels: KernelConfig, streaming: StreamConfig) -> dict[str, dict[str, float]]:
+def _parts(
+    kernel: str, found: Census, kernels: KernelConfig, streaming: StreamConfig
+) -> dict[str, dict[str, float]]:
     """Instructions of the parts of a kernel, by class."""
     if kernel == "cost_pass":
         (pairs,) = (loop for loop in found.innermost() if loop.instructions["mufu"])
@@ -108,7 +122,11 @@ def _stream_parts(kernel: str, found: Census, streaming: StreamConfig) -> dict[s
     loops, once = list(found.every_loop()), {"once": _per_item(found.once)}
     if kernel == "prepare":
         blocks, near, table = loops
-        return once | {"per_block": _per_item(blocks), "per_near": _per_item(near), "per_table_block": _per_item(table)}
+        return once | {
+            "per_block": _per_item(blocks),
+            "per_near": _per_item(near),
+            "per_table_block": _per_item(table),
+        }
     if kernel == "resolve":
         priors, *blocks = loops
         parts = once | {"per_contested": _per_item(priors)}
@@ -117,11 +135,15 @@ def _stream_parts(kernel: str, found: Census, streaming: StreamConfig) -> dict[s
         return parts
     if kernel == "survey":
         for classes in (loop for loop in found.loops if not loop.inner):
-            once |= {"once_for_sums": _per_item(classes.around), "per_logit": _per_item(classes, streaming.rows * COLUMNS.value / 32)}
+            once |= {
+                "once_for_sums": _per_item(classes.around),
+                "per_logit": _per_item(classes, streaming.rows * COLUMNS.value / 32),
+            }
         loops = [loop for loop in found.every_loop() if loop.inner or loop not in found.loops]
     if kernel in ("survey", "select"):
         once["once"] = _per_item(loops[0].around)
-    bounds, visits, insertions = loops[-3:]  # before them, ``select`` may merge lists, or search for them again
+    # before them, ``select`` may merge lists, or search for them again
+    bounds, visits, insertions = loops[-3:]
     return once | {
         "per_bounds": _per_item(bounds), "per_visit": {"all": visits.shortest}, "per_passed": _per_item(visits),
         "per_insertion": _per_item(insertions),
@@ -151,7 +173,9 @@ def compare(baseline: dict[str, Any], now: dict[str, Any]) -> list[str]:
         for part in parts(numbers):
             before, after = baseline[case][part]["all"], numbers[part]["all"]
             if after > before * GROWTH:
-                wrong.append(f"{case}: {after:.1f} instructions {part.replace('_', ' ')}, {before:.1f} in the baseline")
+                wrong.append(
+                    f"{case}: {after:.1f} instructions {part.replace('_', ' ')}, {before:.1f} in the baseline"
+                )
             if numbers[part].get("shared", 0) > baseline[case][part].get("shared", 0):
                 wrong.append(f"{case}: shared memory or shuffles in the loop {part.replace('_', ' ')}")
         if numbers["local_bytes"] or numbers["local_instructions"]:
@@ -162,10 +186,16 @@ def compare(baseline: dict[str, Any], now: dict[str, Any]) -> list[str]:
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m bench.static_report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m bench.static_report",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--check", action="store_true", help="compare with the committed baseline and write nothing")
-    parser.add_argument("--capability", type=int, nargs="*", default=CAPABILITIES, help="compute capabilities, all by default")
+    parser.add_argument(
+        "--check", action="store_true", help="compare with the committed baseline and write nothing"
+    )
+    parser.add_argument(
+        "--capability", type=int, nargs="*", default=CAPABILITIES, help="compute capabilities, all by default"
+    )
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the baseline")
     options = parser.parse_args(arguments)
     wrong: list[str] = []
@@ -175,7 +205,10 @@ def main(arguments: list[str] | None = None) -> int:
     for capability in options.capability:
         path = options.results / f"sm_{capability}.json"
         now = {
-            name: numbers for job, report in zip(jobs, measured, strict=True) if job[0] == capability for name, numbers in report.items()
+            name: numbers
+            for job, report in zip(jobs, measured, strict=True)
+            if job[0] == capability
+            for name, numbers in report.items()
         }
         _print(capability, now)
         if not options.check:
@@ -184,7 +217,9 @@ def main(arguments: list[str] | None = None) -> int:
             continue
         stored = json.loads(path.read_text())
         if stored["triton"] != triton.__version__:
-            wrong.append(f"sm_{capability}: the baseline is of Triton {stored['triton']}, this is {triton.__version__}: nothing to compare")
+            wrong.append(
+                f"sm_{capability}: the baseline is of Triton {stored['triton']}, this is {triton.__version__}: nothing to compare"
+            )
         else:
             wrong += [f"sm_{capability}: {line}" for line in compare(stored["kernels"], now)]
     print(*wrong, sep="\n", file=sys.stderr)
@@ -192,10 +227,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _print(capability: int, report: dict[str, Any]) -> None:
-    print(f"sm_{capability}, Triton {triton.__version__}: registers, local bytes, shared bytes; instructions an item")
+    print(
+        f"sm_{capability}, Triton {triton.__version__}: registers, local bytes, shared bytes; instructions an item"
+    )
     for case, numbers in report.items():
         counts = ", ".join(f"{part.replace('_', ' ')} {numbers[part]['all']:.1f}" for part in parts(numbers))
-        print(f"  {case:55} {numbers['registers']:4} {numbers['local_bytes']:3} {numbers['shared_bytes']:5}  {counts}")
+        print(
+            f"  {case:55} {numbers['registers']:4} {numbers['local_bytes']:3} {numbers['shared_bytes']:5}  {counts}"
+        )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""What the streaming kernels do on a batch, counted on a CPU: tiles visited, pairs that are looked at closely, insertions, contested
-priors. The order of visits and every threshold are the kernels' own, one gt a row of a tensor instead of a warp.
+"""What the streaming kernels do on a batch, counted on a CPU: tiles visited, pairs that are looked at
+closely, insertions, contested priors. The order of visits and every threshold are the kernels' own, one gt a
+row of a tensor instead of a warp.
 
-For RTMDet's rule: gts' boxes as candidate region, dynamic k from candidates, no penalty. ``tests/test_stream_model.py`` holds the
-counts to those of the kernels.
+For RTMDet's rule: gts' boxes as candidate region, dynamic k from candidates, no penalty.
+``tests/test_stream_model.py`` holds the counts to those of the kernels.
 """
 
 from __future__ import annotations
@@ -86,14 +87,20 @@ class Image:
         if rule.iou_cost != "log" or not rule.by_distance or rule.pool_all or rule.own_pairs_only:
             raise ValueError(f"config: expected RTMDet's kind of rule, got {config!r}")
         self.config, self.kernels, self.grid, self.priors, self.logits = config, kernels, grid, priors, logits
-        self.gt_boxes, self.gt_labels, self.gt_centers = gt_boxes, gt_labels, (gt_boxes[:, :2] + gt_boxes[:, 2:]) / 2
+        self.gt_boxes, self.gt_labels, self.gt_centers = (
+            gt_boxes,
+            gt_labels,
+            (gt_boxes[:, :2] + gt_boxes[:, 2:]) / 2,
+        )
         self.gt_area = (gt_boxes[:, 2:] - gt_boxes[:, :2]).clamp(min=0).prod(1)
         self.prior = slots(grid, kernels.tile)  # [T, tile], -1: no prior
         self.near, self.chunks, candidate = self._candidates()
         here = self.prior.clamp(min=0)
         counts = candidate[here] & (self.prior >= 0)
         self.counts, self.candidate = counts, candidate
-        self.boxes = torch.where(counts[..., None], boxes[here], torch.tensor([AWAY, AWAY, -AWAY, -AWAY]))  # [T, tile, 4]
+        self.boxes = torch.where(
+            counts[..., None], boxes[here], torch.tensor([AWAY, AWAY, -AWAY, -AWAY])
+        )  # [T, tile, 4]
         self.points = priors[here]  # [T, tile, 4]
         self.areas = (self.boxes[..., 2:] - self.boxes[..., :2]).clamp(min=0).prod(2)
         self.background = terms.background_cost(self.logits, config).sum(1)  # [P]
@@ -113,8 +120,13 @@ class Image:
         self.bound = (torch.maximum(by_large, by_small) * (1 + IOU_SLACK)).clamp(max=1.0)
         center = self.gt_centers[:, None]
         middle = (around_small[:, :2] + around_small[:, 2:]) / 2
-        self.sides = (middle[None] - center).square().sum(2) / area  # squared distance of the small boxes, in sides of the gt
-        offset = torch.maximum(left_top[None] - center, center - right_bottom[None]).clamp(min=0) / stride.clamp(min=1e-37)[None, :, None]
+        self.sides = (middle[None] - center).square().sum(
+            2
+        ) / area  # squared distance of the small boxes, in sides of the gt
+        offset = (
+            torch.maximum(left_top[None] - center, center - right_bottom[None]).clamp(min=0)
+            / stride.clamp(min=1e-37)[None, :, None]
+        )
         self.distance = offset.square().sum(2) * (1 - IOU_SLACK)
 
     def _around(self, which: Tensor) -> Tensor:
@@ -125,7 +137,14 @@ class Image:
     def _shared(self, boxes: Tensor) -> Tensor:
         """The area that gts share with a box of each tile, [G, T]."""
         gts = self.gt_boxes[:, None]
-        return (torch.minimum(boxes[None, :, 2:], gts[..., 2:]) - torch.maximum(boxes[None, :, :2], gts[..., :2])).clamp(min=0).prod(2)
+        return (
+            (
+                torch.minimum(boxes[None, :, 2:], gts[..., 2:])
+                - torch.maximum(boxes[None, :, :2], gts[..., :2])
+            )
+            .clamp(min=0)
+            .prod(2)
+        )
 
     def _candidates(self) -> tuple[Tensor, Tensor, Tensor]:
         """What ``prepare`` looks at, [T] each, and which priors are candidates, [P]."""
@@ -148,24 +167,40 @@ class Image:
     def pairs(self, gts: Tensor, tiles: Tensor) -> tuple[Tensor, Tensor]:
         """Intersection and union of gts and all priors of one tile each, [n, tile]."""
         boxes, gt = self.boxes[tiles], self.gt_boxes[gts][:, None]
-        width = (torch.minimum(boxes[..., 2], gt[..., 2]) - torch.maximum(boxes[..., 0], gt[..., 0])).clamp(min=0)
+        width = (torch.minimum(boxes[..., 2], gt[..., 2]) - torch.maximum(boxes[..., 0], gt[..., 0])).clamp(
+            min=0
+        )
         height = torch.minimum(boxes[..., 3], gt[..., 3]) - torch.maximum(boxes[..., 1], gt[..., 1])
         inter = width * height
-        return inter, (self.areas[tiles] + self.gt_area[gts][:, None] - inter).clamp(min=self.config.union_eps)
+        return inter, (self.areas[tiles] + self.gt_area[gts][:, None] - inter).clamp(
+            min=self.config.union_eps
+        )
 
     def cost(self, gts: Tensor, prior: Tensor, boxes: Tensor, iou: Tensor) -> Tensor:
         """Cost of pairs, [n]."""
         config = self.config
         scores = terms.class_scores(self.logits[prior, self.gt_labels[gts]], None, config)
-        cls = terms.swap_class(self.background[prior], terms.background_cost(scores, config), terms.class_cost(scores, iou, config))
+        cls = terms.swap_class(
+            self.background[prior],
+            terms.background_cost(scores, config),
+            terms.class_cost(scores, iou, config),
+        )
         overlap = terms.iou_cost(boxes, self.gt_boxes[gts], iou, config)
-        return terms.pair_cost(cls, overlap, terms.center_cost(self.priors[prior], self.gt_centers[gts], config), None, config)
+        return terms.pair_cost(
+            cls, overlap, terms.center_cost(self.priors[prior], self.gt_centers[gts], config), None, config
+        )
 
     def limits(self, cost: Tensor) -> tuple[Tensor, Tensor]:
-        """Least IoU and largest squared distance of a pair that costs at most this; ``bounds.pair_limits``."""
+        """Least IoU and largest squared distance of a pair that costs at most this;
+        ``bounds.pair_limits``.
+        """
         config = self.config
         wide = cost + cost.abs() * SLACK
-        iou = torch.exp2(wide * (-math.log2(math.e) / config.iou_weight)) * (1 - SLACK) - config.log_eps - IOU_SLACK
+        iou = (
+            torch.exp2(wide * (-math.log2(math.e) / config.iou_weight)) * (1 - SLACK)
+            - config.log_eps
+            - IOU_SLACK
+        )
         center = ((cost - self.least_cost) * ((1 + SLACK) / config.center_weight)).clamp(min=1e-37)
         strides = config.center_offset + center.log2() / math.log2(config.center_base)
         strides = strides + strides.abs() * IOU_SLACK
@@ -175,7 +210,9 @@ class Image:
     def least_cost(self) -> float:
         return -1.001 * self.config.iou_weight * self.config.log_eps - 1e-6 * self.config.iou_weight
 
-    def may_cost(self, inter: Tensor, union: Tensor, points: Tensor, centers: Tensor, iou: Tensor, reach: Tensor) -> Tensor:
+    def may_cost(
+        self, inter: Tensor, union: Tensor, points: Tensor, centers: Tensor, iou: Tensor, reach: Tensor
+    ) -> Tensor:
         """``bounds.may_cost``."""
         distance = (points[..., :2] - centers).square().sum(-1)
         return ~(inter.clamp(min=0) < iou * union) & (distance <= reach * points[..., 2].square() + 1e-30)
@@ -290,7 +327,9 @@ def select(image: Image, dynamic_k: Tensor) -> tuple[Visits, Tensor, Tensor]:
             at_tile = chunk + index * chunks
             inter, union = image.pairs(rows, at_tile)
             least_iou, reach = image.limits(costs[rows].amax(1, True))
-            worth = image.may_cost(inter, union, image.points[at_tile], image.gt_centers[rows][:, None], least_iou, reach)
+            worth = image.may_cost(
+                inter, union, image.points[at_tile], image.gt_centers[rows][:, None], least_iou, reach
+            )
             hit = worth.any(1)
             passed = rows[hit]
             count.passed[passed] += 1
@@ -300,7 +339,9 @@ def select(image: Image, dynamic_k: Tensor) -> tuple[Visits, Tensor, Tensor]:
             prior = image.prior[at_tile]
             found = torch.full(worth.shape, torch.inf)
             iou = (inter / union).clamp(min=0)[row, place]
-            found[row, place] = image.cost(passed[row], prior[row, place], image.boxes[at_tile[row], place], iou)
+            found[row, place] = image.cost(
+                passed[row], prior[row, place], image.boxes[at_tile[row], place], iou
+            )
             adding = torch.arange(len(passed))
             while len(adding):
                 cheapest = found[adding].amin(1)
@@ -318,7 +359,9 @@ def select(image: Image, dynamic_k: Tensor) -> tuple[Visits, Tensor, Tensor]:
 
 
 def contested(image: Image, costs: Tensor, priors: Tensor) -> Tensor:
-    """Blocks of gts that are looked at closely in ``resolve``, for each contested prior; claims come in order of the gts here."""
+    """Blocks of gts that are looked at closely in ``resolve``, for each contested prior; claims come in order
+    of the gts here.
+    """
     gt, lane = ((priors >= 0) & (priors != NONE)).nonzero(as_tuple=True)
     prior, cost = priors[gt, lane], costs[gt, lane]
     by_prior = prior.argsort(stable=True)
@@ -358,7 +401,9 @@ def count_events(image: Image) -> Events:
     levels = list(zip(image.grid.starts, image.grid.starts[1:], strict=False))
 
     def sectors(size: int) -> int:
-        return sum(len((image.candidate[start:end].nonzero() * size // SECTOR).unique()) for start, end in levels)
+        return sum(
+            len((image.candidate[start:end].nonzero() * size // SECTOR).unique()) for start, end in levels
+        )
 
     return Events(
         near=image.near, chunks=image.chunks, tiles=int(image.alive.sum()), rows=int(rows.sum()), logits=int(image.counts.sum()) * channels,

@@ -1,19 +1,22 @@
-"""A MODEL of the streaming backend's time on an H100, from counted events and counted instructions. Nothing here was measured on a GPU.
+"""A MODEL of the streaming backend's time on an H100, from counted events and counted instructions. Nothing
+here was measured on a GPU.
 
     python -m bench.stream_model            # print the table, write bench/results/static/stream_model.json
     python -m bench.stream_model coco dota  # some workloads
 
-Events (tiles visited, insertions, contested priors ...) come from ``bench.stream_events``, instructions an event from the machine
-code, as ``bench.static_report`` counts them. A kernel takes the longest of
+Events (tiles visited, insertions, contested priors ...) come from ``bench.stream_events``, instructions an
+event from the machine code, as ``bench.static_report`` counts them. A kernel takes the longest of
 
 * issue: warp instructions over what all processors issue,
-* memory: bytes from HBM, and bytes from L2, each over its bandwidth; no hit in L1 is assumed but for summaries of tiles (3 to 12
-  KB an image, from which each program of an image starts), which a processor reads once an image,
+* memory: bytes from HBM, and bytes from L2, each over its bandwidth; no hit in L1 is assumed but for
+  summaries of tiles (3 to 12 KB an image, from which each program of an image starts), which a processor
+  reads once an image,
 * occupancy: the sum of all programs' latencies over the programs that run at once,
-* the longest program: a load's latency for each dependent load, and the instructions in between one after the other,
+* the longest program: a load's latency for each dependent load, and the instructions in between one after the
+other,
 
-and the launch gap. RTMDet's rule, all classes, maps read in place; the fused path's matrices are modelled by their bytes and
-instructions alone, its matching stage in PyTorch is left out, which flatters it.
+and the launch gap. RTMDet's rule, all classes, maps read in place; the fused path's matrices are modelled by
+their bytes and instructions alone, its matching stage in PyTorch is left out, which flatters it.
 """
 
 from __future__ import annotations
@@ -57,7 +60,9 @@ GOAL_US = {"coco": 50, "mosaic": 65, "o365": 135, "xview": 1000, "dota": 65}
 """What the streaming path is designed to stay within."""
 
 SAMPLED = 32
-"""Images of a batch that are counted at most: the one with the most gts, and others, each of which stands for those with about as many."""
+"""Images of a batch that are counted at most: the one with the most gts, and others, each of which stands for
+those with about as many.
+"""
 
 
 @dataclass(frozen=True)
@@ -76,14 +81,17 @@ class Kernel:
 
     @property
     def dominant(self) -> str:
-        return max(("issue", "hbm", "l2", "occupancy", "longest"), key=lambda name: float(getattr(self, name)))
+        return max(
+            ("issue", "hbm", "l2", "occupancy", "longest"), key=lambda name: float(getattr(self, name))
+        )
 
 
 def kernel(instructions: float, hbm: float, l2: float, latencies: float, longest: float) -> Kernel:
     """From warp instructions, bytes, and cycles: of all programs, and of the longest."""
     clock = H100["clock_ghz"] * 1e3  # cycles a us
     return Kernel(
-        issue=instructions / (H100["processors"] * H100["issued_per_clock"] * H100["issue_efficiency"] * clock),
+        issue=instructions
+        / (H100["processors"] * H100["issued_per_clock"] * H100["issue_efficiency"] * clock),
         hbm=hbm / (H100["hbm_gb_per_us"] * 1e9),
         l2=l2 / (H100["l2_gb_per_us"] * 1e9),
         occupancy=latencies / (H100["processors"] * H100["resident_warps"] * clock),
@@ -102,7 +110,9 @@ def images(workload: Workload, phase: str, kernels: StreamConfig) -> list[tuple[
     config, found = SimOTAConfig.rtmdet(), []
     for group in groups:
         count = round(sum(group) / len(group))
-        boxes, labels = random_gts(count, workload.image_size, workload.num_classes, generator, workload.median, workload.spread)
+        boxes, labels = random_gts(
+            count, workload.image_size, workload.num_classes, generator, workload.median, workload.spread
+        )
         pred = simulate_predictions([boxes], [labels], priors, workload.num_classes, phase, generator)
         maps = [torch.zeros(1, 1, side, side) for side in sides]
         problem = pack(config, pred.pred_boxes, maps, priors, [boxes], [torch.zeros_like(labels)])
@@ -113,11 +123,19 @@ def images(workload: Workload, phase: str, kernels: StreamConfig) -> list[tuple[
 
 
 def model(
-    workload: Workload, counted: Sequence[tuple[int, Events]], static: dict[str, Any], kernels: StreamConfig, logit_size: int
+    workload: Workload,
+    counted: Sequence[tuple[int, Events]],
+    static: dict[str, Any],
+    kernels: StreamConfig,
+    logit_size: int,
 ) -> dict[str, Kernel]:
     """Kernel -> its modelled time."""
     cost = {
-        name: {part: value["all"] for part, value in static[f"{name}, rtmdet, maps, float32"].items() if isinstance(value, dict)}
+        name: {
+            part: value["all"]
+            for part, value in static[f"{name}, rtmdet, maps, float32"].items()
+            if isinstance(value, dict)
+        }
         for name in ("prepare", "survey", "select", "resolve")
     }
     batch, tiles = workload.batch, len(counted[0][1].near)
@@ -135,11 +153,16 @@ def model(
     # prepare: a program is a tile of an image; an image's gts are read for every tile
     c = cost["prepare"]
     issue = batch * tiles * c["once"] + total(
-        lambda e: e.chunks.sum() * c["per_block"] + e.near.sum() * c["per_near"] + e.gt_blocks * c["per_table_block"]
+        lambda e: (
+            e.chunks.sum() * c["per_block"]
+            + e.near.sum() * c["per_near"]
+            + e.gt_blocks * c["per_table_block"]
+        )
     )
 
     def latency(e: Events) -> Any:
-        near = cycles(c["per_near"], 0) + max(H100["l1_cycles"], H100["reduction_cycles"])  # the next is sought while this is read
+        # the next is sought while this is read
+        near = cycles(c["per_near"], 0) + max(H100["l1_cycles"], H100["reduction_cycles"])
         return cycles(c["once"], 2, 10) + e.chunks * cycles(c["per_block"], 1, 2) + e.near * near
 
     gt_bytes = 16 + 8 + 1
@@ -153,20 +176,31 @@ def model(
         )
     }  # fmt: skip
 
-    def searching(name: str, c: dict[str, float], splits: int, bounds: int) -> tuple[float, float, float, float]:
-        """Instructions, bytes from L2, latency in all and of the longest program, of ``survey``'s and ``select``'s visits."""
+    def searching(
+        name: str, c: dict[str, float], splits: int, bounds: int
+    ) -> tuple[float, float, float, float]:
+        """Instructions, bytes from L2, latency in all and of the longest program, of ``survey``'s and
+        ``select``'s visits.
+        """
         passes = -(-tiles // (bounds * splits))
         closer = c["per_passed"] - c["per_visit"]
 
         def instructions(e: Events) -> Any:
             v = getattr(e, name)
-            return c["once"] + passes * c["per_bounds"] + v.tiles * c["per_visit"] + v.passed * closer + v.insertions * c["per_insertion"]
+            return (
+                c["once"]
+                + passes * c["per_bounds"]
+                + v.tiles * c["per_visit"]
+                + v.passed * closer
+                + v.insertions * c["per_insertion"]
+            )
 
         def chain(e: Events) -> Any:
             v = getattr(e, name)
             visit, once = cycles(c["per_visit"], 0), 3
             if name == "select":
-                # logits are read as soon as priors are known, beside everything else; gt, lost, then slots, boxes and claims
+                # logits are read as soon as priors are known, beside everything else; gt, lost, then slots,
+                # boxes and claims
                 visit, once = max(visit, H100["load_cycles"]), 5
             return (
                 cycles(c["once"] + passes * c["per_bounds"], once + passes, passes)
@@ -179,12 +213,16 @@ def model(
             """Boxes (and points) a visit, and the summaries of all tiles."""
             v = getattr(e, name)
             a_slot, a_tile = (16, 36) if name == "top_iou" else (36, 24)
-            return v.tiles.sum() * a_slot * kernels.tile + min(v.tiles.numel() / splits, H100["processors"]) * tiles * a_tile
+            return (
+                v.tiles.sum() * a_slot * kernels.tile
+                + min(v.tiles.numel() / splits, H100["processors"]) * tiles * a_tile
+            )
 
         longest = max(float(chain(e).max()) for _, e in counted if getattr(e, name).tiles.numel())
         return total(lambda e: instructions(e).sum()), total(read), total(lambda e: chain(e).sum()), longest
 
-    # survey: a program is a gt, or a gt's split, or rows of priors; those without a candidate leave after one load
+    # survey: a program is a gt, or a gt's split, or rows of priors; those without a candidate leave after one
+    # load
     c = cost["survey"]
     issue, l2, latencies, longest = searching("top_iou", c, kernels.splits, kernels.iou_bounds)
     programs, active = batch * slots / kernels.rows, total(lambda e: e.rows)
@@ -195,7 +233,8 @@ def model(
         total(lambda e: e.logit_bytes[logit_size]), l2 + batch * slots * 8,
         latencies + active * alone + (programs - active) * cycles(60, 1), max(longest, alone),
     )  # fmt: skip
-    # select: a program is a gt; logits of a tile are 10 sectors (its rows of 8, some of them across two), outputs a sector each
+    # select: a program is a gt; logits of a tile are 10 sectors (its rows of 8, some of them across two),
+    # outputs a sector each
     issue, l2, latencies, longest = searching("select", cost["select"], 1, kernels.bounds)
     scattered = total(lambda e: 32 * (10 * e.select.tiles.sum() + 6 * e.dynamic_k.sum()))
     found["select"] = kernel(issue, scattered, l2 + scattered, latencies, longest)
@@ -203,11 +242,20 @@ def model(
     c = cost["resolve"]
     closer = c["per_block_passed"] - c["per_block"]
     contested = total(lambda e: len(e.contested))
-    issue = total(lambda e: len(e.contested) * (c["per_contested"] + e.gt_blocks * c["per_block"]) + e.contested.sum() * closer)
+    issue = total(
+        lambda e: (
+            len(e.contested) * (c["per_contested"] + e.gt_blocks * c["per_block"])
+            + e.contested.sum() * closer
+        )
+    )
 
     def resolving(e: Events) -> Any:
         blocks = e.gt_blocks
-        return cycles(c["per_contested"], 2) + cycles(blocks * c["per_block"], blocks, blocks) + cycles(e.contested * closer, e.contested)
+        return (
+            cycles(c["per_contested"], 2)
+            + cycles(blocks * c["per_block"], blocks, blocks)
+            + cycles(e.contested * closer, e.contested)
+        )
 
     turns = max(1.0, contested / kernels.resolvers)
     chains = total(lambda e: resolving(e).sum())
@@ -221,14 +269,17 @@ def model(
 
 
 def fused_model(workload: Workload, static: dict[str, Any], size: int) -> float | None:
-    """Modelled us of the fused path's two passes: cost and IoU of every pair of the padded batch are written. None: no room."""
+    """Modelled us of the fused path's two passes: cost and IoU of every pair of the padded batch are written.
+    None: no room.
+    """
     if workload.padded is None:
         return None
     priors = len(grid_priors(workload.image_size))
     pairs = workload.batch * workload.padded * priors
     real = workload.num_gts * priors
     per_pair, per_logit = (
-        static[f"{name}, rtmdet, maps, float32"][part]["all"] for name, part in (("cost_pass", "per_pair"), ("prior_pass", "per_logit"))
+        static[f"{name}, rtmdet, maps, float32"][part]["all"]
+        for name, part in (("cost_pass", "per_pair"), ("prior_pass", "per_logit"))
     )
     logits = workload.batch * priors * workload.num_classes
     first = kernel(per_logit * logits / 32, logits * size, 0, 0, 0)
@@ -237,11 +288,15 @@ def fused_model(workload: Workload, static: dict[str, Any], size: int) -> float 
 
 
 def report(names: Sequence[str], overrides: dict[str, int] | None = None) -> list[dict[str, Any]]:
-    """Rows of the table, with fields of StreamConfig overridden. Kernels are compiled for each workload's own configuration."""
+    """Rows of the table, with fields of StreamConfig overridden. Kernels are compiled for each workload's own
+    configuration.
+    """
     rows = []
     for name in names:
         workload = WORKLOADS[name]
-        chosen = stream_heuristic((9, 0), Shape(workload.batch, len(grid_priors(workload.image_size)), workload.num_gts))
+        chosen = stream_heuristic(
+            (9, 0), Shape(workload.batch, len(grid_priors(workload.image_size)), workload.num_gts)
+        )
         kernels = replace(chosen, **(overrides or {}))
         static = measure(90, CASES[0], kernels)
         for phase in PHASES:
@@ -270,15 +325,22 @@ def events_per_gt(counted: Sequence[tuple[int, Events]]) -> dict[str, float]:
         for name in ("top_iou", "select")
         for what in ("tiles", "passed", "insertions")
     }
-    return visits | {"dynamic_k": mean(lambda e: e.dynamic_k.sum()), "contested": mean(lambda e: len(e.contested))}
+    return visits | {
+        "dynamic_k": mean(lambda e: e.dynamic_k.sum()),
+        "contested": mean(lambda e: len(e.contested)),
+    }
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """The table, in text; every number in it is modelled."""
-    lines = ["MODELLED us on an H100, not measured: total (goal) | prepare, survey, select, resolve, each with what it waits for"]
+    lines = [
+        "MODELLED us on an H100, not measured: total (goal) | prepare, survey, select, resolve, each with what it waits for"
+    ]
     for row in rows:
         parts = " ".join(f"{k['us']:6.1f} {k['dominant']:9}" for k in row["kernels"].values())
-        fused = "no room" if row["fused_passes_modelled_us"] is None else f"{row['fused_passes_modelled_us']:.0f}"
+        fused = (
+            "no room" if row["fused_passes_modelled_us"] is None else f"{row['fused_passes_modelled_us']:.0f}"
+        )
         over = "" if row["modelled_us"] <= row["goal_us"] else "  OVER"
         lines.append(
             f"{row['workload']:7}{row['phase']:10}{row['dtype']:8}{row['modelled_us']:7.1f} ({row['goal_us']:4}) | {parts}"
@@ -290,11 +352,17 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit code: 1 where a workload is modelled above its goal."""
     parser = argparse.ArgumentParser(
-        prog="python -m bench.stream_model", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m bench.stream_model",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("workloads", nargs="*", help=f"of {', '.join(WORKLOADS)}; all by default")
     parser.add_argument(
-        "--set", nargs="*", default=[], metavar="FIELD=VALUE", help="fields of StreamConfig to try; nothing is written then"
+        "--set",
+        nargs="*",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="fields of StreamConfig to try; nothing is written then",
     )
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)

@@ -1,6 +1,8 @@
-"""pytest-benchmark cases on real predictions: our backends on the captured batches, grouped by detector and phase.
+"""pytest-benchmark cases on real predictions: our backends on the captured batches, grouped by detector and
+phase.
 
-``pytest bench/test_captured.py --benchmark-only``; equality with the reference is asserted before anything is timed.
+``pytest bench/test_captured.py --benchmark-only``; equality with the reference is asserted before anything is
+timed.
 """
 
 from __future__ import annotations

@@ -1,16 +1,20 @@
-"""Real training with and without ours: ``python -m bench.train --detector libreyolo_rtmdet --mode shadow swap``.
+"""Real training with and without ours: ``python -m bench.train --detector libreyolo_rtmdet --mode shadow
+swap``.
 
-Trains from random weights on a folder in COCO's form (SIMOTA_TRITON_COCO), with a fixed seed, in one of three ways:
+Trains from random weights on a folder in COCO's form (SIMOTA_TRITON_COCO), with a fixed seed, in one of three
+ways:
 
 * ``original``: the package trains, a stopwatch at its assigner.
-* ``swap``: the same training with our patch. RTMDet's losses must be the original's to the printed digits; YOLOX's targets
-  are IoUs that its code forms from centre and size, so there rounding parts the two after some steps.
-* ``shadow``: the original trains and ours assigns the same predictions beside it. Every prior on which they differ is judged:
-  a near-tie or unexplained. With ``--capture`` it writes predictions and gts before training, after 50 steps and at the end.
+* ``swap``: the same training with our patch. RTMDet's losses must be the original's to the printed digits;
+  YOLOX's targets are IoUs that its code forms from centre and size, so there rounding parts the two after
+  some steps.
+* ``shadow``: the original trains and ours assigns the same predictions beside it. Every prior on which they
+  differ is judged: a near-tie or unexplained. With ``--capture`` it writes predictions and gts before
+  training, after 50 steps and at the end.
 
-Writes ``<detector>_<mode>.json``: losses, and for each step its time and the time spent in assignment. On a CPU times are CPU
-times of this process; on a GPU, times with the GPU waited for. In a shadow run the times of both assigners come from the same
-steps, but a step is more than training.
+Writes ``<detector>_<mode>.json``: losses, and for each step its time and the time spent in assignment. On a
+CPU times are CPU times of this process; on a GPU, times with the GPU waited for. In a shadow run the times of
+both assigners come from the same steps, but a step is more than training.
 """
 
 from __future__ import annotations
@@ -74,7 +78,8 @@ def watching(watch: Stopwatch) -> Iterator[None]:
 
 def train(name: str, mode: str, options: argparse.Namespace) -> dict[str, Any]:
     """One training run."""
-    seed = options.seed + list(DETECTORS).index(name)  # the two YOLOX are the same network, which one seed would start alike
+    # the two YOLOX are the same network, which one seed would start alike
+    seed = options.seed + list(DETECTORS).index(name)
     torch.manual_seed(seed)
     detector = make(name, options.device)
     trainer, network, made = detector
@@ -93,7 +98,11 @@ def train(name: str, mode: str, options: argparse.Namespace) -> dict[str, Any]:
                 heard, ours = beside(detector, predictions, gts)
                 ours_ms.append(ours * 1e3)
                 if options.capture and (step in PHASES or step == options.steps):
-                    save(heard.problem, options.capture / f"{name}_{PHASES.get(step, 'late')}.npz", images=options.captured)
+                    save(
+                        heard.problem,
+                        options.capture / f"{name}_{PHASES.get(step, 'late')}.npz",
+                        images=options.captured,
+                    )
                 watch = Ear(heard)
             if mode == "swap":
                 with watching(watch):
@@ -114,7 +123,10 @@ def train(name: str, mode: str, options: argparse.Namespace) -> dict[str, Any]:
             step_ms.append((clock() - start) * 1e3)
             assign_ms.append(watch.seconds * 1e3)
             if step % options.every == 0:
-                print(f"{name} {mode} step {step:4} loss {losses[-1]} assignment {assign_ms[-1]:8.1f} ms", flush=True)
+                print(
+                    f"{name} {mode} step {step:4} loss {losses[-1]} assignment {assign_ms[-1]:8.1f} ms",
+                    flush=True,
+                )
     report: dict[str, Any] = {
         "detector": name, "package": trainer.package, "mode": mode, "steps": options.steps, "size": options.size,
         "batch": options.batch, "seed": seed, "lr": options.lr, "machine": describe(options.device),
@@ -141,9 +153,17 @@ def beside(detector: Detector, predictions: dict[str, Any], gts: list[list[Tenso
 
 
 def compare(
-    detector: Detector, predictions: dict[str, Any], gts: list[list[Tensor]], heard: Heard, ear: Ear, where: str, tally: Tally
+    detector: Detector,
+    predictions: dict[str, Any],
+    gts: list[list[Tensor]],
+    heard: Heard,
+    ear: Ear,
+    where: str,
+    tally: Tally,
 ) -> float:
-    """Judge the priors on which the original and ours differ; the largest difference of IoUs where they agree."""
+    """Judge the priors on which the original and ours differ; the largest difference of IoUs where they
+    agree.
+    """
     owners, ours = ear.owners, heard.matching
     same = (owners.gt_index == ours.gt_index) & (ours.gt_index >= 0)
     error = float((owners.iou - ours.matched_iou)[same].abs().max()) if same.any() else 0.0
@@ -154,7 +174,8 @@ def compare(
     with torch.no_grad():
         detector.trainer.loss(detector.made, predictions, *gts)
     detector.trainer.deafen(detector.made)
-    ear.owners.iou.copy_(iou_of(heard, ear.owners.gt_index))  # the assignment is judged; heads' IoUs carry their own rounding
+    # the assignment is judged; heads' IoUs carry their own rounding
+    ear.owners.iou.copy_(iou_of(heard, ear.owners.gt_index))
     compare_matchings(heard.config, heard.problem, ear.owners, ours, where, tally)
     return error
 
@@ -173,7 +194,11 @@ def iou_of(heard: Heard, gt_index: Tensor) -> Tensor:
 def describe(device: str) -> dict[str, Any]:
     """What the numbers depend on."""
     gpu = {"gpu": torch.cuda.get_device_name()} if device.startswith("cuda") else {}
-    return facts(torch.device("cpu")) | gpu | {"times": "wall, synchronised" if torch.cuda.is_available() else "CPU time of the process"}
+    return (
+        facts(torch.device("cpu"))
+        | gpu
+        | {"times": "wall, synchronised" if torch.cuda.is_available() else "CPU time of the process"}
+    )
 
 
 def verdict(out: Path, name: str) -> str | None:
@@ -185,7 +210,11 @@ def verdict(out: Path, name: str) -> str | None:
         return None
     pairs = list(zip(swap["loss"], original["loss"], strict=False))
     parted = next((step for step, (ours, theirs) in enumerate(pairs) if ours != theirs), None)
-    same = f"equal over {len(pairs)} steps" if parted is None else f"parts at step {parted}: {pairs[parted][0]}, {pairs[parted][1]}"
+    same = (
+        f"equal over {len(pairs)} steps"
+        if parted is None
+        else f"parts at step {parted}: {pairs[parted][0]}, {pairs[parted][1]}"
+    )
     return (
         f"{name}: losses with ours and the original's: {same}; assignment {swap['median_assignment_ms']:.1f} ms a step, "
         f"the original's {original['median_assignment_ms']:.1f} ms"
@@ -196,8 +225,15 @@ def main() -> None:
     """Train, print, write."""
     parser = argparse.ArgumentParser(prog="python -m bench.train", description=__doc__.splitlines()[0])
     parser.add_argument("--detector", nargs="+", choices=DETECTORS, default=list(DETECTORS))
-    parser.add_argument("--mode", nargs="+", choices=("original", "swap", "shadow"), default=["shadow", "swap"])
-    parser.add_argument("--coco", type=Path, default=os.environ.get("SIMOTA_TRITON_COCO"), help="folder; default: SIMOTA_TRITON_COCO")
+    parser.add_argument(
+        "--mode", nargs="+", choices=("original", "swap", "shadow"), default=["shadow", "swap"]
+    )
+    parser.add_argument(
+        "--coco",
+        type=Path,
+        default=os.environ.get("SIMOTA_TRITON_COCO"),
+        help="folder; default: SIMOTA_TRITON_COCO",
+    )
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--size", type=int, default=320)
     parser.add_argument("--batch", type=int, default=8)
@@ -222,8 +258,14 @@ def main() -> None:
             (options.out / f"{name}_{mode}.json").write_text(json.dumps(report, indent=1) + "\n")
             if mode == "shadow":
                 failed += report["unexplained"]
-                counts = ", ".join(f"{key} {report[key]}" for key in ("assignments", "positives", "differing", "ties"))
-                print(f"{name} shadow: {counts}, unexplained {len(report['unexplained'])}", *report["unexplained"][:5], sep="\n  ")
+                counts = ", ".join(
+                    f"{key} {report[key]}" for key in ("assignments", "positives", "differing", "ties")
+                )
+                print(
+                    f"{name} shadow: {counts}, unexplained {len(report['unexplained'])}",
+                    *report["unexplained"][:5],
+                    sep="\n  ",
+                )
         print(verdict(options.out, name) or "", flush=True)
     if failed:
         raise SystemExit(f"{len(failed)} unexplained differences")

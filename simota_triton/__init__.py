@@ -1,4 +1,6 @@
-"""SimOTA label assignment for anchor-free detectors: every public variant from one configuration, batched and exact."""
+"""SimOTA label assignment for anchor-free detectors: every public variant from one configuration, batched and
+exact.
+"""
 
 from . import quiet  # noqa: F401 - before all that imports torch
 from .assigner import SimOTAAssigner, assign

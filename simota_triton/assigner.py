@@ -40,20 +40,22 @@ class SimOTAAssigner:
 
     Args:
         config: A preset's name (``SimOTAConfig.presets()`` lists them) or a :class:`SimOTAConfig`.
-        backend: ``"auto"``, ``"reference"`` (the dense definition), ``"torch"``, ``"triton"`` or ``"triton-stream"`` (NVIDIA
-            GPUs). ``"auto"`` asks the environment variable SIMOTA_TRITON_BACKEND, then the device: ``"triton-stream"`` on NVIDIA
+        backend: ``"auto"``, ``"reference"`` (the dense definition), ``"torch"``, ``"triton"`` or
+            ``"triton-stream"`` (NVIDIA GPUs). ``"auto"`` asks the environment variable SIMOTA_TRITON_BACKEND, then the device: ``"triton-stream"`` on NVIDIA
             GPUs of compute capability 8.0 and above, where a check at the first call finds that its kernels run and give known
             answers, else ``"torch"``. A backend that is asked for by name is never replaced.
-        validate: Look at the values of gts, priors and offsets too. None: everywhere but on CUDA, where it costs a
-            sync. Without it, a gt or prior that would have been refused takes no part.
-        kernels: Launch parameters of the Triton kernels, for all shapes: a :class:`~simota_triton.tuning.KernelConfig`, which is
+        validate: Look at the values of gts, priors and offsets too. None: everywhere but on CUDA, where it
+            costs a sync. Without it, a gt or prior that would have been refused takes no part.
+        kernels: Launch parameters of the Triton kernels, for all shapes: a
+            :class:`~simota_triton.tuning.KernelConfig`, which is
             for backend ``"triton"``, or a :class:`~simota_triton.tuning.StreamConfig`, for ``"triton-stream"``. None: those measured
             by ``simota-triton tune``, else a heuristic. They never change an answer.
         unknown: Nothing: a field of the configuration that is given here is refused, with where it belongs.
 
-    An assigner can be called inside ``torch.compile(fullgraph=True)``: it is then one operator, and values are not looked
-    at. A number of gts that changes from step to step does not compile again if gts are padded and that dimension is marked
-    with ``torch._dynamo.mark_dynamic(gt_boxes, 1)`` (likewise ``gt_labels`` and ``gt_mask``); unmarked, it compiles once more.
+    An assigner can be called inside ``torch.compile(fullgraph=True)``: it is then one operator, and values
+    are not looked at. A number of gts that changes from step to step does not compile again if gts are padded
+    and that dimension is marked with ``torch._dynamo.mark_dynamic(gt_boxes, 1)`` (likewise ``gt_labels`` and
+    ``gt_mask``); unmarked, it compiles once more.
 
     Raises:
         TypeError, ValueError: An argument is not what it should be.
@@ -82,7 +84,9 @@ class SimOTAAssigner:
             config = SimOTAConfig.from_preset(config)
         elif not isinstance(config, SimOTAConfig):
             remedy = "; call it" if callable(config) else ""
-            raise TypeError(f"config: expected a preset's name or a SimOTAConfig, got {type(config).__name__}{remedy}")
+            raise TypeError(
+                f"config: expected a preset's name or a SimOTAConfig, got {type(config).__name__}{remedy}"
+            )
         if not isinstance(backend, str):
             raise TypeError(f"backend: expected a name, got {type(backend).__name__}")
         self.config = config
@@ -119,14 +123,16 @@ class SimOTAAssigner:
     ) -> AssignResult:
         """Assign a batch.
 
-        Gts come in one of three forms: padded (``gt_boxes`` [B, G, 4], ``gt_labels`` [B, G] and ``gt_mask``), a list of
-        B tensors ([G_i, 4] and [G_i]), or packed ([N, 4] and [N] with ``gt_offsets``). All three give the same answer.
-        Values are computed in float32, under autocast too; float64 inputs are rounded to float32 first.
+        Gts come in one of three forms: padded (``gt_boxes`` [B, G, 4], ``gt_labels`` [B, G] and ``gt_mask``),
+        a list of B tensors ([G_i, 4] and [G_i]), or packed ([N, 4] and [N] with ``gt_offsets``). All three
+        give the same answer. Values are computed in float32, under autocast too; float64 inputs are rounded
+        to float32 first.
 
-        A CUDA graph can hold a call with padded gts, or with packed gts whose offsets are on the device (there with every backend but
-        ``"triton"``, which reads back how many gts an image has at most). It cannot hold one with a list of gts or with offsets on the
-        host, whose sizes are the host's: such a call is refused while a graph is captured. Outside of graphs none of the three forms
-        makes the host wait: offsets are copied from pinned memory.
+        A CUDA graph can hold a call with padded gts, or with packed gts whose offsets are on the device
+        (there with every backend but ``"triton"``, which reads back how many gts an image has at most). It
+        cannot hold one with a list of gts or with offsets on the host, whose sizes are the host's: such a
+        call is refused while a graph is captured. Outside of graphs none of the three forms makes the host
+        wait: offsets are copied from pinned memory.
 
         Args:
             pred_boxes: [B, P, 4] decoded predictions, xyxy in the priors' units (pixels). float16/bfloat16/float32.
@@ -195,14 +201,19 @@ class SimOTAAssigner:
             })  # fmt: skip
         with _without_autocast(pred_boxes.device):
             if compiling:
-                return _result(self.config, problem, op.assign(problem, self._config_key, self.backend, self._kernels_key))
+                return _result(
+                    self.config,
+                    problem,
+                    op.assign(problem, self._config_key, self.backend, self._kernels_key),
+                )
             return _result(self.config, problem, *backends.assign(name, problem, self.config, self.kernels))
 
     @torch.no_grad()
     def cost_matrix(self, *args: Any, **kwargs: Any) -> CostMatrix:
-        """Cost and IoU of every (gt, prior) pair, for looking at: from the kernels of ``"triton"`` where the backend is that one, with
-        the assigner's launch parameters, or ``"triton-stream"``, whose costs are the same bits, else from the dense definition. Takes
-        what a call takes, and raises what it raises. Packed gts give the matrices of padded ones: G is the most gts of an image.
+        """Cost and IoU of every (gt, prior) pair, for looking at: from the kernels of ``"triton"`` where the
+        backend is that one, with the assigner's launch parameters, or ``"triton-stream"``, whose costs are
+        the same bits, else from the dense definition. Takes what a call takes, and raises what it raises.
+        Packed gts give the matrices of padded ones: G is the most gts of an image.
 
         Example:
             >>> priors = torch.tensor([[8.0, 8.0, 8.0, 8.0], [40.0, 40.0, 8.0, 8.0]])
@@ -219,8 +230,8 @@ class SimOTAAssigner:
 
     @torch.no_grad()
     def match(self, cost: Tensor, iou: Tensor, gt_mask: Tensor | None = None) -> Matching:
-        """The matching stage alone, with the parameters of the assigner's configuration: what a call does with its
-        :meth:`cost_matrix`, or with one that was changed. Arguments as :func:`dynamic_k_matching`.
+        """The matching stage alone, with the parameters of the assigner's configuration: what a call does
+        with its :meth:`cost_matrix`, or with one that was changed. Arguments as :func:`dynamic_k_matching`.
 
         Args:
             cost: [B, G, P], +inf where the gt may not take the prior.
@@ -241,7 +252,9 @@ class SimOTAAssigner:
         return match(cost, iou, self.config, gt_mask)
 
 
-def assign(*args: Any, config: str | SimOTAConfig = "rtmdet", backend: str = "auto", **kwargs: Any) -> AssignResult:
+def assign(
+    *args: Any, config: str | SimOTAConfig = "rtmdet", backend: str = "auto", **kwargs: Any
+) -> AssignResult:
     """``SimOTAAssigner(config, backend=backend)(*args, **kwargs)`` in one call."""
     return SimOTAAssigner(config, backend=backend)(*args, **kwargs)
 
@@ -253,16 +266,21 @@ def _without_autocast(device: torch.device) -> contextlib.AbstractContextManager
     return contextlib.nullcontext()
 
 
-def _result(config: SimOTAConfig, problem: Problem, matching: Matching, labels: Tensor | None = None) -> AssignResult:
+def _result(
+    config: SimOTAConfig, problem: Problem, matching: Matching, labels: Tensor | None = None
+) -> AssignResult:
     gts, num_classes = problem.gts, problem.shape[2]
     if labels is None:
         labels = F.pad(gts.labels, (0, 1), value=num_classes)  # of all gts, then of background
-        row = torch.where(matching.gt_index >= 0, gts.offsets[:-1, None] + matching.gt_index, gts.labels.shape[0])
+        row = torch.where(
+            matching.gt_index >= 0, gts.offsets[:-1, None] + matching.gt_index, gts.labels.shape[0]
+        )
         labels = labels.index_select(0, row.flatten()).view(row.shape)
     ignored = torch.zeros_like(matching.gt_index, dtype=torch.bool)
     if problem.ignore_boxes is not None:
         priors, boxes = problem.priors, problem.ignore_boxes[:, :, None]
-        centers = torch.cat([priors[:, :2] + (0.5 - config.prior_offset) * priors[:, 2:], priors[:, 2:]], 1)  # of cells, [P, 4]
+        # of cells, [P, 4]
+        centers = torch.cat([priors[:, :2] + (0.5 - config.prior_offset) * priors[:, 2:], priors[:, 2:]], 1)
         ignored = in_region(centers, boxes, boxes[..., :2], "box", 1.0).any(1) & (matching.gt_index < 0)
     return AssignResult(
         gt_index=matching.gt_index,

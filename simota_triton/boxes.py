@@ -1,4 +1,6 @@
-"""Boxes: formats, areas, IoU and GIoU. Everything inside the package is xyxy in the priors' units (pixels)."""
+"""Boxes: formats, areas, IoU and GIoU. Everything inside the package is xyxy in the priors' units
+(pixels).
+"""
 
 from __future__ import annotations
 
@@ -69,7 +71,8 @@ def box_area(boxes: Tensor) -> Tensor:
 
 
 def guard(area: Tensor, rule: str, eps: float) -> Tensor:
-    """An area that something is divided by, in place: ``"none"`` as it is, ``"add"`` eps to it, ``"max"`` of it and eps.
+    """An area that something is divided by, in place: ``"none"`` as it is, ``"add"`` eps to it, ``"max"`` of
+    it and eps.
 
     It is kept positive in every case, so that 0 / 0 is 0.
     """
@@ -79,36 +82,50 @@ def guard(area: Tensor, rule: str, eps: float) -> Tensor:
 
 
 def intersection(boxes: Tensor, others: Tensor, work: Tensor | None = None, dim: int = -1) -> Tensor:
-    """Area shared by broadcast xyxy boxes, [..., 4], [..., 4] -> [...]; formed in ``work`` [3, ...] if given, and its first. The
-    corners are along ``dim``.
+    """Area shared by broadcast xyxy boxes, [..., 4], [..., 4] -> [...]; formed in ``work`` [3, ...] if given,
+    and its first. The corners are along ``dim``.
     """
     x1, y1, x2, y2 = boxes.unbind(dim)
     other_x1, other_y1, other_x2, other_y2 = others.unbind(dim)
     along_x, along_y, spare = (None, None, None) if work is None else work.unbind(0)
-    return _overlap(x1, x2, other_x1, other_x2, along_x, spare).mul_(_overlap(y1, y2, other_y1, other_y2, along_y, spare))
+    return _overlap(x1, x2, other_x1, other_x2, along_x, spare).mul_(
+        _overlap(y1, y2, other_y1, other_y2, along_y, spare)
+    )
 
 
-def intersection_and_union(boxes: Tensor, others: Tensor, rule: str = "none", eps: float = 0.0) -> tuple[Tensor, Tensor]:
+def intersection_and_union(
+    boxes: Tensor, others: Tensor, rule: str = "none", eps: float = 0.0
+) -> tuple[Tensor, Tensor]:
     """Intersection and guarded union of broadcast xyxy boxes: [..., 4], [..., 4] -> [...], [...]."""
     inter = intersection(boxes, others)
     return inter, guard((box_area(boxes) + box_area(others)).sub_(inter), rule, eps)
 
 
-def _overlap(low: Tensor, high: Tensor, other_low: Tensor, other_high: Tensor, out: Tensor | None, spare: Tensor | None) -> Tensor:
-    return torch.minimum(high, other_high, out=out).sub_(torch.maximum(low, other_low, out=spare)).clamp_(min=0)
+def _overlap(
+    low: Tensor, high: Tensor, other_low: Tensor, other_high: Tensor, out: Tensor | None, spare: Tensor | None
+) -> Tensor:
+    return (
+        torch.minimum(high, other_high, out=out).sub_(torch.maximum(low, other_low, out=spare)).clamp_(min=0)
+    )
 
 
 def _corners(name: str, boxes: Tensor, box_format: str) -> Tensor:
     _check(name, boxes)
-    return convert_boxes(boxes.float() if boxes.dtype in (torch.float16, torch.bfloat16) else boxes, box_format)
+    return convert_boxes(
+        boxes.float() if boxes.dtype in (torch.float16, torch.bfloat16) else boxes, box_format
+    )
 
 
-def box_iou(boxes: Tensor, others: Tensor, box_format: str = "xyxy", *, rule: str = "none", eps: float = 0.0) -> Tensor:
+def box_iou(
+    boxes: Tensor, others: Tensor, box_format: str = "xyxy", *, rule: str = "none", eps: float = 0.0
+) -> Tensor:
     """IoU of broadcast boxes; exactly 1 for identical ones, 0 where they do not overlap (0/0 included).
 
     Args:
-        boxes: [..., 4]. float16 and bfloat16 are computed in float32: a half overflows at an area of 256 x 256.
-        others: [..., 4], broadcast against ``boxes``: pass ``boxes[:, None]`` and ``others[None]`` for all pairs.
+        boxes: [..., 4]. float16 and bfloat16 are computed in float32: a half overflows at an area of 256 x
+            256.
+        others: [..., 4], broadcast against ``boxes``: pass ``boxes[:, None]`` and ``others[None]`` for all
+            pairs.
         box_format: ``"xyxy"``, ``"xywh"`` (upper left corner and size) or ``"cxcywh"``.
         rule: Guard of the union, see :func:`guard`.
         eps: See ``rule``.
@@ -125,8 +142,11 @@ def box_iou(boxes: Tensor, others: Tensor, box_format: str = "xyxy", *, rule: st
     return inter / union
 
 
-def box_giou(boxes: Tensor, others: Tensor, box_format: str = "xyxy", *, rule: str = "none", eps: float = 0.0) -> Tensor:
-    """Generalised IoU (Rezatofighi et al., CVPR 2019): IoU - (enclosing - union) / enclosing. Arguments as :func:`box_iou`.
+def box_giou(
+    boxes: Tensor, others: Tensor, box_format: str = "xyxy", *, rule: str = "none", eps: float = 0.0
+) -> Tensor:
+    """Generalised IoU (Rezatofighi et al., CVPR 2019): IoU - (enclosing - union) / enclosing. Arguments as
+    :func:`box_iou`.
 
     Example:
         >>> box_giou(torch.tensor([0.0, 0.0, 1.0, 1.0]), torch.tensor([3.0, 0.0, 4.0, 1.0]))

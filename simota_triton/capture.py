@@ -1,10 +1,12 @@
-"""A few batches of the user's own training, kept in a file for ``simota-triton tune`` and ``simota-triton bench``.
+"""A few batches of the user's own training, kept in a file for ``simota-triton tune`` and ``simota-triton
+bench``.
 
-Set SIMOTA_TRITON_CAPTURE to a file, or use :func:`capture` around the steps that are worth keeping. One batch is kept of each
-bucket of shapes, up to a limit, by the process of rank 0 (environment variable RANK); copying it waits for the GPU. Calls inside
-``torch.compile`` are not captured.
+Set SIMOTA_TRITON_CAPTURE to a file, or use :func:`capture` around the steps that are worth keeping. One batch
+is kept of each bucket of shapes, up to a limit, by the process of rank 0 (environment variable RANK); copying
+it waits for the GPU. Calls inside ``torch.compile`` are not captured.
 
-The file is a line that says what it is, then records, each the 8 bytes of its length and a ``torch.save`` of the call's arguments.
+The file is a line that says what it is, then records, each the 8 bytes of its length and a ``torch.save`` of
+the call's arguments.
 """
 
 from __future__ import annotations
@@ -55,10 +57,14 @@ class Recorded:
 
     def on(self, device: torch.device) -> dict[str, Any]:
         """The arguments on a device."""
-        return {name: _map(lambda tensor: _moved(tensor, device), value) for name, value in self.inputs.items()}
+        return {
+            name: _map(lambda tensor: _moved(tensor, device), value) for name, value in self.inputs.items()
+        }
 
     def problem(self, device: torch.device, tidy: bool = True) -> Problem:
-        """The batch on a device, packed as for a backend that needs its gts ``tidy`` or not; values are not looked at again."""
+        """The batch on a device, packed as for a backend that needs its gts ``tidy`` or not; values are not
+        looked at again.
+        """
         return pack(self.config, **self.on(device), validate=False, tidy=tidy)
 
 
@@ -132,19 +138,29 @@ class Recorder:
             list(_records(file, path))
 
     def keep(self, config: SimOTAConfig, problem: Problem, inputs: dict[str, Any]) -> None:
-        """Add a call's batch, unless one of its bucket is there. A file that cannot be written is one warning."""
+        """Add a call's batch, unless one of its bucket is there. A file that cannot be written is one
+        warning.
+        """
         batch, num_priors, _ = problem.shape
         gts = problem.gts.max_count
-        name = bucket(Shape(batch, num_priors, problem.gts.boxes.shape[0] // max(batch, 1) if gts is None else gts))
+        name = bucket(
+            Shape(batch, num_priors, problem.gts.boxes.shape[0] // max(batch, 1) if gts is None else gts)
+        )
         if not self.room or name in self.seen or 0 in (batch, num_priors):
             return
         self.seen.add(name)
-        kept = {key: _map(lambda tensor: tensor.detach().cpu().clone(), value) for key, value in inputs.items() if value is not None}
+        kept = {
+            key: _map(lambda tensor: tensor.detach().cpu().clone(), value)
+            for key, value in inputs.items()
+            if value is not None
+        }
         try:
             self.append(Recorded(name, config, kept))
         except (OSError, ValueError) as error:
             self.room = False
-            LOGGER.warning("simota_triton: %s cannot be written (%s); no more batches are captured", self.path, error)
+            LOGGER.warning(
+                "simota_triton: %s cannot be written (%s); no more batches are captured", self.path, error
+            )
 
     def append(self, batch: Recorded) -> None:
         """Write a batch after the last whole one, by one process at a time, if there is room.
@@ -155,7 +171,14 @@ class Recorder:
         from .tuning.store import locked
 
         blob = io.BytesIO()
-        torch.save({"name": batch.name, "config": json.dumps(dataclasses.asdict(batch.config)), "inputs": batch.inputs}, blob)
+        torch.save(
+            {
+                "name": batch.name,
+                "config": json.dumps(dataclasses.asdict(batch.config)),
+                "inputs": batch.inputs,
+            },
+            blob,
+        )
         record = blob.getvalue()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with locked(self.path.with_name(f".{self.path.name}.lock")), open(self.path, "a+b") as file:
@@ -176,7 +199,8 @@ class Recorder:
 
 
 def read_batches(path: Path) -> tuple[list[Recorded], str | None]:
-    """The batches of a file, and what is wrong with its end, if anything: what was written whole before it is there.
+    """The batches of a file, and what is wrong with its end, if anything: what was written whole before it is
+    there.
 
     Raises:
         ValueError: The file is no file of batches.
@@ -193,10 +217,17 @@ def read_batches(path: Path) -> tuple[list[Recorded], str | None]:
                 config = SimOTAConfig(**json.loads(data["config"]))
                 found.append(Recorded(f"{path.name} {data['name']}", config, data["inputs"]))
             except Exception as error:  # torch.load raises whatever it stumbles over
-                raise ValueError(f"{path}: batch {len(found)} cannot be read ({str(error).splitlines()[0]}); capture it again") from error
+                raise ValueError(
+                    f"{path}: batch {len(found)} cannot be read ({str(error).splitlines()[0]}); capture it again"
+                ) from error
             file.seek(end)
         cut = path.stat().st_size > (ends[-1] if ends else len(MAGIC))
-    return found, f"{path} ends in the middle of batch {len(found)}; the {len(found)} before it are used" if cut else None
+    return (
+        found,
+        f"{path} ends in the middle of batch {len(found)}; the {len(found)} before it are used"
+        if cut
+        else None,
+    )
 
 
 def _records(file: BinaryIO, path: Path) -> Iterator[tuple[int, int]]:

@@ -25,8 +25,12 @@ def list_counts(name: str, values: Sequence[Tensor], batch: int, width: int) -> 
     return [value.shape[0] if value.numel() else 0 for value in values]
 
 
-def concatenate(name: str, values: Ragged, counts: list[int], tail: tuple[int, ...], device: torch.device) -> Tensor:
-    """A list of B tensors, [counts[b], *tail] each, as one; nothing is asked of a tensor without elements where none are due."""
+def concatenate(
+    name: str, values: Ragged, counts: list[int], tail: tuple[int, ...], device: torch.device
+) -> Tensor:
+    """A list of B tensors, [counts[b], *tail] each, as one; nothing is asked of a tensor without elements
+    where none are due.
+    """
     if not isinstance(values, (list, tuple)):
         raise TypeError(f"{name}: expected a list of tensors, as gt_boxes, got {type(values).__name__}")
     if len(values) != len(counts):
@@ -37,10 +41,20 @@ def concatenate(name: str, values: Ragged, counts: list[int], tail: tuple[int, .
         if not count and not value.numel():
             continue
         if value.shape != (count, *tail):
-            fail(f"{name}[{i}]", f"{[count, *tail]}", shape_of(value), label_remedy(name, value, count) if not tail else "")
+            fail(
+                f"{name}[{i}]",
+                f"{[count, *tail]}",
+                shape_of(value),
+                label_remedy(name, value, count) if not tail else "",
+            )
         same_device(f"{name}[{i}]", value, device)
         if parts and value.dtype != parts[0].dtype:
-            fail(f"{name}[{i}]", f"the dtype of the first, {parts[0].dtype}", str(value.dtype), "cast the list to one dtype")
+            fail(
+                f"{name}[{i}]",
+                f"the dtype of the first, {parts[0].dtype}",
+                str(value.dtype),
+                "cast the list to one dtype",
+            )
         parts.append(value)
     if not parts:
         return torch.zeros((0, *tail), dtype=torch.float32 if tail else torch.int64, device=device)
@@ -48,13 +62,17 @@ def concatenate(name: str, values: Ragged, counts: list[int], tail: tuple[int, .
 
 
 def same_form(name: str, value: Any, shape: tuple[int, ...], letters: str) -> Tensor:
-    """``value`` if it has the shape that follows from gt_boxes; any value without elements where none are due."""
+    """``value`` if it has the shape that follows from gt_boxes; any value without elements where none are
+    due.
+    """
     tensor(name, value)
     result: Tensor = value
     if 0 in shape and not result.numel():
         return result.reshape(shape)
     if tuple(result.shape) != shape:
-        remedy = "squeeze the last dimension" if result.ndim == len(shape) + 1 and result.shape[-1] == 1 else ""
+        remedy = (
+            "squeeze the last dimension" if result.ndim == len(shape) + 1 and result.shape[-1] == 1 else ""
+        )
         if name == "gt_labels":
             remedy = label_remedy(name, result, shape[-1])
         fail(name, f"{letters} = {list(shape)}, the form of gt_boxes", shape_of(result), remedy)
@@ -63,7 +81,11 @@ def same_form(name: str, value: Any, shape: tuple[int, ...], letters: str) -> Te
 
 def box_remedy(name: str, value: Tensor) -> str:
     """What to do about boxes of another shape than [*, 4]."""
-    return "rotated boxes are not supported: pass the xyxy boxes that enclose them" if value.shape[-1:] == (5,) else ""
+    return (
+        "rotated boxes are not supported: pass the xyxy boxes that enclose them"
+        if value.shape[-1:] == (5,)
+        else ""
+    )
 
 
 def label_remedy(name: str, value: Tensor, count: int) -> str:
@@ -92,20 +114,32 @@ def as_tensor(name: str, value: object) -> str:
     if isinstance(getattr(value, "tensor", None), Tensor):  # a box type of mmdet or detectron2
         return f"; use {name}.tensor"
     if isinstance(value, (list, tuple)):
-        return f"; use torch.{'stack' if any(isinstance(part, Tensor) for part in value) else 'tensor'}({name})"
+        return (
+            f"; use torch.{'stack' if any(isinstance(part, Tensor) for part in value) else 'tensor'}({name})"
+        )
     return f"; use torch.from_numpy({name})" if type(value).__module__ == "numpy" else ""
 
 
 def floating(name: str, value: Tensor) -> None:
     """Refuse dtypes that are not floating."""
     if value.dtype not in FLOAT_DTYPES:
-        fail(name, "a floating dtype (float16, bfloat16, float32, float64)", str(value.dtype), f"use {name.split('[')[0]}.float()")
+        fail(
+            name,
+            "a floating dtype (float16, bfloat16, float32, float64)",
+            str(value.dtype),
+            f"use {name.split('[')[0]}.float()",
+        )
 
 
 def same_device(name: str, value: Tensor, device: torch.device) -> None:
     """Refuse a tensor on another device than pred_boxes."""
     if value.device != device:
-        fail(name, f"device {device}, as pred_boxes", str(value.device), f"use {name.split('[')[0]}.to(pred_boxes.device)")
+        fail(
+            name,
+            f"device {device}, as pred_boxes",
+            str(value.device),
+            f"use {name.split('[')[0]}.to(pred_boxes.device)",
+        )
 
 
 def shape_of(value: Tensor) -> str:

@@ -18,7 +18,9 @@ K_POOLS = ("candidates", "all")
 CONFLICTS = ("all", "matched", "max_iou")
 
 MAX_TOPK = 32
-"""Largest ``candidate_topk`` (and largest ``dynamic_k``): the width of the lists a backend keeps for each gt."""
+"""Largest ``candidate_topk`` (and largest ``dynamic_k``): the width of the lists a backend keeps for each
+gt.
+"""
 
 FLOAT32_RANGE = (2.0**-126, (2 - 2.0**-23) * 2.0**127)
 """Smallest and largest normal float32: costs are computed with the numbers of a configuration in float32."""
@@ -34,7 +36,15 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "k_pool": K_POOLS,
     "conflict": CONFLICTS,
 }
-_NON_NEGATIVE = ("penalty", "cls_weight", "iou_weight", "union_eps", "center_weight", "prob_clamp", "prior_offset")
+_NON_NEGATIVE = (
+    "penalty",
+    "cls_weight",
+    "iou_weight",
+    "union_eps",
+    "center_weight",
+    "prob_clamp",
+    "prior_offset",
+)
 _POSITIVE = ("center_radius", "log_eps", "center_base", "k_scale")
 _BOOLEAN = ("own_pairs_only",)
 _INTEGER = {"candidate_topk": 1, "min_positives": 0}  # and their least values; the largest is MAX_TOPK
@@ -46,10 +56,11 @@ class SimOTAConfig:
 
     The cost of gt ``g`` and prior ``p`` is, in float32 and added in this order::
 
-        cost = ((cls_weight * cls + iou_weight * iou_cost) + center_weight * center) + penalty * [not eligible]
+        cost = ((cls_weight * cls + iou_weight * iou_cost) + center_weight * center) + penalty * [not
+        eligible]
 
-    where a prior that is no candidate has no cost at all and is never assigned. The defaults are those of mmdet's
-    ``SimOTAAssigner``; every preset is a short list of overrides.
+    where a prior that is no candidate has no cost at all and is never assigned. The defaults are those of
+    mmdet's ``SimOTAAssigner``; every preset is a short list of overrides.
 
     Attributes:
         candidate: Which priors take part: those whose point lies in this region of *any* gt of the image.
@@ -59,7 +70,8 @@ class SimOTAConfig:
         center_radius: Half-width of the centre square, in strides of the prior.
         penalty: Added last, so that pairs which pay it are ranked on float32's grid at that magnitude
             (1/128 at 1e5, 8 at 1e8), as in the originals.
-        own_pairs_only: A gt sees only priors in its own candidate region, for ``dynamic_k`` and for selection.
+        own_pairs_only: A gt sees only priors in its own candidate region, for ``dynamic_k`` and for
+            selection.
         score: How class scores are read. ``"logit"``: the class term is taken from the logits in stable form.
             ``"sigmoid"``: p = sigmoid(cls). ``"joint"``: p = sqrt(sigmoid(cls) * sigmoid(obj)), ``obj_logits`` needed.
             ``"prob"``: ``cls_logits`` already holds probabilities. Logarithms of p are clamped at -100, as in
@@ -72,25 +84,27 @@ class SimOTAConfig:
         iou_cost: ``"log"``: -log(iou + log_eps). ``"giou"``: 1 - GIoU.
         iou_weight: Factor of the IoU cost.
         log_eps: Added to the IoU inside the logarithm.
-        union_rule: Guard of the union: ``"none"``, ``"add"`` union + union_eps, ``"max"`` max(union, union_eps).
+        union_rule: Guard of the union: ``"none"``, ``"add"`` union + union_eps, ``"max"`` max(union,
+            union_eps).
         union_eps: See ``union_rule``; for ``"giou"`` it guards the enclosing area in the same way.
-        center_weight: Factor of the centre prior center_base ** (distance / stride - center_offset); 0 leaves it out.
+        center_weight: Factor of the centre prior center_base ** (distance / stride - center_offset); 0 leaves
+            it out.
         center_base: See ``center_weight``.
         center_offset: See ``center_weight``; in strides.
         candidate_topk: q, the number of largest IoUs whose sum gives ``dynamic_k``. 1 to 32.
         k_pool: The IoUs come from the ``"candidates"`` or from ``"all"`` priors of the image.
         k_scale: dynamic_k = max(1, floor(k_scale * sum)).
-        conflict: A prior taken by several gts goes to the gt with the smallest cost among ``"all"`` gts of the image,
-            among those that ``"matched"`` it, or to the gt of the image with the largest IoU (``"max_iou"``).
-        min_positives: Positives that every gt keeps where there are priors for it, 0 to 32. After conflicts, the gts of an
-            image in the order of their index: while one has fewer, it takes the cheapest prior (of equals the lowest) among
+        conflict: A prior taken by several gts goes to the gt with the smallest cost among ``"all"`` gts of
+            the image, among those that ``"matched"`` it, or to the gt of the image with the largest IoU (``"max_iou"``).
+        min_positives: Positives that every gt keeps where there are priors for it, 0 to 32. After conflicts,
+            the gts of an image in the order of their index: while one has fewer, it takes the cheapest prior (of equals the lowest) among
             those it may take and that are background or belong to a gt with more than ``min_positives``. So no gt falls
             short for another's sake, and one that finds no such prior keeps what it has. 0, as in all originals, leaves a
             gt that loses every conflict without a positive: mostly small objects inside or beside large ones. Objects that
             are too small to hold a prior's point want ``candidate="box_or_center"`` too: under ``"box"`` they have at best
             the priors that other gts hold.
-        prior_offset: Where in its cell a prior's point lies, in strides from the upper left: 0.0 for corners, 0.5 for centres, as the
-            ``offset`` of ``simulate.grid_priors``. Only ``ignore_boxes`` asks for it: what a prior stands for is its cell,
+        prior_offset: Where in its cell a prior's point lies, in strides from the upper left: 0.0 for corners,
+            0.5 for centres, as the ``offset`` of ``simulate.grid_priors``. Only ``ignore_boxes`` asks for it: what a prior stands for is its cell,
             which is ignored where the cell's centre lies strictly inside such a box.
         preset: Name of the preset this configuration started from; not part of its identity.
 
@@ -133,7 +147,9 @@ class SimOTAConfig:
         for name, choices in _CHOICES.items():
             value = getattr(self, name)
             if not isinstance(value, str):
-                raise TypeError(f"{name}: expected one of {_listed(choices)}, got {value!r} of type {_kind(value)}")
+                raise TypeError(
+                    f"{name}: expected one of {_listed(choices)}, got {value!r} of type {_kind(value)}"
+                )
             if value not in choices:
                 raise ValueError(f"{name}: expected one of {_listed(choices)}, got {value!r}")
         for name in (*_NON_NEGATIVE, *_POSITIVE, "center_offset"):
@@ -143,7 +159,9 @@ class SimOTAConfig:
             if not math.isfinite(value):
                 raise ValueError(f"{name}: expected a finite number, got {value}")
             if value and not FLOAT32_RANGE[0] <= abs(value) <= FLOAT32_RANGE[1]:
-                raise ValueError(f"{name}: expected 0 or a size that float32 holds, 1.2e-38 to 3.4e38, got {value}")
+                raise ValueError(
+                    f"{name}: expected 0 or a size that float32 holds, 1.2e-38 to 3.4e38, got {value}"
+                )
             if name in _NON_NEGATIVE and value < 0:
                 raise ValueError(f"{name}: expected a number >= 0, got {value}")
             if name in _POSITIVE and value <= 0:
@@ -170,15 +188,23 @@ class SimOTAConfig:
         if self.prob_clamp >= 0.5:
             raise ValueError(f"prob_clamp: expected a number in [0, 0.5), got {self.prob_clamp}")
         if self.prior_offset > 1:
-            raise ValueError(f"prior_offset: expected 0.0 for corners of cells, 0.5 for centres, at most 1, got {self.prior_offset}")
+            raise ValueError(
+                f"prior_offset: expected 0.0 for corners of cells, 0.5 for centres, at most 1, got {self.prior_offset}"
+            )
         if self.log_eps > 1:
             raise ValueError(f"log_eps: expected a number in (0, 1], got {self.log_eps}")
         if self.cls_cost == "vfl" and self.score == "logit":
-            raise ValueError("cls_cost: 'vfl' works on probabilities; use score='sigmoid', 'joint' or 'prob', got 'logit'")
+            raise ValueError(
+                "cls_cost: 'vfl' works on probabilities; use score='sigmoid', 'joint' or 'prob', got 'logit'"
+            )
         if self.prob_clamp > 0 and self.score == "logit":
-            raise ValueError("prob_clamp: works on probabilities; use score='sigmoid', 'joint' or 'prob', got 'logit'")
+            raise ValueError(
+                "prob_clamp: works on probabilities; use score='sigmoid', 'joint' or 'prob', got 'logit'"
+            )
         if self.own_pairs_only and self.k_pool == "all":
-            raise ValueError("k_pool: own_pairs_only takes the IoUs from the gt's own pairs; use k_pool='candidates', got 'all'")
+            raise ValueError(
+                "k_pool: own_pairs_only takes the IoUs from the gt's own pairs; use k_pool='candidates', got 'all'"
+            )
 
     @property
     def max_dynamic_k(self) -> int:
@@ -194,16 +220,22 @@ class SimOTAConfig:
         """
         unknown = sorted(set(overrides) - set(FIELDS))
         if unknown:
-            raise TypeError(f"{unknown[0]}: no such field of SimOTAConfig; known fields: {_listed(FIELDS)}{suggestion(unknown[0], FIELDS)}")
+            raise TypeError(
+                f"{unknown[0]}: no such field of SimOTAConfig; known fields: {_listed(FIELDS)}{suggestion(unknown[0], FIELDS)}"
+            )
         return dataclasses.replace(self, **overrides)
 
     @classmethod
     def from_preset(cls, name: str, **overrides: Any) -> SimOTAConfig:
-        """The preset called ``name``, with some fields changed. ``SimOTAConfig.presets()`` lists the names."""
+        """The preset called ``name``, with some fields changed. ``SimOTAConfig.presets()`` lists the
+        names.
+        """
         if not isinstance(name, str):
             raise TypeError(f"preset: expected a name, one of {_listed(PRESETS)}, got {_kind(name)}")
         if name not in PRESETS:
-            raise ValueError(f"preset: expected one of {_listed(PRESETS)}, got {name!r}{suggestion(name, PRESETS)}")
+            raise ValueError(
+                f"preset: expected one of {_listed(PRESETS)}, got {name!r}{suggestion(name, PRESETS)}"
+            )
         config: SimOTAConfig = getattr(cls, name)(**overrides)
         return config
 
@@ -215,15 +247,18 @@ class SimOTAConfig:
     def __repr__(self) -> str:
         start = self if self.preset is None else SimOTAConfig.from_preset(self.preset)
         base = SimOTAConfig() if self.preset is None else start
-        changed = ", ".join(f"{name}={getattr(self, name)!r}" for name in FIELDS if getattr(self, name) != getattr(base, name))
+        changed = ", ".join(
+            f"{name}={getattr(self, name)!r}" for name in FIELDS if getattr(self, name) != getattr(base, name)
+        )
         return f"SimOTAConfig{'.' + self.preset if self.preset else ''}({changed})"
 
     # Presets. Each docstring names the package, version and file whose rule it is.
 
     @classmethod
     def seed(cls, **overrides: Any) -> SimOTAConfig:
-        """The blog text "Implementing RTMDet-Ins 3. Implementing SimOTA" (J. Y. Na, 2025), literal where it can run:
-        the gt's own class, eps 1e-10, no candidate region, conflicts to the largest IoU. The centre prior is mmdet's.
+        """The blog text "Implementing RTMDet-Ins 3. Implementing SimOTA" (J. Y. Na, 2025), literal where it
+        can run: the gt's own class, eps 1e-10, no candidate region, conflicts to the largest IoU. The centre
+        prior is mmdet's.
         """
         return cls._preset(
             "seed", overrides, candidate="all", eligible="all", score="logit", cls_cost="soft_bce", cls_classes="gt",
@@ -232,7 +267,9 @@ class SimOTAConfig:
 
     @classmethod
     def rtmdet(cls, **overrides: Any) -> SimOTAConfig:
-        """Mmdet 3.3.0 ``task_modules/assigners/dynamic_soft_label_assigner.py``: RTMDet, RTMDet-Ins (OTX copies it)."""
+        """Mmdet 3.3.0 ``task_modules/assigners/dynamic_soft_label_assigner.py``: RTMDet, RTMDet-Ins (OTX
+        copies it).
+        """
         return cls._preset(
             "rtmdet", overrides, candidate="box", eligible="all", score="logit", cls_cost="soft_bce",
             center_weight=1.0, candidate_topk=13, prior_offset=0.0,
@@ -240,7 +277,8 @@ class SimOTAConfig:
 
     @classmethod
     def rtmdet_mmyolo(cls, **overrides: Any) -> SimOTAConfig:
-        """Mmyolo 0.6.0 ``models/task_modules/assigners/batch_dsl_assigner.py``: the gt's own class, IoUs of all priors.
+        """Mmyolo 0.6.0 ``models/task_modules/assigners/batch_dsl_assigner.py``: the gt's own class, IoUs of
+        all priors.
         Deviations: a prior that is no candidate, and a padded gt, is never assigned.
         """
         return cls._preset(
@@ -258,7 +296,9 @@ class SimOTAConfig:
 
     @classmethod
     def nanodet(cls, **overrides: Any) -> SimOTAConfig:
-        """NanoDet-Plus be9b4a9 ``model/head/assigner/dsl_assigner.py``: mmdet's rule without the centre prior."""
+        """NanoDet-Plus be9b4a9 ``model/head/assigner/dsl_assigner.py``: mmdet's rule without the centre
+        prior.
+        """
         return cls._preset(
             "nanodet", overrides, candidate="box", eligible="all", score="logit", cls_cost="soft_bce", candidate_topk=13,
             prior_offset=0.0,
@@ -267,16 +307,22 @@ class SimOTAConfig:
     @classmethod
     def damo(cls, **overrides: Any) -> SimOTAConfig:
         """DAMO-YOLO 319572e ``damo/base_models/core/ota_assigner.py`` (AlignOTAAssigner)."""
-        return cls._preset("damo", overrides, score="sigmoid", cls_cost="soft_bce", penalty=1e8, prior_offset=0.0)
+        return cls._preset(
+            "damo", overrides, score="sigmoid", cls_cost="soft_bce", penalty=1e8, prior_offset=0.0
+        )
 
     @classmethod
     def yolox(cls, **overrides: Any) -> SimOTAConfig:
-        """YOLOX 0.1.0 to 0.3.0 ``yolox/models/yolo_head.py`` get_assignments; YOLOv6 0.1.0 is the same rule."""
+        """YOLOX 0.1.0 to 0.3.0 ``yolox/models/yolo_head.py`` get_assignments; YOLOv6 0.1.0 is the same
+        rule.
+        """
         return cls._preset("yolox", overrides, union_rule="none", log_eps=1e-8)
 
     @classmethod
     def yolox_main(cls, **overrides: Any) -> SimOTAConfig:
-        """YOLOX main since 14c62a7 (2023-01); pixeltable-yolox 0.4.3 and libreyolo 1.6.0 YOLOX are the same rule."""
+        """YOLOX main since 14c62a7 (2023-01); pixeltable-yolox 0.4.3 and libreyolo 1.6.0 YOLOX are the same
+        rule.
+        """
         return cls._preset(
             "yolox_main", overrides, candidate="center", eligible="center", center_radius=1.5, penalty=1e6,
             union_rule="none", log_eps=1e-8,
@@ -294,7 +340,9 @@ class SimOTAConfig:
 
     @classmethod
     def super_gradients_fast(cls, **overrides: Any) -> SimOTAConfig:
-        """super-gradients 3.7.1 ``training/losses/yolox_loss.py`` YoloXFastDetectionLoss (dynamic_ks_bias 1.1)."""
+        """super-gradients 3.7.1 ``training/losses/yolox_loss.py`` YoloXFastDetectionLoss (dynamic_ks_bias
+        1.1).
+        """
         return cls._preset(
             "super_gradients_fast", overrides, union_rule="none", log_eps=1e-8, own_pairs_only=True, k_scale=1.1,
             conflict="matched",
@@ -302,8 +350,18 @@ class SimOTAConfig:
 
     @classmethod
     def picodet(cls, **overrides: Any) -> SimOTAConfig:
-        """PaddleDetection 666f597 ``ppdet/modeling/assigners/simota_assigner.py`` with use_vfl (legacy PicoHead)."""
-        return cls._preset("picodet", overrides, score="sigmoid", cls_cost="vfl", iou_cost="giou", iou_weight=6.0, penalty=1e8)
+        """PaddleDetection 666f597 ``ppdet/modeling/assigners/simota_assigner.py`` with use_vfl (legacy
+        PicoHead).
+        """
+        return cls._preset(
+            "picodet",
+            overrides,
+            score="sigmoid",
+            cls_cost="vfl",
+            iou_cost="giou",
+            iou_weight=6.0,
+            penalty=1e8,
+        )
 
     @classmethod
     def picodet_lightly(cls, **overrides: Any) -> SimOTAConfig:
@@ -344,7 +402,9 @@ def nearest(name: str, names: tuple[str, ...]) -> str | None:
     """
     plain = {known.replace("_", "").replace("-", ""): known for known in names}
     wanted = name.lower().replace("_", "").replace("-", "")
-    found = difflib.get_close_matches(wanted, plain, 1) or [key for key in plain if len(wanted) > 2 and wanted in key]
+    found = difflib.get_close_matches(wanted, plain, 1) or [
+        key for key in plain if len(wanted) > 2 and wanted in key
+    ]
     return plain[found[0]] if found else None
 
 

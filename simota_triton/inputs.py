@@ -1,4 +1,6 @@
-"""Inputs: checked and packed once, whatever their form, into one :class:`Problem` that every backend reads."""
+"""Inputs: checked and packed once, whatever their form, into one :class:`Problem` that every backend
+reads.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ SAFE = 9e18
 
 @dataclass(frozen=True)
 class Scores:
-    """Class or objectness logits as the head left them: one [B, P, C] view, or a [B, P_l, C] view of each level's map."""
+    """Class or objectness logits as the head left them: one [B, P, C] view, or a [B, P_l, C] view of each
+    level's map.
+    """
 
     levels: tuple[Tensor, ...]
 
@@ -64,7 +68,9 @@ class Scores:
         return self.levels[0].view(-1, channels).index_select(0, place)
 
     def at(self, image: Tensor, prior: Tensor, label: Tensor) -> Tensor:
-        """One class of some priors: indices that broadcast against each other -> [...], in the logits' dtype."""
+        """One class of some priors: indices that broadcast against each other -> [...], in the logits'
+        dtype.
+        """
         if not self._is_flat:
             image, prior, label = torch.broadcast_tensors(image, prior, label)
             return self._gather(image.flatten(), prior.flatten(), label.flatten()).view(image.shape)
@@ -98,10 +104,11 @@ class GroundTruth:
     Attributes:
         boxes: [N, 4] xyxy float32, finite.
         labels: [N] int64 in [0, C).
-        centers: [N, 2] float32: given centres, else box centres. [0, 2] where those are not formed, see :func:`pack`.
+        centers: [N, 2] float32: given centres, else box centres. [0, 2] where those are not formed, see
+            :func:`pack`.
         offsets: [B + 1] int64.
-        mask: [N] bool, False for padding and for rows that no image owns; None where every row is real, and where backends find
-            out themselves (see :func:`pack`).
+        mask: [N] bool, False for padding and for rows that no image owns; None where every row is real, and
+            where backends find out themselves (see :func:`pack`).
         padded_shape: (B, G) where the gts came padded: then N = B * G.
         max_count: Largest number of rows of an image, None where only the device knows it.
         given_mask: The mask that gts came with: ``mask`` is False also for gts that cannot take part.
@@ -117,10 +124,18 @@ class GroundTruth:
     given_mask: Tensor | None = None
 
     def slots(self) -> tuple[Tensor, Tensor]:
-        """Rows of the padded layout: row [B, G] int64 (clamped into range) and valid [B, G] bool (False for padding)."""
+        """Rows of the padded layout: row [B, G] int64 (clamped into range) and valid [B, G] bool (False for
+        padding).
+        """
         if self.padded_shape is not None:
-            row = torch.arange(self.boxes.shape[0], dtype=torch.int64, device=self.boxes.device).view(self.padded_shape)
-            return row, (torch.ones_like(row, dtype=torch.bool) if self.mask is None else self.mask.view(self.padded_shape))
+            row = torch.arange(self.boxes.shape[0], dtype=torch.int64, device=self.boxes.device).view(
+                self.padded_shape
+            )
+            return row, (
+                torch.ones_like(row, dtype=torch.bool)
+                if self.mask is None
+                else self.mask.view(self.padded_shape)
+            )
         count = self.offsets.diff()
         width = self.max_count if self.max_count is not None else int(count.max())
         slot = torch.arange(width, dtype=torch.int64, device=self.boxes.device)
@@ -132,15 +147,21 @@ class GroundTruth:
     def image(self) -> Tensor:
         """Image of each row, [N] int64; any image for rows that none owns."""
         rows = torch.arange(self.boxes.shape[0], dtype=torch.int64, device=self.boxes.device)
-        return torch.bucketize(rows, self.offsets[1:], right=True).clamp(max=max(self.offsets.shape[0] - 2, 0))
+        return torch.bucketize(rows, self.offsets[1:], right=True).clamp(
+            max=max(self.offsets.shape[0] - 2, 0)
+        )
 
     def owned(self) -> Tensor:
-        """Whether an image owns the row, [N] bool: offsets may begin behind the first row and end before the last one."""
+        """Whether an image owns the row, [N] bool: offsets may begin behind the first row and end before the
+        last one.
+        """
         rows = torch.arange(self.boxes.shape[0], dtype=torch.int64, device=self.boxes.device)
         return (rows >= self.offsets[0]) & (rows < self.offsets[-1])
 
     def unpad(self, per_slot: Tensor) -> Tensor:
-        """A [B, G] value back in the form of the input: [B, G] for padded gts, [N] otherwise, 0 for rows that no image owns."""
+        """A [B, G] value back in the form of the input: [B, G] for padded gts, [N] otherwise, 0 for rows that
+        no image owns.
+        """
         if self.padded_shape is not None:
             return per_slot
         batch, width = per_slot.shape
@@ -162,9 +183,10 @@ class Problem:
         gts: The ground truth.
         candidate_mask: [B, P] bool, False for priors that take no part, or None.
         ignore_boxes: [B, I, 4] float32 xyxy or None.
-        cells: Rows and columns of the grid that the priors of each level form, row by row; None where unknown.
-        extra_cost: [N, P] float32 in the rows of the gts, added to the cost of each pair, which takes no part where it is not finite;
-            None: 0.
+        cells: Rows and columns of the grid that the priors of each level form, row by row; None where
+            unknown.
+        extra_cost: [N, P] float32 in the rows of the gts, added to the cost of each pair, which takes no part
+            where it is not finite; None: 0.
     """
 
     pred_boxes: Tensor
@@ -203,23 +225,34 @@ def pack(
     validate: bool | None = None,
     tidy: bool = True,
 ) -> Problem:
-    """Check every input and pack it. Shapes, dtypes and devices are always checked; values where ``validate`` says so.
+    """Check every input and pack it. Shapes, dtypes and devices are always checked; values where ``validate``
+    says so.
 
-    The arguments are those of :class:`simota_triton.SimOTAAssigner`, and ``tidy``: whether gts that cannot take part are masked
-    out and box centres formed. A backend whose kernels do that themselves goes without, and saves some twenty small operators.
+    The arguments are those of :class:`simota_triton.SimOTAAssigner`, and ``tidy``: whether gts that cannot
+    take part are masked out and box centres formed. A backend whose kernels do that themselves goes without,
+    and saves some twenty small operators.
 
     Raises:
         TypeError: An argument is no tensor (or list of tensors).
-        ValueError: Shape, dtype, device or value of an argument; the message names it, what was expected, what came.
+        ValueError: Shape, dtype, device or value of an argument; the message names it, what was expected,
+            what came.
     """
     tensor("pred_boxes", pred_boxes)
     if pred_boxes.ndim != 3 or pred_boxes.shape[2] != 4:
         fail(
-            "pred_boxes", "[B, P, 4]", shape_of(pred_boxes), "add the batch dimension with pred_boxes[None]" if pred_boxes.ndim == 2 else ""
+            "pred_boxes",
+            "[B, P, 4]",
+            shape_of(pred_boxes),
+            "add the batch dimension with pred_boxes[None]" if pred_boxes.ndim == 2 else "",
         )
     floating("pred_boxes", pred_boxes)
     if pred_boxes.device.type == "meta":
-        fail("pred_boxes", "a tensor with values", "device meta", "an assignment follows from values: move the model to a CPU or GPU first")
+        fail(
+            "pred_boxes",
+            "a tensor with values",
+            "device meta",
+            "an assignment follows from values: move the model to a CPU or GPU first",
+        )
     device, batch, num_priors = pred_boxes.device, pred_boxes.shape[0], pred_boxes.shape[1]
     if validate is None:
         validate = device.type != "cuda"
@@ -235,7 +268,10 @@ def pack(
     if obj_logits is not None:
         if config.score != "joint":
             fail(
-                "obj_logits", f"None, because the configuration's score is {config.score!r}", "a value", "use score='joint' or leave it out"
+                "obj_logits",
+                f"None, because the configuration's score is {config.score!r}",
+                "a value",
+                "use score='joint' or leave it out",
             )
         obj = _scores("obj_logits", obj_logits, batch, num_priors, device, channels=1)
     elif config.score == "joint":
@@ -244,7 +280,9 @@ def pack(
 
     packed_priors = _priors(priors, num_priors, device, validate)
     tidy = tidy or validate or not batch * num_priors  # no kernel runs where there is no pair
-    gts = _ground_truth(gt_boxes, gt_labels, gt_mask, gt_offsets, gt_centers, batch, cls.shape[2], device, validate, tidy)
+    gts = _ground_truth(
+        gt_boxes, gt_labels, gt_mask, gt_offsets, gt_centers, batch, cls.shape[2], device, validate, tidy
+    )
     return Problem(
         pred_boxes=pred_boxes,
         cls_logits=cls,
@@ -259,53 +297,101 @@ def pack(
 
 
 def _extra_cost(
-    extra_cost: Ragged | None, pair_mask: Ragged | None, gt_boxes: Ragged, gts: GroundTruth, num_priors: int, device: torch.device
+    extra_cost: Ragged | None,
+    pair_mask: Ragged | None,
+    gt_boxes: Ragged,
+    gts: GroundTruth,
+    num_priors: int,
+    device: torch.device,
 ) -> Tensor | None:
     """Extra cost and mask of pairs as one: +inf where a gt may not take a prior."""
     extra = None
     if extra_cost is not None:
         extra = _pairs("extra_cost", extra_cost, gt_boxes, gts, num_priors, device)
         if extra.numel() and extra.dtype not in FLOAT_DTYPES:
-            fail("extra_cost", "a floating dtype", str(extra.dtype), "use extra_cost.float(), or pair_mask for a mask")
+            fail(
+                "extra_cost",
+                "a floating dtype",
+                str(extra.dtype),
+                "use extra_cost.float(), or pair_mask for a mask",
+            )
         extra = extra.float()
     if pair_mask is not None:
         mask = _pairs("pair_mask", pair_mask, gt_boxes, gts, num_priors, device)
         if mask.numel() and mask.dtype != torch.bool:
-            fail("pair_mask", "torch.bool, True where the gt may take the prior", str(mask.dtype), "use pair_mask.bool()")
+            fail(
+                "pair_mask",
+                "torch.bool, True where the gt may take the prior",
+                str(mask.dtype),
+                "use pair_mask.bool()",
+            )
         if extra is None:
             extra = torch.zeros(mask.shape, dtype=torch.float32, device=device)
         extra = extra.masked_fill(mask.logical_not(), torch.inf)
     return extra
 
 
-def _pairs(name: str, value: Ragged, gt_boxes: Ragged, gts: GroundTruth, num_priors: int, device: torch.device) -> Tensor:
+def _pairs(
+    name: str, value: Ragged, gt_boxes: Ragged, gts: GroundTruth, num_priors: int, device: torch.device
+) -> Tensor:
     """A value of every (gt, prior) pair, in the form of the gts, as [N, P]."""
     if isinstance(gt_boxes, (list, tuple)):
-        return concatenate(name, value, list_counts("gt_boxes", gt_boxes, len(gt_boxes), 4), (num_priors,), device)
+        return concatenate(
+            name, value, list_counts("gt_boxes", gt_boxes, len(gt_boxes), 4), (num_priors,), device
+        )
     shape, letters = (*gts.boxes.shape[:1], num_priors), "[N, P]"
     if gts.padded_shape is not None:
         shape, letters = (*gts.padded_shape, num_priors), "[B, G, P]"
     value = same_form(name, value, shape, letters)
     if value.numel():
         same_device(name, value, device)
-    return value.to(device).reshape(-1, num_priors) if num_priors else value.new_zeros((gts.boxes.shape[0], 0), device=device)
+    return (
+        value.to(device).reshape(-1, num_priors)
+        if num_priors
+        else value.new_zeros((gts.boxes.shape[0], 0), device=device)
+    )
 
 
-def _scores(name: str, value: Ragged, batch: int, num_priors: int, device: torch.device, channels: int | None = None) -> Scores:
+def _scores(
+    name: str, value: Ragged, batch: int, num_priors: int, device: torch.device, channels: int | None = None
+) -> Scores:
     last = "C" if channels is None else str(channels)
     if isinstance(value, Tensor):
         if channels == 1 and value.ndim == 2:
             value = value[..., None]
-        if value.ndim != 3 or value.shape[:2] != (batch, num_priors) or (channels and value.shape[2] != channels):
-            fail(name, f"[B, P, {last}] = [{batch}, {num_priors}, {last}]", shape_of(value), "or a list of [B, C, H, W] maps, one a level")
+        if (
+            value.ndim != 3
+            or value.shape[:2] != (batch, num_priors)
+            or (channels and value.shape[2] != channels)
+        ):
+            fail(
+                name,
+                f"[B, P, {last}] = [{batch}, {num_priors}, {last}]",
+                shape_of(value),
+                "or a list of [B, C, H, W] maps, one a level",
+            )
         levels = [value]
     elif isinstance(value, (list, tuple)):
         for i, level in enumerate(value):
             tensor(f"{name}[{i}]", level)
-            if level.ndim != 4 or level.shape[0] != batch or level.shape[1] != (channels or value[0].shape[1]):
-                fail(f"{name}[{i}]", f"[B, {last}, H, W] with B = {batch} and the same channels on every level", shape_of(level), "")
+            if (
+                level.ndim != 4
+                or level.shape[0] != batch
+                or level.shape[1] != (channels or value[0].shape[1])
+            ):
+                fail(
+                    f"{name}[{i}]",
+                    f"[B, {last}, H, W] with B = {batch} and the same channels on every level",
+                    shape_of(level),
+                    "",
+                )
             if level.dtype != value[0].dtype:
-                fail(f"{name}[{i}]", f"the dtype of level 0, {value[0].dtype}", str(level.dtype), "cast the levels to one dtype")
+                fail(
+                    f"{name}[{i}]",
+                    f"the dtype of level 0, {value[0].dtype}",
+                    str(level.dtype),
+                    "cast the levels to one dtype",
+                )
         cells = sum(level.shape[2] * level.shape[3] for level in value)
         if not value or cells != num_priors:
             fail(name, f"levels with P = {num_priors} cells in total, one prior a cell", f"{cells} cells in {len(value)} levels",
@@ -320,19 +406,32 @@ def _scores(name: str, value: Ragged, batch: int, num_priors: int, device: torch
     return Scores(tuple(levels))
 
 
-def _cells(level_shapes: Sequence[tuple[int, int]] | None, cls_logits: Ragged, num_priors: int) -> tuple[tuple[int, int], ...] | None:
+def _cells(
+    level_shapes: Sequence[tuple[int, int]] | None, cls_logits: Ragged, num_priors: int
+) -> tuple[tuple[int, int], ...] | None:
     if level_shapes is None:
-        return None if isinstance(cls_logits, Tensor) else tuple((level.shape[2], level.shape[3]) for level in cls_logits)
+        return (
+            None
+            if isinstance(cls_logits, Tensor)
+            else tuple((level.shape[2], level.shape[3]) for level in cls_logits)
+        )
     expected = "(rows, columns) of each level, integers"
     if not isinstance(level_shapes, (list, tuple)):
         raise TypeError(f"level_shapes: expected a list of {expected}, got {type(level_shapes).__name__}")
     for i, shape in enumerate(level_shapes):
         pair = isinstance(shape, (list, tuple)) and len(shape) == 2
-        if not pair or any(isinstance(value, bool) or not isinstance(value, int) or value < 0 for value in shape):
+        if not pair or any(
+            isinstance(value, bool) or not isinstance(value, int) or value < 0 for value in shape
+        ):
             fail(f"level_shapes[{i}]", expected, f"{shape}", "pass a list of pairs, as [(80, 80), (40, 40)]")
     cells = sum(rows * columns for rows, columns in level_shapes)
     if cells != num_priors:
-        fail("level_shapes", f"P = {num_priors} priors in total", f"{cells}", "count every prior of a cell as a column")
+        fail(
+            "level_shapes",
+            f"P = {num_priors} priors in total",
+            f"{cells}",
+            "count every prior of a cell as a column",
+        )
     return tuple((rows, columns) for rows, columns in level_shapes)
 
 
@@ -367,22 +466,33 @@ def _priors(priors: Tensor, num_priors: int, device: torch.device, validate: boo
 
 
 def _check_priors(priors: Tensor) -> None:
-    """Refuse the first prior that is not finite or has no stride; what passed last, of this number, passes again."""
+    """Refuse the first prior that is not finite or has no stride; what passed last, of this number, passes
+    again.
+    """
     good = _GOOD_PRIORS.get(priors.shape[0])
     if good is not None and good.device == priors.device and torch.equal(good, priors):
         return
     strides = "strides > 0 in columns 2 and 3"
-    for expected, fine, remedy in (("finite values", priors.isfinite(), ""), (strides, priors[:, 2:] > 0, NOT_ANCHORS)):
+    for expected, fine, remedy in (
+        ("finite values", priors.isfinite(), ""),
+        (strides, priors[:, 2:] > 0, NOT_ANCHORS),
+    ):
         if not bool(fine.all()):
             row = int((~fine.all(1)).nonzero()[0])
             fail("priors", expected, f"{priors[row].tolist()} in row {row}", remedy)
-    # xyxy anchors: each reaches beyond its own corner, which of a grid's priors only the first of each level does
+    # xyxy anchors: each reaches beyond its own corner, which of a grid's priors only the first of each level
+    # does
     place = priors[:, :2] / priors[:, 2:]
     moved = (place - place[:1]).abs().amax(1) > 1e-3
     if bool((place < 1).all()) and bool(moved.any()):
         row = int(moved.nonzero()[0])
         expected = "strides in columns 2 and 3, the distances between priors"
-        fail("priors", expected, f"values above columns 0 and 1 in all rows, as {priors[row].tolist()} in row {row}", NOT_ANCHORS)
+        fail(
+            "priors",
+            expected,
+            f"values above columns 0 and 1 in all rows, as {priors[row].tolist()} in row {row}",
+            NOT_ANCHORS,
+        )
     if len(_GOOD_PRIORS) >= MAX_KNOWN:
         _GOOD_PRIORS.clear()
     _GOOD_PRIORS[priors.shape[0]] = priors.clone()
@@ -408,7 +518,12 @@ def _ground_truth(
             gt_boxes = gt_boxes.reshape(batch, 0, 4)
     if isinstance(gt_boxes, (list, tuple)):
         if gt_mask is not None or gt_offsets is not None:
-            fail("gt_mask" if gt_mask is not None else "gt_offsets", "None with a list of gts", "a value", "leave it out")
+            fail(
+                "gt_mask" if gt_mask is not None else "gt_offsets",
+                "None with a list of gts",
+                "a value",
+                "leave it out",
+            )
         counts = list_counts("gt_boxes", gt_boxes, batch, 4)
         boxes = concatenate("gt_boxes", gt_boxes, counts, (4,), device)
         labels = concatenate("gt_labels", gt_labels, counts, (), device)
@@ -417,14 +532,28 @@ def _ground_truth(
         max_count: int | None = max(counts, default=0)
     elif isinstance(gt_boxes, Tensor) and gt_boxes.ndim == 3:
         if gt_offsets is not None:
-            fail("gt_offsets", "None with padded gt_boxes [B, G, 4]", "a value", "leave it out, or pass packed gt_boxes [N, 4]")
+            fail(
+                "gt_offsets",
+                "None with padded gt_boxes [B, G, 4]",
+                "a value",
+                "leave it out, or pass packed gt_boxes [N, 4]",
+            )
         if gt_boxes.shape[0] != batch or gt_boxes.shape[2] != 4:
-            fail("gt_boxes", f"[B, G, 4] with B = {batch}", shape_of(gt_boxes), box_remedy("gt_boxes", gt_boxes))
+            fail(
+                "gt_boxes",
+                f"[B, G, 4] with B = {batch}",
+                shape_of(gt_boxes),
+                box_remedy("gt_boxes", gt_boxes),
+            )
         padded_shape = (batch, gt_boxes.shape[1])
         max_count = gt_boxes.shape[1]
         boxes = gt_boxes.reshape(-1, 4)
         labels = same_form("gt_labels", gt_labels, padded_shape, "[B, G]").reshape(-1)
-        centers = None if gt_centers is None else same_form("gt_centers", gt_centers, (*padded_shape, 2), "[B, G, 2]").reshape(-1, 2)
+        centers = (
+            None
+            if gt_centers is None
+            else same_form("gt_centers", gt_centers, (*padded_shape, 2), "[B, G, 2]").reshape(-1, 2)
+        )
         offsets = torch.arange(batch + 1, dtype=torch.int64, device=device) * max_count
         if gt_mask is not None:
             mask = same_form("gt_mask", gt_mask, padded_shape, "[B, G]").reshape(-1)
@@ -445,14 +574,17 @@ def _ground_truth(
             )
         boxes = gt_boxes
         labels = same_form("gt_labels", gt_labels, (boxes.shape[0],), "[N]")
-        centers = None if gt_centers is None else same_form("gt_centers", gt_centers, (boxes.shape[0], 2), "[N, 2]")
+        centers = (
+            None if gt_centers is None else same_form("gt_centers", gt_centers, (boxes.shape[0], 2), "[N, 2]")
+        )
         offsets, max_count, spare = _offsets(gt_offsets, boxes.shape[0], batch, device, validate)
     elif isinstance(gt_boxes, Tensor):
         expected = "[B, G, 4], a list of [G, 4], or packed [N, 4] with gt_offsets"
         fail("gt_boxes", expected, shape_of(gt_boxes), box_remedy("gt_boxes", gt_boxes))
     else:
         raise TypeError(
-            f"gt_boxes: expected a tensor or a list of tensors, got {type(gt_boxes).__name__}" + as_tensor("gt_boxes", gt_boxes)
+            f"gt_boxes: expected a tensor or a list of tensors, got {type(gt_boxes).__name__}"
+            + as_tensor("gt_boxes", gt_boxes)
         )
 
     if boxes.numel():
@@ -480,7 +612,12 @@ def _ground_truth(
     centers = box_center(boxes) if centers is None else centers.float()
     if mask is not None:
         centers = torch.where(mask[:, None], centers, 0.0)
-    if validate and _between(boxes, -SAFE, SAFE) and _between(centers, -SAFE, SAFE) and _between(labels, 0, num_classes - 1):
+    if (
+        validate
+        and _between(boxes, -SAFE, SAFE)
+        and _between(centers, -SAFE, SAFE)
+        and _between(labels, 0, num_classes - 1)
+    ):
         return GroundTruth(boxes, labels, centers, offsets, mask, padded_shape, max_count, given_mask)
     good_box, good_center = boxes.isfinite().all(1) & box_area(boxes).isfinite(), centers.isfinite().all(1)
     good_label = (labels >= 0) & (labels < num_classes)
@@ -489,7 +626,14 @@ def _ground_truth(
         _check_gts("gt_boxes", boxes, good_box, "finite boxes of finite area", remedy, offsets)
         _check_gts("gt_centers", centers, good_center, "finite values", remedy, offsets)
         remedy = "classes count from 0; drop padding or mask it out"
-        _check_gts("gt_labels", labels, good_label, f"labels in [0, {num_classes}), the classes of cls_logits", remedy, offsets)
+        _check_gts(
+            "gt_labels",
+            labels,
+            good_label,
+            f"labels in [0, {num_classes}), the classes of cls_logits",
+            remedy,
+            offsets,
+        )
     else:
         keep = good_box & good_center & good_label
         mask = keep if mask is None else mask & keep
@@ -502,26 +646,39 @@ def _ground_truth(
 
 
 def _check_format_of_gts(boxes: Tensor, mask: Tensor | None, padded_shape: tuple[int, int] | None) -> None:
-    """Refuse padding that no mask tells from gts, and boxes of which most, two or more, are inverted: corner and size taken for
-    corners. A box without area is legal, as a mosaic leaves some behind, and a single inverted one is somebody's slip.
+    """Refuse padding that no mask tells from gts, and boxes of which most, two or more, are inverted: corner
+    and size taken for corners. A box without area is legal, as a mosaic leaves some behind, and a single
+    inverted one is somebody's slip.
     """
     if padded_shape is not None and mask is None:
         blank = (boxes == 0).all(1)
         if bool(blank.any()):
             image, gt = divmod(int(blank.nonzero()[0]), padded_shape[1])
             remedy = "pass the mask, with True for that gt if it is real, or pass a list of [G, 4]"
-            fail("gt_mask", "[B, G] bool, False for padding", f"None and a box of zeros, gt {gt} of image {image}", remedy)
+            fail(
+                "gt_mask",
+                "[B, G] bool, False for padding",
+                f"None and a box of zeros, gt {gt} of image {image}",
+                remedy,
+            )
     inverted = int((boxes[:, 2:] < boxes[:, :2]).any(1).sum())
     if inverted < 2:
         return
     count = boxes.shape[0] if mask is None else int(mask.sum())
     if 2 * inverted > count:
         remedy = "convert corner and size with convert_boxes(gt_boxes, 'xywh'), centre and size with convert_boxes(gt_boxes, 'cxcywh')"
-        fail("gt_boxes", "xyxy with x1 <= x2 and y1 <= y2", f"the opposite in {inverted} of {count} boxes", remedy)
+        fail(
+            "gt_boxes",
+            "xyxy with x1 <= x2 and y1 <= y2",
+            f"the opposite in {inverted} of {count} boxes",
+            remedy,
+        )
 
 
 def _between(values: Tensor, low: float, high: float) -> bool:
-    """Whether all values lie in a range, a NaN does not: all that there is to know of good gts, in a third of the operators."""
+    """Whether all values lie in a range, a NaN does not: all that there is to know of good gts, in a third of
+    the operators.
+    """
     if not values.numel():
         return True
     lowest, highest = values.aminmax()
@@ -533,12 +690,17 @@ def _check_gts(name: str, values: Tensor, good: Tensor, expected: str, remedy: s
     if not bool(good.all()):
         row = int((~good).nonzero()[0])
         image = int((offsets[1:] <= row).sum())
-        fail(name, expected, f"{values[row].tolist()} for gt {row - int(offsets[image])} of image {image}", remedy)
+        fail(
+            name,
+            expected,
+            f"{values[row].tolist()} for gt {row - int(offsets[image])} of image {image}",
+            remedy,
+        )
 
 
 def _copied(values: list[int], device: torch.device) -> Tensor:
-    """Integers on a device, int64: to a GPU from pinned memory, so that nobody waits. A CUDA graph would read that memory again when it
-    is replayed, long after others have written to it.
+    """Integers on a device, int64: to a GPU from pinned memory, so that nobody waits. A CUDA graph would read
+    that memory again when it is replayed, long after others have written to it.
     """
     host = torch.tensor(values, dtype=torch.int64, device="cpu")
     if device.type != "cuda" or torch.compiler.is_compiling():
@@ -549,8 +711,12 @@ def _copied(values: list[int], device: torch.device) -> Tensor:
     return host.pin_memory().to(device, non_blocking=True)
 
 
-def _offsets(value: Tensor, rows: int, batch: int, device: torch.device, validate: bool) -> tuple[Tensor, int | None, bool]:
-    """Offsets on the device, the most rows of an image if known, and whether there may be rows that no image owns."""
+def _offsets(
+    value: Tensor, rows: int, batch: int, device: torch.device, validate: bool
+) -> tuple[Tensor, int | None, bool]:
+    """Offsets on the device, the most rows of an image if known, and whether there may be rows that no image
+    owns.
+    """
     tensor("gt_offsets", value)
     if value.shape != (batch + 1,):
         fail("gt_offsets", f"[B + 1] = [{batch + 1}]", shape_of(value), "")
@@ -564,7 +730,12 @@ def _offsets(value: Tensor, rows: int, batch: int, device: torch.device, validat
         host = value.tolist()
         if any(a > b for a, b in pairwise([0, *host, rows])):
             remedy = "image b owns rows gt_offsets[b] to gt_offsets[b + 1]"
-            fail("gt_offsets", f"row numbers from 0 to N = {rows}, never decreasing", f"{host if batch < 16 else host[:16]}", remedy)
+            fail(
+                "gt_offsets",
+                f"row numbers from 0 to N = {rows}, never decreasing",
+                f"{host if batch < 16 else host[:16]}",
+                remedy,
+            )
         offsets = _copied(host, device) if on_host else value.long()
         return offsets, max((b - a for a, b in pairwise(host)), default=0), host[0] > 0 or host[-1] < rows
     return value.to(device, torch.int64).clamp(0, rows).cummax(0).values, None, True
@@ -577,7 +748,12 @@ def _candidate_mask(value: Tensor | None, batch: int, num_priors: int, device: t
     if value.shape not in ((num_priors,), (batch, num_priors)):
         fail("candidate_mask", f"[B, P] = [{batch}, {num_priors}] or [P]", shape_of(value), "")
     if value.dtype != torch.bool:
-        fail("candidate_mask", "torch.bool, True for priors that may be assigned", str(value.dtype), "use candidate_mask.bool()")
+        fail(
+            "candidate_mask",
+            "torch.bool, True for priors that may be assigned",
+            str(value.dtype),
+            "use candidate_mask.bool()",
+        )
     same_device("candidate_mask", value, device)
     return value.expand(batch, num_priors)
 
@@ -590,19 +766,29 @@ def _ignore_boxes(value: Ragged | None, batch: int, device: torch.device, valida
         flat = concatenate("ignore_boxes", value, counts, (4,), device)
         floating("ignore_boxes", flat)
         parts = flat.float().split(counts)
-        boxes = torch.nn.utils.rnn.pad_sequence(list(parts), batch_first=True) if batch else flat.new_zeros(0, 0, 4)
+        boxes = (
+            torch.nn.utils.rnn.pad_sequence(list(parts), batch_first=True)
+            if batch
+            else flat.new_zeros(0, 0, 4)
+        )
     elif isinstance(value, Tensor):
         if not value.numel():
             value = value.reshape(batch, 0, 4)
         if value.ndim != 3 or value.shape[0] != batch or value.shape[2] != 4:
-            fail("ignore_boxes", f"[B, I, 4] with B = {batch}, or a list of [I, 4]", shape_of(value), "pad with zero boxes")
+            fail(
+                "ignore_boxes",
+                f"[B, I, 4] with B = {batch}, or a list of [I, 4]",
+                shape_of(value),
+                "pad with zero boxes",
+            )
         if value.numel():
             floating("ignore_boxes", value)
             same_device("ignore_boxes", value, device)
         boxes = value.to(device, torch.float32)
     else:
         raise TypeError(
-            f"ignore_boxes: expected a tensor or a list of tensors, got {type(value).__name__}" + as_tensor("ignore_boxes", value)
+            f"ignore_boxes: expected a tensor or a list of tensors, got {type(value).__name__}"
+            + as_tensor("ignore_boxes", value)
         )
     if validate and not bool(boxes.isfinite().all()):
         fail("ignore_boxes", "finite values", "NaN or Inf", "pad with zero boxes")

@@ -13,11 +13,12 @@ BLOCK = 16
 
 
 def mask_centers(masks: Tensor, gt_boxes: Tensor) -> Tensor:
-    """Centre of mass of each instance mask, in pixels: the mean column and row index, without half a pixel added.
+    """Centre of mass of each instance mask, in pixels: the mean column and row index, without half a pixel
+    added.
 
-    The rule is mmdet 3.3.0's ``center_of_mass`` (``dynamic_soft_label_assigner.py``), taken from the mask's row and
-    column sums, so that no grid and no int64 copy of the masks is formed. An empty mask (no mass) falls back to the centre of its box,
-    where mmdet gives (0, 0).
+    The rule is mmdet 3.3.0's ``center_of_mass`` (``dynamic_soft_label_assigner.py``), taken from the mask's
+    row and column sums, so that no grid and no int64 copy of the masks is formed. An empty mask (no mass)
+    falls back to the centre of its box, where mmdet gives (0, 0).
 
     Args:
         masks: [G, H, W] bool, uint8 or floating; weights are counted.
@@ -41,7 +42,9 @@ def mask_centers(masks: Tensor, gt_boxes: Tensor) -> Tensor:
     if masks.ndim != 3:
         raise ValueError(f"masks: expected [G, H, W], got {list(masks.shape)}")
     if not (masks.dtype in (torch.bool, torch.uint8) or masks.is_floating_point()):
-        raise ValueError(f"masks: expected bool, uint8 or a floating dtype, got {masks.dtype}; use masks.bool()")
+        raise ValueError(
+            f"masks: expected bool, uint8 or a floating dtype, got {masks.dtype}; use masks.bool()"
+        )
     if gt_boxes.shape != (masks.shape[0], 4):
         raise ValueError(f"gt_boxes: expected [G, 4] = [{masks.shape[0]}, 4], got {list(gt_boxes.shape)}")
     blocks = masks.split(BLOCK)
@@ -50,4 +53,6 @@ def mask_centers(masks: Tensor, gt_boxes: Tensor) -> Tensor:
     x = (columns * torch.arange(masks.shape[2], dtype=torch.float32, device=masks.device)).sum(1)
     y = (rows * torch.arange(masks.shape[1], dtype=torch.float32, device=masks.device)).sum(1)
     mass = columns.sum(1)
-    return torch.where(mass[:, None] > 0, torch.stack([x, y], 1) / mass[:, None], box_center(gt_boxes.float()))
+    return torch.where(
+        mass[:, None] > 0, torch.stack([x, y], 1) / mass[:, None], box_center(gt_boxes.float())
+    )

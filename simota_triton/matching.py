@@ -1,8 +1,9 @@
-"""From cost and IoU matrices to an assignment: dynamic k, the k cheapest priors of each gt, conflicts, and what ``min_positives``
-asks for.
+"""From cost and IoU matrices to an assignment: dynamic k, the k cheapest priors of each gt, conflicts, and
+what ``min_positives`` asks for.
 
-Plain torch on dense [B, G, P] matrices, without a host sync and without a loop over images or (but for ``min_positives``) gts, so
-that it can stand behind a kernel in a CUDA graph. Sums of integers and minima of packed integer keys make it deterministic.
+Plain torch on dense [B, G, P] matrices, without a host sync and without a loop over images or (but for
+``min_positives``) gts, so that it can stand behind a kernel in a CUDA graph. Sums of integers and minima of
+packed integer keys make it deterministic.
 """
 
 from __future__ import annotations
@@ -29,9 +30,10 @@ class Matching(NamedTuple):
     Attributes:
         gt_index: [B, P] int64, index of the gt within its image, -1 for background.
         matched_iou: [B, P] float32, IoU with that gt, 0 for background.
-        dynamic_k: [B, G] int64 (or [N], in the form of the gts), how many priors the gt asked for, 0 for padding.
-        claims: [B, P] int32, how many gts selected the prior before conflicts were resolved; 0 also where ``min_positives`` alone
-            gave the prior to a gt.
+        dynamic_k: [B, G] int64 (or [N], in the form of the gts), how many priors the gt asked for, 0 for
+            padding.
+        claims: [B, P] int32, how many gts selected the prior before conflicts were resolved; 0 also where
+            ``min_positives`` alone gave the prior to a gt.
     """
 
     gt_index: Tensor
@@ -66,8 +68,9 @@ def has_float64(device: torch.device) -> bool:
 def count_k(iou: Tensor, k_scale: float = 1.0) -> Tensor:
     """dynamic_k = max(1, floor(k_scale * sum)), the sum and its product in float64.
 
-    Where there is no float64, integers give the same: IoUs are summed in units of 2^-57, of which 32 IoUs take less than 63 bits.
-    Both sums are exact for IoUs that are 0 or above 2^-25; what is smaller counts to 2^-48 in float64 and to 2^-58 here.
+    Where there is no float64, integers give the same: IoUs are summed in units of 2^-57, of which 32 IoUs
+    take less than 63 bits. Both sums are exact for IoUs that are 0 or above 2^-25; what is smaller counts to
+    2^-48 in float64 and to 2^-58 here.
 
     Args:
         iou: [..., q] float32, up to 32 IoUs of each gt; negative ones count as 0. float64 is summed as it is.
@@ -88,7 +91,9 @@ def count_k(iou: Tensor, k_scale: float = 1.0) -> Tensor:
 
 @functools.cache
 def _thresholds(k_scale: float, most: int) -> list[int]:
-    """The least sums of up to ``most`` IoUs for which the product in float64 is 2, 3 ..., in units of 2^-57."""
+    """The least sums of up to ``most`` IoUs for which the product in float64 is 2, 3 ..., in units of
+    2^-57.
+    """
     found = []
     for k in range(2, int(most * k_scale) + 1):
         least = k / k_scale
@@ -112,8 +117,9 @@ def dynamic_k_matching(
 ) -> Matching:
     """Dynamic-k matching of a cost matrix: YOLOX's rule, ``yolox/models/yolo_head.py`` dynamic_k_matching.
 
-    For each gt, k = max(1, floor(k_scale * sum of its candidate_topk largest IoUs)) and the k priors of smallest cost;
-    a prior taken by several gts goes to one of them. Ties: the smaller prior, then the smaller gt.
+    For each gt, k = max(1, floor(k_scale * sum of its candidate_topk largest IoUs)) and the k priors of
+    smallest cost; a prior taken by several gts goes to one of them. Ties: the smaller prior, then the smaller
+    gt.
 
     Args:
         cost: [B, G, P], +inf where the gt may not take the prior. float64 is compared in float64.
@@ -121,18 +127,18 @@ def dynamic_k_matching(
         gt_mask: [B, G] bool, False for padded gts; their rows must hold +inf.
         candidate_topk: q, how many IoUs are summed.
         k_scale: Factor of the sum before it is floored.
-        conflict: ``"all"``: to the gt of smallest cost, of all gts; ``"matched"``: of those that selected the prior;
-            ``"max_iou"``: to the gt of largest IoU.
-        min_positives: Positives that every gt keeps where there are priors for it, see :func:`rescue`. Above 0 the gts of an image
-            are looked at one after the other.
+        conflict: ``"all"``: to the gt of smallest cost, of all gts; ``"matched"``: of those that selected the
+            prior; ``"max_iou"``: to the gt of largest IoU.
+        min_positives: Positives that every gt keeps where there are priors for it, see :func:`rescue`. Above
+            0 the gts of an image are looked at one after the other.
 
     Returns:
         A :class:`Matching` with ``dynamic_k`` [B, G].
 
     Raises:
         TypeError: A matrix or the mask is no tensor.
-        ValueError: Shapes, dtypes or devices do not fit, ``conflict`` is unknown, a number is out of range, or (looked at on CPU alone)
-            ``cost`` or ``iou`` holds NaN.
+        ValueError: Shapes, dtypes or devices do not fit, ``conflict`` is unknown, a number is out of range,
+            or (looked at on CPU alone) ``cost`` or ``iou`` holds NaN.
 
     Example:
         >>> cost = torch.tensor([[[1.0, 2.0, 9.0], [1.5, 3.0, 4.0]]])
@@ -191,14 +197,17 @@ def dynamic_k_matching(
 
     # one claim per selected pair; a pair that is not taken adds to its own prior what changes nothing there
     slot = prior.flatten(1)  # [B, G * K]
-    claims = torch.zeros((batch, num_priors), dtype=torch.int32, device=device).scatter_add(1, slot, taken.flatten(1).int())
+    claims = torch.zeros((batch, num_priors), dtype=torch.int32, device=device).scatter_add(
+        1, slot, taken.flatten(1).int()
+    )
     gt = torch.arange(num_gts, dtype=torch.int64, device=device)[:, None].expand_as(prior).flatten(1)
     claim_cost = torch.where(taken, prior_cost, torch.inf).flatten(1)
     cheapest = torch.full((batch, num_priors), torch.inf, dtype=cost.dtype, device=device)
     cheapest = cheapest.scatter_reduce(1, slot, claim_cost, "amin")
     winner = taken.flatten(1) & (claim_cost == cheapest.gather(1, slot))
     owner = torch.full((batch, num_priors), num_gts, dtype=torch.int64, device=device)
-    owner = owner.scatter_reduce(1, slot, torch.where(winner, gt, num_gts), "amin")  # the cheapest of the gts that selected the prior
+    # the cheapest of the gts that selected the prior
+    owner = owner.scatter_reduce(1, slot, torch.where(winner, gt, num_gts), "amin")
 
     # conflicts
     if conflict == "all":
@@ -217,8 +226,17 @@ def dynamic_k_matching(
     )
 
 
-def match(cost: Tensor, iou: Tensor, config: SimOTAConfig, gt_mask: Tensor | None = None, *, min_positives: int | None = None) -> Matching:
-    """:func:`dynamic_k_matching` with the parameters of a configuration, but for ``min_positives`` where that is given."""
+def match(
+    cost: Tensor,
+    iou: Tensor,
+    config: SimOTAConfig,
+    gt_mask: Tensor | None = None,
+    *,
+    min_positives: int | None = None,
+) -> Matching:
+    """:func:`dynamic_k_matching` with the parameters of a configuration, but for ``min_positives`` where that
+    is given.
+    """
     return dynamic_k_matching(
         cost, iou, gt_mask=gt_mask, candidate_topk=config.candidate_topk, k_scale=config.k_scale, conflict=config.conflict,
         min_positives=config.min_positives if min_positives is None else min_positives,
@@ -228,10 +246,10 @@ def match(cost: Tensor, iou: Tensor, config: SimOTAConfig, gt_mask: Tensor | Non
 def rescue(cost: Tensor, gt_index: Tensor, min_positives: int) -> Tensor:
     """``gt_index`` after gts that are short of positives have taken priors.
 
-    The gts of an image have their turns in the order of their index. While one has fewer than ``min_positives`` priors, it takes
-    the cheapest (of equals the lowest) of those that it may take and that can be spared: background, and priors of gts with more
-    than ``min_positives`` at that moment. Where there is none, the gt keeps what it has. So nobody falls short for another's sake,
-    and no prior moves twice.
+    The gts of an image have their turns in the order of their index. While one has fewer than
+    ``min_positives`` priors, it takes the cheapest (of equals the lowest) of those that it may take and that
+    can be spared: background, and priors of gts with more than ``min_positives`` at that moment. Where there
+    is none, the gt keeps what it has. So nobody falls short for another's sake, and no prior moves twice.
 
     Args:
         cost: [B, G, P], +inf where the gt may not take the prior.

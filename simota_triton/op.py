@@ -1,9 +1,11 @@
-"""``torch.ops.simota_triton.assign``: the whole assignment as one opaque PyTorch operator, for ``torch.compile``.
+"""``torch.ops.simota_triton.assign``: the whole assignment as one opaque PyTorch operator, for
+``torch.compile``.
 
-It takes a packed problem as flat tensors. Opaque, because the backends hold kernel launches and data-dependent code that
-must not be traced; registered through ``torch.library.Library``, whose boundary costs less than half of
-``torch.library.custom_op``'s. Outside ``torch.compile`` the assigner calls its backend directly: an operator would give it
-nothing, and taking a problem apart and together again costs about 20 us a call.
+It takes a packed problem as flat tensors. Opaque, because the backends hold kernel launches and
+data-dependent code that must not be traced; registered through ``torch.library.Library``, whose boundary
+costs less than half of ``torch.library.custom_op``'s. Outside ``torch.compile`` the assigner calls its
+backend directly: an operator would give it nothing, and taking a problem apart and together again costs about
+20 us a call.
 """
 
 from __future__ import annotations
@@ -43,7 +45,9 @@ def kernels_key(kernels: Any) -> str:
 
 
 def assign(problem: Problem, config: str, backend: str, kernels: str = "") -> Matching:
-    """The operator on a :class:`Problem`; ``config`` and ``kernels`` as :func:`config_key` and :func:`kernels_key` give them."""
+    """The operator on a :class:`Problem`; ``config`` and ``kernels`` as :func:`config_key` and
+    :func:`kernels_key` give them.
+    """
     gts = problem.gts
     return Matching(
         *torch.ops.simota_triton.assign(

@@ -1,4 +1,6 @@
-"""Imports torch. Where NumPy is missing it warns at every start of a process; nothing here needs NumPy, and who does is told then."""
+"""Imports torch. Where NumPy is missing it warns at every start of a process; nothing here needs NumPy, and
+who does is told then.
+"""
 
 import warnings
 

@@ -1,5 +1,5 @@
-"""The definition: SimOTA on dense [B, G, P] matrices, one step of the text a line. Slow by design; everything is measured
-against it. Runs in float32 or float64 on any device.
+"""The definition: SimOTA on dense [B, G, P] matrices, one step of the text a line. Slow by design; everything
+is measured against it. Runs in float32 or float64 on any device.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from .inputs import Problem
 from .matching import Matching, match
 
 
-def cost_matrix(problem: Problem, config: SimOTAConfig, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
+def cost_matrix(
+    problem: Problem, config: SimOTAConfig, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor, Tensor]:
     """Cost and IoU of every (gt, prior) pair.
 
     Returns:
@@ -24,12 +26,17 @@ def cost_matrix(problem: Problem, config: SimOTAConfig, dtype: torch.dtype = tor
     """
     gts = problem.gts
     row, gt_mask = gts.slots()  # [B, G]
-    gt_boxes, gt_centers, gt_labels = gts.boxes[row][:, :, None], gts.centers[row][:, :, None], gts.labels[row]
+    gt_boxes, gt_centers, gt_labels = (
+        gts.boxes[row][:, :, None],
+        gts.centers[row][:, :, None],
+        gts.labels[row],
+    )
     pred_boxes = problem.pred_boxes.float()[:, None]  # [B, 1, P, 4]
     priors = problem.priors[None, None]  # [1, 1, P, 4]
 
     # the pairs that exist: real gts, and priors whose prediction can be read
-    logits = problem.cls_logits.dense().float().contiguous()  # torch's sigmoid and sum round by memory layout: one layout, one answer
+    # torch's sigmoid and sum round by memory layout: one layout, one answer
+    logits = problem.cls_logits.dense().float().contiguous()
     objectness = None if problem.obj_logits is None else problem.obj_logits.dense().float().contiguous()
     exists = gt_mask[:, :, None] & usable_priors(problem)[:, None]  # [B, G, P]
     label = gt_labels[:, :, None].expand(exists.shape)
@@ -39,7 +46,9 @@ def cost_matrix(problem: Problem, config: SimOTAConfig, dtype: torch.dtype = tor
         exists = exists & logits.isfinite().transpose(1, 2).gather(1, label)
 
     # the candidate region: the prior's point lies in it for any gt of the image (or for this gt)
-    inside = gt_mask[:, :, None] & terms.in_region(priors, gt_boxes, gt_centers, config.candidate, config.center_radius)
+    inside = gt_mask[:, :, None] & terms.in_region(
+        priors, gt_boxes, gt_centers, config.candidate, config.center_radius
+    )
     selectable = exists & (inside if config.own_pairs_only else inside.any(1, keepdim=True))
     pool = exists if config.k_pool == "all" else selectable
 
@@ -54,10 +63,18 @@ def cost_matrix(problem: Problem, config: SimOTAConfig, dtype: torch.dtype = tor
     if config.cls_classes == "all":
         background = terms.background_cost(scores, config).sum(2)[:, None]  # [B, 1, P]
         cls = terms.swap_class(background, terms.background_cost(gt_scores, config), cls)
-    center = terms.center_cost(priors.to(dtype), gt_centers.to(dtype), config) if config.center_weight else None
-    outside = ~terms.in_region(priors, gt_boxes, gt_centers, config.eligible, config.center_radius) if config.penalty else None
+    center = (
+        terms.center_cost(priors.to(dtype), gt_centers.to(dtype), config) if config.center_weight else None
+    )
+    outside = (
+        ~terms.in_region(priors, gt_boxes, gt_centers, config.eligible, config.center_radius)
+        if config.penalty
+        else None
+    )
     cost = terms.pair_cost(cls, terms.iou_cost(wide_pred, wide_gt, iou, config), center, outside, config)
-    return *with_extra(problem, torch.where(selectable, cost, torch.inf), torch.where(pool, iou, -1.0)), gt_mask
+    return *with_extra(
+        problem, torch.where(selectable, cost, torch.inf), torch.where(pool, iou, -1.0)
+    ), gt_mask
 
 
 def with_extra(problem: Problem, cost: Tensor, iou: Tensor) -> tuple[Tensor, Tensor]:
@@ -68,9 +85,16 @@ def with_extra(problem: Problem, cost: Tensor, iou: Tensor) -> tuple[Tensor, Ten
 
 
 def usable_priors(problem: Problem) -> Tensor:
-    """[B, P] bool: the prior is one (finite, strides above 0) and takes part, its box, its area and its objectness are finite."""
+    """[B, P] bool: the prior is one (finite, strides above 0) and takes part, its box, its area and its
+    objectness are finite.
+    """
     boxes, priors = problem.pred_boxes.float(), problem.priors
-    usable = boxes.isfinite().all(2) & box_area(boxes).isfinite() & priors.isfinite().all(1) & (priors[:, 2:] > 0).all(1)
+    usable = (
+        boxes.isfinite().all(2)
+        & box_area(boxes).isfinite()
+        & priors.isfinite().all(1)
+        & (priors[:, 2:] > 0).all(1)
+    )
     if problem.candidate_mask is not None:
         usable = usable & problem.candidate_mask
     if problem.obj_logits is not None:

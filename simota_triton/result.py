@@ -79,19 +79,20 @@ def _count(number: int, noun: str) -> str:
 class AssignResult:
     """Which prior learns which gt, for a batch.
 
-    ``torch.save`` writes it, and ``torch.load`` reads it with its defaults where ``simota_triton`` is imported. Two results are
-    equal (``==``) where all of their tensors are, which waits for a GPU; printing one does not.
+    ``torch.save`` writes it, and ``torch.load`` reads it with its defaults where ``simota_triton`` is
+    imported. Two results are equal (``==``) where all of their tensors are, which waits for a GPU; printing
+    one does not.
 
     Attributes:
         gt_index: [B, P] int64, index of the gt within its image (its row in padded gts), -1 for background.
         labels: [B, P] int64, class of that gt, ``num_classes`` for background.
         matched_iou: [B, P] float32, IoU of prediction and gt, 0 for background.
-        ignore_mask: [B, P] bool, background priors whose cell's centre lies strictly inside an ignore box: their loss can be left
-            out.
-        claims: [B, P] int32, how many gts selected the prior; more than one is a conflict. 0 is background, or a prior that
-            ``min_positives`` alone gave to its gt.
-        dynamic_k: [B, G] int64 for padded gts, [N] otherwise; how many priors each gt asked for by its IoUs, 0 for padding.
-            ``min_positives`` does not change it.
+        ignore_mask: [B, P] bool, background priors whose cell's centre lies strictly inside an ignore box:
+            their loss can be left out.
+        claims: [B, P] int32, how many gts selected the prior; more than one is a conflict. 0 is background,
+            or a prior that ``min_positives`` alone gave to its gt.
+        dynamic_k: [B, G] int64 for padded gts, [N] otherwise; how many priors each gt asked for by its IoUs,
+            0 for padding. ``min_positives`` does not change it.
         num_classes: C.
         gts: The packed ground truth.
 
@@ -101,8 +102,8 @@ class AssignResult:
         >>> priors, boxes = torch.tensor([[8.0, 8.0, 8.0]]), torch.tensor([[0.0, 0.0, 16.0, 16.0]])
         >>> result = assign(boxes[None], torch.zeros(1, 1, 3), priors, [boxes], [torch.tensor([2])])
         >>> result
-        AssignResult(B=1, P=1, C=3, cpu: 1 gt, 1 positive, 0 conflicts, 0 gts without a prior, 0 priors ignored,
-        dynamic k 1:1)
+        AssignResult(B=1, P=1, C=3, cpu: 1 gt, 1 positive, 0 conflicts, 0 gts without a prior, 0 priors
+        ignored, dynamic k 1:1)
         >>> file = io.BytesIO()
         >>> torch.save(result.cpu(), file)
         >>> torch.load(io.BytesIO(file.getvalue())) == result
@@ -125,8 +126,9 @@ class AssignResult:
 
     @property
     def num_pos(self) -> Tensor:
-        """[B] int64, positives of each image, 0 where there are none. Losses are divided by ``num_pos.sum().clamp(min=1)``; in
-        several processes, by the sum over all of them, clamped to 1 once it is formed.
+        """[B] int64, positives of each image, 0 where there are none. Losses are divided by
+        ``num_pos.sum().clamp(min=1)``; in several processes, by the sum over all of them, clamped to 1 once
+        it is formed.
 
         Example:
             >>> from simota_triton import assign
@@ -139,15 +141,17 @@ class AssignResult:
 
     @property
     def refused(self) -> Tensor:
-        """Gts that take no part, bool in the form of ``dynamic_k``, False for padding: the box, its area or its centre is not finite, or
-        the label lies outside [0, C). With ``validate`` they raise an error instead.
+        """Gts that take no part, bool in the form of ``dynamic_k``, False for padding: the box, its area or
+        its centre is not finite, or the label lies outside [0, C). With ``validate`` they raise an error
+        instead.
         """
         real = self.gts.owned() if self.gts.given_mask is None else self.gts.given_mask
         return (self.dynamic_k == 0) & real.view(self.dynamic_k.shape)
 
     @property
     def num_refused(self) -> Tensor:
-        """[B] int64, gts of each image that take no part, see :attr:`refused`. It is formed on the device, without waiting for it.
+        """[B] int64, gts of each image that take no part, see :attr:`refused`. It is formed on the device,
+        without waiting for it.
 
         Example:
             >>> from simota_triton import SimOTAAssigner
@@ -179,7 +183,9 @@ class AssignResult:
         return torch.where(self.fg_mask, self.gts.offsets[:-1, None] + self.gt_index, 0)
 
     def matching_matrix(self) -> Tensor:
-        """[B, P, G] bool, True where prior p learns gt g; what the blog text returns. Meant for looking, not for training."""
+        """[B, P, G] bool, True where prior p learns gt g; what the blog text returns. Meant for looking, not
+        for training.
+        """
         width = self.gts.slots()[0].shape[1]
         return self.gt_index[..., None] == torch.arange(width, dtype=torch.int64, device=self.gt_index.device)
 
@@ -190,7 +196,9 @@ class AssignResult:
             TypeError: ``device`` is none.
         """
         if not isinstance(device, (torch.device, str, int)):
-            raise TypeError(f"device: expected a device, as torch.device('cuda') or 'cpu', got {device!r}; a result's dtypes are fixed")
+            raise TypeError(
+                f"device: expected a device, as torch.device('cuda') or 'cpu', got {device!r}; a result's dtypes are fixed"
+            )
         moved: AssignResult = _map(self, lambda value: value.to(device, non_blocking=non_blocking))
         return moved
 
@@ -218,7 +226,9 @@ class AssignResult:
         if self.dynamic_k.ndim == 2:
             k = self.dynamic_k[image]
         else:
-            k = self.dynamic_k[int(self.gts.offsets[image % batch]) : int(self.gts.offsets[image % batch + 1])]
+            k = self.dynamic_k[
+                int(self.gts.offsets[image % batch]) : int(self.gts.offsets[image % batch + 1])
+            ]
         return ImageAssignment(
             gt_index=self.gt_index[image],
             labels=self.labels[image],
@@ -252,13 +262,21 @@ def _map(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
         return function(value)
     if not dataclasses.is_dataclass(value) or isinstance(value, type):
         return value
-    return dataclasses.replace(value, **{entry.name: _map(getattr(value, entry.name), function) for entry in dataclasses.fields(value)})
+    return dataclasses.replace(
+        value,
+        **{entry.name: _map(getattr(value, entry.name), function) for entry in dataclasses.fields(value)},
+    )
 
 
 def _equal(value: Any, other: Any) -> bool:
     """Whether two values of the fields of a dataclass are the same."""
     if isinstance(value, Tensor):
-        return isinstance(other, Tensor) and value.device == other.device and value.dtype == other.dtype and torch.equal(value, other)
+        return (
+            isinstance(other, Tensor)
+            and value.device == other.device
+            and value.dtype == other.dtype
+            and torch.equal(value, other)
+        )
     if not dataclasses.is_dataclass(value):
         return bool(value == other)
     return type(value) is type(other) and all(
@@ -266,5 +284,7 @@ def _equal(value: Any, other: Any) -> bool:
     )
 
 
-torch.serialization.add_safe_globals([AssignResult, AssignSummary, ImageAssignment, GroundTruth, Matching, SimOTAConfig])
+torch.serialization.add_safe_globals(
+    [AssignResult, AssignSummary, ImageAssignment, GroundTruth, Matching, SimOTAConfig]
+)
 """What ``torch.load`` builds by default."""

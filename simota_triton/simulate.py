@@ -1,8 +1,9 @@
-"""Simulated detector outputs, seeded, for the demo, the benchmarks and the tests. A guess at what a head predicts, no more.
+"""Simulated detector outputs, seeded, for the demo, the benchmarks and the tests. A guess at what a head
+predicts, no more.
 
-Three phases of training: ``"untrained"`` (boxes around each prior of about its stride's size, all scores near 0.01),
-``"mid"`` (priors inside a gt predict its box within about 20 % and lean to its class) and ``"trained"`` (within 5 %,
-confident). A prior inside several gts follows the smallest one.
+Three phases of training: ``"untrained"`` (boxes around each prior of about its stride's size, all scores near
+0.01), ``"mid"`` (priors inside a gt predict its box within about 20 % and lean to its class) and
+``"trained"`` (within 5 %, confident). A prior inside several gts follows the smallest one.
 """
 
 from __future__ import annotations
@@ -24,14 +25,18 @@ _OTHER_LOGIT = {"untrained": (-4.6, 0.3), "mid": (-5.0, 1.0), "trained": (-7.0, 
 
 
 class Predictions(NamedTuple):
-    """What a head would give: pred_boxes [B, P, 4] xyxy, cls_logits [B, P, C], obj_logits [B, P, 1], all float32."""
+    """What a head would give: pred_boxes [B, P, 4] xyxy, cls_logits [B, P, C], obj_logits [B, P, 1], all
+    float32.
+    """
 
     pred_boxes: Tensor
     cls_logits: Tensor
     obj_logits: Tensor
 
 
-def grid_priors(image_size: int | tuple[int, int], strides: Sequence[int] = STRIDES, offset: float = 0.0) -> Tensor:
+def grid_priors(
+    image_size: int | tuple[int, int], strides: Sequence[int] = STRIDES, offset: float = 0.0
+) -> Tensor:
     """Priors of level grids, finest first, each row-major: [P, 4] x, y, stride_x, stride_y.
 
     Args:
@@ -46,7 +51,9 @@ def grid_priors(image_size: int | tuple[int, int], strides: Sequence[int] = STRI
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     levels = []
     for stride in strides:
-        cells = (torch.arange(-(-side // stride), dtype=torch.float32, device="cpu") for side in (height, width))
+        cells = (
+            torch.arange(-(-side // stride), dtype=torch.float32, device="cpu") for side in (height, width)
+        )
         y, x = torch.meshgrid(*cells, indexing="ij")
         points = (torch.stack([x, y], -1).reshape(-1, 2) + offset) * stride
         levels.append(torch.cat([points, torch.full_like(points, stride)], 1))
@@ -54,9 +61,15 @@ def grid_priors(image_size: int | tuple[int, int], strides: Sequence[int] = STRI
 
 
 def random_gts(
-    count: int, image_size: int, num_classes: int, generator: torch.Generator, median: float = 64.0, spread: float = 1.0
+    count: int,
+    image_size: int,
+    num_classes: int,
+    generator: torch.Generator,
+    median: float = 64.0,
+    spread: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
-    """Random gts: boxes [count, 4] xyxy with log-normal sides, clipped to the image, and labels [count] int64.
+    """Random gts: boxes [count, 4] xyxy with log-normal sides, clipped to the image, and labels [count]
+    int64.
 
     Args:
         count: Number of gts.
@@ -71,7 +84,9 @@ def random_gts(
     aspect = torch.exp(0.3 * torch.randn(count, 1, dtype=torch.float32, **source))
     size = torch.cat([side * aspect, side / aspect], 1).clamp(2.0, float(image_size))
     corner = torch.rand(count, 2, dtype=torch.float32, **source) * (image_size - size)
-    return torch.cat([corner, corner + size], 1), torch.randint(num_classes, (count,), dtype=torch.int64, **source)
+    return torch.cat([corner, corner + size], 1), torch.randint(
+        num_classes, (count,), dtype=torch.int64, **source
+    )
 
 
 def simulate_predictions(

@@ -1,10 +1,10 @@
 """The terms of the cost, one function each, on broadcast tensors of any shape.
 
-Every torch computation of a term goes through here: the dense definition calls these on [B, G, P], the fast backend on
-lists of pairs, and the device kernels are tested against them.
+Every torch computation of a term goes through here: the dense definition calls these on [B, G, P], the fast
+backend on lists of pairs, and the device kernels are tested against them.
 
-The class term is never formed over [P, G, C]. Each prior has the sum of its classes' costs as background (target 0); a
-pair swaps the gt's class from target 0 to its own target::
+The class term is never formed over [P, G, C]. Each prior has the sum of its classes' costs as background
+(target 0); a pair swaps the gt's class from target 0 to its own target::
 
     cls(g, p) = max(0, background(p) - background_of_class(label_g, p) + own(g, p))
 
@@ -21,7 +21,9 @@ from .boxes import box_giou, box_iou, guard
 from .config import SimOTAConfig
 
 COST_LIMIT = 3.0e38
-"""Costs are clamped here, so that +inf always means "no candidate" (the centre prior overflows past 41 strides)."""
+"""Costs are clamped here, so that +inf always means "no candidate" (the centre prior overflows past 41
+strides).
+"""
 
 FLOAT32_MAX = torch.finfo(torch.float32).max
 
@@ -38,11 +40,18 @@ def depth(position: Tensor, low: Tensor, high: Tensor) -> Tensor:
 
 
 def region_depths(
-    position: Tensor, stride: Tensor, low: Tensor, high: Tensor, center: Tensor, region: str, center_radius: float
+    position: Tensor,
+    stride: Tensor,
+    low: Tensor,
+    high: Tensor,
+    center: Tensor,
+    region: str,
+    center_radius: float,
 ) -> list[Tensor]:
     """A region along one axis: it is the union of boxes, and this is the depth in each of them (one or two).
 
-    Regions are decided in float32 by the comparisons of YOLOX and mmdet, strict, whatever the dtype of the costs.
+    Regions are decided in float32 by the comparisons of YOLOX and mmdet, strict, whatever the dtype of the
+    costs.
     """
     reach = center_radius * stride
     in_box = None if region == "center" else depth(position, low, high)
@@ -52,7 +61,9 @@ def region_depths(
     return [part for part in (in_box, in_center) if part is not None]
 
 
-def in_region(priors: Tensor, gt_boxes: Tensor, gt_centers: Tensor, region: str, center_radius: float) -> Tensor:
+def in_region(
+    priors: Tensor, gt_boxes: Tensor, gt_centers: Tensor, region: str, center_radius: float
+) -> Tensor:
     """Whether a prior lies in a region of a gt.
 
     Args:
@@ -69,7 +80,15 @@ def in_region(priors: Tensor, gt_boxes: Tensor, gt_centers: Tensor, region: str,
         shape = torch.broadcast_shapes(priors.shape[:-1], gt_boxes.shape[:-1])
         return torch.ones((), dtype=torch.bool, device=priors.device).expand(shape)
     along_x, along_y = (
-        region_depths(priors[..., i], priors[..., 2 + i], gt_boxes[..., i], gt_boxes[..., 2 + i], gt_centers[..., i], region, center_radius)
+        region_depths(
+            priors[..., i],
+            priors[..., 2 + i],
+            gt_boxes[..., i],
+            gt_boxes[..., 2 + i],
+            gt_centers[..., i],
+            region,
+            center_radius,
+        )
         for i in (0, 1)
     )
     inside = [torch.minimum(x, y) for x, y in zip(along_x, along_y, strict=True)]
@@ -96,8 +115,8 @@ def iou_cost(pred_boxes: Tensor, gt_boxes: Tensor, iou: Tensor, config: SimOTACo
 def center_cost(priors: Tensor, gt_centers: Tensor, config: SimOTAConfig) -> Tensor:
     """center_base ** (distance / stride - center_offset), without its weight (mmdet's soft centre prior).
 
-    +inf where float32 overflows, whatever the dtype, and whatever the weight makes of it: as in the originals, all pairs that far
-    apart cost the same.
+    +inf where float32 overflows, whatever the dtype, and whatever the weight makes of it: as in the
+    originals, all pairs that far apart cost the same.
     """
     prior = torch.pow(config.center_base, center_distance(priors, gt_centers) - config.center_offset)
     return prior if prior.dtype == torch.float32 else prior.masked_fill(prior > FLOAT32_MAX, torch.inf)
@@ -110,7 +129,9 @@ def center_distance(priors: Tensor, gt_centers: Tensor) -> Tensor:
 
 
 def class_scores(cls_logits: Tensor, obj_logits: Tensor | None, config: SimOTAConfig) -> Tensor:
-    """What the class term reads: the logit itself, or a float32 probability (originals hold probabilities in float32)."""
+    """What the class term reads: the logit itself, or a float32 probability (originals hold probabilities in
+    float32).
+    """
     if config.score == "joint":
         assert obj_logits is not None
         return (cls_logits.float().sigmoid() * obj_logits.float().sigmoid()).sqrt()
@@ -157,12 +178,16 @@ def background_cost(scores: Tensor, config: SimOTAConfig) -> Tensor:
 
 
 def swap_class(background_sum: Tensor, background: Tensor, own: Tensor) -> Tensor:
-    """The class term of a pair: its prior's sum over classes with the gt's class moved from target 0 to its own."""
+    """The class term of a pair: its prior's sum over classes with the gt's class moved from target 0 to its
+    own.
+    """
     return (background_sum - background + own).clamp(min=0)
 
 
 def _softplus(scores: Tensor) -> Tensor:
-    """log(1 + exp(x)); x itself above 40, where float64 cannot tell them apart (PyTorch's own choice, 20, is float32's)."""
+    """log(1 + exp(x)); x itself above 40, where float64 cannot tell them apart (PyTorch's own choice, 20, is
+    float32's).
+    """
     return F.softplus(scores, threshold=40.0)
 
 
@@ -172,7 +197,9 @@ def _logs(scores: Tensor, config: SimOTAConfig) -> tuple[Tensor, Tensor]:
     return p.log().clamp(min=LOG_LIMIT), torch.log1p(-p).clamp(min=LOG_LIMIT)
 
 
-def pair_cost(cls: Tensor, iou_term: Tensor, center_term: Tensor | None, outside: Tensor | None, config: SimOTAConfig) -> Tensor:
+def pair_cost(
+    cls: Tensor, iou_term: Tensor, center_term: Tensor | None, outside: Tensor | None, config: SimOTAConfig
+) -> Tensor:
     """The sum ((cls * w + iou * w) + centre * w) + penalty in this order, clamped to ``COST_LIMIT``.
 
     The penalised sum is rounded to float32 whatever the dtype: its grid is part of the originals' rule.
@@ -193,7 +220,8 @@ def pair_cost(cls: Tensor, iou_term: Tensor, center_term: Tensor | None, outside
 
 
 def add_extra(cost: Tensor, iou: Tensor, extra: Tensor) -> tuple[Tensor, Tensor]:
-    """Matrices of a call with an extra cost, which is added last; a pair whose extra cost is not finite takes no part.
+    """Matrices of a call with an extra cost, which is added last; a pair whose extra cost is not finite takes
+    no part.
 
     Args:
         cost: [B, G, P], +inf where the gt may not take the prior.

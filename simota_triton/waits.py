@@ -15,8 +15,8 @@ MODES = ("default", "warn", "error")
 def debug_mode(mode: str) -> Iterator[None]:
     """A block under ``torch.cuda.set_sync_debug_mode(mode)``; left alone where that is the mode already.
 
-    PyTorch warns at the first change of the mode in a process that it is a prototype: nobody who calls an assigner has asked for that, and
-    where warnings are errors it would be one.
+    PyTorch warns at the first change of the mode in a process that it is a prototype: nobody who calls an
+    assigner has asked for that, and where warnings are errors it would be one.
     """
     before = torch.cuda.get_sync_debug_mode()
     if before == MODES.index(mode):

@@ -1,12 +1,13 @@
-"""Every launch configuration of a kernel family's space against the interpreter's own, bit for bit, on random scenes.
+"""Every launch configuration of a kernel family's space against the interpreter's own, bit for bit, on random
+scenes.
 
     python -m tests.configurations                       # every family, 20 scenes, in Triton's interpreter
     python -m tests.configurations --backend triton --scenes 3 --workers 2
 
-All kernels of all configurations are launched. A launch whose kernel, grid and arguments are those of an earlier one, to the last
-byte, is computed once: many configurations differ in what one kernel of several reads, and the interpreter has no warps and no
-registers. Those that differ in these alone are held to the default's bits on a GPU, by ``simota-triton tune``. Exits with 1 and
-names the configurations that differ.
+All kernels of all configurations are launched. A launch whose kernel, grid and arguments are those of an
+earlier one, to the last byte, is computed once: many configurations differ in what one kernel of several
+reads, and the interpreter has no warps and no registers. Those that differ in these alone are held to the
+default's bits on a GPU, by ``simota-triton tune``. Exits with 1 and names the configurations that differ.
 """
 
 from __future__ import annotations
@@ -71,7 +72,11 @@ def compare(family: Family, problem: Problem, config: SimOTAConfig, candidates: 
     """Candidates against the interpreter's own configuration."""
     with interpreter.remembering() as counts:
         expected = [value.clone() for value in family.launch(problem, config, family.interpreter)]
-        found = [kernels for kernels in candidates if not all(map(torch.equal, family.launch(problem, config, kernels), expected))]
+        found = [
+            kernels
+            for kernels in candidates
+            if not all(map(torch.equal, family.launch(problem, config, kernels), expected))
+        ]
     return Compared(len(candidates), found, counts["launches"], counts["computed"])
 
 
@@ -85,8 +90,12 @@ def _compare_scene(backend: str, seed: int) -> Compared:
 
 def main() -> int:
     """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m tests.configurations", description=__doc__.splitlines()[0])
-    parser.add_argument("--backend", choices=tuple(FAMILIES), action="append", help="kernel family; default: all")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.configurations", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument(
+        "--backend", choices=tuple(FAMILIES), action="append", help="kernel family; default: all"
+    )
     parser.add_argument("--scenes", type=int, default=20)
     parser.add_argument("--workers", type=int, default=1, help="processes; default: 1")
     args = parser.parse_args()

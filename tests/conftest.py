@@ -1,4 +1,6 @@
-"""Set up before anything of the package is imported: Triton's interpreter where there is no GPU, poisoned memory."""
+"""Set up before anything of the package is imported: Triton's interpreter where there is no GPU, poisoned
+memory.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 HAS_CUDA = torch.cuda.is_available()
 if not HAS_CUDA:
-    os.environ.setdefault("TRITON_INTERPRET", "1")  # read when a kernel is decorated, so before the first import of one
-    torch.use_deterministic_algorithms(True)  # fills what torch.empty returns with NaN, and refuses what is not deterministic
+    # read when a kernel is decorated, so before the first import of one
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+    # fills what torch.empty returns with NaN, and refuses what is not deterministic
+    torch.use_deterministic_algorithms(True)
     interpreter.prepare()
 
 
@@ -36,9 +40,15 @@ def pytest_collection_modifyitems(items):
     for item in items:
         for marker, needed in (("gpu", 1), ("multigpu", 2)):
             if item.get_closest_marker(marker) and gpus < needed:
-                item.add_marker(pytest.mark.skip(reason=f"needs {needed} NVIDIA GPU{'s' * (needed > 1)}, found {gpus}"))
+                item.add_marker(
+                    pytest.mark.skip(reason=f"needs {needed} NVIDIA GPU{'s' * (needed > 1)}, found {gpus}")
+                )
         if streams_in_an_interpreter_without_bits(item):
-            item.add_marker(pytest.mark.skip(reason="this Triton's interpreter has no one-bit integers, which the streaming kernels use"))
+            item.add_marker(
+                pytest.mark.skip(
+                    reason="this Triton's interpreter has no one-bit integers, which the streaming kernels use"
+                )
+            )
         if (
             not any(map(item.get_closest_marker, ("gpu", "multigpu")))
             and getattr(item, "callspec", None)

@@ -1,6 +1,8 @@
-"""One process of ``test_distributed.py``, started by torchrun: a step on its shard of the images, saved for the test to look at.
+"""One process of ``test_distributed.py``, started by torchrun: a step on its shard of the images, saved for
+the test to look at.
 
-Predictions are the images' features times a weight, element by element, so that they do not depend on who computes them.
+Predictions are the images' features times a weight, element by element, so that they do not depend on who
+computes them.
 """
 
 from __future__ import annotations
@@ -37,7 +39,9 @@ class Network(nn.Module):
         return features * self.weight
 
 
-def own_loss(output: Tensor, gt_boxes: list[Tensor], gt_labels: list[Tensor], priors: Tensor) -> tuple[Tensor, Any]:
+def own_loss(
+    output: Tensor, gt_boxes: list[Tensor], gt_labels: list[Tensor], priors: Tensor
+) -> tuple[Tensor, Any]:
     """Soft-label BCE and L1, over the positives of all processes."""
     distance, logits = output.split((4, NUM_CLASSES), 2)
     sides = F.softplus(distance) * priors[:, 2:3]
@@ -46,13 +50,16 @@ def own_loss(output: Tensor, gt_boxes: list[Tensor], gt_labels: list[Tensor], pr
     num_pos = result.num_pos.sum()
     if dist.is_initialized():
         dist.all_reduce(num_pos)
-    divisor = num_pos.clamp(min=1) / (dist.get_world_size() if dist.is_initialized() else 1)  # the mean of gradients is then global
+    # the mean of gradients is then global
+    divisor = num_pos.clamp(min=1) / (dist.get_world_size() if dist.is_initialized() else 1)
     target = F.one_hot(result.labels, NUM_CLASSES + 1)[..., :NUM_CLASSES] * result.matched_iou[..., None]
     box_error = ((boxes - result.gt_boxes).abs().sum(2) * result.fg_mask).sum()
     return (F.binary_cross_entropy_with_logits(logits, target, reduction="sum") + box_error) / divisor, result
 
 
-def patched_loss(name: str, output: Tensor, gt_boxes: list[Tensor], gt_labels: list[Tensor], priors: Tensor) -> tuple[Tensor, Any]:
+def patched_loss(
+    name: str, output: Tensor, gt_boxes: list[Tensor], gt_labels: list[Tensor], priors: Tensor
+) -> tuple[Tensor, Any]:
     """libreyolo's own loss with our patch; it divides by the positives of all processes itself."""
     from tests.trainers.libreyolo import PicoDet, RTMDet
 
@@ -71,7 +78,10 @@ def views(values: Tensor, priors: Tensor) -> list[Tensor]:
     """[B, P, K] as maps that keep the graph."""
     shapes = [level.shape[2:] for level in to_maps(values.detach(), priors)]
     levels = values.split([height * width for height, width in shapes], 1)
-    return [level.transpose(1, 2).reshape(len(values), -1, *shape) for level, shape in zip(levels, shapes, strict=True)]
+    return [
+        level.transpose(1, 2).reshape(len(values), -1, *shape)
+        for level, shape in zip(levels, shapes, strict=True)
+    ]
 
 
 def step(loss: str, device: str, rank: int = 0, world: int = 1) -> dict[str, Any]:
@@ -95,7 +105,9 @@ def step(loss: str, device: str, rank: int = 0, world: int = 1) -> dict[str, Any
 
 
 def main() -> None:
-    """Write ``<rank>.pt`` into the folder of the first argument; the second is the device, the others are losses."""
+    """Write ``<rank>.pt`` into the folder of the first argument; the second is the device, the others are
+    losses.
+    """
     folder, device, *losses = sys.argv[1:]
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     if device == "cuda":

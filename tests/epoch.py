@@ -1,9 +1,10 @@
-"""Binaries that an epoch of multi-scale training compiles, without a GPU: 1,000 steps, random numbers of gts, 10 image sizes.
+"""Binaries that an epoch of multi-scale training compiles, without a GPU: 1,000 steps, random numbers of gts,
+10 image sizes.
 
     python -m tests.epoch
 
-Prints how many each kernel family takes; exits with 1 where all together are more than MAX_BINARIES. A process of its own,
-because Triton must not be in its interpreter.
+Prints how many each kernel family takes; exits with 1 where all together are more than MAX_BINARIES. A
+process of its own, because Triton must not be in its interpreter.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ GPU = Gpu("a GPU that is not here", (9, 0))
 
 
 def binaries(backend: str, padded: bool) -> Counter[str]:
-    """Kernel -> different binaries of an epoch, its last batch smaller; gts padded to the most of a step, or as lists."""
+    """Kernel -> different binaries of an epoch, its last batch smaller; gts padded to the most of a step, or
+    as lists.
+    """
     family, config, generator = FAMILIES[backend], SimOTAConfig.rtmdet(), random.Random(0)
     found: dict[int, str] = {}
     with compiled_for(10 * GPU.capability[0] + GPU.capability[1]) as compiled:
@@ -40,9 +43,16 @@ def binaries(backend: str, padded: bool) -> Counter[str]:
             cells = [4 * side, 2 * side, side]
             maps = [torch.empty(batch, CLASSES, cell, cell) for cell in cells]
             num_priors = sum(cell * cell for cell in cells)
-            boxes, labels, mask = [torch.empty(n, 4) for n in counts], [torch.zeros(n, dtype=torch.int64) for n in counts], None
+            boxes, labels, mask = (
+                [torch.empty(n, 4) for n in counts],
+                [torch.zeros(n, dtype=torch.int64) for n in counts],
+                None,
+            )
             if padded:
-                boxes, labels = torch.empty(batch, max(counts), 4), torch.zeros(batch, max(counts), dtype=torch.int64)
+                boxes, labels = (
+                    torch.empty(batch, max(counts), 4),
+                    torch.zeros(batch, max(counts), dtype=torch.int64),
+                )
                 mask = torch.ones(batch, max(counts), dtype=torch.bool)
             problem = pack(
                 config, torch.empty(batch, num_priors, 4), maps, torch.ones(num_priors, 4), boxes, labels, gt_mask=mask,
@@ -50,7 +60,8 @@ def binaries(backend: str, padded: bool) -> Counter[str]:
             )  # fmt: skip
             family.launch(problem, config, choose(backend, GPU, family.shape(problem)).kernels)
             found |= {id(binary): binary.metadata.name for binary in compiled}
-            compiled[:] = list({id(binary): binary for binary in compiled}.values())  # held, so that no id comes twice
+            # held, so that no id comes twice
+            compiled[:] = list({id(binary): binary for binary in compiled}.values())
     return Counter(found.values())
 
 
@@ -61,7 +72,11 @@ def main() -> int:
         counts = {backend: binaries(backend, form == "padded") for backend in FAMILIES}
         total = sum(count.total() for count in counts.values())
         worst = max(worst, total)
-        print(f"gts as {form}: {total} binaries in {STEPS} steps:", {backend: dict(count) for backend, count in counts.items()}, flush=True)
+        print(
+            f"gts as {form}: {total} binaries in {STEPS} steps:",
+            {backend: dict(count) for backend, count in counts.items()},
+            flush=True,
+        )
     return worst > MAX_BINARIES
 
 

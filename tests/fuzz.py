@@ -1,5 +1,5 @@
-"""Holds a backend against the float64 definition on many seeded scenes: every preset, variants of them, every form of
-the inputs.
+"""Holds a backend against the float64 definition on many seeded scenes: every preset, variants of them, every
+form of the inputs.
 
     python -m tests.fuzz --scenes 20000 --backend torch
 
@@ -32,7 +32,9 @@ DEFAULTS = (*[torch.float32] * 7, torch.float16, torch.bfloat16, torch.float64)
 
 
 def launch_of(seed: int, backend: str) -> Any:
-    """Launch parameters of a scene in Triton's interpreter: every third scene of the streaming kernels has some of its own."""
+    """Launch parameters of a scene in Triton's interpreter: every third scene of the streaming kernels has
+    some of its own.
+    """
     if backend != "triton-stream" or seed % 3:
         return None
     from .kernels_support import random_launch
@@ -41,20 +43,28 @@ def launch_of(seed: int, backend: str) -> Any:
 
 
 def check(seed: int, backend: str) -> tuple[Counter[str], list[str]]:
-    """Counts and complaints of one scene, under one configuration, handed over in one form; all follow from the seed."""
+    """Counts and complaints of one scene, under one configuration, handed over in one form; all follow from
+    the seed.
+    """
     case, rng = case_of(seed), random.Random(~seed)
     batch = case.batch()
     torch.set_default_dtype(rng.choice(DEFAULTS))
     try:  # every scene is a small call: half of them go the way of large ones
         with mock.patch.object(compact, "MOST_PAIRS", rng.choice([0, compact.MOST_PAIRS])):
-            outcome = judged(batch, backend, torch.device("cpu"), kernels=launch_of(seed, backend), validate=None)
+            outcome = judged(
+                batch, backend, torch.device("cpu"), kernels=launch_of(seed, backend), validate=None
+            )
     finally:
         torch.set_default_dtype(torch.float32)
-    counts = Counter(scenes=1, positives=outcome.positives, excused=outcome.excused, unexplained=len(outcome.unexplained))
+    counts = Counter(
+        scenes=1, positives=outcome.positives, excused=outcome.excused, unexplained=len(outcome.unexplained)
+    )
     return counts, [f"{case}: {line}" for line in outcome.unexplained]
 
 
-def run(seeds: Iterable[int], backend: str, workers: int = 1, every: int = 0) -> tuple[Counter[str], list[str]]:
+def run(
+    seeds: Iterable[int], backend: str, workers: int = 1, every: int = 0
+) -> tuple[Counter[str], list[str]]:
     """Counts and complaints of many scenes; a progress line after ``every`` scenes."""
     total: Counter[str] = Counter(scenes=0, positives=0, excused=0, unexplained=0)
     complaints: list[str] = []
@@ -103,7 +113,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="seed of the first scene")
     parser.add_argument("--workers", type=int, default=2, help="processes")
     options = parser.parse_args()
-    total, complaints = run(range(options.seed, options.seed + options.scenes), options.backend, options.workers, every=1000)
+    total, complaints = run(
+        range(options.seed, options.seed + options.scenes), options.backend, options.workers, every=1000
+    )
     print(*complaints[:20], sep="\n", end="\n" if complaints else "")
     print(f"{options.backend}: {total['scenes']} scenes, {len(PRESETS)} presets, {_found(total)}")
     return 1 if total["unexplained"] else 0

@@ -1,9 +1,10 @@
-"""README's commands can be followed: what they install is resolved against the ordinary index, and nothing else.
+"""README's commands can be followed: what they install is resolved against the ordinary index, and nothing
+else.
 
-``python -m tests.install`` takes each ``pip install`` of README's fenced commands and lets a current pip resolve it without any
-configuration of this machine (no files at hand, no other index, no constraint but those of the command), on this Python; and the
-largest of them on every Python that the package's metadata names. pip reads metadata alone, no package is downloaded. Exit code 1
-if one cannot be resolved.
+``python -m tests.install`` takes each ``pip install`` of README's fenced commands and lets a current pip
+resolve it without any configuration of this machine (no files at hand, no other index, no constraint but
+those of the command), on this Python; and the largest of them on every Python that the package's metadata
+names. pip reads metadata alone, no package is downloaded. Exit code 1 if one cannot be resolved.
 """
 
 from __future__ import annotations
@@ -19,13 +20,27 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PIP = "pip==26.3"
-"""Its ``fast-deps`` reads a wheel's metadata by requests of a range of bytes where the index serves no metadata of its own."""
-KEPT = ("PATH", "HOME", "TMPDIR", "LANG", "PIP_CERT", "SSL_CERT_FILE", "SSL_CERT_DIR", "HTTPS_PROXY", "https_proxy")
+"""Its ``fast-deps`` reads a wheel's metadata by requests of a range of bytes where the index serves no
+metadata of its own.
+"""
+KEPT = (
+    "PATH",
+    "HOME",
+    "TMPDIR",
+    "LANG",
+    "PIP_CERT",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "HTTPS_PROXY",
+    "https_proxy",
+)
 """What of the environment says how the network is reached, and nothing of what is found there."""
 
 
 def commands(readme: str) -> list[list[str]]:
-    """What follows ``pip install`` in each fenced command of README's that is run as it stands, the largest last."""
+    """What follows ``pip install`` in each fenced command of README's that is run as it stands, the largest
+    last.
+    """
     found = [
         [word for word in shlex.split(arguments) if word != "-q"]
         for block in re.findall(r"```sh \w+\n(.*?)```", readme, re.S)
@@ -49,12 +64,14 @@ def resolve(pip: str, wheel: str, arguments: list[str], python: str | None) -> t
 
     Args:
         pip: The program.
-        wheel: The package, built once, in the place of its folder: runs at the same time would build it in one place.
+        wheel: The package, built once, in the place of its folder: runs at the same time would build it in
+            one place.
         arguments: What follows ``pip install``.
         python: A version of Python; None: this one.
     """
     other = [] if python is None else ["--python-version", python, "--only-binary=:all:"]
-    named = [re.sub(r"^\.(?=\[|$)", wheel, word) for word in arguments if word != "-e"]  # "." and ".[cli]", not ".ci/constraints.txt"
+    # "." and ".[cli]", not ".ci/constraints.txt"
+    named = [re.sub(r"^\.(?=\[|$)", wheel, word) for word in arguments if word != "-e"]
     command = [pip, "install", "--use-feature=fast-deps", "--dry-run", "--ignore-installed", *other, *named]
     done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
     name = f"pip install {shlex.join(arguments)}, Python {python or '.'.join(map(str, sys.version_info[:2]))}"
@@ -71,7 +88,9 @@ def main() -> int:
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
         pip = str(Path(folder, "bin", "pip"))
         subprocess.run([pip, "install", "-q", PIP], env=environment(), check=True)
-        subprocess.run([pip, "wheel", "-q", "--no-deps", "-w", folder, "."], cwd=ROOT, env=environment(), check=True)
+        subprocess.run(
+            [pip, "wheel", "-q", "--no-deps", "-w", folder, "."], cwd=ROOT, env=environment(), check=True
+        )
         (wheel,) = map(str, Path(folder).glob("*.whl"))
         runs: list[tuple[list[str], str | None]] = [(arguments, None) for arguments in asked]
         runs += [(asked[-1], python) for python in pythons((ROOT / "pyproject.toml").read_text())]

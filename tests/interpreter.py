@@ -1,4 +1,6 @@
-"""What the tests need of Triton's interpreter: about twice its speed, an fma that rounds once in all of its versions, and a memory."""
+"""What the tests need of Triton's interpreter: about twice its speed, an fma that rounds once in all of its
+versions, and a memory.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ import torch
 from torch import Tensor
 
 QUICK = ("reference", "torch")
-"""Backends that take any number of scenes. The others run in Triton's interpreter where there is no GPU: a second a scene."""
+"""Backends that take any number of scenes. The others run in Triton's interpreter where there is no GPU: a
+second a scene.
+"""
 
 SMALL = (69, 140)
 """Seeds of scenes for those."""
@@ -32,20 +36,26 @@ def prepare() -> None:
 
 
 def _skip_what_cannot_run(interpreter: Any) -> None:
-    """The interpreter of Triton 3.3 has no variables of type int1 across branches, which all streaming kernels but ``prepare`` need."""
+    """The interpreter of Triton 3.3 has no variables of type int1 across branches, which all streaming
+    kernels but ``prepare`` need.
+    """
     if hasattr(interpreter.InterpreterBuilder, "get_int1_ty"):
         return
     import pytest
     import triton
 
     def skip(_: Any) -> Any:
-        pytest.skip(f"the interpreter of Triton {triton.__version__} cannot run this kernel: it has no int1 across branches")
+        pytest.skip(
+            f"the interpreter of Triton {triton.__version__} cannot run this kernel: it has no int1 across branches"
+        )
 
     interpreter.InterpreterBuilder.get_int1_ty = skip
 
 
 def _refuse_constants_on_the_left() -> None:
-    """A constant times a tensor is a constant that holds a tensor, on which some functions fail under Triton 3.7 and 3.8."""
+    """A constant times a tensor is a constant that holds a tensor, on which some functions fail under Triton
+    3.7 and 3.8.
+    """
     import triton.language as tl
 
     def guarded(name: str) -> Any:
@@ -58,7 +68,23 @@ def _refuse_constants_on_the_left() -> None:
 
         return apply
 
-    for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "and", "or", "xor", "lt", "le", "gt", "ge", "eq", "ne"):
+    for name in (
+        "add",
+        "sub",
+        "mul",
+        "truediv",
+        "floordiv",
+        "mod",
+        "and",
+        "or",
+        "xor",
+        "lt",
+        "le",
+        "gt",
+        "ge",
+        "eq",
+        "ne",
+    ):
         setattr(tl.constexpr, f"__{name}__", guarded(f"__{name}__"))
 
 
@@ -76,21 +102,27 @@ def _fuse(interpreter: Any) -> None:
 
 
 def _look_once(interpreter: Any) -> None:
-    """At every call of a device function it looks through all of ``triton.language`` for functions to replace by its own; they are
-    replaced already, since the kernel was entered. Look once a kernel.
+    """At every call of a device function it looks through all of ``triton.language`` for functions to replace
+    by its own; they are replaced already, since the kernel was entered. Look once a kernel.
     """
-    patch, scope_type = getattr(interpreter, "_patch_lang", None), getattr(interpreter, "_LangPatchScope", None)
+    patch, scope_type = (
+        getattr(interpreter, "_patch_lang", None),
+        getattr(interpreter, "_LangPatchScope", None),
+    )
     if patch is None or scope_type is None or getattr(patch, "once", False):
         return
     known: dict[str, set[str]] = {}
     nothing = scope_type()
-    replaced: set[str] = set()  # spellings of triton.language whose functions are replaced in the kernel at hand
+    # spellings of triton.language whose functions are replaced in the kernel at hand
+    replaced: set[str] = set()
 
     def patch_once(function: Any) -> Any:
         module = function.__globals__["__name__"]
         if module not in known:
             values = function.__globals__.values()
-            known[module] = {value.__name__ for value in values if getattr(value, "__package__", "") == "triton.language"}
+            known[module] = {
+                value.__name__ for value in values if getattr(value, "__package__", "") == "triton.language"
+            }
         spellings = known[module]
         if replaced and spellings <= replaced:
             return nothing
@@ -111,11 +143,13 @@ def _look_once(interpreter: Any) -> None:
 
 @contextmanager
 def remembering() -> Iterator[Counter[str]]:
-    """In its block a launch that has been computed before - the same kernel, grid and arguments, every byte of every tensor - gets
-    the tensors that it left then: what the interpreter computes is a function of these alone. Arguments that kernels do not have,
-    such as the number of warps, do not count. Yields the numbers of "launches" and of those that were "computed".
+    """In its block a launch that has been computed before - the same kernel, grid and arguments, every byte
+    of every tensor - gets the tensors that it left then: what the interpreter computes is a function of these
+    alone. Arguments that kernels do not have, such as the number of warps, do not count. Yields the numbers
+    of "launches" and of those that were "computed".
 
-    Memory that nothing has written has to hold the same bytes each time, as under ``torch.use_deterministic_algorithms``.
+    Memory that nothing has written has to hold the same bytes each time, as under
+    ``torch.use_deterministic_algorithms``.
     """
     from triton.runtime.interpreter import GridExecutor
 
@@ -131,7 +165,11 @@ def remembering() -> Iterator[Counter[str]]:
         if key not in left:
             counts["computed"] += 1
             compute(self, *args, **kwargs)
-            changed = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and _identity(leaf) != before[i]]
+            changed = [
+                i
+                for i, leaf in enumerate(leaves)
+                if isinstance(leaf, Tensor) and _identity(leaf) != before[i]
+            ]
             left[key] = [(i, leaves[i].clone()) for i in changed]
         for i, value in left[key]:
             leaves[i].copy_(value)

@@ -1,5 +1,5 @@
-"""What the tests of the Triton kernels share: where they run, problems on that device, and a GPU's approximate units for
-Triton's interpreter.
+"""What the tests of the Triton kernels share: where they run, problems on that device, and a GPU's
+approximate units for Triton's interpreter.
 """
 
 from __future__ import annotations
@@ -44,9 +44,13 @@ def on_device(problem: Problem) -> Problem:
 def random_inputs(
     num_priors: int, counts: list[int], num_classes: int, seed: int = 0, phase: str = "mid", size: int = 96
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, list[Tensor], list[Tensor]]:
-    """pred_boxes, cls_logits, obj_logits, priors, gt_boxes, gt_labels of images with ``counts`` gts, on scattered priors."""
+    """pred_boxes, cls_logits, obj_logits, priors, gt_boxes, gt_labels of images with ``counts`` gts, on
+    scattered priors.
+    """
     generator = torch.Generator().manual_seed(seed)
-    stride = torch.tensor([4.0, 8.0, 16.0])[torch.randint(3, (num_priors, 1), generator=generator)].expand(-1, 2)
+    stride = torch.tensor([4.0, 8.0, 16.0])[torch.randint(3, (num_priors, 1), generator=generator)].expand(
+        -1, 2
+    )
     priors = torch.cat([torch.rand(num_priors, 2, generator=generator) * size, stride], 1)
     gts = [random_gts(count, size, num_classes, generator, median=40.0) for count in counts]
     boxes, labels = [b for b, _ in gts], [label for _, label in gts]
@@ -54,7 +58,9 @@ def random_inputs(
     return pred.pred_boxes, pred.cls_logits, pred.obj_logits, priors, boxes, labels
 
 
-def random_problem(config: SimOTAConfig, num_priors: int, counts: list[int], num_classes: int, seed: int = 0, **options: Any) -> Problem:
+def random_problem(
+    config: SimOTAConfig, num_priors: int, counts: list[int], num_classes: int, seed: int = 0, **options: Any
+) -> Problem:
     """A random problem, on the CPU."""
     pred, cls, obj, *rest = random_inputs(num_priors, counts, num_classes, seed)
     return pack(config, pred, cls, *rest, obj_logits=obj if config.score == "joint" else None, **options)
@@ -93,13 +99,19 @@ def streamed(problem: Problem, config: SimOTAConfig, kernels: StreamConfig | Non
 def assert_same(found: Answer, expected: Answer, what: Any = "") -> None:
     """Every value of two answers is the same to the bit."""
     for name, a, b in zip(Answer._fields, found, expected, strict=True):
-        assert (a.dtype, a.shape) == (b.dtype, b.shape), f"{name}: {a.dtype} {list(a.shape)}, expected {b.dtype} {list(b.shape)}, {what}"
+        assert (a.dtype, a.shape) == (b.dtype, b.shape), (
+            f"{name}: {a.dtype} {list(a.shape)}, expected {b.dtype} {list(b.shape)}, {what}"
+        )
         wrong = (a != b).nonzero().tolist()
-        assert not wrong, f"{name}: {len(wrong)} differ, at {wrong[0]}: {a[tuple(wrong[0])]}, expected {b[tuple(wrong[0])]}, {what}"
+        assert not wrong, (
+            f"{name}: {len(wrong)} differ, at {wrong[0]}: {a[tuple(wrong[0])]}, expected {b[tuple(wrong[0])]}, {what}"
+        )
 
 
 def random_launch(seed: int) -> StreamConfig:
-    """Launch parameters of the streaming kernels that follow from the seed, small enough to prune scenes of some hundred priors."""
+    """Launch parameters of the streaming kernels that follow from the seed, small enough to prune scenes of
+    some hundred priors.
+    """
     rng = random.Random(seed)
     tile = rng.choice([32, 64, 64, 128, 256, 1024])
     return StreamConfig(
@@ -122,8 +134,8 @@ UNITS = {
 class ApproximateUnits:
     """Runs the kernels' inline PTX in NumPy, as wrong as PTX's manual allows.
 
-    Every approximate instruction is off by up to its bound, one way for some operands and the other way for others, always the
-    same for the same operand; subnormal numbers are flushed to zero.
+    Every approximate instruction is off by up to its bound, one way for some operands and the other way for
+    others, always the same for the same operand; subnormal numbers are flushed to zero.
     """
 
     def __init__(self, monkeypatch: Any) -> None:

@@ -1,9 +1,11 @@
 """Second opinions: every preset written down again in its original's style, to hold the definition against.
 
-One image at a time, dense [n, G, C] losses from torch.nn.functional, a Python loop over gts, float64; nothing of the
-package is used and no configuration is read: the constants below are the originals'. Three things are the rule rather
-than its precision and stay float32: where a prior lies, probabilities, and the sum once the penalty is added. Rows that
-an original would have dropped (no candidates, unreadable predictions) are dropped before anything is computed.
+One image at a time, dense [n, G, C] losses from torch.nn.functional, a Python loop over gts, float64; nothing
+of the package is used and no configuration is read: the constants below are the originals'. Three things are
+the rule rather
+than its precision and stay float32: where a prior lies, probabilities, and the sum once the penalty is added.
+Rows that an original would have dropped (no candidates, unreadable predictions) are dropped before anything
+is computed.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ class Image:
 
     pred: Tensor  # [n, 4] float64
     cls: Tensor  # [n, C] float32 logits
-    p_cls: Tensor  # [n, C] float32, their sigmoid; given, since torch's differs by an ulp with an element's place in its tensor
+    # [n, C] float32, their sigmoid; given, since torch's differs by an ulp with an element's place in its
+    # tensor
+    p_cls: Tensor
     p_obj: Tensor  # [n, 1] float32, sigmoid of the objectness logits
     priors: Tensor  # [n, 4] float32
     boxes: Tensor  # [G, 4] float32
@@ -47,14 +51,23 @@ class Image:
         """[n, G]: inside the square of ``radius`` strides around the centre."""
         x, y, stride_x, stride_y = self.priors[:, None].unbind(-1)
         cx, cy = self.centers.T
-        sides = [x - (cx - radius * stride_x), y - (cy - radius * stride_y), (cx + radius * stride_x) - x, (cy + radius * stride_y) - y]
+        sides = [
+            x - (cx - radius * stride_x),
+            y - (cy - radius * stride_y),
+            (cx + radius * stride_x) - x,
+            (cy + radius * stride_y) - y,
+        ]
         return torch.stack(sides, -1).amin(-1) > 0
 
     def overlaps(self, guard: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         """IoU and GIoU, [n, G]."""
         a, b = self.pred[:, None], self.boxes[None].double()
         size = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0)
-        hull = (torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])).clamp(min=0).prod(-1)
+        hull = (
+            (torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2]))
+            .clamp(min=0)
+            .prod(-1)
+        )
         overlap = size.prod(-1)
         area_a, area_b = ((x[..., 2:] - x[..., :2]).clamp(min=0).prod(-1) for x in (a, b))
         union, hull = guard(area_a + area_b - overlap), guard(hull)
@@ -75,7 +88,9 @@ def bare(area: Tensor) -> Tensor:
 
 
 Costs = tuple[Tensor, Tensor]
-"""Cost [n, G], +inf where a gt may not take a row, and the IoU [n, G] that dynamic k counts, 0 where it does not."""
+"""Cost [n, G], +inf where a gt may not take a row, and the IoU [n, G] that dynamic k counts, 0 where it does
+not.
+"""
 
 
 def penalised(cost: Tensor, outside: Tensor, penalty: float) -> Tensor:
@@ -90,7 +105,9 @@ def yolox(
     image: Image, radius: float = 2.5, penalty: float = 1e5, eps: float = 1e-8, guard=bare, weight: float = 3.0,
     objectness: bool = True, clamp: float = 0.0, center_only: bool = False, own_pairs: bool = False,
 ) -> Costs:  # fmt: skip
-    """YOLOX and its copies: BCE of probabilities against one-hot classes, -log IoU, penalty outside box and centre."""
+    """YOLOX and its copies: BCE of probabilities against one-hot classes, -log IoU, penalty outside box and
+    centre.
+    """
     inner, near = image.in_box(), image.in_center(radius)
     either, both = (near, near) if center_only else (inner | near, inner & near)
     p = (image.p_cls * image.p_obj).sqrt() if objectness else image.p_cls
@@ -101,21 +118,29 @@ def yolox(
 
 
 def soft_label(image: Image, guard=at_least(1e-6), center: bool = True) -> Costs:  # noqa: B008
-    """RTMDet and NanoDet: soft BCE of logits times the squared difference, all classes, rows inside any gt."""
+    """RTMDet and NanoDet: soft BCE of logits times the squared difference, all classes, rows inside any
+    gt.
+    """
     iou, _ = image.overlaps(guard)
     logits, soft = image.cls.double()[:, None].expand_as(image.onehot), image.onehot * iou[..., None]
     scale = (soft - logits.sigmoid()).abs().pow(2.0)
-    cost = (F.binary_cross_entropy_with_logits(logits, soft, reduction="none") * scale).sum(-1) - torch.log(iou + 1e-7) * 3.0
+    cost = (F.binary_cross_entropy_with_logits(logits, soft, reduction="none") * scale).sum(-1) - torch.log(
+        iou + 1e-7
+    ) * 3.0
     if center:
         cost = cost + center_prior(image)
     return kept(cost.clamp(max=3e38), iou, image.in_box().any(1, keepdim=True))
 
 
 def own_class(image: Image, guard=at_least(1e-6), eps: float = 1e-7, anywhere: bool = False) -> Costs:  # noqa: B008
-    """mmyolo's RTMDet and the blog text: as :func:`soft_label` but for the gt's class alone; all priors count for k."""
+    """mmyolo's RTMDet and the blog text: as :func:`soft_label` but for the gt's class alone; all priors count
+    for k.
+    """
     iou, _ = image.overlaps(guard)
     logit = image.cls.double()[:, image.labels]  # [n, G]
-    cost = F.binary_cross_entropy_with_logits(logit, iou, reduction="none") * (iou - logit.sigmoid()).abs().pow(2.0)
+    cost = F.binary_cross_entropy_with_logits(logit, iou, reduction="none") * (
+        iou - logit.sigmoid()
+    ).abs().pow(2.0)
     cost = cost - torch.log(iou + eps) * 3.0 + center_prior(image)
     readable = logit.isfinite()
     rows = readable if anywhere else readable & image.in_box().any(1, keepdim=True)
@@ -123,7 +148,9 @@ def own_class(image: Image, guard=at_least(1e-6), eps: float = 1e-7, anywhere: b
 
 
 def center_prior(image: Image) -> Tensor:
-    distance = (image.priors[:, None, :2].double() - image.centers[None].double()).pow(2).sum(-1).sqrt() / image.priors[:, None, 2]
+    distance = (image.priors[:, None, :2].double() - image.centers[None].double()).pow(2).sum(
+        -1
+    ).sqrt() / image.priors[:, None, 2]
     return torch.pow(10.0, distance - 3.0).clamp(max=3e38)
 
 
@@ -132,7 +159,9 @@ def damo(image: Image) -> Costs:
     inner, near = image.in_box(), image.in_center(2.5)
     iou, _ = image.overlaps(at_least(1e-6))
     p, soft = image.p_cls.double()[:, None].expand_as(image.onehot), image.onehot * iou[..., None]
-    cost = (F.binary_cross_entropy(p, soft, reduction="none") * (soft - p).abs().pow(2.0)).sum(-1) - torch.log(iou + 1e-7) * 3.0
+    cost = (F.binary_cross_entropy(p, soft, reduction="none") * (soft - p).abs().pow(2.0)).sum(
+        -1
+    ) - torch.log(iou + 1e-7) * 3.0
     return kept(penalised(cost, ~(inner & near), 1e8), iou, (inner | near).any(1, keepdim=True))
 
 
@@ -140,7 +169,10 @@ def picodet(image: Image, clamp: float = 0.0) -> Costs:
     """PicoDet: varifocal loss of probabilities and GIoU, penalty 1e8."""
     inner, near = image.in_box(), image.in_center(2.5)
     iou, giou = image.overlaps(at_least(1e-6))
-    p, inside_log = (v.double()[:, None].expand_as(image.onehot) for v in (image.p_cls, image.p_cls.clamp(clamp, 1 - clamp)))
+    p, inside_log = (
+        v.double()[:, None].expand_as(image.onehot)
+        for v in (image.p_cls, image.p_cls.clamp(clamp, 1 - clamp))
+    )
     target = image.onehot * iou[..., None]
     weight = torch.where(target > 0, target, 0.75 * (p - target).abs().pow(2.0))
     cost = (F.binary_cross_entropy(inside_log, target, reduction="none") * weight).sum(-1) + 6.0 * (1 - giou)
@@ -149,7 +181,9 @@ def picodet(image: Image, clamp: float = 0.0) -> Costs:
 
 @dataclass(frozen=True)
 class Rule:
-    """A preset: its costs, q of dynamic k, the factor of the IoU sum, and who gets a prior that several gts selected."""
+    """A preset: its costs, q of dynamic k, the factor of the IoU sum, and who gets a prior that several gts
+    selected.
+    """
 
     costs: Callable[[Image], Costs]
     topk: int = 10

@@ -1,9 +1,10 @@
-"""Compiles the kernels of both Triton backends without a GPU and checks what comes out: no spills, no local memory, no shared memory
-(in an inner loop of the fused kernels, at all in the streaming ones), few registers, and few binaries for an epoch of changing sizes.
+"""Compiles the kernels of both Triton backends without a GPU and checks what comes out: no spills, no local
+memory, no shared memory (in an inner loop of the fused kernels, at all in the streaming ones), few registers,
+and few binaries for an epoch of changing sizes.
 
-What is compiled is what the backends launch: problems packed as each of them packs, and the launch parameters of its heuristic for the
-named workloads, which come in turn. Beside presets and forms of input there are random configurations, which may spill as much as
-launch parameters that are tuned.
+What is compiled is what the backends launch: problems packed as each of them packs, and the launch parameters
+of its heuristic for the named workloads, which come in turn. Beside presets and forms of input there are
+random configurations, which may spill as much as launch parameters that are tuned.
 
     python -m tests.offline                             # with the installed Triton
     python -m tests.offline --capability 90 --random 4  # for one GPU, with a few of the random configurations, as the tests do
@@ -43,8 +44,9 @@ from simota_triton.tuning.kernel_config import Shape
 from simota_triton.tuning.static import MAX_SPILLS
 
 MAX_BINARIES = {"triton": 4, "triton-stream": 7}
-"""Of an epoch: each of the two fused kernels with and without rows of priors that are a multiple of 4; each streaming kernel once, but
-``survey`` for logits with and without strides that are, and for up to 32 and 64 bounds."""
+"""Of an epoch: each of the two fused kernels with and without rows of priors that are a multiple of 4; each
+streaming kernel once, but ``survey`` for logits with and without strides that are, and for up to 32 and 64
+bounds."""
 
 MAX_REGISTERS = 104 if stream.OLD_COMPILER else 80
 """Of the streaming kernels: 19 or 24 warps fit a processor."""
@@ -52,8 +54,8 @@ MAX_REGISTERS = 104 if stream.OLD_COMPILER else 80
 FUSED = ("prior_pass", "cost_pass")
 
 GAPS = 64
-"""Bytes of shared memory that ``survey`` may use behind its loop over classes for logits with gaps between priors and classes, and for flat
-ones with an older compiler.
+"""Bytes of shared memory that ``survey`` may use behind its loop over classes for logits with gaps between
+priors and classes, and for flat ones with an older compiler.
 """
 
 
@@ -61,7 +63,9 @@ def _masked(tidy: bool) -> tuple[SimOTAConfig, Problem]:
     config = SimOTAConfig.yolox()
     plain = problem(config, "flat", tidy=tidy)
     mask = torch.ones(plain.pred_boxes.shape[:2], dtype=torch.bool)
-    return config, replace(plain, pred_boxes=plain.pred_boxes.half(), candidate_mask=mask, gts=replace(plain.gts, mask=None))
+    return config, replace(
+        plain, pred_boxes=plain.pred_boxes.half(), candidate_mask=mask, gts=replace(plain.gts, mask=None)
+    )
 
 
 def _huge(tidy: bool) -> tuple[SimOTAConfig, Problem]:
@@ -94,7 +98,9 @@ def random_config(seed: int) -> SimOTAConfig:
 
 def _random(seed: int, tidy: bool) -> tuple[SimOTAConfig, Problem]:
     config = random_config(seed)
-    return config, problem(config, ("maps", "flat", "strided")[seed % 3], (torch.float32, torch.float16)[seed % 2], tidy=tidy)
+    return config, problem(
+        config, ("maps", "flat", "strided")[seed % 3], (torch.float32, torch.float16)[seed % 2], tidy=tidy
+    )
 
 
 CHOICES = {
@@ -129,7 +135,9 @@ INPUTS |= {f"random configuration {seed}": partial(_random, seed) for seed in ra
 
 NAMES = tuple(INPUTS)
 
-CASES = [(90, name) for name in INPUTS] + [(capability, name) for capability in CAPABILITIES if capability != 90 for name in PRESETS]
+CASES = [(90, name) for name in INPUTS] + [
+    (capability, name) for capability in CAPABILITIES if capability != 90 for name in PRESETS
+]
 """Everything for one GPU, a preset of each kind for all."""
 
 
@@ -140,7 +148,10 @@ def shapes() -> list[Shape]:
 
 def check(capability: int, name: str) -> list[str]:
     """What is wrong with the machine code of one case."""
-    target, shape = (capability // 10, capability % 10), shapes()[CASES.index((capability, name)) % len(WORKLOADS)]
+    target, shape = (
+        (capability // 10, capability % 10),
+        shapes()[CASES.index((capability, name)) % len(WORKLOADS)],
+    )
     problems = {backend: INPUTS[name](tidy=backend not in TIDYING) for backend in FAMILIES}
     with compiled_for(capability) as binaries:
         for backend, (config, case) in problems.items():
@@ -149,7 +160,9 @@ def check(capability: int, name: str) -> list[str]:
     return [
         f"sm_{capability}, {binary.metadata.name}, {name}: {complaint}"
         for binary in binaries
-        for complaint in complaints(binary.metadata.name, census(binary), gaps, 0.0 if name in NAMED else MAX_SPILLS)
+        for complaint in complaints(
+            binary.metadata.name, census(binary), gaps, 0.0 if name in NAMED else MAX_SPILLS
+        )
     ]
 
 
@@ -160,7 +173,8 @@ def complaints(kernel: str, found: Census, gaps: bool = False, spills: float = 0
         kernel: Its name.
         found: Its census.
         gaps: Its class logits lie with gaps between priors and classes.
-        spills: Share of its instructions that may move registers to memory and back, outside its innermost loops.
+        spills: Share of its instructions that may move registers to memory and back, outside its innermost
+            loops.
     """
     wrong = []
     spilled = found.instructions["local"]
@@ -169,17 +183,23 @@ def complaints(kernel: str, found: Census, gaps: bool = False, spills: float = 0
         wrong.append(f"{found.local_bytes} bytes of local memory, {spilled} instructions on it")
     if kernel in FUSED and any(loop.instructions["shared"] for loop in found.innermost()):
         wrong.append("shared memory, shuffles or barriers in an inner loop")
-    if kernel not in FUSED and found.shared_bytes > (GAPS if kernel == "survey" and (stream.OLD_COMPILER or gaps) else 0):
+    if kernel not in FUSED and found.shared_bytes > (
+        GAPS if kernel == "survey" and (stream.OLD_COMPILER or gaps) else 0
+    ):
         wrong.append(f"{found.shared_bytes} bytes of shared memory")
     if kernel not in FUSED and found.registers > MAX_REGISTERS:
         wrong.append(f"{found.registers} registers, expected at most {MAX_REGISTERS}")
-    if not found.loops or (kernel in FUSED and not any(loop.instructions["fp32"] for loop in found.innermost())):
+    if not found.loops or (
+        kernel in FUSED and not any(loop.instructions["fp32"] for loop in found.innermost())
+    ):
         wrong.append("no loop found to look at")
     return wrong
 
 
 def binaries_of_an_epoch(backend: str) -> int:
-    """Binaries compiled while image sizes and numbers of gts change from step to step, for one head and configuration."""
+    """Binaries compiled while image sizes and numbers of gts change from step to step, for one head and
+    configuration.
+    """
     config, family = SimOTAConfig.rtmdet(), FAMILIES[backend]
     with compiled_for(90) as binaries:
         for step in range(60):
@@ -194,21 +214,31 @@ def binaries_of_an_epoch(backend: str) -> int:
 def main() -> int:
     """Runs the checks; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.offline", description=__doc__.splitlines()[0])
-    parser.add_argument("--random", type=int, default=RANDOM, help=f"random configurations, up to {RANDOM} (default)")
+    parser.add_argument(
+        "--random", type=int, default=RANDOM, help=f"random configurations, up to {RANDOM} (default)"
+    )
     parser.add_argument("--capability", type=int, nargs="+", default=CAPABILITIES, help="GPUs (default: all)")
     options = parser.parse_args()
     left_out = NAMES[len(NAMED) + options.random :]
-    cases = [(capability, name) for capability, name in CASES if capability in options.capability and name not in left_out]
+    cases = [
+        (capability, name)
+        for capability, name in CASES
+        if capability in options.capability and name not in left_out
+    ]
     start = time.perf_counter()
     with ProcessPoolExecutor(min(4, os.cpu_count() or 1), multiprocessing.get_context("spawn")) as pool:
         epochs = {backend: pool.submit(binaries_of_an_epoch, backend) for backend in MAX_BINARIES}
         wrong = [line for lines in pool.map(check, *zip(*cases, strict=True)) for line in lines]
         compiled = {backend: epoch.result() for backend, epoch in epochs.items()}
     wrong += [
-        f"{compiled[b]} binaries of {b} in an epoch, expected at most {most}" for b, most in MAX_BINARIES.items() if compiled[b] > most
+        f"{compiled[b]} binaries of {b} in an epoch, expected at most {most}"
+        for b, most in MAX_BINARIES.items()
+        if compiled[b] > most
     ]
     seconds = time.perf_counter() - start
-    print(f"Triton {triton.__version__}: {len(cases)} cases, binaries in an epoch {compiled}, {len(wrong)} complaints, {seconds:.0f} s")
+    print(
+        f"Triton {triton.__version__}: {len(cases)} cases, binaries in an epoch {compiled}, {len(wrong)} complaints, {seconds:.0f} s"
+    )
     print(*wrong, sep="\n", file=sys.stderr)
     return bool(wrong)
 

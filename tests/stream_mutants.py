@@ -3,8 +3,9 @@
     python -m tests.stream_mutants             # all of MUTANTS
     python -m tests.stream_mutants tie stride  # those whose names contain one of these words
 
-Each mutant is one replacement in a copy of the package in a temporary folder, against which the tests named beside it run; they
-pass on a copy that is left alone. Prints what was killed and what survived, and exits with 1 if anything survived.
+Each mutant is one replacement in a copy of the package in a temporary folder, against which the tests named
+beside it run; they pass on a copy that is left alone. Prints what was killed and what survived, and exits
+with 1 if anything survived.
 """
 
 from __future__ import annotations
@@ -19,10 +20,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
+KERNELS_FOLDER = ROOT / "simota_triton/kernels/stream"
+"""What the mutants' files are relative to."""
 
 
 class Mutant(NamedTuple):
-    """A replacement of ``old`` by ``new`` wherever it stands in a file, and ``pytest``'s arguments of those who should notice."""
+    """A replacement of ``old`` by ``new`` wherever it stands in a file, and ``pytest``'s arguments of those
+    who should notice.
+    """
 
     name: str
     file: str
@@ -31,27 +36,53 @@ class Mutant(NamedTuple):
     tests: str
 
 
-BOUNDS, KERNELS, PRUNING, BACKEND = (f"tests/test_stream_{name}.py" for name in ("bounds", "kernels", "pruning", "backend"))
+BOUNDS, KERNELS, PRUNING, BACKEND = (
+    f"tests/test_stream_{name}.py" for name in ("bounds", "kernels", "pruning", "backend")
+)
 RESCUE = "tests/test_rescue.py"
 PAIRS = f"{BOUNDS} -k never_excluded"
 FLOORS = f"{BOUNDS} -k floor"
 COMPILED = "tests/test_compiled.py -k every_preset"
 """For what the interpreter cannot see, where one program runs after the other and memory has no bounds."""
-SMALL, EQUALS, PASS = (f"{RESCUE} -k '{words}'" for words in ("small_gt and stream", "among_equal", "pass_over"))
+SMALL, EQUALS, PASS = (
+    f"{RESCUE} -k '{words}'" for words in ("small_gt and stream", "among_equal", "pass_over")
+)
 
 MUTANTS = (
     Mutant(
         "the least IoU by a logarithm is 1 % too high",
         "bounds.py",
-        "(1.0 - const.SLACK) - RULE.value.log_eps - const.IOU_SLACK",
-        "1.01 - RULE.value.log_eps",
+        "            - RULE.value.log_eps\n            - const.IOU_SLACK\n",
+        "            - RULE.value.log_eps\n            + 0.01\n",
         PAIRS,
     ),
-    Mutant("the least IoU by GIoU is 0.01 too high", "bounds.py", "+ (1.0 - const.IOU_SLACK)\n", "+ 1.01\n", PAIRS),
-    Mutant("the largest distance is 1 % too short", "bounds.py", "strides += tl.abs(strides) * const.IOU_SLACK", "strides *= 0.99", PAIRS),
-    Mutant("no slack for the grid of penalised sums", "bounds.py", " + tl.abs(cost) * const.PAID_SLACK", "", PAIRS),
     Mutant(
-        "the penalty is subtracted 1 % too large", "bounds.py", "(cost - RULE.value.penalty)", "(cost - 1.01 * RULE.value.penalty)", PAIRS
+        "the least IoU by GIoU is 0.01 too high",
+        "bounds.py",
+        "+ (1.0 - const.IOU_SLACK)\n",
+        "+ 1.01\n",
+        PAIRS,
+    ),
+    Mutant(
+        "the largest distance is 1 % too short",
+        "bounds.py",
+        "strides += tl.abs(strides) * const.IOU_SLACK",
+        "strides *= 0.99",
+        PAIRS,
+    ),
+    Mutant(
+        "no slack for the grid of penalised sums",
+        "bounds.py",
+        " + tl.abs(cost) * const.PAID_SLACK",
+        "",
+        PAIRS,
+    ),
+    Mutant(
+        "the penalty is subtracted 1 % too large",
+        "bounds.py",
+        "(cost - RULE.value.penalty)",
+        "(cost - 1.01 * RULE.value.penalty)",
+        PAIRS,
     ),
     Mutant(
         "pairs that do not pay are held to the limit of those that do",
@@ -63,14 +94,15 @@ MUTANTS = (
     Mutant(
         "clamped costs exclude by distance",
         "bounds.py",
-        "cost = tl.where(cost < const.COST_LIMIT",
-        "cost = tl.where(cost < 1.1 * const.COST_LIMIT",
+        "    # costs are clamped to COST_LIMIT, and nothing follows from one that was\n"
+        "    cost = tl.where(cost < const.COST_LIMIT",
+        "    cost = tl.where(cost < 1.1 * const.COST_LIMIT",
         f"{PRUNING} -k clamped",
     ),
     Mutant(
         "a tile's IoU is 1 % too small",
         "bounds.py",
-        "FAST)) * (1.0 + const.IOU_SLACK)\n",
+        "FAST)) * (\n        1.0 + const.IOU_SLACK\n    )\n",
         "FAST)) * 0.99\n",
         f"{BOUNDS} -k each_of_its_priors",
     ),
@@ -117,7 +149,11 @@ MUTANTS = (
         FLOORS,
     ),
     Mutant(
-        "a tile's floor always holds the penalty", "bounds.py", "tl.where(eligible, 0.0, RULE.value.penalty)", "RULE.value.penalty", FLOORS
+        "a tile's floor always holds the penalty",
+        "bounds.py",
+        "tl.where(eligible, 0.0, RULE.value.penalty)",
+        "RULE.value.penalty",
+        FLOORS,
     ),
     Mutant(
         "the nearest tile of a bound goes last",
@@ -133,7 +169,13 @@ MUTANTS = (
         "bitcast=True) + const.NEARER",
         f"{BOUNDS} -k promising",
     ),
-    Mutant("a tile meets a region only if its first column does", "bounds.py", "(low_x < right)", "(low_x < left)", f"{BOUNDS} -k meets"),
+    Mutant(
+        "a tile meets a region only if its first column does",
+        "bounds.py",
+        "(low_x < right)",
+        "(low_x < left)",
+        f"{BOUNDS} -k meets",
+    ),
     Mutant(
         "a tile's stride is that along x",
         "prepare.py",
@@ -141,7 +183,13 @@ MUTANTS = (
         "max_from_zero(tl.where(usable, stride_x, 0.0))",
         f"{KERNELS} -k every_candidate_region",
     ),
-    Mutant("a tile takes one column too many", "tiles.py", "(column < left)", "(column <= left)", f"{KERNELS} -k blocks"),
+    Mutant(
+        "a tile takes one column too many",
+        "tiles.py",
+        "(column < left)",
+        "(column <= left)",
+        f"{KERNELS} -k blocks",
+    ),
     Mutant(
         "the second round of gts is never a candidate's",
         "prepare.py",
@@ -156,8 +204,20 @@ MUTANTS = (
         "tl.load(mask_ptr + first + gt) >= 0",
         f"{KERNELS} -k as_they_are",
     ),
-    Mutant("a label beyond the classes takes part", "../gts.py", "< C.to(tl.uint64)", "<= C.to(tl.uint64)", f"{KERNELS} -k as_they_are"),
-    Mutant("gts of no image take part", "prepare.py", "owned = (gt >= gt_first)", "owned = (gt >= 0)", f"{KERNELS} -k belong_to_no_image"),
+    Mutant(
+        "a label beyond the classes takes part",
+        "../gts.py",
+        "< C.to(tl.uint64)",
+        "<= C.to(tl.uint64)",
+        f"{KERNELS} -k as_they_are",
+    ),
+    Mutant(
+        "gts of no image take part",
+        "prepare.py",
+        "owned = (gt >= gt_first)",
+        "owned = (gt >= 0)",
+        f"{KERNELS} -k belong_to_no_image",
+    ),
     Mutant(
         "a NaN among the classes does not lose its prior",
         "class_sums.py",
@@ -166,12 +226,40 @@ MUTANTS = (
         f"{KERNELS} -k class_sums",
     ),
     Mutant(
-        "a share of the tiles is skipped", "top_iou.py", "tl.where(wanted &", "tl.where(wanted & (split != 1) &", f"{KERNELS} -k largest"
+        "a share of the tiles is skipped",
+        "top_iou.py",
+        "tl.where(wanted &",
+        "tl.where(wanted & (split != 1) &",
+        f"{KERNELS} -k largest",
     ),
-    Mutant("lists with lost priors are trusted", "select.py", "tl.load(lost_ptr + image) != 0", "image < 0", f"{KERNELS} -k lose"),
-    Mutant("what was lost before stays lost", "prepare.py", "tl.store(lost_ptr + image, 0)", "pass", f"{KERNELS} -k lose"),
-    Mutant("the last of the few has no turn", "survey.py", "(turn < few)", "(turn < few - 1)", f"{KERNELS} -k turn"),
-    Mutant("one of the many has no turn", "survey.py", "tl.minimum(turn + 1, few)", "tl.minimum(turn, few)", f"{KERNELS} -k turn"),
+    Mutant(
+        "lists with lost priors are trusted",
+        "select.py",
+        "tl.load(lost_ptr + image) != 0",
+        "image < 0",
+        f"{KERNELS} -k lose",
+    ),
+    Mutant(
+        "what was lost before stays lost",
+        "prepare.py",
+        "tl.store(lost_ptr + image, 0)",
+        "pass",
+        f"{KERNELS} -k lose",
+    ),
+    Mutant(
+        "the last of the few has no turn",
+        "survey.py",
+        "(turn < few)",
+        "(turn < few - 1)",
+        f"{KERNELS} -k turn",
+    ),
+    Mutant(
+        "one of the many has no turn",
+        "survey.py",
+        "tl.minimum(turn + 1, few)",
+        "tl.minimum(turn, few)",
+        f"{KERNELS} -k turn",
+    ),
     Mutant(
         "IoUs within 1 % of the least are dropped",
         "top_iou.py",
@@ -188,9 +276,19 @@ MUTANTS = (
         f"{KERNELS} -k claims_stand",
     ),
     Mutant(
-        "k may be 0", "select.py", "tl.maximum(scaled.to(tl.int32), 1)", "tl.maximum(scaled.to(tl.int32), 0)", f"{PRUNING} -k without_area"
+        "k may be 0",
+        "select.py",
+        "tl.maximum(scaled.to(tl.int32), 1)",
+        "tl.maximum(scaled.to(tl.int32), 0)",
+        f"{PRUNING} -k without_area",
     ),
-    Mutant("the higher prior wins a tie between tiles", "select.py", "(prior < last)", "(prior > last)", f"{PRUNING} -k ties_at"),
+    Mutant(
+        "the higher prior wins a tie between tiles",
+        "select.py",
+        "(prior < last)",
+        "(prior > last)",
+        f"{PRUNING} -k ties_at",
+    ),
     Mutant(
         "of equal entries the lowest prior is thrown out",
         "select.py",
@@ -233,8 +331,20 @@ MUTANTS = (
         "gx1, gy1, gx2, gy2, cx, cy, CANDIDATE) > -1e9",
         f"{PRUNING} -k sees_its_own",
     ),
-    Mutant("the second claimant notes nothing", "select.py", "(before == 1)", "(before == 2)", f"{KERNELS} -k claims_stand"),
-    Mutant("every later claimant notes the prior", "select.py", "(before == 1)", "(before >= 1)", f"{KERNELS} -k claims_stand"),
+    Mutant(
+        "the second claimant notes nothing",
+        "select.py",
+        "(before == 1)",
+        "(before == 2)",
+        f"{KERNELS} -k claims_stand",
+    ),
+    Mutant(
+        "every later claimant notes the prior",
+        "select.py",
+        "(before == 1)",
+        "(before >= 1)",
+        f"{KERNELS} -k claims_stand",
+    ),
     Mutant(
         "matched takes the dearest claim",
         "select.py",
@@ -249,7 +359,13 @@ MUTANTS = (
         "tl.max(tl.where(key == least, g + lane, -1))",
         f"{KERNELS} -k conflicts",
     ),
-    Mutant("later gts win ties of a conflict", "resolve.py", "if least < best:", "if least <= best:", f"{PRUNING} -k duplicates"),
+    Mutant(
+        "later gts win ties of a conflict",
+        "resolve.py",
+        "if least < best:",
+        "if least <= best:",
+        f"{PRUNING} -k duplicates",
+    ),
     Mutant(
         "the largest IoU is sought among the cheap",
         "resolve.py",
@@ -296,12 +412,20 @@ MUTANTS = (
     Mutant(
         "contested priors are counted by a load and a store",
         "select.py",
-        'entry = tl.atomic_add(num_contested_ptr + tl.zeros([const.LANES], tl.int32), 1, mask=second, sem="relaxed")',
+        "entry = tl.atomic_add(\n"
+        '            num_contested_ptr + tl.zeros([const.LANES], tl.int32), 1, mask=second, sem="relaxed"\n'
+        "        )",
         "entry = tl.load(num_contested_ptr) + tl.cumsum(second.to(tl.int32), 0) - 1\n"
         "        tl.store(num_contested_ptr, tl.load(num_contested_ptr) + tl.sum(second.to(tl.int32)))",
         COMPILED,
     ),
-    Mutant("lost priors are not told of, as compiled", "select.py", "tl.load(lost_ptr + image) != 0", "image < 0", COMPILED),
+    Mutant(
+        "lost priors are not told of, as compiled",
+        "select.py",
+        "tl.load(lost_ptr + image) != 0",
+        "image < 0",
+        COMPILED,
+    ),
     Mutant(
         "every image writes the points",
         "prepare.py",
@@ -330,12 +454,38 @@ MUTANTS = (
         "tl.load(contested_ptr + turn)",
         COMPILED,
     ),
-    Mutant("a short gt takes one prior too few", "rescue.py", "- tl.load(positives_ptr + g)", "- 1 - tl.load(positives_ptr + g)", SMALL),
+    Mutant(
+        "a short gt takes one prior too few",
+        "rescue.py",
+        "- tl.load(positives_ptr + g)",
+        "- 1 - tl.load(positives_ptr + g)",
+        SMALL,
+    ),
     Mutant("the last gt has no turn", "rescue.py", "while g < num_gts:", "while g < num_gts - 1:", SMALL),
-    Mutant("a rescued prior keeps its label", "rescue.py", "tl.store(labels_ptr + prior, label64)", "pass", SMALL),
-    Mutant("a rescued prior keeps its IoU", "rescue.py", "tl.store(matched_iou_ptr + prior", "(matched_iou_ptr + prior", SMALL),
-    Mutant("the higher prior is rescued among equals", "rescue.py", "(lowest < prior)", "(lowest > prior)", EQUALS),
-    Mutant("a short gt looks at one round of tiles", "rescue.py", "while part < parts:", "while part < tl.minimum(parts, 1):", EQUALS),
+    Mutant(
+        "a rescued prior keeps its label", "rescue.py", "tl.store(labels_ptr + prior, label64)", "pass", SMALL
+    ),
+    Mutant(
+        "a rescued prior keeps its IoU",
+        "rescue.py",
+        "tl.store(matched_iou_ptr + prior",
+        "(matched_iou_ptr + prior",
+        SMALL,
+    ),
+    Mutant(
+        "the higher prior is rescued among equals",
+        "rescue.py",
+        "(lowest < prior)",
+        "(lowest > prior)",
+        EQUALS,
+    ),
+    Mutant(
+        "a short gt looks at one round of tiles",
+        "rescue.py",
+        "while part < parts:",
+        "while part < tl.minimum(parts, 1):",
+        EQUALS,
+    ),
     Mutant(
         "a cheaper prior must be cheaper by half",
         "rescue.py",
@@ -343,10 +493,22 @@ MUTANTS = (
         "limit = 0.5 * value_of(best)",
         f"{RESCUE} -k 'answer_as_the_definition and rtmdet-3'",
     ),
-    Mutant("who has just enough can spare one", "../positives.py", ") > min_positives", ") >= min_positives", PASS),
+    Mutant(
+        "who has just enough can spare one",
+        "../positives.py",
+        ") > min_positives",
+        ") >= min_positives",
+        PASS,
+    ),
     Mutant("background cannot be spared", "../positives.py", "other=const.BACKGROUND", "other=0", PASS),
     Mutant("who has lost a prior still counts it", "../positives.py", "other=1) - 1", "other=1)", PASS),
-    Mutant("only the first priors are counted", "../positives.py", "        p += BLOCK\n", "        p += P\n", PASS),
+    Mutant(
+        "only the first priors are counted",
+        "../positives.py",
+        "        p += BLOCK\n",
+        "        p += P\n",
+        PASS,
+    ),
     Mutant(
         "counts begin with what the memory held",
         "../positives.py",
@@ -361,17 +523,25 @@ MUTANTS = (
         "tl.max(tl.where(key == least, p, 0))",
         PASS,
     ),
-    Mutant("a matrix's rows are read to their first block", "../rescue_pass.py", "first += BLOCK", "first += P", PASS),
+    Mutant(
+        "a matrix's rows are read to their first block",
+        "../rescue_pass.py",
+        "first += BLOCK",
+        "first += P",
+        PASS,
+    ),
 )
 
 
 def copy_of_the_project(folder: str, mutant: Mutant | None = None) -> None:
     """The package and its tests in an empty folder, with the mutant's replacement."""
     for name in ("simota_triton", "tests", "bench"):
-        shutil.copytree(ROOT / name, Path(folder, name), ignore=shutil.ignore_patterns("__pycache__", "results"))
+        shutil.copytree(
+            ROOT / name, Path(folder, name), ignore=shutil.ignore_patterns("__pycache__", "results")
+        )
     shutil.copy(ROOT / "pyproject.toml", folder)
     if mutant is not None:
-        file = Path(folder, "simota_triton/kernels/stream", mutant.file)
+        file = Path(folder, KERNELS_FOLDER.relative_to(ROOT), mutant.file)
         text = file.read_text()
         if mutant.old not in text:
             raise ValueError(f"{mutant.name}: {mutant.old!r} is not in {mutant.file}")
@@ -379,7 +549,9 @@ def copy_of_the_project(folder: str, mutant: Mutant | None = None) -> None:
 
 
 def passes(folder: str, arguments: list[str]) -> bool:
-    """Whether tests of a folder pass, in a process of their own that has torch and Triton imported already."""
+    """Whether tests of a folder pass, in a process of their own that has torch and Triton imported
+    already.
+    """
     child = os.fork()
     if child == 0:
         log = os.open(Path(folder, "log"), os.O_CREAT | os.O_WRONLY)
@@ -387,7 +559,9 @@ def passes(folder: str, arguments: list[str]) -> bool:
         os.dup2(log, 2)
         os.chdir(folder)
         sys.path[0] = folder
-        for name in [name for name in sys.modules if name.split(".")[0] in ("tests", "simota_triton", "bench")]:
+        for name in [
+            name for name in sys.modules if name.split(".")[0] in ("tests", "simota_triton", "bench")
+        ]:
             del sys.modules[name]
         import pytest
 
@@ -396,7 +570,9 @@ def passes(folder: str, arguments: list[str]) -> bool:
         os._exit(int(code))
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if code > 1:  # no test ran; a signal, as from a store out of bounds, is a failure
-        raise RuntimeError(f"pytest {' '.join(arguments)} failed with {code}: {Path(folder, 'log').read_text()[-2000:]}")
+        raise RuntimeError(
+            f"pytest {' '.join(arguments)} failed with {code}: {Path(folder, 'log').read_text()[-2000:]}"
+        )
     return code == 0
 
 
@@ -417,8 +593,14 @@ def main(words: list[str], mutants: Sequence[Mutant] = MUTANTS) -> int:
         with tempfile.TemporaryDirectory() as folder:
             copy_of_the_project(folder, mutant)
             alive = passes(folder, shlex.split(mutant.tests))
-            reason = next((line for line in Path(folder, "log").read_text().splitlines() if line.startswith("FAILED")), "")
-        print(f"{'SURVIVED' if alive else 'killed  '} {mutant.name} ({time.perf_counter() - start:.0f} s) {reason[:140]}", flush=True)
+            reason = next(
+                (line for line in Path(folder, "log").read_text().splitlines() if line.startswith("FAILED")),
+                "",
+            )
+        print(
+            f"{'SURVIVED' if alive else 'killed  '} {mutant.name} ({time.perf_counter() - start:.0f} s) {reason[:140]}",
+            flush=True,
+        )
         survivors += [mutant.name] * alive
     for tests in sorted({mutant.tests for mutant in chosen}):
         with tempfile.TemporaryDirectory() as folder:

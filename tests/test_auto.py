@@ -1,4 +1,6 @@
-"""What "auto" takes on a GPU, on a stand-in for one: right kernels, and every way in which they cannot be used."""
+"""What "auto" takes on a GPU, on a stand-in for one: right kernels, and every way in which they cannot be
+used.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ def gpu(monkeypatch, tmp_path):
 
 @pytest.fixture
 def checks(monkeypatch):
-    """What checks find, one after the other (a difference or an exception); the last stays. Emptied of what was asked for."""
+    """What checks find, one after the other (a difference or an exception); the last stays. Emptied of what
+    was asked for.
+    """
     found = [None]
 
     def check(device):
@@ -73,7 +77,9 @@ def test_right_kernels_are_taken_and_checked_once(checks, caplog):
     assert not caplog.records
 
 
-@pytest.mark.parametrize("part", ["driver_version", "triton_version", "__version__", "_hash_of_sources", "name"])
+@pytest.mark.parametrize(
+    "part", ["driver_version", "triton_version", "__version__", "_hash_of_sources", "name"]
+)
 def test_a_verdict_is_about_one_gpu_and_one_set_of_versions(checks, monkeypatch, gpu, part):
     backends.choose("auto", GPU)
     auto.forget()
@@ -103,11 +109,26 @@ class CompilationError(Exception):
 
 
 CAUSES = {
-    "no compiler": (RuntimeError("Failed to find C compiler. Please specify via CC"), "there is no C compiler, which Triton builds"),
-    "compile error": (CompilationError("\nat 3:4:\n  tl.nonsense()"), "the kernels cannot run there (CompilationError: at 3:4:)"),
-    "a Triton that does not fit": (AttributeError("no attribute 'constexpr'"), "AttributeError: no attribute 'constexpr'"),
-    "unknown capability": (RuntimeError("ptxas fatal: Value 'sm_130' is not defined"), "Value 'sm_130' is not defined"),
-    "CUDA error": (RuntimeError("CUDA error: unspecified launch failure\nCUDA kernel errors"), "CUDA error: unspecified launch failure"),
+    "no compiler": (
+        RuntimeError("Failed to find C compiler. Please specify via CC"),
+        "there is no C compiler, which Triton builds",
+    ),
+    "compile error": (
+        CompilationError("\nat 3:4:\n  tl.nonsense()"),
+        "the kernels cannot run there (CompilationError: at 3:4:)",
+    ),
+    "a Triton that does not fit": (
+        AttributeError("no attribute 'constexpr'"),
+        "AttributeError: no attribute 'constexpr'",
+    ),
+    "unknown capability": (
+        RuntimeError("ptxas fatal: Value 'sm_130' is not defined"),
+        "Value 'sm_130' is not defined",
+    ),
+    "CUDA error": (
+        RuntimeError("CUDA error: unspecified launch failure\nCUDA kernel errors"),
+        "CUDA error: unspecified launch failure",
+    ),
     "wrong answer": (wrong_answer, "the kernels give a wrong answer there (rtmdet: gt_index[0, "),
 }
 
@@ -130,7 +151,8 @@ def test_every_cause_is_one_warning_and_plain_pytorch(checks, monkeypatch, gpu, 
     assert "`simota-triton verify`" in record.getMessage()
     assert "cuda:0" in record.getMessage()
     assert checks.count == 1
-    assert verdicts.file().exists() == (cause == "wrong answer")  # what can be mended is found out again by the next process
+    # what can be mended is found out again by the next process
+    assert verdicts.file().exists() == (cause == "wrong answer")
     auto.forget()
     checks.found[:] = [None]
     assert (backends.choose("auto", GPU)[0] == "torch") == (cause == "wrong answer")
@@ -178,7 +200,11 @@ def test_a_backend_asked_for_by_name_is_never_replaced(checks, monkeypatch, name
 
 
 @pytest.mark.parametrize(
-    "error", [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"), RuntimeError("CUDA error: out of memory")]
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"),
+        RuntimeError("CUDA error: out of memory"),
+    ],
 )
 def test_running_out_of_memory_decides_nothing(checks, caplog, error):
     checks.found[:] = [error, None]
@@ -244,7 +270,13 @@ def test_a_folder_that_cannot_be_written_and_a_damaged_file_are_no_error(checks,
     monkeypatch.setenv("SIMOTA_TRITON_CONFIG_DIR", str(tmp_path / "file" / "below"))
     assert backends.choose("auto", GPU) == STREAM
     monkeypatch.setenv("SIMOTA_TRITON_CONFIG_DIR", str(tmp_path))
-    for content in ("{", "[]", '{"schema": 2, "verdicts": 3}', '{"schema": 1, "verdicts": [{"difference": 3}, 4]}', '{"schema": 1}'):
+    for content in (
+        "{",
+        "[]",
+        '{"schema": 2, "verdicts": 3}',
+        '{"schema": 1, "verdicts": [{"difference": 3}, 4]}',
+        '{"schema": 1}',
+    ):
         verdicts.file().write_text(content)
         auto.forget()
         checks.count = 0
@@ -267,7 +299,10 @@ def test_the_check_waits_for_the_gpu_whatever_debug_mode_is_on(monkeypatch):
     modes = [2]
 
     def set_mode(mode):
-        warnings.warn("Synchronization debug mode is a prototype feature and does not", UserWarning, stacklevel=1)  # as PyTorch
+        # as PyTorch
+        warnings.warn(
+            "Synchronization debug mode is a prototype feature and does not", UserWarning, stacklevel=1
+        )
         modes.append(mode)
 
     monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: modes[-1])
@@ -284,7 +319,11 @@ def test_the_check_waits_for_the_gpu_whatever_debug_mode_is_on(monkeypatch):
 
 @pytest.mark.parametrize("backend", backends.BACKENDS)
 def test_every_backend_gives_the_known_answers(backend):
-    device = torch.device("cuda") if backend.startswith("triton") and not os.environ.get("TRITON_INTERPRET") else CPU
+    device = (
+        torch.device("cuda")
+        if backend.startswith("triton") and not os.environ.get("TRITON_INTERPRET")
+        else CPU
+    )
     assert known.difference(known.runner(backend), device) is None
 
 
@@ -293,7 +332,8 @@ def test_every_backend_gives_the_known_answers(backend):
 def test_one_wrong_value_is_found(field, preset):
     def run(config, inputs):
         matching, _ = known.runner("reference")(config, inputs)
-        labels = torch.where(matching.gt_index >= 0, matching.gt_index, known.NUM_CLASSES)  # the label of gt g is g
+        # the label of gt g is g
+        labels = torch.where(matching.gt_index >= 0, matching.gt_index, known.NUM_CLASSES)
         if config.preset == preset:
             values = labels if field == "labels" else getattr(matching, field)
             values[0, 1] += 3e-6 if field == "matched_iou" else 1

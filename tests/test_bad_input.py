@@ -1,4 +1,6 @@
-"""What is wrong is refused: by the argument's name, with what was expected, what came, and what to do about it."""
+"""What is wrong is refused: by the argument's name, with what was expected, what came, and what to do about
+it.
+"""
 
 # ruff: noqa: E501 (a table, one case a line)
 
@@ -40,7 +42,12 @@ def inputs(form="padded", config="rtmdet"):
         return {**args, "gt_boxes": boxes, "gt_labels": labels, "gt_mask": torch.ones(B, G, dtype=torch.bool)}
     if form == "list":
         return {**args, "gt_boxes": list(boxes), "gt_labels": list(labels)}
-    return {**args, "gt_boxes": boxes.flatten(0, 1), "gt_labels": labels.flatten(), "gt_offsets": torch.tensor([0, G, 2 * G])}
+    return {
+        **args,
+        "gt_boxes": boxes.flatten(0, 1),
+        "gt_labels": labels.flatten(),
+        "gt_offsets": torch.tensor([0, G, 2 * G]),
+    }
 
 
 def with_value(name, place, value, form="padded"):
@@ -63,7 +70,9 @@ JOINT = "yolox"
 OBJ = torch.zeros(B, P, 1)
 LABELS = torch.zeros(B, G, dtype=torch.int64)
 ANCHORS = torch.tensor([[8.0 * i, 0.0, 8.0 * i + 16, 16.0] for i in range(P)])
-XYWH = torch.tensor([[[8.0, 8.0, 4.0, 20.0], [10.0, 0.0, 40.0, 20.0]], [[30.0, 40.0, 20.0, 20.0], [9.0, 50.0, 20.0, 9.0]]])
+XYWH = torch.tensor(
+    [[[8.0, 8.0, 4.0, 20.0], [10.0, 0.0, 40.0, 20.0]], [[30.0, 40.0, 20.0, 20.0], [9.0, 50.0, 20.0, 9.0]]]
+)
 
 BLANK = with_value("gt_boxes", (1, 1), 0.0)
 
@@ -231,12 +240,16 @@ CASES = [
 
 def call(args):
     args = dict(args)
-    assigner = SimOTAAssigner(args.pop("config"), backend=args.pop("backend", "reference"), validate=args.pop("validate", None))
+    assigner = SimOTAAssigner(
+        args.pop("config"), backend=args.pop("backend", "reference"), validate=args.pop("validate", None)
+    )
     return assigner(**args)
 
 
 @pytest.mark.parametrize(
-    ("form", "changes", "error", "message"), CASES, ids=[f"{form}-{'-'.join(changes)}-{i}" for i, (form, changes, _, _) in enumerate(CASES)]
+    ("form", "changes", "error", "message"),
+    CASES,
+    ids=[f"{form}-{'-'.join(changes)}-{i}" for i, (form, changes, _, _) in enumerate(CASES)],
 )
 def test_wrong_input_is_refused(form, changes, error, message):
     with pytest.raises(error, match="^" + re.escape(message)):
@@ -278,7 +291,9 @@ def test_the_nearest_known_name_is_suggested(call, message):
 
 
 def test_predictions_of_a_head_that_has_learnt_nothing_are_taken_as_they_are():
-    """RTMDet's distances to a box's sides may all be negative before training: most boxes are then inverted."""
+    """RTMDet's distances to a box's sides may all be negative before training: most boxes are then
+    inverted.
+    """
     priors = grid_priors(160)
     boxes = torch.cat([priors[:, :2] + priors[:, 2:], priors[:, :2] - priors[:, 2:]], 1)
     gts = [torch.tensor([[10.0, 10.0, 60.0, 60.0]])], [torch.tensor([0])]
@@ -287,7 +302,11 @@ def test_predictions_of_a_head_that_has_learnt_nothing_are_taken_as_they_are():
 
 
 ODD_GTS = [
-    [[0.0, 0.0, 0.0, 0.0], [64.0, 0.0, 64.0, 30.0], [10.0, 64.0, 30.0, 64.0]],  # what clipping leaves of gts beyond a mosaic's edge
+    [
+        [0.0, 0.0, 0.0, 0.0],
+        [64.0, 0.0, 64.0, 30.0],
+        [10.0, 64.0, 30.0, 64.0],
+    ],  # what clipping leaves of gts beyond a mosaic's edge
     [[20.0, 5.0, 10.0, 30.0], [0.0, 0.0, 20.0, 20.0]],  # one that is inverted
     [[20.0, 5.0, 10.0, 30.0]],
     [[20.0, 5.0, 10.0, 30.0], [0.0, 0.0, 20.0, 20.0]] * 2,  # half of them
@@ -305,7 +324,9 @@ def test_degenerate_gts_are_legal(backend, boxes):
         (boxes, labels, {"gt_offsets": torch.tensor([0, len(boxes), len(boxes)])}),
         (torch.stack([boxes, boxes]), torch.stack([labels, labels]), {"gt_mask": mask}),
     ):
-        result = SimOTAAssigner("rtmdet", backend=backend, validate=True)(**shared, gt_boxes=gt_boxes, gt_labels=gt_labels, **more)
+        result = SimOTAAssigner("rtmdet", backend=backend, validate=True)(
+            **shared, gt_boxes=gt_boxes, gt_labels=gt_labels, **more
+        )
         assert bool((result.to_image(0).dynamic_k > 0).all())
 
 
@@ -320,7 +341,9 @@ def test_grids_of_any_size_are_no_anchors(size, offset):
 
 def coco():
     """Image size and gts, xywh, of each image of the COCO sample; skipped where it is not at hand."""
-    folder = Path(os.environ.get("SIMOTA_TRITON_COCO", Path(__file__).parents[2] / "shared" / "data" / "coco80"))
+    folder = Path(
+        os.environ.get("SIMOTA_TRITON_COCO", Path(__file__).parents[2] / "shared" / "data" / "coco80")
+    )
     if not (folder / "instances.json").exists():
         pytest.skip("needs a COCO sample: set SIMOTA_TRITON_COCO")
     data = json.loads((folder / "instances.json").read_text())
@@ -347,7 +370,10 @@ def test_real_gts_pass_and_their_sizes_do_not():
 
 def test_a_wrong_backend_from_the_environment_is_refused_by_its_name(monkeypatch):
     monkeypatch.setenv("SIMOTA_TRITON_BACKEND", "fast")
-    with pytest.raises(ValueError, match=r"^SIMOTA_TRITON_BACKEND: expected one of 'auto', 'reference', 'torch'.*, got 'fast'"):
+    with pytest.raises(
+        ValueError,
+        match=r"^SIMOTA_TRITON_BACKEND: expected one of 'auto', 'reference', 'torch'.*, got 'fast'",
+    ):
         call({**inputs(), "backend": "auto"})
     assert call({**inputs(), "backend": "reference"})  # what is asked for is not looked up
 
@@ -390,10 +416,18 @@ def test_wrong_masks_are_refused(masks, boxes, error, message):
 # validate=False: shapes, dtypes and devices are looked at, values are not
 
 
-VALUES = [case for case in CASES if any(words in case[3] for words in ("finite", "labels in", "strides >", "probabilities in"))]
+VALUES = [
+    case
+    for case in CASES
+    if any(words in case[3] for words in ("finite", "labels in", "strides >", "probabilities in"))
+]
 
 
-@pytest.mark.parametrize(("form", "changes", "error", "message"), VALUES, ids=[f"{form}-{i}" for i, (form, _, _, _) in enumerate(VALUES)])
+@pytest.mark.parametrize(
+    ("form", "changes", "error", "message"),
+    VALUES,
+    ids=[f"{form}-{i}" for i, (form, _, _, _) in enumerate(VALUES)],
+)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_values_are_not_looked_at_on_request(backend, form, changes, error, message):
     call({**inputs(form), **changes, "validate": False, "backend": backend, **objectness(changes)})

@@ -56,7 +56,11 @@ def test_peak_memory_counts_what_is_alive_at_once():
 
 
 def test_the_table_has_a_line_for_each_case_and_a_column_for_each_workload():
-    rows = [{"workload": w, "batch": 2, "case": c, "median_ms": 1.25, "peak_mb": 3.0} for w in ("coco", "o365") for c in ("ours", "loop")]
+    rows = [
+        {"workload": w, "batch": 2, "case": c, "median_ms": 1.25, "peak_mb": 3.0}
+        for w in ("coco", "o365")
+        for c in ("ours", "loop")
+    ]
     lines = table(rows).splitlines()
     assert lines[0] == "| | coco (B = 2) | o365 (B = 2) |"
     assert lines[2:] == ["| ours | 1.2 ms, 3 MB | 1.2 ms, 3 MB |", "| loop | 1.2 ms, 3 MB | 1.2 ms, 3 MB |"]
@@ -77,7 +81,20 @@ def test_what_no_graph_can_hold_is_not_captured():
 
 def test_the_gpu_run_tries_out_on_a_cpu(tmp_path):
     environment = os.environ | {"TRITON_INTERPRET": "1"}
-    command = [sys.executable, "-m", "bench.gpu", "--device", "cpu", "--scenes", "2", "--workers", "1", "--rounds", "1", "--out"]
+    command = [
+        sys.executable,
+        "-m",
+        "bench.gpu",
+        "--device",
+        "cpu",
+        "--scenes",
+        "2",
+        "--workers",
+        "1",
+        "--rounds",
+        "1",
+        "--out",
+    ]
     subprocess.run([*command, str(tmp_path)], check=True, cwd=ROOT, env=environment, capture_output=True)
     checked = json.loads((tmp_path / "correctness.json").read_text())
     assert checked["passed"]
@@ -89,7 +106,9 @@ def test_the_gpu_run_tries_out_on_a_cpu(tmp_path):
     stream = {f"stream{part}, {layout}" for part in ("", " kernels") for layout in ("maps", "flat")}
     assert {row["case"] for row in rows if row["workload"] == "xview"} == stream | {"stream list, maps"}
     coco = {row["case"] for row in rows if row["workload"] == "coco"}
-    assert coco == stream | {"stream list, maps", "stream padded, maps"} | {case.replace("stream", "fused") for case in stream} | {
+    assert coco == stream | {"stream list, maps", "stream padded, maps"} | {
+        case.replace("stream", "fused") for case in stream
+    } | {
         "matching",
         "batched",
         "batched, compiled",
@@ -102,10 +121,15 @@ def test_the_gpu_run_tries_out_on_a_cpu(tmp_path):
 @pytest.mark.parametrize("backend", ["triton", "triton-stream"])
 def test_the_first_call_of_a_process_takes_less_than_50_ms_of_the_host_beyond_the_kernels(backend, tmp_path):
     pytest.importorskip("triton")
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"} | {"TRITON_CACHE_DIR": str(tmp_path)}
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"} | {
+        "TRITON_CACHE_DIR": str(tmp_path)
+    }
     command = [sys.executable, "-m", "bench.overhead", "--part", "first", backend]
     cold, warm = (
-        json.loads(subprocess.run(command, check=True, env=environment, cwd=ROOT, stdout=subprocess.PIPE).stdout) for _ in range(2)
+        json.loads(
+            subprocess.run(command, check=True, env=environment, cwd=ROOT, stdout=subprocess.PIPE).stdout
+        )
+        for _ in range(2)
     )
     assert cold["the call"] > 5 * warm["the call"]  # it compiles
     assert warm["the call"] < 50

@@ -28,21 +28,29 @@ def test_unknown_formats_and_wrong_shapes_are_refused():
     with pytest.raises(ValueError, match="source: expected one of"):
         box_iou(torch.zeros(4), torch.zeros(4), "xyxyxy")
     for function in (box_iou, box_giou):
-        with pytest.raises(TypeError, match=r"^others: expected a torch.Tensor, got list; use torch.tensor\(others\)"):
+        with pytest.raises(
+            TypeError, match=r"^others: expected a torch.Tensor, got list; use torch.tensor\(others\)"
+        ):
             function(torch.zeros(4), [0.0] * 4)
         with pytest.raises(ValueError, match=r"^others: expected \[..., 4\], got \[5\]"):
             function(torch.zeros(4), torch.zeros(5))
-    with pytest.raises(TypeError, match=r"^boxes: expected a torch.Tensor, got ndarray; use torch.from_numpy\(boxes\)"):
+    with pytest.raises(
+        TypeError, match=r"^boxes: expected a torch.Tensor, got ndarray; use torch.from_numpy\(boxes\)"
+    ):
         convert_boxes(torch.zeros(4).numpy(), "xywh")
 
 
 def test_center_and_area():
-    boxes = torch.tensor([[0.0, 0.0, 4.0, 2.0], [1.0, 1.0, 1.0, 5.0], [4.0, 4.0, 0.0, 0.0], [4.0, 0.0, 0.0, 4.0]])
+    boxes = torch.tensor(
+        [[0.0, 0.0, 4.0, 2.0], [1.0, 1.0, 1.0, 5.0], [4.0, 4.0, 0.0, 0.0], [4.0, 0.0, 0.0, 4.0]]
+    )
     assert box_center(boxes).tolist() == [[2.0, 1.0], [1.0, 3.0], [2.0, 2.0], [2.0, 2.0]]
     assert box_area(boxes).tolist() == [8.0, 0.0, 0.0, 0.0]  # inverted along both axes is no area either
 
 
-@pytest.mark.parametrize(("rule", "expected"), [("none", [0.0, 0.5, 4.0]), ("add", [1.0, 1.5, 5.0]), ("max", [1.0, 1.0, 4.0])])
+@pytest.mark.parametrize(
+    ("rule", "expected"), [("none", [0.0, 0.5, 4.0]), ("add", [1.0, 1.5, 5.0]), ("max", [1.0, 1.0, 4.0])]
+)
 def test_guards(rule, expected):
     guarded = guard(torch.tensor([0.0, 0.5, 4.0]), rule, 1.0)
     assert guarded.tolist() == pytest.approx(expected, abs=1e-37)
@@ -112,12 +120,17 @@ def test_all_pairs_by_broadcasting():
         for j in range(7):
             (a, b, c, d), (e, f, g, h) = boxes[0, i].tolist(), boxes[1, j].tolist()
             overlap = max(0.0, min(c, g) - max(a, e)) * max(0.0, min(d, h) - max(b, f))
-            assert float(table[i, j]) == pytest.approx(overlap / ((c - a) * (d - b) + (g - e) * (h - f) - overlap), abs=1e-6)
+            assert float(table[i, j]) == pytest.approx(
+                overlap / ((c - a) * (d - b) + (g - e) * (h - f) - overlap), abs=1e-6
+            )
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_boxes_may_have_areas_that_halves_cannot_hold(dtype):
-    box, other = torch.tensor([0, 0, 1024, 1024], dtype=dtype), torch.tensor([512, 0, 1536, 1024], dtype=dtype)
+    box, other = (
+        torch.tensor([0, 0, 1024, 1024], dtype=dtype),
+        torch.tensor([512, 0, 1536, 1024], dtype=dtype),
+    )
     assert float(box_iou(box, other)) == pytest.approx(1 / 3)
     assert float(box_giou(box, other)) == pytest.approx(1 / 3)
 

@@ -138,7 +138,9 @@ def test_damage_inside_a_batch_is_named(tmp_path):
 
 
 def test_a_full_disk_is_one_warning_and_training_goes_on(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(Recorder, "append", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr(
+        Recorder, "append", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+    )
     with capture(tmp_path / "mine.batches"):
         for num_priors in (60, 200, 400):
             assert (call(num_priors).gt_index >= 0).any()

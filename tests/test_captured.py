@@ -1,4 +1,6 @@
-"""Every backend on what detectors predicted in real trainings: before training, after 50 steps and after 300."""
+"""Every backend on what detectors predicted in real trainings: before training, after 50 steps and after
+300.
+"""
 
 from __future__ import annotations
 

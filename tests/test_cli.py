@@ -42,11 +42,14 @@ def one_line(text):
 
 
 def rows_of(output):
-    """Table rows as lists of cells: gt, class, box, preset, k, stride 8, 16, 32, priors, mean IoU; blanks filled from above."""
+    """Table rows as lists of cells: gt, class, box, preset, k, stride 8, 16, 32, priors, mean IoU; blanks
+    filled from above.
+    """
     rows, head = [], []
     for line in output.splitlines():
         found = re.fullmatch(
-            r"(?:\s*(\d+|all)\s\s+(.*?))?\s+(\w+)\s+(\d+)\s+([\d-]+)\s+([\d-]+)\s+([\d-]+)\s+(\d+|none)\s+([\d.]+|-)\s*", line
+            r"(?:\s*(\d+|all)\s\s+(.*?))?\s+(\w+)\s+(\d+)\s+([\d-]+)\s+([\d-]+)\s+([\d-]+)\s+(\d+|none)\s+([\d.]+|-)\s*",
+            line,
         )
         if found:
             head = [found[1], found[2].strip()] if found[1] else head
@@ -65,7 +68,9 @@ def test_info_tells_versions_devices_settings_and_the_choice(monkeypatch, capsys
     monkeypatch.setitem(sys.modules, "rich", None)
     assert main(["info"]) == 0
     output = capsys.readouterr().out
-    lines = {re.split(r"\s{2,}", line.strip())[0]: line for line in output.splitlines() if line.startswith("  ")}
+    lines = {
+        re.split(r"\s{2,}", line.strip())[0]: line for line in output.splitlines() if line.startswith("  ")
+    }
     assert lines["simota-triton"].endswith(f"  {simota_triton.__version__}")
     assert lines["torch"].split()[1].startswith(torch.__version__)
     assert re.search(r"^  cpu +7 threads of \d+ processors$", output, re.MULTILINE)
@@ -106,7 +111,11 @@ def test_a_backend_that_cannot_run_here_is_told_with_the_reason(tmp_path, monkey
 
 def test_info_lists_every_variable_the_package_reads(capsys):
     package = Path(simota_triton.__file__).parent
-    read = {name for path in package.rglob("*.py") for name in re.findall(r"\bSIMOTA_TRITON_[A-Z_]+\b", path.read_text())}
+    read = {
+        name
+        for path in package.rglob("*.py")
+        for name in re.findall(r"\bSIMOTA_TRITON_[A-Z_]+\b", path.read_text())
+    }
     assert set(env.VARIABLES) == read
     assert main(["info"]) == 0
     output = capsys.readouterr().out
@@ -121,7 +130,9 @@ def test_info_describes_gpus(monkeypatch, capsys):
     assert main(["info"]) == 0
     output = capsys.readouterr().out
     assert output.count("NVIDIA Test, capability 9.0, 80.0 GiB") == 2
-    assert re.search(rf"cuda:1 +{backends.choose('auto', torch.device('cuda:1'), may_check=False)[0]} \(", output)
+    assert re.search(
+        rf"cuda:1 +{backends.choose('auto', torch.device('cuda:1'), may_check=False)[0]} \(", output
+    )
 
 
 def test_info_says_so_where_triton_is_missing_or_broken(monkeypatch, capsys):
@@ -139,7 +150,13 @@ def test_info_says_so_where_triton_is_missing_or_broken(monkeypatch, capsys):
 
 def test_the_module_runs_as_a_program():
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-m", "simota_triton", "info"], capture_output=True, text=True, env=environment, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-m", "simota_triton", "info"],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr
     assert simota_triton.__version__ in done.stdout
     assert done.stderr == ""
@@ -149,7 +166,18 @@ def test_the_demo_leaves_pyplot_alone_and_takes_any_stdout(tmp_path):
     code = "import sys; from simota_triton.cli import main; sys.exit(main(sys.argv[1:]) or 9 * ('matplotlib.pyplot' in sys.modules))"
     path = write_coco(tmp_path, [annotation([20, 20, 60, 60])], categories=[{"id": 10, "name": "Würfel"}])
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"}
-    command = [sys.executable, "-c", code, "demo", "--coco", str(path), "--out", str(tmp_path / "out"), "--preset", "yolox"]
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        "demo",
+        "--coco",
+        str(path),
+        "--out",
+        str(tmp_path / "out"),
+        "--preset",
+        "yolox",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "W?rfel" in done.stdout
@@ -160,14 +188,18 @@ def test_the_demo_leaves_pyplot_alone_and_takes_any_stdout(tmp_path):
 
 @pytest.mark.parametrize("backend", ["auto", "reference"])
 def test_the_tables_numbers_are_the_assignments(tmp_path, capsys, backend):
-    assert main(["demo", "--out", str(tmp_path), "--backend", backend, "--phase", "trained", "--seed", "4"]) == 0
+    assert (
+        main(["demo", "--out", str(tmp_path), "--backend", backend, "--phase", "trained", "--seed", "4"]) == 0
+    )
     rows = rows_of(capsys.readouterr().out)
     dataset = read_coco(SHIPPED)
     scene = load_scene(dataset.images[0], dataset.classes, None, 640)
     expected = []
     for preset, offset in (("rtmdet", 0.0), ("yolox", 0.5)):
         priors = grid_priors(640, offset=offset)
-        simulated = simulate_predictions([scene.gt_boxes], [scene.gt_labels], priors, 7, "trained", torch.Generator().manual_seed(4))
+        simulated = simulate_predictions(
+            [scene.gt_boxes], [scene.gt_labels], priors, 7, "trained", torch.Generator().manual_seed(4)
+        )
         result = SimOTAAssigner(preset, backend="reference")(
             simulated.pred_boxes, simulated.cls_logits, priors, [scene.gt_boxes], [scene.gt_labels],
             obj_logits=simulated.obj_logits if preset == "yolox" else None,
@@ -179,11 +211,28 @@ def test_the_tables_numbers_are_the_assignments(tmp_path, capsys, backend):
             number = int(mine.sum())
             mean = f"{float(iou[mine].mean()):.3f}" if number else "-"
             if gt is None:
-                expected.append(["all", "", preset, str(int(result.dynamic_k.sum())), *map(str, by_stride), str(number), mean])
+                expected.append(
+                    [
+                        "all",
+                        "",
+                        preset,
+                        str(int(result.dynamic_k.sum())),
+                        *map(str, by_stride),
+                        str(number),
+                        mean,
+                    ]
+                )
                 continue
             box = [round(v) for v in (scene.gt_boxes[gt, 2:] - scene.gt_boxes[gt, :2]).tolist()]
-            head = [str(gt), f"{scene.classes[int(scene.gt_labels[gt])]} {box[0]} x {box[1]}", preset, str(int(result.dynamic_k[gt]))]
-            expected.append([*head, *(str(n) if n else "-" for n in by_stride), str(number) if number else "none", mean])
+            head = [
+                str(gt),
+                f"{scene.classes[int(scene.gt_labels[gt])]} {box[0]} x {box[1]}",
+                preset,
+                str(int(result.dynamic_k[gt])),
+            ]
+            expected.append(
+                [*head, *(str(n) if n else "-" for n in by_stride), str(number) if number else "none", mean]
+            )
     found = [[re.sub(r"\s{2,}", " ", cell) for cell in row] for row in rows]
     assert sorted(found) == sorted(expected)
     assert any(row[7] == "none" for row in found)
@@ -201,15 +250,32 @@ def test_the_demo_writes_a_picture_for_each_preset_and_sums_up(tmp_path, capsys)
     assert f"{len(names)} pictures in {out}" in output
     assert "simulated predictions (mid)" in output
     for name in names:
-        assert re.search(rf"^  {name} +8 gts, \d+ positives, \d+ conflicts?, \d+ gts? left empty$", output, re.MULTILINE)
+        assert re.search(
+            rf"^  {name} +8 gts, \d+ positives, \d+ conflicts?, \d+ gts? left empty$", output, re.MULTILINE
+        )
     assert "\x1b" not in output  # no colours and no bar in a file
     assert "image 1/1: street.png" in output
 
 
 def test_the_last_lines_sum_over_all_images(tmp_path, capsys):
     images = [{"id": i, "file_name": f"{i}.png", "width": 300, "height": 200} for i in range(3)]
-    entries = [annotation([20 + 50 * i, 20, 90, 90], image_id=i) for i in range(3)] + [annotation([150.5, 130.5, 3, 3], image_id=1)]
-    assert main(["demo", "--coco", str(write_coco(tmp_path, entries, images)), "--out", str(tmp_path), "--preset", "yolox"]) == 0
+    entries = [annotation([20 + 50 * i, 20, 90, 90], image_id=i) for i in range(3)] + [
+        annotation([150.5, 130.5, 3, 3], image_id=1)
+    ]
+    assert (
+        main(
+            [
+                "demo",
+                "--coco",
+                str(write_coco(tmp_path, entries, images)),
+                "--out",
+                str(tmp_path),
+                "--preset",
+                "yolox",
+            ]
+        )
+        == 0
+    )
     output = capsys.readouterr().out
     rows = rows_of(output)
     positives = sum(int(row[7]) for row in rows if row[0] == "all")
@@ -221,7 +287,12 @@ def test_the_last_lines_sum_over_all_images(tmp_path, capsys):
 def test_limit_takes_the_first_images(tmp_path, capsys):
     images = [{"id": i, "file_name": f"{i}.png", "width": 64, "height": 64} for i in range(5)]
     path = write_coco(tmp_path, [], images)
-    assert main(["demo", "--coco", str(path), "--out", str(tmp_path / "out"), "--limit", "2", "--preset", "seed"]) == 0
+    assert (
+        main(
+            ["demo", "--coco", str(path), "--out", str(tmp_path / "out"), "--limit", "2", "--preset", "seed"]
+        )
+        == 0
+    )
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0_seed_mid.png", "1_seed_mid.png"]
     assert "2 images" in capsys.readouterr().out
 
@@ -243,7 +314,11 @@ def test_a_rule_lies_between_gts_and_before_the_sums_alone(tmp_path, capsys):
     assert main(["demo", "--out", str(tmp_path)]) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if line[:1] in " "]
     first = next(number for number, line in enumerate(lines) if re.match(r" +0 ", line))
-    assert [not line.strip() for line in lines[first : first + 27]] == [False, False, True] * 9  # 8 gts and the sums, two presets each
+    assert [not line.strip() for line in lines[first : first + 27]] == [
+        False,
+        False,
+        True,
+    ] * 9  # 8 gts and the sums, two presets each
 
 
 def test_a_class_name_is_no_markup(tmp_path, capsys):
@@ -292,7 +367,22 @@ def test_an_image_that_cannot_be_used_is_told_and_the_others_are_done(tmp_path, 
         Image.effect_noise((size, size), 50).convert("RGB").save(tmp_path / f"{i}.png")
     whole = (tmp_path / "4.png").read_bytes()
     (tmp_path / "4.png").write_bytes(whole[: len(whole) // 2])
-    assert main(["demo", "--coco", str(path), "--images", str(tmp_path), "--out", str(tmp_path / "out"), "--preset", "yolox"]) == 2
+    assert (
+        main(
+            [
+                "demo",
+                "--coco",
+                str(path),
+                "--images",
+                str(tmp_path),
+                "--out",
+                str(tmp_path / "out"),
+                "--preset",
+                "yolox",
+            ]
+        )
+        == 2
+    )
     captured = capsys.readouterr()
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["2_yolox_mid.png"]
     lines = captured.err.splitlines()
@@ -306,14 +396,21 @@ def test_an_image_that_cannot_be_used_is_told_and_the_others_are_done(tmp_path, 
 
 
 def test_annotations_left_out_are_one_line(tmp_path, capsys):
-    path = write_coco(tmp_path, [annotation([10, 10, 40, 40]), annotation([1, 1, 0, 5]), annotation([1, 1, 5, 5], category_id=4)])
+    path = write_coco(
+        tmp_path,
+        [annotation([10, 10, 40, 40]), annotation([1, 1, 0, 5]), annotation([1, 1, 5, 5], category_id=4)],
+    )
     assert main(["demo", "--coco", str(path), "--out", str(tmp_path), "--preset", "yolox"]) == 0
     line = one_line(capsys.readouterr().err)
-    assert "annotations left out: 2 (1 with a box that is empty, not finite or absurdly large, 1 with an unknown category)" in line
+    assert (
+        "annotations left out: 2 (1 with a box that is empty, not finite or absurdly large, 1 with an unknown category)"
+        in line
+    )
 
 
 @pytest.mark.parametrize(
-    "content", [None, "{", '{"images": 3}', '{"images": [], "annotations": [], "categories": [{"id": 1, "name": "a"}]}']
+    "content",
+    [None, "{", '{"images": 3}', '{"images": [], "annotations": [], "categories": [{"id": 1, "name": "a"}]}'],
 )
 def test_a_file_that_cannot_be_used_is_one_line(tmp_path, capsys, content):
     path = tmp_path / "instances.json"
@@ -326,7 +423,20 @@ def test_a_file_that_cannot_be_used_is_one_line(tmp_path, capsys, content):
 
 def test_a_missing_folder_of_images_is_one_line(tmp_path, capsys):
     path = write_coco(tmp_path, [])
-    assert main(["demo", "--coco", str(path), "--images", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out")]) == 2
+    assert (
+        main(
+            [
+                "demo",
+                "--coco",
+                str(path),
+                "--images",
+                str(tmp_path / "nowhere"),
+                "--out",
+                str(tmp_path / "out"),
+            ]
+        )
+        == 2
+    )
     assert f"{tmp_path / 'nowhere'}: no such folder" in one_line(capsys.readouterr().err)
 
 
@@ -337,7 +447,12 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, capsys, blocked):
         (out / "street_yolox_mid.png").mkdir(parents=True)
     else:
         out.write_text("")
-    assert main(["demo", "--out", str(out / "deeper" if blocked == "below a file" else out), "--preset", "yolox"]) == 2
+    assert (
+        main(
+            ["demo", "--out", str(out / "deeper" if blocked == "below a file" else out), "--preset", "yolox"]
+        )
+        == 2
+    )
     line = one_line(capsys.readouterr().err)
     assert str(out) in line
     assert "cannot be written" in line
@@ -374,7 +489,9 @@ def test_a_wrong_setting_of_the_backend_is_one_line(tmp_path, monkeypatch, capsy
     assert "SIMOTA_TRITON_BACKEND: expected one of 'auto'" in one_line(capsys.readouterr().err)
 
 
-@pytest.mark.parametrize(("module", "package"), [("rich", "rich"), ("matplotlib", "matplotlib"), ("PIL", "pillow")])
+@pytest.mark.parametrize(
+    ("module", "package"), [("rich", "rich"), ("matplotlib", "matplotlib"), ("PIL", "pillow")]
+)
 def test_a_missing_package_is_one_line_with_the_remedy(tmp_path, monkeypatch, capsys, module, package):
     monkeypatch.setitem(sys.modules, module, None)
     assert main(["demo", "--out", str(tmp_path)]) == 2
@@ -436,13 +553,19 @@ def test_no_help_shows_an_escape(capsys):
 def test_a_reader_that_stops_and_a_missing_numpy_are_no_noise(tmp_path):
     (tmp_path / "numpy").mkdir()
     (tmp_path / "numpy" / "__init__.py").write_text("raise ModuleNotFoundError('planted')\n")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)]), "PYTHONUNBUFFERED": "1"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)]),
+        "PYTHONUNBUFFERED": "1",
+    }
     command = [
         sys.executable,
         "-c",
         "import sys; print('sync', flush=True); sys.stdin.read(1); from simota_triton.cli import main; sys.exit(main(['info']))",
     ]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+    ) as process:
         assert process.stdout.readline() == b"sync\n"
         process.stdout.close()
         process.stdin.write(b"x")
@@ -455,10 +578,30 @@ def test_a_reader_that_stops_and_a_missing_numpy_are_no_noise(tmp_path):
 def test_the_workers_of_tune_end_with_it_and_say_nothing(tmp_path, sent):
     pytest.importorskip("triton")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TRITON_CACHE_DIR": str(tmp_path)}
-    arguments = ["tune", "--dry-run", "--capability", "90", "--workers", "1", "--limit", "1", "--workload", "coco", "--batch-size", "1"]
+    arguments = [
+        "tune",
+        "--dry-run",
+        "--capability",
+        "90",
+        "--workers",
+        "1",
+        "--limit",
+        "1",
+        "--workload",
+        "coco",
+        "--batch-size",
+        "1",
+    ]
     command = [sys.executable, "-m", "simota_triton", *arguments]
-    heeded = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # what a shell starts in the background ignores Ctrl-C
-    options = {"stderr": subprocess.PIPE, "text": True, "env": environment, "cwd": tmp_path, "start_new_session": True}
+    # what a shell starts in the background ignores Ctrl-C
+    heeded = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    options = {
+        "stderr": subprocess.PIPE,
+        "text": True,
+        "env": environment,
+        "cwd": tmp_path,
+        "start_new_session": True,
+    }
     with subprocess.Popen(command, preexec_fn=heeded, **options) as process:
         while len(workers := children(process.pid)) < 2:  # multiprocessing's resource tracker is one of them
             time.sleep(0.02)
@@ -477,7 +620,10 @@ def test_the_workers_of_tune_end_with_it_and_say_nothing(tmp_path, sent):
 
 
 def children(parent):
-    found = [Path(f"/proc/{parent}/task/{task}/children").read_text().split() for task in os.listdir(f"/proc/{parent}/task")]
+    found = [
+        Path(f"/proc/{parent}/task/{task}/children").read_text().split()
+        for task in os.listdir(f"/proc/{parent}/task")
+    ]
     return [int(child) for own in found for child in own]
 
 

@@ -1,5 +1,5 @@
-"""The kernels as Triton compiles them for GPUs, executed here, in processes of their own, because this one may be in Triton's
-interpreter. See tests/compiled/README.md.
+"""The kernels as Triton compiles them for GPUs, executed here, in processes of their own, because this one
+may be in Triton's interpreter. See tests/compiled/README.md.
 """
 
 from __future__ import annotations
@@ -20,12 +20,18 @@ pytestmark = pytest.mark.skipif(engine.missing() is not None, reason=str(engine.
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """Runs a module on a cache of its own: binaries name the files they were compiled from, which may be those of another clone."""
+    """Runs a module on a cache of its own: binaries name the files they were compiled from, which may be
+    those of another clone.
+    """
     cache = {"TRITON_CACHE_DIR": str(tmp_path_factory.mktemp("triton"))}
 
     def run_module(*arguments):
-        environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"} | cache
-        return subprocess.run([sys.executable, "-m", *arguments], capture_output=True, text=True, env=environment, cwd=ROOT)
+        environment = {
+            name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"
+        } | cache
+        return subprocess.run(
+            [sys.executable, "-m", *arguments], capture_output=True, text=True, env=environment, cwd=ROOT
+        )
 
     return run_module
 

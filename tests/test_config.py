@@ -49,7 +49,11 @@ EXPECTED = {  # every field in which a preset differs from the defaults, which a
 
 
 def fields(config):
-    return {field.name: getattr(config, field.name) for field in dataclasses.fields(config) if field.name != "preset"}
+    return {
+        field.name: getattr(config, field.name)
+        for field in dataclasses.fields(config)
+        if field.name != "preset"
+    }
 
 
 def test_the_defaults_are_mmdets():
@@ -66,7 +70,8 @@ def test_the_defaults_are_mmdets():
 def test_a_preset_is_its_original_and_says_which_that_is(name):
     assert fields(SimOTAConfig.from_preset(name)) == {**fields(SimOTAConfig()), **EXPECTED[name]}
     assert getattr(SimOTAConfig, name)() == SimOTAConfig.from_preset(name)
-    assert re.search(r"\d+\.\d+\.\d+|[0-9a-f]{7}|20\d\d", getattr(SimOTAConfig, name).__doc__)  # a version, a commit or a year
+    # a version, a commit or a year
+    assert re.search(r"\d+\.\d+\.\d+|[0-9a-f]{7}|20\d\d", getattr(SimOTAConfig, name).__doc__)
 
 
 def test_presets_are_listed():
@@ -75,7 +80,10 @@ def test_presets_are_listed():
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_repr_builds_the_configuration_again(name):
-    for config in (SimOTAConfig.from_preset(name), SimOTAConfig.from_preset(name, candidate_topk=7, center_radius=1.25)):
+    for config in (
+        SimOTAConfig.from_preset(name),
+        SimOTAConfig.from_preset(name, candidate_topk=7, center_radius=1.25),
+    ):
         assert eval(repr(config)) == config
     assert repr(SimOTAConfig.from_preset(name)) == f"SimOTAConfig.{name}()"
 
@@ -116,13 +124,24 @@ def test_integers_are_taken_for_numbers():
 
 
 @pytest.mark.parametrize(
-    ("topk", "scale", "most"), [(1, 1.0, 1), (13, 1.0, 13), (10, 1.1, 11), (13, 1.1, 14), (10, 0.05, 1), (32, 1.0, 32), (20, 1.6, 32)]
+    ("topk", "scale", "most"),
+    [(1, 1.0, 1), (13, 1.0, 13), (10, 1.1, 11), (13, 1.1, 14), (10, 0.05, 1), (32, 1.0, 32), (20, 1.6, 32)],
 )
 def test_the_largest_possible_dynamic_k(topk, scale, most):
     assert SimOTAConfig(candidate_topk=topk, k_scale=scale).max_dynamic_k == most <= MAX_TOPK
 
 
-CHOICES = ["candidate", "eligible", "score", "cls_cost", "cls_classes", "iou_cost", "union_rule", "k_pool", "conflict"]
+CHOICES = [
+    "candidate",
+    "eligible",
+    "score",
+    "cls_cost",
+    "cls_classes",
+    "iou_cost",
+    "union_rule",
+    "k_pool",
+    "conflict",
+]
 NON_NEGATIVE = ["penalty", "cls_weight", "iou_weight", "union_eps", "center_weight", "prob_clamp"]
 POSITIVE = ["center_radius", "log_eps", "center_base", "k_scale"]
 NUMBERS = [*NON_NEGATIVE, *POSITIVE, "center_offset"]
@@ -167,10 +186,22 @@ def test_wrong_values_are_refused_by_name(error, values, message):
 @pytest.mark.parametrize(
     ("error", "call", "message"),
     [
-        (ValueError, lambda: SimOTAConfig.from_preset("yolo"), "preset: expected one of 'seed', 'rtmdet', .*, got 'yolo'"),
-        (ValueError, lambda: SimOTAConfig.from_preset("replace"), "preset: expected one of .*, got 'replace'"),
+        (
+            ValueError,
+            lambda: SimOTAConfig.from_preset("yolo"),
+            "preset: expected one of 'seed', 'rtmdet', .*, got 'yolo'",
+        ),
+        (
+            ValueError,
+            lambda: SimOTAConfig.from_preset("replace"),
+            "preset: expected one of .*, got 'replace'",
+        ),
         (TypeError, lambda: SimOTAConfig.from_preset(3), "preset: expected a name, one of .*, got int"),
-        (TypeError, lambda: SimOTAConfig.from_preset("yolox", topk=3), "topk: no such field of SimOTAConfig; known fields: 'candidate'"),
+        (
+            TypeError,
+            lambda: SimOTAConfig.from_preset("yolox", topk=3),
+            "topk: no such field of SimOTAConfig; known fields: 'candidate'",
+        ),
         (TypeError, lambda: SimOTAConfig.yolox(preset="rtmdet"), "preset: no such field of SimOTAConfig"),
         (TypeError, lambda: SimOTAConfig().replace(iou=2), "iou: no such field of SimOTAConfig"),
     ],

@@ -1,4 +1,6 @@
-"""Both passes against the dense definition: every cost inside the interval that float32 arithmetic cannot leave."""
+"""Both passes against the dense definition: every cost inside the interval that float32 arithmetic cannot
+leave.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ def check(problem, config=CONFIG, kernels=INTERPRETER):
     assert torch.equal(iou == -1, exact_iou == -1)
     low, high, _ = cost_intervals(problem, config, exact)
     outside = (cost < low) | (cost > high)
-    assert not outside.any(), f"{cost[outside][:3]} should be within {low[outside][:3]} and {high[outside][:3]}"
+    assert not outside.any(), (
+        f"{cost[outside][:3]} should be within {low[outside][:3]} and {high[outside][:3]}"
+    )
     single = reference.cost_matrix(problem, config)[1]
     assert ((iou - single).abs() <= 1e-6 * (iou > 0)).all()
     assert torch.equal(iou == 1, single == 1)
@@ -66,7 +70,9 @@ def test_clamped_probabilities_of_a_number_of_classes_that_fills_no_columns(scor
     config = SimOTAConfig(score=score, cls_cost=cls_cost, prob_clamp=0.05)
     problem = random_problem(config.replace(score="sigmoid") if score == "prob" else config, 200, [4, 1], 9)
     if score == "prob":
-        problem = dataclasses.replace(problem, cls_logits=Scores(tuple(level.sigmoid() for level in problem.cls_logits.levels)))
+        problem = dataclasses.replace(
+            problem, cls_logits=Scores(tuple(level.sigmoid() for level in problem.cls_logits.levels))
+        )
     check(problem, config)
 
 
@@ -87,7 +93,10 @@ def test_any_level_of_the_logits(preset, units, monkeypatch):
         pred, cls, obj, *rest = random_inputs(200, [4], 80)
         cls[:] = level + torch.rand(200, 80, generator=torch.Generator().manual_seed(1)) - 0.5
         cls[:, ::3, 1] = -level[::3, 0]  # one class of some priors at the other end
-        check(pack(config, pred, cls, *rest, obj_logits=obj if config.score == "joint" else None), config.replace(k_pool=pool))
+        check(
+            pack(config, pred, cls, *rest, obj_logits=obj if config.score == "joint" else None),
+            config.replace(k_pool=pool),
+        )
 
 
 @pytest.mark.parametrize("units", ["as it runs", "approximate units"])
@@ -100,7 +109,9 @@ def test_every_preset(preset, units, monkeypatch):
         emulated = ApproximateUnits(monkeypatch)
     for phase, seed in (("mid", 1), ("trained", 2)):
         pred, cls, obj, *rest = random_inputs(300, [6, 3], 5, seed, phase)
-        cost, iou = check(pack(config, pred, cls, *rest, obj_logits=obj if config.score == "joint" else None), config)
+        cost, iou = check(
+            pack(config, pred, cls, *rest, obj_logits=obj if config.score == "joint" else None), config
+        )
         assert (cost < torch.inf).sum() > 50
         assert (iou > 0.3).sum() > 10
     assert units == "as it runs" or emulated.calls > 100
@@ -138,7 +149,8 @@ DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
 
 @pytest.mark.parametrize(
     ("layout", "dtype"),
-    [(layout, torch.float16) for layout in LAYOUTS] + [(layout, dtype) for layout in ("contiguous", "three maps") for dtype in DTYPES],
+    [(layout, torch.float16) for layout in LAYOUTS]
+    + [(layout, dtype) for layout in ("contiguous", "three maps") for dtype in DTYPES],
     ids=lambda value: str(value).removeprefix("torch."),
 )
 def test_logits_are_read_where_they_are(layout, dtype):
@@ -147,15 +159,26 @@ def test_logits_are_read_where_they_are(layout, dtype):
         pred, cls, obj, *rest = random_inputs(252, [4, 2], 5)
         cls, obj = (LAYOUTS[layout](value.to(dtype)) for value in (cls, obj))
         problem = pack(config, pred, cls, *rest, obj_logits=obj if config.score == "joint" else None)
-        plain = pack(config, pred, problem.cls_logits.dense(), *rest, obj_logits=problem.obj_logits.dense() if problem.obj_logits else None)
-        assert all(map(torch.equal, check(problem, config), check(plain, config)))  # the layout changes no bit
+        plain = pack(
+            config,
+            pred,
+            problem.cls_logits.dense(),
+            *rest,
+            obj_logits=problem.obj_logits.dense() if problem.obj_logits else None,
+        )
+        # the layout changes no bit
+        assert all(map(torch.equal, check(problem, config), check(plain, config)))
 
 
 def test_class_and_objectness_may_come_in_different_layouts():
     config = SimOTAConfig.yolox()
     pred, cls, obj, *rest = random_inputs(252, [4, 2], 5)
     expected = check(pack(config, pred, cls, *rest, obj_logits=obj), config)
-    for cls_layout, obj_layout in (("three maps", "contiguous"), ("contiguous", "three maps"), ("three maps", "odd maps")):
+    for cls_layout, obj_layout in (
+        ("three maps", "contiguous"),
+        ("contiguous", "three maps"),
+        ("three maps", "odd maps"),
+    ):
         problem = pack(config, pred, LAYOUTS[cls_layout](cls), *rest, obj_logits=LAYOUTS[obj_layout](obj))
         assert all(map(torch.equal, check(problem, config), expected))
 
@@ -180,7 +203,9 @@ def test_nothing_is_copied_that_can_be_read_in_place():
         problem = pack(config, pred, LAYOUTS[layout](cls), *rest, obj_logits=LAYOUTS[layout](obj))
         shared = launch.Shared.of(problem, config)
         own = [*problem.cls_logits.levels, *problem.obj_logits.levels, problem.pred_boxes]
-        assert [t.data_ptr() for t in (*shared.levels.cls, *shared.levels.obj, shared.boxes)] == [t.data_ptr() for t in own]
+        assert [t.data_ptr() for t in (*shared.levels.cls, *shared.levels.obj, shared.boxes)] == [
+            t.data_ptr() for t in own
+        ]
 
 
 @pytest.mark.parametrize("preset", ["rtmdet", "yolox", "rtmdet_mmyolo", "super_gradients_fast"])
@@ -190,10 +215,17 @@ def test_forms_of_the_gts(preset):
     more = {"obj_logits": obj} if config.score == "joint" else {}
     listed = check(pack(config, pred, cls, priors, boxes, labels, **more), config)
     offsets = torch.tensor([0, 5, 5, 8])
-    packed = check(pack(config, pred, cls, priors, torch.cat(boxes), torch.cat(labels), gt_offsets=offsets, **more), config)
+    packed = check(
+        pack(config, pred, cls, priors, torch.cat(boxes), torch.cat(labels), gt_offsets=offsets, **more),
+        config,
+    )
     assert all(map(torch.equal, listed, packed))
     slots = [torch.tensor([0, 2, 3, 6, 7]), torch.tensor([], dtype=torch.int64), torch.tensor([1, 2, 8])]
-    padded, padded_labels, mask = torch.full((3, 9, 4), torch.nan), torch.full((3, 9), -7), torch.zeros(3, 9, dtype=torch.bool)
+    padded, padded_labels, mask = (
+        torch.full((3, 9, 4), torch.nan),
+        torch.full((3, 9), -7),
+        torch.zeros(3, 9, dtype=torch.bool),
+    )
     for b, own in enumerate(slots):
         padded[b, own], padded_labels[b, own], mask[b, own] = boxes[b], labels[b], True
     cost, iou = check(pack(config, pred, cls, priors, padded, padded_labels, gt_mask=mask, **more), config)
@@ -210,8 +242,16 @@ def test_own_centres_and_a_candidate_mask():
         pred, cls, obj, priors, boxes, labels = random_inputs(200, [5, 3], 4)
         centers = [b[:, :2] + 3.0 for b in boxes]
         more = {"obj_logits": obj} if config.score == "joint" else {}
-        for mask in (torch.rand(200, generator=torch.Generator().manual_seed(0)) < 0.6, torch.ones(2, 200, dtype=torch.bool)):
-            check(pack(config, pred, cls, priors, boxes, labels, gt_centers=centers, candidate_mask=mask, **more), config)
+        for mask in (
+            torch.rand(200, generator=torch.Generator().manual_seed(0)) < 0.6,
+            torch.ones(2, 200, dtype=torch.bool),
+        ):
+            check(
+                pack(
+                    config, pred, cls, priors, boxes, labels, gt_centers=centers, candidate_mask=mask, **more
+                ),
+                config,
+            )
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -255,7 +295,9 @@ def test_every_element_is_written(monkeypatch):
     expected = launch.run(problem, CONFIG, INTERPRETER, 5)
     empty = torch.empty
     for poison in (torch.nan, -torch.inf):
-        monkeypatch.setattr(torch, "empty", lambda *args, value=poison, **kwargs: empty(*args, **kwargs).fill_(value))
+        monkeypatch.setattr(
+            torch, "empty", lambda *args, value=poison, **kwargs: empty(*args, **kwargs).fill_(value)
+        )
         assert all(map(torch.equal, launch.run(problem, CONFIG, INTERPRETER, 5), expected))
 
 
@@ -264,8 +306,12 @@ def test_a_sum_of_class_costs_is_never_below_zero_nor_minus_zero(num_classes):
     for preset in ("rtmdet", "yolox"):
         config = SimOTAConfig.from_preset(preset, candidate="all")
         pred, cls, obj, *rest = random_inputs(60, [1], num_classes)
-        cls[:] = torch.linspace(-120, 0, 60)[:, None] + torch.rand(cls.shape, generator=torch.Generator().manual_seed(1))
-        problem = on_device(pack(config, pred, cls, *rest, obj_logits=obj if config.score == "joint" else None))
+        cls[:] = torch.linspace(-120, 0, 60)[:, None] + torch.rand(
+            cls.shape, generator=torch.Generator().manual_seed(1)
+        )
+        problem = on_device(
+            pack(config, pred, cls, *rest, obj_logits=obj if config.score == "joint" else None)
+        )
         background = launch.run_prior_pass(problem, INTERPRETER, launch.Shared.of(problem, config)).background
         assert (background < torch.inf).all()
         assert not background.signbit().any()
@@ -310,7 +356,12 @@ def test_what_a_launch_may_assume_about_addresses():
     }  # fmt: skip
     assert [name for name, levels in found.items() if not levels.aligned] == ["odd maps", "eight maps"]
     assert found["three maps"].starts == (0, 192, 240, 252)
-    assert [name for name, levels in found.items() if not levels.aligned_logits] == ["gaps", "images last", "odd maps", "eight maps"]
+    assert [name for name, levels in found.items() if not levels.aligned_logits] == [
+        "gaps",
+        "images last",
+        "odd maps",
+        "eight maps",
+    ]
     assert not levels_of(torch.zeros(2, 252, 6)).aligned_logits
     for dtype, offset, expected in (
         (torch.float32, 2, False),
@@ -323,16 +374,24 @@ def test_what_a_launch_may_assume_about_addresses():
 
 
 def test_whatever_is_compiled_in_is_in_the_key(monkeypatch):
-    """Triton's key on disk holds the repr of a constexpr argument, and on earlier versions no global constant."""
+    """Triton's key on disk holds the repr of a constexpr argument, and on earlier versions no global
+    constant.
+    """
     rule = Rule.of(CONFIG)
-    assert [name for name, value in vars(Rule).items() if isinstance(value, property)] == ["value"]  # nothing is derived behind its back
+    # nothing is derived behind its back
+    assert [name for name, value in vars(Rule).items() if isinstance(value, property)] == ["value"]
     for field in dataclasses.fields(rule):
         value = getattr(rule, field.name)
         other = not value if isinstance(value, bool) else value + "!" if isinstance(value, str) else value + 1
         changed = dataclasses.replace(rule, **{field.name: other})
         assert repr(changed) != repr(rule)
         assert changed != rule
-    kernels = (launch.prior_pass, launch.cost_pass, launch.rescue_pass, *(getattr(stream, name) for name in STREAM))
+    kernels = (
+        launch.prior_pass,
+        launch.cost_pass,
+        launch.rescue_pass,
+        *(getattr(stream, name) for name in STREAM),
+    )
     assert all("RULE" in kernel.arg_names for kernel in kernels)
     names = [name for name, value in vars(constants).items() if isinstance(value, tl.constexpr)]
     assert len(names) > 20
@@ -359,10 +418,14 @@ def test_a_rule_is_told_apart_by_its_text_and_ignores_what_only_the_matching_rea
 
 
 @triton.jit
-def _offsets(out_ptr, base_ptr, levels, starts, strides_b, strides_p, strides_c, image, g, G, P, LAYOUT: tl.constexpr):
+def _offsets(
+    out_ptr, base_ptr, levels, starts, strides_b, strides_p, strides_c, image, g, G, P, LAYOUT: tl.constexpr
+):
     image = tl.full((), image, tl.int64)
     level, level_start, first, end = find_tile(2, starts, 16, False)
-    pointer, stride_p, stride_c = find_logits(level, image, level_start, levels, strides_b, strides_p, strides_c, LAYOUT, False)
+    pointer, stride_p, stride_c = find_logits(
+        level, image, level_start, levels, strides_b, strides_p, strides_c, LAYOUT, False
+    )
     p = first + tl.arange(0, 1)
     logits = pointer + p.to(tl.int64) * stride_p + tl.full((), 300, tl.int64) * stride_c
     one = tl.arange(0, 1)
@@ -375,7 +438,11 @@ def _offsets(out_ptr, base_ptr, levels, starts, strides_b, strides_p, strides_c,
 @pytest.mark.parametrize("layout", ["priors", "classes", "any"])
 def test_offsets_beyond_32_bits(layout):
     out, base = torch.zeros(4, dtype=torch.int64, device=DEVICE), torch.zeros(4, device=DEVICE)
-    stride_b, stride_p, stride_c = 3 * 2**31, 1 if layout == "priors" else 2**27 + 1, 1 if layout == "classes" else 2**25 + 3
+    stride_b, stride_p, stride_c = (
+        3 * 2**31,
+        1 if layout == "priors" else 2**27 + 1,
+        1 if layout == "classes" else 2**25 + 3,
+    )
     strides = {"strides_b": (7, stride_b), "strides_p": (7, stride_p), "strides_c": (7, stride_c)}
     with np.errstate(all="ignore"):
         _offsets[(1,)](

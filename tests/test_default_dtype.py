@@ -1,4 +1,6 @@
-"""Torch's default dtype and device are the user's: no answer follows from them, and no tensor of the package is made by them."""
+"""Torch's default dtype and device are the user's: no answer follows from them, and no tensor of the package
+is made by them.
+"""
 
 import ast
 import contextlib
@@ -47,7 +49,9 @@ def others(default):
 
 def cases(backend):
     """Preset, form and scene of some calls: every preset and every form, empty batches among them."""
-    families = ("crowded", "empty_images", "all_empty", "few_priors") if backend in QUICK else ("tiny", "all_empty")
+    families = (
+        ("crowded", "empty_images", "all_empty", "few_priors") if backend in QUICK else ("tiny", "all_empty")
+    )
     presets = PRESETS if backend in QUICK else ("rtmdet", "yolox", "picodet_lightly")
     for number, preset in enumerate(presets):
         for turn, family in enumerate(families):
@@ -90,7 +94,12 @@ def test_scenes_priors_and_centers_are_the_same(seed, default):
     def made():
         scene = make_scene(seed)
         tensors = (scene.pred_boxes, scene.cls_logits, scene.obj_logits, *scene.gt_boxes, *scene.gt_labels)
-        return grid_priors((64, 96)), scene.priors, *tensors, mask_centers(masks, torch.zeros_like(masks[:, 0, :4], dtype=torch.float32))
+        return (
+            grid_priors((64, 96)),
+            scene.priors,
+            *tensors,
+            mask_centers(masks, torch.zeros_like(masks[:, 0, :4], dtype=torch.float32)),
+        )
 
     masks = torch.ones(2, 6, 8, dtype=torch.bool)
     expected = made()
@@ -127,13 +136,21 @@ def _is_scalar(node):
 def test_the_package_names_dtype_and_device_wherever_it_makes_a_tensor():
     package = Path(simota_triton.__file__).parent
     found = [
-        f"{path.relative_to(package)}:{line}" for path in sorted(package.rglob("*.py")) for line in careless(ast.parse(path.read_text()))
+        f"{path.relative_to(package)}:{line}"
+        for path in sorted(package.rglob("*.py"))
+        for line in careless(ast.parse(path.read_text()))
     ]
     assert not found, found
 
 
 @pytest.mark.parametrize(
-    "line", ["torch.zeros(3)", "torch.full((2,), 1.0, device=d)", "torch.where(m, 1.0, 0.0)", "torch.where(m, torch.inf, -1)"]
+    "line",
+    [
+        "torch.zeros(3)",
+        "torch.full((2,), 1.0, device=d)",
+        "torch.where(m, 1.0, 0.0)",
+        "torch.where(m, torch.inf, -1)",
+    ],
 )
 def test_such_lines_are_found(line):
     assert list(careless(ast.parse(line)))

@@ -29,7 +29,9 @@ from simota_triton.simulate import PHASES, grid_priors, simulate_predictions
 
 CPU = torch.device("cpu")
 COCO80 = Path(os.environ.get("SIMOTA_TRITON_COCO") or Path(__file__).parents[1] / "../shared/data/coco80")
-needs_coco = pytest.mark.skipif(not (COCO80 / "instances.json").is_file(), reason=f"no COCO data in {COCO80}; set SIMOTA_TRITON_COCO")
+needs_coco = pytest.mark.skipif(
+    not (COCO80 / "instances.json").is_file(), reason=f"no COCO data in {COCO80}; set SIMOTA_TRITON_COCO"
+)
 
 
 def annotation(box, image_id=7, category_id=10, **more):
@@ -79,7 +81,14 @@ def rgb(color):
 
 
 def test_labels_are_places_in_the_categories_order_and_crowds_are_set_apart(tmp_path):
-    path = write_coco(tmp_path, [annotation([1, 2, 3, 4], category_id=3), annotation([5, 6, 7, 8]), annotation([0, 0, 9, 9], iscrowd=1)])
+    path = write_coco(
+        tmp_path,
+        [
+            annotation([1, 2, 3, 4], category_id=3),
+            annotation([5, 6, 7, 8]),
+            annotation([0, 0, 9, 9], iscrowd=1),
+        ],
+    )
     dataset = read_coco(path)
     assert dataset.classes == ("cat", "dog")
     assert [(a.box, a.label, a.is_crowd) for a in dataset.images[0].annotations] == [
@@ -91,10 +100,28 @@ def test_labels_are_places_in_the_categories_order_and_crowds_are_set_apart(tmp_
 
 
 def test_unusable_annotations_are_counted_by_reason(tmp_path):
-    bad_boxes = [[0, 0, 0, 5], [0, 0, 5, -1], [0, 0, math.nan, 5], [0, math.nan, 5, 5], [math.inf, 0, 5, 5], [0, 0, 1e300, 5]]
+    bad_boxes = [
+        [0, 0, 0, 5],
+        [0, 0, 5, -1],
+        [0, 0, math.nan, 5],
+        [0, math.nan, 5, 5],
+        [math.inf, 0, 5, 5],
+        [0, 0, 1e300, 5],
+    ]
     entries = [annotation(box) for box in bad_boxes]
-    entries += [annotation([0, 0, 5, 5], category_id=99), annotation([0, 0, 5, 5], image_id=99), annotation([0, 0, 5, 5], image_id=98)]
-    entries += [annotation([0, 0, 5]), annotation("box"), annotation(None), {"image_id": 7}, annotation([0, 0, 5, 5], category_id=[1]), 3]
+    entries += [
+        annotation([0, 0, 5, 5], category_id=99),
+        annotation([0, 0, 5, 5], image_id=99),
+        annotation([0, 0, 5, 5], image_id=98),
+    ]
+    entries += [
+        annotation([0, 0, 5]),
+        annotation("box"),
+        annotation(None),
+        {"image_id": 7},
+        annotation([0, 0, 5, 5], category_id=[1]),
+        3,
+    ]
     dataset = read_coco(write_coco(tmp_path, [*entries, annotation([1, 1, 5, 5])]))
     assert len(dataset.images[0].annotations) == 1
     assert sorted(dataset.dropped.values()) == [1, 2, 6, 6]
@@ -113,7 +140,10 @@ def test_unusable_annotations_are_counted_by_reason(tmp_path):
         ("{", "no JSON"),
         ("[]", "lists images, annotations and categories"),
         ('{"images": [], "annotations": []}', "lists images, annotations and categories"),
-        ('{"images": [{"id": 1}], "annotations": [], "categories": [{"id": 1, "name": "a"}]}', "KeyError 'file_name'"),
+        (
+            '{"images": [{"id": 1}], "annotations": [], "categories": [{"id": 1, "name": "a"}]}',
+            "KeyError 'file_name'",
+        ),
         ('{"images": [], "annotations": [], "categories": [3]}', "images or categories"),
         ('{"images": [], "annotations": [], "categories": []}', "no categories"),
         (
@@ -134,7 +164,11 @@ def test_a_broken_file_is_refused_with_its_name(tmp_path, content, message):
 def test_pictures_of_images_in_different_folders_have_different_names(tmp_path):
     names = ["a/1.jpg", "b/1.jpg", "a_1.jpg"]
     images = [{"id": i, "file_name": name, "width": 8, "height": 8} for i, name in enumerate(names)]
-    assert [image.name for image in read_coco(write_coco(tmp_path, [], images)).images] == ["a_1", "b_1", "a_1-2"]
+    assert [image.name for image in read_coco(write_coco(tmp_path, [], images)).images] == [
+        "a_1",
+        "b_1",
+        "a_1-2",
+    ]
 
 
 # scenes
@@ -154,7 +188,11 @@ def test_the_letterbox_moves_boxes_and_pixels_alike(tmp_path):
 
 
 def test_boxes_follow_the_rounding_of_each_side(tmp_path):
-    path = write_coco(tmp_path, [annotation([20, 3, 100, 30])], [{"id": 7, "file_name": "a.png", "width": 200, "height": 33}])
+    path = write_coco(
+        tmp_path,
+        [annotation([20, 3, 100, 30])],
+        [{"id": 7, "file_name": "a.png", "width": 200, "height": 33}],
+    )
     scene = scene_of(path, image_size=320)
     assert scene.content == (320, 53)
     assert scene.gt_boxes[0].tolist() == pytest.approx([20 * 320 / 200, 3 * 53 / 33, 120 * 320 / 200, 53.0])
@@ -172,7 +210,9 @@ def test_a_photo_turned_by_its_exif_tag_fits_the_annotations_of_either_reading(t
 
 def test_a_photo_of_another_size_than_annotated_is_refused(tmp_path):
     Image.new("RGB", (100, 100)).save(tmp_path / "a.png")
-    with pytest.raises(CommandError, match="expected 200 x 100 pixels, as the annotations say, got 100 x 100"):
+    with pytest.raises(
+        CommandError, match="expected 200 x 100 pixels, as the annotations say, got 100 x 100"
+    ):
         scene_of(write_coco(tmp_path, []), images=tmp_path)
 
 
@@ -194,7 +234,9 @@ def test_the_shipped_scene_has_what_it_is_there_to_show():
 def test_priors_lie_where_each_original_puts_them():
     corners = {name for name, offset in PRIOR_OFFSET.items() if offset == 0.0}
     assert corners == {"rtmdet", "rtmdet_mmyolo", "libre_rtmdet", "nanodet", "damo", "seed"}
-    assert {name for name, offset in PRIOR_OFFSET.items() if offset == 0.5} == set(SimOTAConfig.presets()) - corners
+    assert {name for name, offset in PRIOR_OFFSET.items() if offset == 0.5} == set(
+        SimOTAConfig.presets()
+    ) - corners
 
 
 @pytest.mark.parametrize("phase", PHASES)
@@ -203,7 +245,12 @@ def test_what_each_gt_got_is_what_the_assigner_gave(preset, phase):
     scene, [outcome] = shipped(preset, phase=phase, seed=3)
     priors = grid_priors(640, offset=PRIOR_OFFSET[preset])
     simulated = simulate_predictions(
-        [scene.gt_boxes], [scene.gt_labels], priors, len(scene.classes), phase, torch.Generator().manual_seed(3)
+        [scene.gt_boxes],
+        [scene.gt_labels],
+        priors,
+        len(scene.classes),
+        phase,
+        torch.Generator().manual_seed(3),
     )
     objectness = {"obj_logits": simulated.obj_logits} if preset == "yolox" else {}
     result = SimOTAAssigner(preset, backend="reference")(
@@ -270,7 +317,9 @@ def test_a_label_does_not_cover_its_tiny_gt_or_a_dot_when_there_is_room():
 
 
 def test_gts_that_overlap_have_different_colours_while_there_are_enough():
-    boxes = np.array([[0, 0, 100 - i, 100 - i] for i in range(len(PALETTE))] + [[400, 400, 410, 410]], dtype=float)
+    boxes = np.array(
+        [[0, 0, 100 - i, 100 - i] for i in range(len(PALETTE))] + [[400, 400, 410, 410]], dtype=float
+    )
     colors = gt_colors(boxes)
     assert len(set(colors[:-1])) == len(PALETTE)
     many = np.concatenate([boxes[:2] + shift for shift in range(0, 2000, 200)])
@@ -279,16 +328,30 @@ def test_gts_that_overlap_have_different_colours_while_there_are_enough():
 
 
 def _lab(linear):
-    xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]) @ np.clip(linear, 0, 1)
+    xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]) @ np.clip(
+        linear, 0, 1
+    )
     f = np.cbrt(np.maximum(xyz / [0.9505, 1.0, 1.089], 0.008856))
     return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
 
 
 # Machado, Oliveira and Fernandes, IEEE TVCG 2009: severity 1.0, linear RGB
 SIGHTS = {
-    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
-    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
-    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+    "deuteranopia": [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.011820, 0.042940, 0.968881],
+    ],
+    "protanopia": [
+        [0.152286, 1.052583, -0.204868],
+        [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+    ],
+    "tritanopia": [
+        [1.255528, -0.076749, -0.178779],
+        [-0.078411, 0.930809, 0.147602],
+        [0.004733, 0.691367, 0.303900],
+    ],
 }
 
 
@@ -297,7 +360,8 @@ def test_colours_can_be_told_apart_by_every_kind_of_sight(sight):
     srgb = np.array([matplotlib.colors.to_rgb(color) for color in PALETTE])
     linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
     seen = [_lab(np.array(SIGHTS[sight]) @ color) for color in linear]
-    assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2)) > 14  # CIE76; about 2.3 is just noticeable
+    # CIE76; about 2.3 is just noticeable
+    assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2)) > 14
     assert min(color[0] for color in seen) > 45  # light enough for a dimmed photo
 
 
@@ -350,9 +414,14 @@ def test_pixels_at_a_dot_have_its_gts_colour_and_a_contested_one_a_white_ring():
         x, y = outcome.priors[prior, :2].tolist()
         column, row = pixel_of(figure, x, y)
         finer = (outcome.priors[:, :2] == outcome.priors[prior, :2]).all(1) & (outcome.image.gt_index >= 0)
-        if int(finer.sum()) > 1 or any(box.padded(6).contains(column, figure.bbox.height - row) for box in labels):
+        if int(finer.sum()) > 1 or any(
+            box.padded(6).contains(column, figure.bbox.height - row) for box in labels
+        ):
             continue  # under a finer dot, or a label
-        assert np.abs(image[row, column].astype(int) - rgb(colors[int(outcome.image.gt_index[prior])])).max() <= 2
+        assert (
+            np.abs(image[row, column].astype(int) - rgb(colors[int(outcome.image.gt_index[prior])])).max()
+            <= 2
+        )
         checked += 1
     assert checked > 20
 
@@ -367,7 +436,11 @@ def test_pixels_at_a_dot_have_its_gts_colour_and_a_contested_one_a_white_ring():
             around.append(int(image[row, column].min()))
         assert np.median(around) > 200
     free = ((outcome.image.claims == 1) & (outcome.priors[:, 2] == 32)).nonzero()[0, 0]
-    column, row = pixel_of(figure, float(outcome.priors[free, 0]) + float(rings.get_widths().max()) / 2, float(outcome.priors[free, 1]))
+    column, row = pixel_of(
+        figure,
+        float(outcome.priors[free, 0]) + float(rings.get_widths().max()) / 2,
+        float(outcome.priors[free, 1]),
+    )
     assert image[row, column].min() < 120
 
 
@@ -378,13 +451,18 @@ def test_gts_without_a_prior_and_no_others_are_dashed_and_say_so():
         figure = draw(scene, outcome)
         for gt, label in enumerate(scene.gt_labels.tolist()):
             assert (artist(figure, f"gt-{gt}").get_linestyle() not in ("-", "solid")) == empty[gt]
-            assert artist(figure, f"label-{gt}").get_text() == f"{gt} {scene.classes[label]}" + ", no prior" * empty[gt]
+            assert (
+                artist(figure, f"label-{gt}").get_text()
+                == f"{gt} {scene.classes[label]}" + ", no prior" * empty[gt]
+            )
         assert ("gt without a prior" in figure_texts(figure)) == any(empty)
 
 
 def test_dashes_leave_gaps_in_the_pixels_of_an_outline():
     scene, [outcome] = shipped("rtmdet")
-    emptied = outcome.image._replace(gt_index=torch.where(outcome.image.gt_index == 0, -1, outcome.image.gt_index))
+    emptied = outcome.image._replace(
+        gt_index=torch.where(outcome.image.gt_index == 0, -1, outcome.image.gt_index)
+    )
     got = outcome.priors_got.clone()
     got[0] = 0
     shares = []
@@ -395,7 +473,9 @@ def test_dashes_leave_gaps_in_the_pixels_of_an_outline():
         x0, _, x1, y1 = scene.gt_boxes[0].tolist()
         color = rgb(gt_colors(scene.gt_boxes.double().numpy())[0])
         edge = [pixel_of(figure, x, y1) for x in np.arange((x0 + x1) / 2, x1 - 4, 0.5)]
-        shares.append(np.mean([np.abs(image[row, column].astype(int) - color).max() < 60 for column, row in edge]))
+        shares.append(
+            np.mean([np.abs(image[row, column].astype(int) - color).max() < 60 for column, row in edge])
+        )
     assert shares[0] > 0.97
     assert 0.3 < shares[1] < 0.8
 
@@ -434,9 +514,10 @@ def test_the_title_names_preset_phase_simulation_and_totals():
     assert "yolox" in texts
     assert "street, simulated predictions (trained)" in texts
     assert totals([outcome.summary]) in texts
-    assert [f"stride {s}: {n} priors" for s, n in zip((8, 16, 32), outcome.priors_got.sum(0).tolist(), strict=True)] == texts_of_strides(
-        texts
-    )
+    assert [
+        f"stride {s}: {n} priors"
+        for s, n in zip((8, 16, 32), outcome.priors_got.sum(0).tolist(), strict=True)
+    ] == texts_of_strides(texts)
 
 
 def texts_of_strides(texts):
@@ -448,9 +529,13 @@ def overlapping_texts(figure):
     figure.canvas.draw()
     frame = figure.axes[0].get_window_extent()
     boxes = [(text.get_text(), text.get_bbox_patch().get_window_extent()) for text in figure.axes[0].texts]
-    pairs = [(a, b) for (a, p), (b, q) in itertools.combinations(boxes, 2) if p.padded(-1).overlaps(q.padded(-1))]
+    pairs = [
+        (a, b) for (a, p), (b, q) in itertools.combinations(boxes, 2) if p.padded(-1).overlaps(q.padded(-1))
+    ]
     return pairs, [
-        text for text, box in boxes if not (frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1)
+        text
+        for text, box in boxes
+        if not (frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1)
     ]
 
 
@@ -496,7 +581,12 @@ def test_a_crowded_photo_has_readable_labels_and_a_dimmed_photo():
 def test_every_object_of_coco80_is_read():
     dataset = read_coco(COCO80 / "instances.json")
     found = [annotation for image in dataset.images for annotation in image.annotations]
-    assert (len(dataset.images), len(found), sum(a.is_crowd for a in found), len(dataset.classes)) == (80, 739, 8, 80)
+    assert (len(dataset.images), len(found), sum(a.is_crowd for a in found), len(dataset.classes)) == (
+        80,
+        739,
+        8,
+        80,
+    )
     assert dataset.warning() is None
 
 
@@ -524,8 +614,18 @@ def test_characters_that_the_default_font_lacks_are_drawn_in_another(tmp_path, c
 
 @pytest.mark.usefixtures("only_shipped_fonts")
 def test_characters_that_no_font_has_are_told_once_and_the_picture_is_drawn(tmp_path, capsys):
-    path = write_coco(tmp_path, [annotation([10, 10, 50, 50])], categories=[{"id": 10, "name": "\N{RUNIC LETTER ANSUZ A}\u0007b"}])
-    assert main(["demo", "--coco", str(path), "--out", str(tmp_path), "--preset", "seed", "--preset", "yolox"]) == 0
+    path = write_coco(
+        tmp_path,
+        [annotation([10, 10, 50, 50])],
+        categories=[{"id": 10, "name": "\N{RUNIC LETTER ANSUZ A}\u0007b"}],
+    )
+    assert (
+        main(["demo", "--coco", str(path), "--out", str(tmp_path), "--preset", "seed", "--preset", "yolox"])
+        == 0
+    )
     (line,) = capsys.readouterr().err.splitlines()
-    assert "no installed font has \N{RUNIC LETTER ANSUZ A}: pictures show squares there; install one that does" in line
+    assert (
+        "no installed font has \N{RUNIC LETTER ANSUZ A}: pictures show squares there; install one that does"
+        in line
+    )
     assert len(list(tmp_path.glob("*.png"))) == 2

@@ -19,8 +19,19 @@ def test_two_processes_train_as_one(tmp_path: Path, device: str) -> None:
 
 
 def check(folder: Path, device: str, losses: list[str]) -> None:
-    """Each process's assignment is its part of the whole batch's; the mean of their losses and every gradient are the batch's."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "tests.distributed_worker"]
+    """Each process's assignment is its part of the whole batch's; the mean of their losses and every gradient
+    are the batch's.
+    """
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "tests.distributed_worker",
+    ]
     done = subprocess.run(
         [*command, str(folder), device, *losses], cwd=Path(__file__).parent.parent, env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True, text=True, timeout=120,

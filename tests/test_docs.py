@@ -51,7 +51,9 @@ def test_public_functions_describe_all_their_arguments():
         thing = getattr(simota_triton, name)
         if name in WITHOUT_EXAMPLE or not callable(thing):
             continue
-        text = inspect.getdoc(thing) + (inspect.getdoc(thing.__call__) or "" if inspect.isclass(thing) else "")
+        text = inspect.getdoc(thing) + (
+            inspect.getdoc(thing.__call__) or "" if inspect.isclass(thing) else ""
+        )
         for argument in inspect.signature(thing).parameters:
             if "Arguments as" not in text:
                 assert f"{argument}:" in text or f"``{argument}``" in text, (name, argument)

@@ -22,7 +22,9 @@ pytestmark = pytest.mark.parametrize("backend", BACKENDS)
 
 def grid(columns, rows=1, stride=8.0):
     """Priors at (s, s), (2 s, s), ...: [P, 4]."""
-    y, x = torch.meshgrid(torch.arange(1, rows + 1) * stride, torch.arange(1, columns + 1) * stride, indexing="ij")
+    y, x = torch.meshgrid(
+        torch.arange(1, rows + 1) * stride, torch.arange(1, columns + 1) * stride, indexing="ij"
+    )
     return torch.stack([x, y, torch.full_like(x, stride), torch.full_like(x, stride)], -1).reshape(-1, 4)
 
 
@@ -64,10 +66,14 @@ def test_padding_alone_gives_background(preset, backend):
     objectness = {"obj_logits": torch.zeros(2, 4, 1)} if assigner.config.score == "joint" else {}
     boxes, labels = torch.full((2, 3, 4), NAN), torch.full((2, 3), -7)
     mask = torch.zeros(2, 3, dtype=torch.bool)
-    result = assigner(torch.zeros(2, 4, 4), torch.zeros(2, 4, 2), priors, boxes, labels, gt_mask=mask, **objectness)
+    result = assigner(
+        torch.zeros(2, 4, 4), torch.zeros(2, 4, 2), priors, boxes, labels, gt_mask=mask, **objectness
+    )
     assert_background(result)
     assert result.dynamic_k.tolist() == [[0] * 3] * 2
-    empty = assigner(torch.zeros(2, 4, 4), torch.zeros(2, 4, 2), priors, boxes[:, :0], labels[:, :0], **objectness)
+    empty = assigner(
+        torch.zeros(2, 4, 4), torch.zeros(2, 4, 2), priors, boxes[:, :0], labels[:, :0], **objectness
+    )
     assert_background(empty)
     assert empty.dynamic_k.shape == (2, 0)
 
@@ -78,7 +84,9 @@ def test_a_gt_whose_area_float32_does_not_hold_is_refused_or_takes_no_part(backe
     with pytest.raises(ValueError, match="gt_boxes: expected finite boxes of finite area"):
         run("rtmdet", backend, priors, gts[0], gts)
     args = priors, torch.tensor(gts)[None], torch.zeros(1, 2, dtype=torch.int64)
-    result = SimOTAAssigner("rtmdet", backend=backend, validate=False)(args[1][:, :1].expand(1, 4, 4), torch.zeros(1, 4, 2), *args)
+    result = SimOTAAssigner("rtmdet", backend=backend, validate=False)(
+        args[1][:, :1].expand(1, 4, 4), torch.zeros(1, 4, 2), *args
+    )
     assert result.dynamic_k.tolist()[0][1] == 0
     assert result.gt_index.tolist() == [[0, 0, 0, 0]]
 
@@ -150,7 +158,8 @@ def test_an_unreadable_prior_is_left_out_and_nothing_else_changes(preset, backen
             if what < 3:
                 scene.pred_boxes[b, p, p % 4] = (NAN, INF, -INF)[what]
             elif what == 3:
-                scene.pred_boxes[b, p] = torch.tensor([-1e25, -1e25, 1e25, 1e25])  # finite, but its area is not
+                # finite, but its area is not
+                scene.pred_boxes[b, p] = torch.tensor([-1e25, -1e25, 1e25, 1e25])
             elif what == 4 or assigner.config.score != "joint":
                 scene.cls_logits[b, p] = (NAN, INF, -INF)[p % 3]
             else:
@@ -186,7 +195,9 @@ def test_predictions_that_are_all_unreadable_give_background(preset, backend):
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_mask_without_candidates_gives_background(preset, backend):
     nobody = torch.zeros(4, dtype=torch.bool)
-    assert_background(run(preset, backend, grid(4), [0.0, 0.0, 40.0, 16.0], [[0.0, 0.0, 40.0, 16.0]], candidate_mask=nobody))
+    assert_background(
+        run(preset, backend, grid(4), [0.0, 0.0, 40.0, 16.0], [[0.0, 0.0, 40.0, 16.0]], candidate_mask=nobody)
+    )
 
 
 # degenerate boxes
@@ -204,7 +215,8 @@ def test_inverted_and_flat_predictions_overlap_nothing(backend):
 @pytest.mark.parametrize("gt", [[24.0, 0.0, 24.0, 16.0], [24.0, 8.0, 24.0, 8.0], [40.0, 16.0, 8.0, 0.0]])
 def test_flat_and_inverted_gts_hold_no_prior_but_keep_their_centre_square(backend, gt):
     assert_background(run("rtmdet", backend, grid(5), [0.0, 0.0, 48.0, 16.0], [gt]))
-    by_center = run("yolox_main", backend, grid(5), [0.0, 0.0, 48.0, 16.0], [gt])  # centre (24, 8): 12 < x < 36
+    # centre (24, 8): 12 < x < 36
+    by_center = run("yolox_main", backend, grid(5), [0.0, 0.0, 48.0, 16.0], [gt])
     assert by_center.gt_index.tolist() == [[-1, 0, -1, -1, -1]]  # equal costs: the first of 16, 24, 32
     assert by_center.matched_iou.tolist() == [[0.0] * 5]
 
@@ -219,7 +231,10 @@ def test_a_gt_partly_outside_the_image_is_an_ordinary_gt(backend):
 # exact sums
 
 
-@pytest.mark.parametrize(("preset", "k"), [("rtmdet", 13), ("seed", 13), ("yolox", 10), ("super_gradients_fast", 11), ("picodet", 10)])
+@pytest.mark.parametrize(
+    ("preset", "k"),
+    [("rtmdet", 13), ("seed", 13), ("yolox", 10), ("super_gradients_fast", 11), ("picodet", 10)],
+)
 def test_perfect_predictions_give_the_largest_k(preset, k, backend):
     for box in ([3.0, 1.0, 163.0, 47.0], [1 / 3, 0.1, 163.7, 40.3]):
         result = run(preset, backend, grid(20, 4), box, [box])
@@ -243,7 +258,14 @@ def test_one_class(preset, backend):
     gt = [0.0, 0.0, 20.0, 16.0]
     result = run(preset, backend, grid(4), gt, [gt], cls=torch.tensor([[-3.0], [2.0], [0.0], [5.0]]))
     # inside the box: x = 8 and 16; within 2.5 strides of the centre also 24; anywhere also 32
-    count = {"seed": 4, "rtmdet": 2, "rtmdet_mmyolo": 2, "libre_rtmdet": 2, "nanodet": 2, "yolox_main": 2}.get(preset, 3)
+    count = {
+        "seed": 4,
+        "rtmdet": 2,
+        "rtmdet_mmyolo": 2,
+        "libre_rtmdet": 2,
+        "nanodet": 2,
+        "yolox_main": 2,
+    }.get(preset, 3)
     assert result.labels.tolist() == [[0] * count + [1] * (4 - count)]
     assert result.matched_iou.tolist() == [[1.0] * count + [0.0] * (4 - count)]
 
@@ -261,7 +283,9 @@ def test_a_saturated_class_decides_among_equals(preset, backend):
 def test_extreme_logits_stay_finite(preset, backend):
     gt = [0.0, 0.0, 32.0, 16.0]
     for sign in (-50.0, 50.0, -1e4, 1e4, -3e38, 3e38):
-        result = run(preset, backend, grid(3), gt, [gt], cls=torch.full((3, 2), sign), obj=torch.full((3, 1), -sign))
+        result = run(
+            preset, backend, grid(3), gt, [gt], cls=torch.full((3, 2), sign), obj=torch.full((3, 1), -sign)
+        )
         assert result.gt_index.tolist() == [[0, 0, 0]], sign
         assert result.dynamic_k.tolist() == [3]
 
@@ -274,7 +298,14 @@ def test_a_million_pixels(preset, backend):
     objectness = {"obj_logits": torch.zeros(1, 4, 1)} if assigner.config.score == "joint" else {}
     near = assigner(pred[None], torch.zeros(1, 4, 2), priors, [gt], [torch.tensor([0, 1])], **objectness)
     far_priors = priors + torch.tensor([shift, shift, 0.0, 0.0])
-    far = assigner(pred[None] + shift, torch.zeros(1, 4, 2), far_priors, [gt + shift], [torch.tensor([0, 1])], **objectness)
+    far = assigner(
+        pred[None] + shift,
+        torch.zeros(1, 4, 2),
+        far_priors,
+        [gt + shift],
+        [torch.tensor([0, 1])],
+        **objectness,
+    )
     for name in ("gt_index", "matched_iou", "dynamic_k", "claims"):
         assert torch.equal(getattr(near, name), getattr(far, name)), name
     assert int(near.num_pos) > 1
@@ -314,7 +345,9 @@ def test_identical_gts_share_by_the_lowest_index(preset, backend):
 
 
 def test_a_padded_gt_never_wins_a_conflict(backend):
-    """Mmyolo pads with zero boxes and lets them win conflicts at the origin, so that an image depends on its batch."""
+    """Mmyolo pads with zero boxes and lets them win conflicts at the origin, so that an image depends on its
+    batch.
+    """
     gts = torch.tensor([[0.0, 0.0, 20.0, 16.0], [0.0, 0.0, 20.0, 16.0], [0.0, 0.0, 0.0, 0.0]])[None]
     pred = torch.tensor([[[100.0, 100.0, 108.0, 108.0]] * 2])  # IoU 0 with all
     priors = torch.tensor([[2.0, 2.0, 8.0, 8.0], [90.0, 90.0, 8.0, 8.0]])
@@ -330,7 +363,9 @@ def test_a_padded_gt_never_wins_a_conflict(backend):
 
 
 def test_a_prior_that_is_no_candidate_is_never_assigned(backend):
-    """Mmyolo gives such priors a cost of 1e8, so that a gt whose k exceeds its candidates takes priors far outside."""
+    """Mmyolo gives such priors a cost of 1e8, so that a gt whose k exceeds its candidates takes priors far
+    outside.
+    """
     gt = [0.0, 0.0, 12.0, 12.0]
     result = run("rtmdet_mmyolo", backend, grid(6), gt, [gt])
     assert result.dynamic_k.tolist() == [6]  # the IoUs of all priors count
@@ -341,7 +376,8 @@ def test_k_counts_only_what_a_gt_may_take_elsewhere(backend):
     gt = [0.0, 0.0, 12.0, 12.0]
     result = run("rtmdet", backend, grid(6), gt, [gt])
     assert result.dynamic_k.tolist() == [1]
-    result = run("rtmdet", backend, grid(6), gt, [gt, [0.0, 0.0, 52.0, 12.0]])  # the second gt makes all six candidates
+    # the second gt makes all six candidates
+    result = run("rtmdet", backend, grid(6), gt, [gt, [0.0, 0.0, 52.0, 12.0]])
     assert result.dynamic_k.tolist() == [6, 1]  # IoU with the second: 6 * 12 / 52
     own = run(SimOTAConfig.rtmdet(own_pairs_only=True), backend, grid(6), gt, [gt, [0.0, 0.0, 52.0, 12.0]])
     assert own.dynamic_k.tolist() == [1, 1]
@@ -365,28 +401,42 @@ def test_a_small_image_worked_out_by_hand(backend):
         return math.log(2) * (iou - 0.5) ** 2 - 3 * math.log(iou + 1e-7) + 10 ** (abs(x - center) / 8 - 3)
 
     matrix = SimOTAAssigner("rtmdet", backend=backend).cost_matrix(
-        torch.tensor(pred)[None], torch.zeros(1, 3, 1), priors, [torch.tensor([first, second])], [torch.tensor([0, 0])]
+        torch.tensor(pred)[None],
+        torch.zeros(1, 3, 1),
+        priors,
+        [torch.tensor([first, second])],
+        [torch.tensor([0, 0])],
     )
-    expected = [[cost(1, 8, 10), cost(0.6, 16, 10), cost(1 / 3, 24, 10)], [cost(1 / 3, 8, 20), cost(0.6, 16, 20), cost(1, 24, 20)]]
+    expected = [
+        [cost(1, 8, 10), cost(0.6, 16, 10), cost(1 / 3, 24, 10)],
+        [cost(1 / 3, 8, 20), cost(0.6, 16, 20), cost(1, 24, 20)],
+    ]
     torch.testing.assert_close(matrix.cost, torch.tensor([expected]), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(matrix.iou, torch.tensor([[[1, 0.6, 1 / 3], [1 / 3, 0.6, 1]]]))
 
 
 def test_a_disputed_prior_worked_out_by_hand(backend):
-    """The blog text's cost, one prior, three gts that all select it: the cheapest is not the one with the largest IoU."""
+    """The blog text's cost, one prior, three gts that all select it: the cheapest is not the one with the
+    largest IoU.
+    """
     prior, pred = torch.tensor([[16.0, 16.0, 8.0, 8.0]]), [0.0, 0.0, 32.0, 24.0]
     gts = [[0.0, 0.0, 32.0, 32.0], [8.0, 8.0, 24.0, 24.0], [15.0, 0.0, 33.0, 32.0]]
-    # IoUs 3/4, 1/3 and 17 * 24 / 936; with logits -9, -9 and 9 the class costs 3.80, 0.33 and 1.62, the IoU 0.86, 3.30 and 2.49
+    # IoUs 3/4, 1/3 and 17 * 24 / 936; with logits -9, -9 and 9 the class costs 3.80, 0.33 and 1.62, the IoU
+    # 0.86, 3.30 and 2.49
     cls = torch.tensor([[-9.0, 9.0]])
     for conflict, winner, iou in (("all", 1, 1 / 3), ("matched", 1, 1 / 3), ("max_iou", 0, 3 / 4)):
-        result = run(SimOTAConfig.seed(conflict=conflict), backend, prior, pred, gts, labels=[0, 0, 1], cls=cls)
+        result = run(
+            SimOTAConfig.seed(conflict=conflict), backend, prior, pred, gts, labels=[0, 0, 1], cls=cls
+        )
         assert result.gt_index.tolist() == [[winner]]
         assert result.claims.tolist() == [[3]]
         assert float(result.matched_iou) == pytest.approx(iou)
 
 
 def test_a_weighted_centre_prior_counts_as_far_as_float32_goes_and_is_then_the_same(backend):
-    """A gt 125 strides wide; its centre prior is 3.31e38 and 3.16e38 for two priors, and beyond float32 for the third."""
+    """A gt 125 strides wide; its centre prior is 3.31e38 and 3.16e38 for two priors, and beyond float32 for
+    the third.
+    """
     centers = [500 - 8 * 41.52, 500 + 8 * 41.5, 20.0]
     priors = torch.tensor([[x, 8.0, 8.0, 8.0] for x in centers])
     config, pred, gt = SimOTAConfig.rtmdet(center_weight=0.5), [0.0, 0.0, 8.0, 8.0], [0.0, 0.0, 1000.0, 16.0]
@@ -402,7 +452,16 @@ def test_a_weighted_centre_prior_counts_as_far_as_float32_goes_and_is_then_the_s
 def test_every_preset_survives_the_hostile_families(backend):
     for preset in PRESETS if backend in QUICK else ("rtmdet", "yolox"):
         assigner = SimOTAAssigner(preset, backend=backend)
-        for family in ("nonfinite", "flat_predictions", "flat_gts", "far", "saturated", "few_priors", "all_empty", "outside"):
+        for family in (
+            "nonfinite",
+            "flat_predictions",
+            "flat_gts",
+            "far",
+            "saturated",
+            "few_priors",
+            "all_empty",
+            "outside",
+        ):
             scene = make_scene(101, family)
             problem = scene.problem(assigner.config)
             assert not judge(scene.call(assigner), problem, assigner.config).unexplained, (preset, family)

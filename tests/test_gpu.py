@@ -1,4 +1,6 @@
-"""What only a GPU shows, of every Triton backend: nothing waits, graphs replay, answers at full size, devices that are not current."""
+"""What only a GPU shows, of every Triton backend: nothing waits, graphs replay, answers at full size, devices
+that are not current.
+"""
 
 from __future__ import annotations
 

@@ -22,12 +22,18 @@ PER_PRIOR = ("gt_index", "labels", "matched_iou", "fg_mask", "gt_boxes", "ignore
 
 def scenes(backend, only=lambda scene: True):
     """A scene of each family, or a few small ones where a backend is slow."""
-    return [scene for scene in map(make_scene, range(len(FAMILIES)) if backend in QUICK else SMALL) if only(scene)]
+    return [
+        scene for scene in map(make_scene, range(len(FAMILIES)) if backend in QUICK else SMALL) if only(scene)
+    ]
 
 
 def runs(presets):
     """Backend and preset: all of them, but two presets for slow backends."""
-    pairs = [(backend, preset) for backend in BACKENDS for preset in (presets if backend in QUICK else ("rtmdet", "yolox"))]
+    pairs = [
+        (backend, preset)
+        for backend in BACKENDS
+        for preset in (presets if backend in QUICK else ("rtmdet", "yolox"))
+    ]
     return pytest.mark.parametrize(("backend", "preset"), pairs)
 
 
@@ -45,7 +51,9 @@ def test_the_three_forms_of_gts_give_the_same_answer(backend, preset):
         assert_same(of_list, packed, where=scene.seed)
         assert torch.equal(of_list.dynamic_k, packed.dynamic_k)
         for b, boxes in enumerate(scene.gt_boxes):
-            assert padded.dynamic_k[b].tolist() == of_list.to_image(b).dynamic_k.tolist() + [0] * (padded.dynamic_k.shape[1] - len(boxes))
+            assert padded.dynamic_k[b].tolist() == of_list.to_image(b).dynamic_k.tolist() + [0] * (
+                padded.dynamic_k.shape[1] - len(boxes)
+            )
 
 
 @runs(PRESETS)
@@ -53,15 +61,26 @@ def test_padding_may_stand_anywhere(backend, preset):
     assigner = SimOTAAssigner(preset, backend=backend)
     for scene in scenes(backend):
         of_list, scattered = scene.call(assigner), scene.call(assigner, "scattered")
-        assert_same(of_list, scattered, ("labels", "matched_iou", "fg_mask", "gt_boxes", "claims"), scene.seed)
-        slots = (scattered.dynamic_k > 0).long().cumsum(1) - 1  # slot of a real gt -> its place among the real ones
+        assert_same(
+            of_list, scattered, ("labels", "matched_iou", "fg_mask", "gt_boxes", "claims"), scene.seed
+        )
+        slots = (scattered.dynamic_k > 0).long().cumsum(
+            1
+        ) - 1  # slot of a real gt -> its place among the real ones
         row = torch.where(scattered.fg_mask, scattered.gt_index, 0)
         mapped = slots.gather(1, row) if slots.shape[1] else row
         assert torch.equal(torch.where(scattered.fg_mask, mapped, -1), of_list.gt_index)
         assert torch.equal(scattered.dynamic_k[scattered.dynamic_k > 0], of_list.dynamic_k)
 
 
-NOTHING = (torch.tensor([]), torch.zeros(0, 4), torch.zeros(2, 0, 4), torch.zeros(0, 5), torch.zeros(1, 0), torch.zeros(0, 1).bool())
+NOTHING = (
+    torch.tensor([]),
+    torch.zeros(0, 4),
+    torch.zeros(2, 0, 4),
+    torch.zeros(0, 5),
+    torch.zeros(1, 0),
+    torch.zeros(0, 1).bool(),
+)
 
 
 @pytest.mark.parametrize("empty", NOTHING, ids=lambda value: str(list(value.shape)))
@@ -71,10 +90,21 @@ def test_any_tensor_without_elements_stands_for_no_gts(backend, empty):
     shared = scene.pred_boxes[:2], scene.cls_logits[:2], scene.priors
     boxes, labels = scene.gt_boxes[0].double(), scene.gt_labels[0].int()
     expected = assigner(*shared, [boxes, torch.zeros(0, 4).double()], [labels, torch.zeros(0).int()])
-    found = assigner(*shared, [boxes, empty], [labels, empty], gt_centers=[box_center(boxes), empty], ignore_boxes=[empty, empty])
+    found = assigner(
+        *shared,
+        [boxes, empty],
+        [labels, empty],
+        gt_centers=[box_center(boxes), empty],
+        ignore_boxes=[empty, empty],
+    )
     assert_same(expected, found)
     assert_same(expected, assigner(*shared, [boxes, empty], [labels, empty], ignore_boxes=empty))
-    for more in ({}, {"gt_mask": empty}, {"gt_offsets": torch.zeros(3, dtype=torch.int64)}, {"gt_centers": empty}):
+    for more in (
+        {},
+        {"gt_mask": empty},
+        {"gt_offsets": torch.zeros(3, dtype=torch.int64)},
+        {"gt_centers": empty},
+    ):
         result = assigner(*shared, empty, empty, **more)
         assert not bool(result.fg_mask.any())
         assert result.dynamic_k.shape == ((0,) if "gt_offsets" in more else (2, 0))
@@ -88,7 +118,9 @@ def test_forms_without_padding_need_no_mask():
     boxes, labels = (torch.stack([v[:count] for v in values]) for values in (scene.gt_boxes, scene.gt_labels))
     without = assigner(scene.pred_boxes, scene.cls_logits, scene.priors, boxes, labels)
     all_real = torch.ones(boxes.shape[:2], dtype=torch.bool)
-    assert_same(without, assigner(scene.pred_boxes, scene.cls_logits, scene.priors, boxes, labels, gt_mask=all_real))
+    assert_same(
+        without, assigner(scene.pred_boxes, scene.cls_logits, scene.priors, boxes, labels, gt_mask=all_real)
+    )
     assert bool((without.dynamic_k > 0).all())
 
 
@@ -137,9 +169,15 @@ def test_priors_of_three_columns_have_square_strides(backend, preset):
 def test_half_precision_inputs_are_taken_at_their_value(backend, preset, dtype):
     assigner = SimOTAAssigner(preset, backend=backend)
     for scene in scenes(backend, lambda scene: scene.family not in ("nonfinite", "far")):
-        half = {name: getattr(scene, name).to(dtype) for name in ("pred_boxes", "cls_logits", "obj_logits", "priors")}
+        half = {
+            name: getattr(scene, name).to(dtype)
+            for name in ("pred_boxes", "cls_logits", "obj_logits", "priors")
+        }
         half["gt_boxes"] = [boxes.to(dtype) for boxes in scene.gt_boxes]
-        single = {name: value.float() if name != "gt_boxes" else [boxes.float() for boxes in value] for name, value in half.items()}
+        single = {
+            name: value.float() if name != "gt_boxes" else [boxes.float() for boxes in value]
+            for name, value in half.items()
+        }
         first, second = replace(scene, **half).call(assigner), replace(scene, **single).call(assigner)
         assert_same(first, second, where=scene.seed)
         assert first.matched_iou.dtype == first.gt_boxes.dtype == torch.float32
@@ -151,7 +189,9 @@ def test_float64_inputs_are_rounded_to_float32(backend):
     for scene in scenes(backend):
         names = ("pred_boxes", "cls_logits", "obj_logits", "priors")
         wide = replace(
-            scene, **{name: getattr(scene, name).double() for name in names}, gt_boxes=[boxes.double() for boxes in scene.gt_boxes]
+            scene,
+            **{name: getattr(scene, name).double() for name in names},
+            gt_boxes=[boxes.double() for boxes in scene.gt_boxes],
         )
         assert_same(scene.call(assigner), wide.call(assigner), where=scene.seed)
 
@@ -190,7 +230,10 @@ def one_image(scene, b):
     mask = scene.candidate_mask
     return replace(
         scene,
-        **{name: own(getattr(scene, name)) for name in ("pred_boxes", "cls_logits", "obj_logits", "gt_boxes", "gt_labels")},
+        **{
+            name: own(getattr(scene, name))
+            for name in ("pred_boxes", "cls_logits", "obj_logits", "gt_boxes", "gt_labels")
+        },
         **{name: own(getattr(scene, name)) for name in ("gt_centers", "ignore_boxes")},
         candidate_mask=mask if mask is None or mask.ndim == 1 else own(mask),
     )
@@ -201,7 +244,10 @@ def test_the_order_of_gts_and_priors_is_only_a_matter_of_names(backend):
     assigner = SimOTAAssigner("rtmdet", backend=backend)
     generator = torch.Generator().manual_seed(0)
     for scene in scenes(
-        backend, lambda scene: scene.family in ("random", "mid", "trained", "swapped", "huge") and scene.candidate_mask is None
+        backend,
+        lambda scene: (
+            scene.family in ("random", "mid", "trained", "swapped", "huge") and scene.candidate_mask is None
+        ),
     ):
         there = torch.randperm(len(scene.priors), generator=generator)
         turned = replace(
@@ -244,18 +290,29 @@ def test_given_centres_take_the_place_of_box_centres(backend):
         assigner = SimOTAAssigner(preset, backend=backend)
         for scene in scenes(backend, lambda scene: scene.gt_centers is None)[:12]:
             given = [box_center(boxes) for boxes in scene.gt_boxes]
-            assert_same(scene.call(assigner), replace(scene, gt_centers=given).call(assigner), where=scene.seed)
+            assert_same(
+                scene.call(assigner), replace(scene, gt_centers=given).call(assigner), where=scene.seed
+            )
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_moved_centre_moves_the_positives(backend):
     priors = torch.tensor([[8.0 * i, 16.0, 8.0, 8.0] for i in range(1, 12)])
     gt, labels = [torch.tensor([[0.0, 0.0, 96.0, 32.0]])], [torch.tensor([0])]
-    quarter = gt[0].expand(1, 11, 4) + torch.tensor([0.0, 0.0, 0.0, 96.0])  # IoUs of 1/4: dynamic k is floor(11 / 4)
+    # IoUs of 1/4: dynamic k is floor(11 / 4)
+    quarter = gt[0].expand(1, 11, 4) + torch.tensor([0.0, 0.0, 0.0, 96.0])
     rtmdet = SimOTAAssigner("rtmdet", backend=backend)
     args = (quarter, torch.zeros(1, 11, 1), priors, gt, labels)
-    assert rtmdet(*args).fg_mask.nonzero()[:, 1].tolist() == [4, 5]  # x = 48, and of 40 and 56, which are as far, the first
-    assert rtmdet(*args, gt_centers=[torch.tensor([[25.0, 16.0]])]).fg_mask.nonzero()[:, 1].tolist() == [2, 3]  # x = 24, 32
+    # x = 48, and of 40 and 56, which are as far, the first
+    assert rtmdet(*args).fg_mask.nonzero()[:, 1].tolist() == [
+        4,
+        5,
+    ]
+    # x = 24, 32
+    assert rtmdet(*args, gt_centers=[torch.tensor([[25.0, 16.0]])]).fg_mask.nonzero()[:, 1].tolist() == [
+        2,
+        3,
+    ]
     yolox = SimOTAAssigner("yolox_main", backend=backend)
     args, objectness = (gt[0].expand(1, 11, 4), *args[1:]), torch.zeros(1, 11, 1)
     assert yolox(*args, obj_logits=objectness).fg_mask.nonzero()[:, 1].tolist() == [4, 5, 6]  # 36 < x < 60
@@ -271,7 +328,8 @@ def test_mask_centres_are_mean_pixel_indices(dtype):
     boxes = torch.tensor([[4.0, 2.0, 8.0, 5.0], [0.0, 0.0, 12.0, 10.0], [3.0, 5.0, 6.0, 9.0]])
     centers = mask_centers(masks.to(dtype), boxes)
     assert centers.dtype == torch.float32
-    torch.testing.assert_close(centers, torch.tensor([[5.5, 3.0], [11 / 3, 6.0], [4.5, 7.0]]))  # the third mask is empty: its box
+    # the third mask is empty: its box
+    torch.testing.assert_close(centers, torch.tensor([[5.5, 3.0], [11 / 3, 6.0], [4.5, 7.0]]))
 
 
 def test_mask_centres_weigh_soft_masks():
@@ -304,11 +362,14 @@ def test_ignore_boxes_flag_background_strictly_inside_them(backend):
     plain = assigner(*args)
     assert plain.fg_mask.tolist() == [[True, True] + [False] * 4, [False] * 6]
     assert not bool(plain.ignore_mask.any())
-    ignore = [torch.tensor([[0.0, 0.0, 32.0, 32.0], [47.0, 0.0, 49.0, 9.0]]), torch.tensor([[20.0, 0.0, 30.0, 8.0]])]
+    ignore = [
+        torch.tensor([[0.0, 0.0, 32.0, 32.0], [47.0, 0.0, 49.0, 9.0]]),
+        torch.tensor([[20.0, 0.0, 30.0, 8.0]]),
+    ]
     flagged = assigner(*args, ignore_boxes=ignore)
     assert_same(plain, flagged, ("gt_index", "labels", "matched_iou", "claims", "dynamic_k"))
-    # image 0: priors 0 and 1 are positive, 2 (x = 24) is inside, 3 (x = 32) on the edge, 5 (x = 48) in the second box
-    # image 1: prior 2 lies on the lower edge of its box
+    # image 0: priors 0 and 1 are positive, 2 (x = 24) is inside, 3 (x = 32) on the edge, 5 (x = 48) in the
+    # second box image 1: prior 2 lies on the lower edge of its box
     assert flagged.ignore_mask.tolist() == [[False, False, True, False, False, True], [False] * 6]
     padded = torch.zeros(2, 3, 4)
     padded[0, :2], padded[1, :1] = ignore[0], ignore[1]
@@ -321,12 +382,21 @@ def test_ignore_boxes_flag_background_strictly_inside_them(backend):
 def test_ignore_boxes_are_held_against_the_centres_of_cells(preset):
     config = SimOTAConfig.from_preset(preset)
     priors = grid_priors(64, offset=config.prior_offset)
-    args = torch.zeros(1, len(priors), 4), torch.zeros(1, len(priors), 1), priors, torch.zeros(1, 0, 4), torch.zeros(1, 0)
+    args = (
+        torch.zeros(1, len(priors), 4),
+        torch.zeros(1, len(priors), 1),
+        priors,
+        torch.zeros(1, 0, 4),
+        torch.zeros(1, 0),
+    )
     more = {"obj_logits": torch.zeros(1, len(priors))} if config.score == "joint" else {}
     for box in ([0.0, 0.0, 64.0, 64.0], [4.0, 0.0, 12.5, 16.0]):
         result = SimOTAAssigner(config)(*args, ignore_boxes=[torch.tensor([box])], **more)
-        x, y = (grid_priors(64, offset=0.5)[:, i] for i in (0, 1))  # a crowd over the whole image holds all of them
-        assert torch.equal(result.ignore_mask[0], (x > box[0]) & (x < box[2]) & (y > box[1]) & (y < box[3])), box
+        # a crowd over the whole image holds all of them
+        x, y = (grid_priors(64, offset=0.5)[:, i] for i in (0, 1))
+        assert torch.equal(
+            result.ignore_mask[0], (x > box[0]) & (x < box[2]) & (y > box[1]) & (y < box[3])
+        ), box
         assert bool(result.ignore_mask.any())
 
 
@@ -340,7 +410,14 @@ def test_packing_leaves_predictions_where_they_are():
     assert problem.cls_logits.levels[0].data_ptr() == scene.cls_logits.data_ptr()
     maps = [torch.randn(1, 3, 4, 5), torch.randn(1, 3, 2, 2)]
     priors = torch.ones(24, 4)
-    problem = pack(SimOTAConfig.rtmdet(), torch.zeros(1, 24, 4), maps, priors, [torch.zeros(0, 4)], [torch.zeros(0).long()])
+    problem = pack(
+        SimOTAConfig.rtmdet(),
+        torch.zeros(1, 24, 4),
+        maps,
+        priors,
+        [torch.zeros(0, 4)],
+        [torch.zeros(0).long()],
+    )
     assert [level.data_ptr() for level in problem.cls_logits.levels] == [level.data_ptr() for level in maps]
 
 
@@ -348,7 +425,13 @@ def test_priors_that_passed_once_are_looked_at_again_once_they_differ(monkeypatc
     monkeypatch.setattr(inputs, "MAX_KNOWN", 2)
     for count in (5, 6, 7, 5):
         priors = torch.ones(count, 4)
-        values = torch.zeros(1, count, 4), torch.zeros(1, count, 2), priors, [torch.zeros(0, 4)], [torch.zeros(0, dtype=torch.int64)]
+        values = (
+            torch.zeros(1, count, 4),
+            torch.zeros(1, count, 2),
+            priors,
+            [torch.zeros(0, 4)],
+            [torch.zeros(0, dtype=torch.int64)],
+        )
         assert all(pack(SimOTAConfig.rtmdet(), *values).priors is priors for _ in range(2))
         for wrong, expected in ((torch.nan, "finite values"), (-1.0, "strides > 0")):
             priors[2, 3] = wrong  # in place
@@ -369,7 +452,10 @@ def test_scores_are_read_in_prior_order_whatever_their_layout():
         assert torch.equal(scores.dense(), scene.cls_logits)
         assert torch.equal(scores.rows(image, prior), scene.cls_logits[image, prior])
         assert torch.equal(scores.at(image, prior, label), scene.cls_logits[image, prior, label])
-        assert torch.equal(scores.at(image[:9, None], prior, label[:9, None]), scene.cls_logits[image[:9, None], prior, label[:9, None]])
+        assert torch.equal(
+            scores.at(image[:9, None], prior, label[:9, None]),
+            scene.cls_logits[image[:9, None], prior, label[:9, None]],
+        )
 
 
 @runs(PRESETS)
@@ -377,7 +463,9 @@ def test_scores_are_read_in_prior_order_whatever_their_layout():
 def test_rows_that_no_image_owns_take_no_part(backend, preset, looked_at, monkeypatch):
     """Offsets that the host knows, and offsets on a device, at which nobody looks."""
     config = SimOTAConfig.from_preset(preset)
-    for scene in scenes(backend, lambda scene: scene.family in ("crowded", "empty_images", "perfect") or backend not in QUICK):
+    for scene in scenes(
+        backend, lambda scene: scene.family in ("crowded", "empty_images", "perfect") or backend not in QUICK
+    ):
         without, spare = (scene.inputs(config.score, form) for form in ("packed", "spare"))
         assigner = SimOTAAssigner(config, backend=backend)
         expected = assigner(*without[0], **without[1])
@@ -391,7 +479,9 @@ def test_rows_that_no_image_owns_take_no_part(backend, preset, looked_at, monkey
             assert problem.gts.max_count is None
             found = backends.assign(backend, problem, config)[0]
             expected = Matching(expected.gt_index, expected.matched_iou, expected.dynamic_k, expected.claims)
-        assert_same(found, expected, PER_PRIOR if looked_at else ("gt_index", "matched_iou", "claims"), scene.seed)
+        assert_same(
+            found, expected, PER_PRIOR if looked_at else ("gt_index", "matched_iou", "claims"), scene.seed
+        )
         rows = found.dynamic_k.shape[0]
         assert found.dynamic_k.tolist() == [0] * first + expected.dynamic_k.tolist() + [0] * (rows - last)
 
@@ -405,6 +495,8 @@ def test_rows_of_packed_gts_know_their_image(offsets):
     ).gts  # fmt: skip
     assert gts.image().tolist() == [b for b, count in enumerate(counts) for _ in range(count)]
     row, valid = gts.slots()
-    assert [row[b][valid[b]].tolist() for b in range(3)] == [list(range(offsets[b], offsets[b + 1])) for b in range(3)]
+    assert [row[b][valid[b]].tolist() for b in range(3)] == [
+        list(range(offsets[b], offsets[b + 1])) for b in range(3)
+    ]
     per_slot = torch.arange(row.numel()).view(row.shape)
     assert gts.unpad(per_slot).tolist() == per_slot[valid].tolist()

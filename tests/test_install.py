@@ -1,4 +1,6 @@
-"""What is resolved against the index is what README and the metadata say; the resolving itself is ``python -m tests.install``."""
+"""What is resolved against the index is what README and the metadata say; the resolving itself is ``python -m
+tests.install``.
+"""
 
 import re
 

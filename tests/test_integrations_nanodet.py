@@ -1,4 +1,6 @@
-"""NanoDet's assigner. The package has no release to test with, so a stub has the interface of its be9b4a9: names, arguments, results."""
+"""NanoDet's assigner. The package has no release to test with, so a stub has the interface of its be9b4a9:
+names, arguments, results.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ def assigner_class(monkeypatch):
     module.DynamicSoftLabelAssigner, module.AssignResult = DynamicSoftLabelAssigner, AssignResult
     monkeypatch.setitem(sys.modules, MODULE, module)
     version = importlib.metadata.version
-    monkeypatch.setattr(importlib.metadata, "version", lambda name: "1.0.0a0" if name == "nanodet" else version(name))
+    monkeypatch.setattr(
+        importlib.metadata, "version", lambda name: "1.0.0a0" if name == "nanodet" else version(name)
+    )
     yield DynamicSoftLabelAssigner
     nanodet.unpatch()
 
@@ -57,7 +61,16 @@ def test_assigns_as_the_literal_rule(assigner_class, seed, arguments):
         result = assigner_class(**arguments).assign(pred_scores, priors, decoded_bboxes, gt_bboxes, gt_labels)
     centers = (gt_bboxes[:, :2] + gt_bboxes[:, 2:]) / 2
     nothing = torch.zeros(len(priors), 1)
-    rows = Image(decoded_bboxes.double(), pred_scores, pred_scores.sigmoid(), nothing, priors, gt_bboxes, gt_labels, centers)
+    rows = Image(
+        decoded_bboxes.double(),
+        pred_scores,
+        pred_scores.sigmoid(),
+        nothing,
+        priors,
+        gt_bboxes,
+        gt_labels,
+        centers,
+    )
     cost, iou = RULES["nanodet"].costs(rows)
     if arguments:
         cost = cost + torch.log(iou + 1e-7)  # the literal rule weighs the IoU by 3
@@ -75,7 +88,9 @@ def test_assigns_as_the_literal_rule(assigner_class, seed, arguments):
 def test_an_image_without_gts_is_background(assigner_class):
     pred_scores, priors, decoded_bboxes, _, _ = image(0)
     nanodet.patch()
-    result = assigner_class().assign(pred_scores, priors, decoded_bboxes, torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
+    result = assigner_class().assign(
+        pred_scores, priors, decoded_bboxes, torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)
+    )
     assert result.num_gts == 0
     assert not result.gt_inds.any()
     assert not result.max_overlaps.any()
@@ -98,7 +113,8 @@ def test_ignore_boxes_mark_the_predictions_inside_them(assigner_class):
     ignored = torch.cat([pred[:3], torch.tensor([[500.0, 500.0, 600.0, 600.0]])])
     nanodet.patch()
     plain, marked, off = (
-        assigner_class(ignore_iof_thr=threshold).assign(*arguments, gt_bboxes_ignore=ignored.numpy()).gt_inds for threshold in (-1, 0.5, -1)
+        assigner_class(ignore_iof_thr=threshold).assign(*arguments, gt_bboxes_ignore=ignored.numpy()).gt_inds
+        for threshold in (-1, 0.5, -1)
     )
     inside = torch.zeros(len(pred), dtype=torch.bool)
     for i, (left, top, right, bottom) in enumerate(pred.tolist()):
@@ -121,6 +137,10 @@ def test_twice_and_back(assigner_class):
 
 
 def test_another_layout_is_named(assigner_class):
-    assigner_class.assign = lambda self, pred_scores, priors, decoded_bboxes, gt_bboxes, gt_labels: None  # before be9b4a9
-    with pytest.raises(TypeError, match=r"DynamicSoftLabelAssigner\.assign: expected parameters .*gt_bboxes_ignore.* nanodet 1\.0\.0a0"):
+    # before be9b4a9
+    assigner_class.assign = lambda self, pred_scores, priors, decoded_bboxes, gt_bboxes, gt_labels: None
+    with pytest.raises(
+        TypeError,
+        match=r"DynamicSoftLabelAssigner\.assign: expected parameters .*gt_bboxes_ignore.* nanodet 1\.0\.0a0",
+    ):
         nanodet.patch()

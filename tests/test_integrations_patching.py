@@ -1,4 +1,6 @@
-"""Patching a foreign package: exact, reversible, and loud where the package is not what it should be. No package is needed here."""
+"""Patching a foreign package: exact, reversible, and loud where the package is not what it should be. No
+package is needed here.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ import pytest
 
 from simota_triton.integrations.patching import Package, Patch, Replacement
 
-PACKAGE = Package("foreign", {"foreign": ("1.6",), "foreign-fork": ("2", "3.1")}, "pip install foreign==1.6.0")
+PACKAGE = Package(
+    "foreign", {"foreign": ("1.6",), "foreign-fork": ("2", "3.1")}, "pip install foreign==1.6.0"
+)
 INTEGRATIONS = ("yolox", "libreyolo", "super_gradients", "nanodet")
 
 
@@ -35,7 +39,9 @@ def ours(self, x, *, scale=1):
 
 def test_replaces_and_puts_back():
     before = dict(vars(Base))
-    patch = Patch(PACKAGE).apply([Replacement(Base, "loss", ours, "yolox"), Replacement(Base, "helper", lambda x: "ours", "yolox")])
+    patch = Patch(PACKAGE).apply(
+        [Replacement(Base, "loss", ours, "yolox"), Replacement(Base, "helper", lambda x: "ours", "yolox")]
+    )
     assert (Base().loss(0), Base.helper(0)) == ("ours", "ours")
     patch.undo()
     assert dict(vars(Base)) == before
@@ -69,15 +75,22 @@ def test_undone_after_an_error_in_the_with_block():
 def test_a_missing_attribute_is_named_and_nothing_is_replaced():
     replacements = [Replacement(Base, "loss", ours, "yolox"), Replacement(Base, "gone", ours, "yolox")]
     with pytest.raises(
-        AttributeError, match=r"Base\.gone: .*works with foreign 1\.6 or foreign-fork 2, 3\.1: pip install foreign==1\.6\.0"
+        AttributeError,
+        match=r"Base\.gone: .*works with foreign 1\.6 or foreign-fork 2, 3\.1: pip install foreign==1\.6\.0",
     ):
         Patch(PACKAGE).apply(replacements)
     assert Base().loss(0) == "theirs"
 
 
 def test_other_parameters_are_named_and_nothing_is_replaced():
-    replacements = [Replacement(Base, "loss", ours, "yolox"), Replacement(Head, "assign", lambda self, x, y: "ours", "yolox")]
-    with pytest.raises(TypeError, match=r"Head\.assign: expected parameters \(self, x, y\), got \(self, x\); works with foreign 1\.6"):
+    replacements = [
+        Replacement(Base, "loss", ours, "yolox"),
+        Replacement(Head, "assign", lambda self, x, y: "ours", "yolox"),
+    ]
+    with pytest.raises(
+        TypeError,
+        match=r"Head\.assign: expected parameters \(self, x, y\), got \(self, x\); works with foreign 1\.6",
+    ):
         Patch(PACKAGE).apply(replacements)
     assert Base().loss(0) == "theirs"
 
@@ -97,7 +110,10 @@ def test_it_says_once_what_it_replaced_and_counts_its_calls(caplog):
     patch = Patch(PACKAGE)
     assert (repr(patch), patch.applied, dict(patch.calls)) == ("foreign: not patched", False, {})
     text = "foreign: Base.loss -> simota_triton (preset yolox), Head.assign -> simota_triton (preset rtmdet)"
-    replacements = [Replacement(Base, "loss", ours, "yolox"), Replacement(Head, "assign", lambda self, x: "ours", "rtmdet")]
+    replacements = [
+        Replacement(Base, "loss", ours, "yolox"),
+        Replacement(Head, "assign", lambda self, x: "ours", "rtmdet"),
+    ]
     with caplog.at_level("INFO", logger="simota_triton"), patch.apply(replacements):
         assert [record.getMessage() for record in caplog.records] == [text] == [repr(patch)]
         Base().loss(0)
@@ -130,7 +146,8 @@ def test_a_class_that_overrides_what_is_no_longer_called_is_refused_with_the_rem
     replacement = Replacement(Base, "loss", ours, "yolox", ("gone", "helper"))
     with Patch(PACKAGE).apply([replacement]) as patch:
         with pytest.raises(
-            TypeError, match=r"Own\.helper: expected Base's own, because the patched Base\.loss .*override; train this class"
+            TypeError,
+            match=r"Own\.helper: expected Base's own, because the patched Base\.loss .*override; train this class",
         ):
             Own().loss(0)
         assert Other().loss(0) == "ours"
@@ -147,7 +164,10 @@ def install(monkeypatch, **versions):
     monkeypatch.setattr(importlib.metadata, "version", version)
 
 
-@pytest.mark.parametrize("versions", [{"foreign": "1.6.0"}, {"foreign": "1.6"}, {"foreign-fork": "2.9+cpu"}, {"foreign-fork": "3.1.4"}])
+@pytest.mark.parametrize(
+    "versions",
+    [{"foreign": "1.6.0"}, {"foreign": "1.6"}, {"foreign-fork": "2.9+cpu"}, {"foreign-fork": "3.1.4"}],
+)
 def test_versions_that_work(monkeypatch, versions):
     install(monkeypatch, **versions)
     module = ModuleType("foreign.heads")
@@ -160,7 +180,8 @@ def test_versions_that_do_not_work_are_named(monkeypatch, versions):
     install(monkeypatch, **versions)
     ((distribution, version),) = versions.items()
     with pytest.raises(
-        ImportError, match=f"{distribution} {version} is installed; works with foreign 1.6 or .*: pip install foreign==1.6.0"
+        ImportError,
+        match=f"{distribution} {version} is installed; works with foreign 1.6 or .*: pip install foreign==1.6.0",
     ):
         PACKAGE.load("foreign.heads")
 

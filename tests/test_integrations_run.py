@@ -1,4 +1,6 @@
-"""Patches reach every process: ``simota-triton run``, and ``patch()`` in the process that starts others. The package is a stand-in."""
+"""Patches reach every process: ``simota-triton run``, and ``patch()`` in the process that starts others. The
+package is a stand-in.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,9 @@ if __name__ == "__main__":
 
 @pytest.fixture
 def program(tmp_path: Path) -> Path:
-    """A folder with a package that looks like yolox 0.3, a program that starts others, and a sitecustomize of the user's."""
+    """A folder with a package that looks like yolox 0.3, a program that starts others, and a sitecustomize of
+    the user's.
+    """
     files = {
         "packages/yolox/__init__.py": '__version__ = "0.3.0"\n',
         "packages/yolox/models/__init__.py": "",
@@ -70,15 +74,24 @@ def program(tmp_path: Path) -> Path:
 
 
 def output(folder: Path, *command: str, fails: bool = False) -> str:
-    environ = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(folder / "packages")]), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, *command], cwd=folder, env=environ, capture_output=True, text=True, timeout=300)
+    environ = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(folder / "packages")]),
+        "OMP_NUM_THREADS": "1",
+    }
+    done = subprocess.run(
+        [sys.executable, *command], cwd=folder, env=environ, capture_output=True, text=True, timeout=300
+    )
     assert (done.returncode != 0) == fails, done.stderr
     return done.stderr if fails else done.stdout
 
 
 def test_run_reaches_every_process_and_imports_nothing_early(program: Path) -> None:
-    lines = output(program, "-m", "simota_triton", "run", "--patch", "yolox", "--", sys.executable, "program.py").splitlines()
-    assert lines == [f"{who}: patched, late, own sitecustomize" for who in ("parent", "spawned", "subprocess")]
+    lines = output(
+        program, "-m", "simota_triton", "run", "--patch", "yolox", "--", sys.executable, "program.py"
+    ).splitlines()
+    assert lines == [
+        f"{who}: patched, late, own sitecustomize" for who in ("parent", "spawned", "subprocess")
+    ]
 
 
 def test_patch_reaches_what_is_started_after_it_until_unpatch(program: Path) -> None:
@@ -93,14 +106,39 @@ def test_without_either_nothing_is_patched(program: Path) -> None:
 
 def test_a_package_that_cannot_be_patched_fails_where_it_is_imported(program: Path) -> None:
     (program / "packages/yolox/__init__.py").write_text('__version__ = "0.2.0"\n')
-    text = output(program, "-m", "simota_triton", "run", "--patch", "yolox", "--", sys.executable, "program.py", fails=True)
+    text = output(
+        program,
+        "-m",
+        "simota_triton",
+        "run",
+        "--patch",
+        "yolox",
+        "--",
+        sys.executable,
+        "program.py",
+        fails=True,
+    )
     assert "yolox 0.2.0 is installed; works with" in text
 
 
 def test_the_commands_exit_code_and_options_are_its_own(program: Path) -> None:
-    command = [sys.executable, "-m", "simota_triton", "run", "--patch", "yolox", "--patch", "nanodet", "--", sys.executable, "-c"]
+    command = [
+        sys.executable,
+        "-m",
+        "simota_triton",
+        "run",
+        "--patch",
+        "yolox",
+        "--patch",
+        "nanodet",
+        "--",
+        sys.executable,
+        "-c",
+    ]
     code = "import os, sys; print(os.environ['SIMOTA_TRITON_PATCH'], sys.argv[1:]); sys.exit(7)"
-    done = subprocess.run([*command, code, "--patch", "-d", "2"], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [*command, code, "--patch", "-d", "2"], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 7
     assert done.stdout == "yolox,nanodet ['--patch', '-d', '2']\n"
 
@@ -112,7 +150,9 @@ def test_the_commands_exit_code_and_options_are_its_own(program: Path) -> None:
         (["--", "no-such-program"], "no-such-program cannot be started (No such file or directory)"),
     ],
 )
-def test_what_cannot_run_is_told_in_one_line(capsys: pytest.CaptureFixture[str], command: list[str], message: str) -> None:
+def test_what_cannot_run_is_told_in_one_line(
+    capsys: pytest.CaptureFixture[str], command: list[str], message: str
+) -> None:
     assert main(["run", "--patch", "yolox", *command]) == 2
     assert capsys.readouterr().err.startswith(f"simota-triton: {message}")
 
@@ -127,7 +167,10 @@ def test_an_environment_keeps_what_it_had() -> None:
     environ = {"PYTHONPATH": os.pathsep.join(["", "/own"])}  # an empty entry is the working folder
     reach(["yolox"], environ)
     reach(["yolox", "nanodet"], environ)
-    assert environ == {"PYTHONPATH": os.pathsep.join([STARTUP, "", "/own"]), "SIMOTA_TRITON_PATCH": "yolox,nanodet"}
+    assert environ == {
+        "PYTHONPATH": os.pathsep.join([STARTUP, "", "/own"]),
+        "SIMOTA_TRITON_PATCH": "yolox,nanodet",
+    }
     reach([], environ)
     assert environ == {"PYTHONPATH": os.pathsep.join(["", "/own"])}
     environ = {}
@@ -139,5 +182,7 @@ def test_an_environment_keeps_what_it_had() -> None:
 
 def test_the_startup_folder_holds_one_module() -> None:
     """All in it is importable by its bare name in every process that is reached."""
-    assert [path.name for path in Path(STARTUP).iterdir() if path.name != "__pycache__"] == ["sitecustomize.py"]
+    assert [path.name for path in Path(STARTUP).iterdir() if path.name != "__pycache__"] == [
+        "sitecustomize.py"
+    ]
     assert not reached()

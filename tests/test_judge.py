@@ -17,7 +17,9 @@ PRESETS = ("rtmdet", "yolox", "seed", "super_gradients_fast", "picodet")
 
 
 def corrupted(change, preset, seed, form="padded"):
-    """The verdict on a right answer after ``change`` tampered with it; ``change`` returns the fields it replaces."""
+    """The verdict on a right answer after ``change`` tampered with it; ``change`` returns the fields it
+    replaces.
+    """
     assigner = SimOTAAssigner(preset, backend="reference")
     scene = make_scene(seed)
     problem = scene.problem(assigner.config, form)
@@ -61,13 +63,21 @@ def one_more_k(result):
 
 
 def one_k_less(result):
-    return {"dynamic_k": edited(result.dynamic_k, (result.dynamic_k == result.dynamic_k.max()).nonzero()[0].tolist(), 0)}
+    return {
+        "dynamic_k": edited(
+            result.dynamic_k, (result.dynamic_k == result.dynamic_k.max()).nonzero()[0].tolist(), 0
+        )
+    }
 
 
 def steal_a_prior(result):
     place = a_positive(result)
     real = (result.dynamic_k[place[0]] > 0).nonzero().flatten().tolist()
-    return {"gt_index": edited(result.gt_index, place, next(g for g in real if g != result.gt_index[tuple(place)]))}
+    return {
+        "gt_index": edited(
+            result.gt_index, place, next(g for g in real if g != result.gt_index[tuple(place)])
+        )
+    }
 
 
 def an_extra_positive(result):
@@ -78,7 +88,11 @@ def an_extra_positive(result):
 
 def a_wrong_label(result):
     place = a_positive(result)
-    return {"labels": edited(result.labels, place, (int(result.labels[tuple(place)]) + 1) % (result.num_classes + 1))}
+    return {
+        "labels": edited(
+            result.labels, place, (int(result.labels[tuple(place)]) + 1) % (result.num_classes + 1)
+        )
+    }
 
 
 def a_labelled_background(result):
@@ -125,7 +139,9 @@ def test_a_corrupted_answer_is_unexplained(change, preset):
 
 
 def test_padding_that_asks_for_priors_is_unexplained():
-    assert corrupted(padding_that_asks, "rtmdet", 22).unexplained == ["dynamic_k: padding, or a row that no image owns, asks for priors"]
+    assert corrupted(padding_that_asks, "rtmdet", 22).unexplained == [
+        "dynamic_k: padding, or a row that no image owns, asks for priors"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -203,7 +219,9 @@ def test_a_sum_of_ious_at_an_integer_may_go_either_way_and_no_further():
         dynamic_k=torch.tensor([3]), gt_index=torch.tensor([[0, 0, 0]]), matched_iou=torch.tensor([[1.0, 1.0, 1.6e-6]]),
         claims=torch.tensor([[1, 1, 1]]),
     )  # fmt: skip
-    assert judge(more, problem, config).unexplained == ["dynamic_k: image 0, gt 0: 3 with a sum of IoUs of 2.0000016"]
+    assert judge(more, problem, config).unexplained == [
+        "dynamic_k: image 0, gt 0: 3 with a sum of IoUs of 2.0000016"
+    ]
 
 
 # min_positives
@@ -257,7 +275,9 @@ def test_a_gt_that_takes_another_prior_than_its_cheapest_is_unexplained():
             iou[b, p], iou[b, other] = 0.0, all_iou[b, gt, other]
             noticed += 1
             lines = judge(right._replace(gt_index=index, matched_iou=iou), problem, config).unexplained
-            assert lines[0] == f"image {b}: no order of its costs leads to these positives by min_positives = 2"
+            assert (
+                lines[0] == f"image {b}: no order of its costs leads to these positives by min_positives = 2"
+            )
     assert noticed > 3
 
 
@@ -282,7 +302,14 @@ def test_of_two_priors_that_cost_the_same_a_gt_may_take_either():
     config = SimOTAConfig.rtmdet(min_positives=1)
     priors = torch.tensor([[12.0, 16.0, 8.0, 8.0], [20.0, 16.0, 8.0, 8.0], [28.0, 16.0, 8.0, 8.0]])
     gts = torch.tensor([[0.0, 0.0, 32.0, 32.0], [10.0, 10.0, 22.0, 22.0]])
-    problem = pack(config, gts[:1].repeat(3, 1)[None], torch.zeros(1, 3, 1), priors, [gts], [torch.zeros(2, dtype=torch.int64)])
+    problem = pack(
+        config,
+        gts[:1].repeat(3, 1)[None],
+        torch.zeros(1, 3, 1),
+        priors,
+        [gts],
+        [torch.zeros(2, dtype=torch.int64)],
+    )
     right = reference.assign(problem, config)
     assert right.gt_index.tolist() == [[1, 0, 0]]
     index, iou = right.gt_index, right.matched_iou

@@ -1,5 +1,5 @@
-"""The device maths, term by term, against ``terms.py`` and ``boxes.py``: as the interpreter (or the GPU) runs it, and with a
-GPU's approximate units emulated at the edge of what their manual allows.
+"""The device maths, term by term, against ``terms.py`` and ``boxes.py``: as the interpreter (or the GPU) runs
+it, and with a GPU's approximate units emulated at the edge of what their manual allows.
 """
 
 import itertools
@@ -51,7 +51,9 @@ def fast(request, monkeypatch):
 
 
 @triton.jit
-def _binary(a_ptr, b_ptr, out_ptr, WHICH: tl.constexpr, RULE: tl.constexpr, FAST: tl.constexpr, N: tl.constexpr):
+def _binary(
+    a_ptr, b_ptr, out_ptr, WHICH: tl.constexpr, RULE: tl.constexpr, FAST: tl.constexpr, N: tl.constexpr
+):
     i = tl.arange(0, N)
     a, b = tl.load(a_ptr + i), tl.load(b_ptr + i)
     if WHICH == "fraction":
@@ -72,7 +74,9 @@ def _binary(a_ptr, b_ptr, out_ptr, WHICH: tl.constexpr, RULE: tl.constexpr, FAST
 
 
 @triton.jit
-def _region(x_ptr, y_ptr, reach_ptr, out_ptr, gx1, gy1, gx2, gy2, cx, cy, REGION: tl.constexpr, N: tl.constexpr):
+def _region(
+    x_ptr, y_ptr, reach_ptr, out_ptr, gx1, gy1, gx2, gy2, cx, cy, REGION: tl.constexpr, N: tl.constexpr
+):
     i = tl.arange(0, N)
     x, y, reach = tl.load(x_ptr + i), tl.load(y_ptr + i), tl.load(reach_ptr + i)
     tl.store(out_ptr + i, region_depth(x, y, reach, reach, gx1, gy1, gx2, gy2, cx, cy, REGION))
@@ -93,24 +97,48 @@ def _iou(boxes_ptr, others_ptr, iou_ptr, giou_ptr, RULE: tl.constexpr, FAST: tl.
         tl.load(others_ptr + i * 4 + 2),
         tl.load(others_ptr + i * 4 + 3),
     )
-    inter, union = intersection_and_union(x1, y1, x2, y2, box_area(x1, y1, x2, y2), a1, b1, a2, b2, box_area(a1, b1, a2, b2), RULE)
+    inter, union = intersection_and_union(
+        x1, y1, x2, y2, box_area(x1, y1, x2, y2), a1, b1, a2, b2, box_area(a1, b1, a2, b2), RULE
+    )
     iou = fraction(inter, union, FAST)
     tl.store(iou_ptr + i, iou)
     tl.store(giou_ptr + i, iou - giou_gap(x1, y1, x2, y2, a1, b1, a2, b2, union, RULE, FAST))
 
 
 @triton.jit
-def _class(x_ptr, objectness_ptr, iou_ptr, background_ptr, out_ptr, RULE: tl.constexpr, FAST: tl.constexpr, N: tl.constexpr):
+def _class(
+    x_ptr,
+    objectness_ptr,
+    iou_ptr,
+    background_ptr,
+    out_ptr,
+    RULE: tl.constexpr,
+    FAST: tl.constexpr,
+    N: tl.constexpr,
+):
     i = tl.arange(0, N)
     x, objectness = tl.load(x_ptr + i), tl.load(objectness_ptr + i)
-    tl.store(out_ptr + i, class_cost(x, objectness, tl.load(iou_ptr + i), tl.load(background_ptr + i), RULE, FAST))
+    tl.store(
+        out_ptr + i, class_cost(x, objectness, tl.load(iou_ptr + i), tl.load(background_ptr + i), RULE, FAST)
+    )
 
 
 @triton.jit
-def _pair(cls_ptr, iou_ptr, center_ptr, outside_ptr, out_ptr, RULE: tl.constexpr, FAST: tl.constexpr, N: tl.constexpr):
+def _pair(
+    cls_ptr,
+    iou_ptr,
+    center_ptr,
+    outside_ptr,
+    out_ptr,
+    RULE: tl.constexpr,
+    FAST: tl.constexpr,
+    N: tl.constexpr,
+):
     i = tl.arange(0, N)
     outside = tl.load(outside_ptr + i) > 0.0
-    cost = pair_cost(tl.load(cls_ptr + i), tl.load(iou_ptr + i), 0.25, tl.load(center_ptr + i), outside, RULE, FAST)
+    cost = pair_cost(
+        tl.load(cls_ptr + i), tl.load(iou_ptr + i), 0.25, tl.load(center_ptr + i), outside, RULE, FAST
+    )
     tl.store(out_ptr + i, cost)
 
 
@@ -125,7 +153,9 @@ def run(kernel, *tensors, outputs=1, **keywords):
     """The kernel on float32 tensors of N rows."""
     out = [torch.empty(N, device=DEVICE) for _ in range(outputs)]
     with np.errstate(all="ignore"):
-        kernel[(1,)](*(t.float().to(DEVICE).contiguous() for t in tensors), *out, N=N, **keywords, **launch.OPTIONS)
+        kernel[(1,)](
+            *(t.float().to(DEVICE).contiguous() for t in tensors), *out, N=N, **keywords, **launch.OPTIONS
+        )
     return out[0].cpu() if outputs == 1 else tuple(t.cpu() for t in out)
 
 
@@ -205,8 +235,18 @@ def test_softplus_and_sigmoid(fast):
 def test_regions_are_those_of_the_definition_on_their_very_edges(region):
     gt, center = torch.tensor([10.1, 20.2, 40.3, 50.4]), torch.tensor([24.7, 36.1])
     stride = torch.tensor([4.0, 8.0, 16.0])[torch.randint(3, (N,), generator=generator())]
-    edges_x = torch.stack([gt[0].expand(N), gt[2].expand(N), center[0] - 1.5 * stride, center[0] + 1.5 * stride, uniform(0, 60)])
-    edges_y = torch.stack([gt[1].expand(N), gt[3].expand(N), center[1] - 1.5 * stride, center[1] + 1.5 * stride, uniform(0, 60, 1)])
+    edges_x = torch.stack(
+        [gt[0].expand(N), gt[2].expand(N), center[0] - 1.5 * stride, center[0] + 1.5 * stride, uniform(0, 60)]
+    )
+    edges_y = torch.stack(
+        [
+            gt[1].expand(N),
+            gt[3].expand(N),
+            center[1] - 1.5 * stride,
+            center[1] + 1.5 * stride,
+            uniform(0, 60, 1),
+        ]
+    )
     pick = torch.randint(5, (2, 1, N), generator=generator())
     nudge = torch.randint(-1, 2, (2, N), generator=generator())
     x, y = edges_x.gather(0, pick[0])[0], edges_y.gather(0, pick[1])[0]
@@ -223,7 +263,10 @@ def test_regions_are_those_of_the_definition_on_their_very_edges(region):
 def test_no_point_lies_in_a_gt_that_is_not_there():
     gone = {"gx1": float("inf"), "gy1": 0.0, "gx2": 0.0, "gy2": 0.0, "cx": float("inf"), "cy": 0.0}
     for region in REGIONS:
-        assert (run(_region, uniform(-1e6, 1e6), uniform(-1e6, 1e6, 1), uniform(0, 1e6, 2), REGION=region, **gone) <= 0).all()
+        assert (
+            run(_region, uniform(-1e6, 1e6), uniform(-1e6, 1e6, 1), uniform(0, 1e6, 2), REGION=region, **gone)
+            <= 0
+        ).all()
 
 
 def random_boxes(seed):
@@ -261,7 +304,9 @@ CLASS_RULES = [
 ]
 
 
-@pytest.mark.parametrize("config", CLASS_RULES, ids=lambda c: f"{c.score}-{c.cls_cost}-{c.prob_clamp}-{c.cls_classes}")
+@pytest.mark.parametrize(
+    "config", CLASS_RULES, ids=lambda c: f"{c.score}-{c.cls_cost}-{c.prob_clamp}-{c.cls_classes}"
+)
 def test_class_costs_are_those_of_the_definition(config, fast):
     x, objectness = score_inputs(config)
     iou = torch.where(uniform(0, 1, 5) < 0.2, 0.0, uniform(0, 1, 6))
@@ -274,7 +319,11 @@ def test_class_costs_are_those_of_the_definition(config, fast):
     background = terms.background_cost(scores, config)
     found = binary("background_cost", x, objectness, fast, config)
     # 2 ulp of p, as far as they reach where log(1 - p) magnifies them
-    reach = terms.background_cost((scores + 2.5e-7).clamp(max=1), config) - background if config.score != "logit" else 0.0
+    reach = (
+        terms.background_cost((scores + 2.5e-7).clamp(max=1), config) - background
+        if config.score != "logit"
+        else 0.0
+    )
     assert ((found - background).abs() <= 1e-6 * (1 + background) + reach).all()
 
     expected = terms.class_cost(scores, iou.double(), config)
@@ -290,8 +339,13 @@ def test_logarithms_of_probabilities_are_clamped_at_minus_100(score, fast):
     config = SimOTAConfig(score=score, cls_cost="bce", cls_classes="gt")
     x = (torch.tensor([0.0, 1.0]) if score == "prob" else torch.tensor([-200.0, 200.0])).repeat(N // 2)
     ones = torch.ones(N)
-    assert torch.equal(binary("background_cost", x, ones, fast, config), torch.tensor([0.0, 100.0]).repeat(N // 2))
-    assert torch.equal(run(_class, x, ones, ones, ones, RULE=Rule.of(config), FAST=fast).abs(), torch.tensor([100.0, 0.0]).repeat(N // 2))
+    assert torch.equal(
+        binary("background_cost", x, ones, fast, config), torch.tensor([0.0, 100.0]).repeat(N // 2)
+    )
+    assert torch.equal(
+        run(_class, x, ones, ones, ones, RULE=Rule.of(config), FAST=fast).abs(),
+        torch.tensor([100.0, 0.0]).repeat(N // 2),
+    )
 
 
 @pytest.mark.parametrize("preset", ["rtmdet", "damo", "yolox", "picodet"])
@@ -306,7 +360,8 @@ def test_a_logit_that_is_absent_costs_nothing(preset, fast):
 def test_the_class_term_never_falls_below_zero(preset):
     config = SimOTAConfig.from_preset(preset)
     x, iou, objectness = uniform(1, 9, 3), uniform(0.6, 1, 6), torch.ones(N)
-    found = run(_class, x, objectness, iou, torch.zeros(N), RULE=Rule.of(config), FAST=launch.FAST)  # no background: less than its part
+    # no background: less than its part
+    found = run(_class, x, objectness, iou, torch.zeros(N), RULE=Rule.of(config), FAST=launch.FAST)
     assert (found >= 0).all()
     assert (found == 0).sum() > N / 4
 
@@ -330,7 +385,9 @@ def test_costs_are_added_in_the_definitions_order(preset, fast):
     cls, iou, center = uniform(0, 9), uniform(0, 1, 1), torch.exp(uniform(-7, 92, 2))
     outside = uniform(0, 1, 3) < 0.5
     found = run(_pair, cls, iou, center, outside.float(), RULE=Rule.of(config), FAST=fast)
-    iou_term = -torch.log(iou.double() + config.log_eps) if config.iou_cost == "log" else 1 - (iou.double() - 0.25)
+    iou_term = (
+        -torch.log(iou.double() + config.log_eps) if config.iou_cost == "log" else 1 - (iou.double() - 0.25)
+    )
     pays = outside if config.eligible != "all" else torch.zeros_like(outside)
     expected = terms.pair_cost(cls.double(), iou_term, center.double(), pays, config)
     grid = torch.where(pays, torch.tensor(np.spacing(np.float32(config.penalty)).item()), 0.0)

@@ -18,8 +18,12 @@ DTYPES = (torch.float32, torch.float64)
 
 
 def matched(cost, iou, dtype=torch.float32, **options):
-    """Answer of one image as lists: gt of each prior, IoU of each prior, k of each gt, claims of each prior."""
-    result = dynamic_k_matching(torch.tensor([cost], dtype=dtype), torch.tensor([iou], dtype=dtype), **options)
+    """Answer of one image as lists: gt of each prior, IoU of each prior, k of each gt, claims of each
+    prior.
+    """
+    result = dynamic_k_matching(
+        torch.tensor([cost], dtype=dtype), torch.tensor([iou], dtype=dtype), **options
+    )
     return tuple(field[0].tolist() for field in result)
 
 
@@ -53,7 +57,9 @@ def test_k_is_the_floor_of_the_sum_of_ious(iou, k, dtype):
 
 @pytest.mark.parametrize(("topk", "k"), [(1, 1), (2, 1), (3, 2), (4, 3), (5, 4), (6, 4), (32, 4)])
 def test_only_the_largest_ious_are_summed(topk, k):
-    assert matched([[float(i) for i in range(6)]], [[0.1, 0.9, 0.7, 0.9, 0.8, 0.75]], candidate_topk=topk)[2] == [k]
+    assert matched([[float(i) for i in range(6)]], [[0.1, 0.9, 0.7, 0.9, 0.8, 0.75]], candidate_topk=topk)[
+        2
+    ] == [k]
 
 
 @pytest.mark.parametrize(("scale", "k"), [(0.5, 2), (1.0, 4), (1.1, 4), (1.25, 5), (0.01, 1)])
@@ -67,7 +73,9 @@ def test_k_scale_multiplies_the_sum_before_it_is_floored(scale, k):
 def test_the_sum_is_taken_in_float64_of_the_ious():
     below = 1 - 2.0**-24  # the largest float32 below 1: 8 + below rounds to 9 in float32
     assert matched([[float(i) for i in range(9)]], [[1.0] * 8 + [below]])[2] == [8]
-    assert count_k(torch.tensor([[0.0], [0.999999], [1.0], [12.9999999], [13.0]], dtype=torch.float64)).tolist() == [1, 1, 1, 12, 13]
+    assert count_k(
+        torch.tensor([[0.0], [0.999999], [1.0], [12.9999999], [13.0]], dtype=torch.float64)
+    ).tolist() == [1, 1, 1, 12, 13]
 
 
 @pytest.mark.parametrize("k_scale", [1.0, 0.7, 1.1, 0.3, 0.01, 1.6, 32.0])
@@ -78,8 +86,13 @@ def test_integers_give_the_k_of_float64_where_there_is_none(k_scale, monkeypatch
     iou[:5000] = (iou[:5000] * 10).round() / 10  # sums near integers
     iou[5000:9000] = 1 - iou[5000:9000] * 2.0 ** -torch.randint(26, (4000, width), generator=generator)
     iou[9000:12000] *= 2.0 ** -torch.randint(25, (3000, width), generator=generator)
-    least = torch.rand(2000, 1, generator=generator) * 2.0 ** -torch.randint(20, (2000, 1), generator=generator)
-    iou[12000:14000, : width // 2 * 2 : 2], iou[12000:14000, 1::2] = 1 - least, (1 - (1 - least)).expand(-1, width // 2)
+    least = torch.rand(2000, 1, generator=generator) * 2.0 ** -torch.randint(
+        20, (2000, 1), generator=generator
+    )
+    iou[12000:14000, : width // 2 * 2 : 2], iou[12000:14000, 1::2] = (
+        1 - least,
+        (1 - (1 - least)).expand(-1, width // 2),
+    )
     iou[14000:15000] = iou[14000:15000].round()
     iou[15000:16000] = -1.0
     if width > 2:  # sums a little below 2
@@ -87,7 +100,10 @@ def test_integers_give_the_k_of_float64_where_there_is_none(k_scale, monkeypatch
         iou[16000:17000, 0], iou[16000:17000, 1] = 1.0, 1 - 2.0**-24
         iou[16000:17000, 2] = 2.0**-24 * (1 - 2.0 ** -torch.randint(1, 20, (1000,), generator=generator))
     expected = count_k(iou, k_scale)
-    exact = [max(1, math.floor(float(sum(map(Fraction, row))) * k_scale)) for row in iou.clamp(min=0)[::100].tolist()]
+    exact = [
+        max(1, math.floor(float(sum(map(Fraction, row))) * k_scale))
+        for row in iou.clamp(min=0)[::100].tolist()
+    ]
     assert expected[::100].tolist() == exact
     monkeypatch.setattr(matching, "has_float64", lambda device: False)
     assert torch.equal(count_k(iou, k_scale), expected)
@@ -172,11 +188,18 @@ def test_a_penalty_beyond_the_range_is_still_selectable_and_infinity_is_not(dtyp
 
 # conflicts
 
-DISPUTED = [[5.0, 9.0, 9.5], [6.0, 9.0, 9.5], [4.0, 1.0, 9.5]]  # gts 0 and 1 select prior 0, gt 2 takes prior 1
+# gts 0 and 1 select prior 0, gt 2 takes prior 1
+DISPUTED = [
+    [5.0, 9.0, 9.5],
+    [6.0, 9.0, 9.5],
+    [4.0, 1.0, 9.5],
+]
 DISPUTED_IOU = [[0.3, 0.0, 0.0], [0.5, 0.0, 0.0], [0.2, 0.8, 0.0]]
 
 
-@pytest.mark.parametrize(("conflict", "winner", "iou"), [("all", 2, 0.2), ("matched", 0, 0.3), ("max_iou", 1, 0.5)])
+@pytest.mark.parametrize(
+    ("conflict", "winner", "iou"), [("all", 2, 0.2), ("matched", 0, 0.3), ("max_iou", 1, 0.5)]
+)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_disputed_prior_goes_to_one_gt_by_the_rule(conflict, winner, iou, dtype):
     index, matched_iou, ks, claims = matched(DISPUTED, DISPUTED_IOU, dtype, conflict=conflict)
@@ -192,7 +215,11 @@ def test_the_gt_that_loses_a_prior_gets_no_other():
 
 def test_a_prior_selected_once_stays_with_that_gt_however_cheap_it_is_for_others():
     index, _, _, claims = matched([[1.0, 9.0], [0.5, 0.1]], constant_iou([[0, 0], [0, 0]]))
-    assert (index, claims) == ([0, 1], [1, 1])  # prior 0 costs gt 1 less than gt 0, but gt 1 did not select it
+    # prior 0 costs gt 1 less than gt 0, but gt 1 did not select it
+    assert (index, claims) == (
+        [0, 1],
+        [1, 1],
+    )
 
 
 @pytest.mark.parametrize("conflict", ["all", "matched", "max_iou"])
@@ -227,7 +254,9 @@ def test_images_do_not_mix():
 def test_padding_takes_no_part(conflict):
     cost, iou = torch.tensor([[*DISPUTED, [INF] * 3]]), torch.tensor([[*DISPUTED_IOU, [0.9] * 3]])
     plain = dynamic_k_matching(cost[:, :3], iou[:, :3], conflict=conflict)
-    padded = dynamic_k_matching(cost, iou, gt_mask=torch.tensor([[True, True, True, False]]), conflict=conflict)
+    padded = dynamic_k_matching(
+        cost, iou, gt_mask=torch.tensor([[True, True, True, False]]), conflict=conflict
+    )
     assert padded.dynamic_k.tolist() == [[1, 1, 1, 0]]
     for name in ("gt_index", "matched_iou", "claims"):
         assert torch.equal(getattr(plain, name), getattr(padded, name))
@@ -241,7 +270,9 @@ def test_zero_sizes_give_background(shape):
     assert result.matched_iou.tolist() == [[0.0] * priors] * batch
     assert result.claims.tolist() == [[0] * priors] * batch
     assert result.dynamic_k.tolist() == [[1] * gts] * batch
-    masked = dynamic_k_matching(torch.zeros(shape), torch.zeros(shape), gt_mask=torch.zeros(shape[:2], dtype=torch.bool))
+    masked = dynamic_k_matching(
+        torch.zeros(shape), torch.zeros(shape), gt_mask=torch.zeros(shape[:2], dtype=torch.bool)
+    )
     assert masked.dynamic_k.tolist() == [[0] * gts] * batch
 
 
@@ -258,11 +289,15 @@ def test_dtypes_of_the_answer():
 
 def test_wrong_input_is_refused():
     good = torch.ones(1, 2, 3)
-    with pytest.raises(ValueError, match=r"cost, iou: expected two \[B, G, P\] of one shape, got \[1, 2, 3\] and \[1, 2, 4\]"):
+    with pytest.raises(
+        ValueError, match=r"cost, iou: expected two \[B, G, P\] of one shape, got \[1, 2, 3\] and \[1, 2, 4\]"
+    ):
         dynamic_k_matching(good, torch.ones(1, 2, 4))
     with pytest.raises(ValueError, match=r"cost, iou: expected two \[B, G, P\]"):
         dynamic_k_matching(good[0], good[0])
-    with pytest.raises(ValueError, match="conflict: expected one of 'all', 'matched', 'max_iou', got 'first'"):
+    with pytest.raises(
+        ValueError, match="conflict: expected one of 'all', 'matched', 'max_iou', got 'first'"
+    ):
         dynamic_k_matching(good, good, conflict="first")
     with pytest.raises(ValueError, match=r"cost: expected numbers or \+inf, got NaN; put \+inf"):
         dynamic_k_matching(torch.tensor([[[1.0, float("nan")]]]), torch.ones(1, 1, 2))
@@ -302,7 +337,9 @@ class Operations(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         name = str(function)
         self.names.append(name)
-        if name.startswith("aten.index"):  # a boolean index is turned into indices, whose number the host waits for
+        if name.startswith(
+            "aten.index"
+        ):  # a boolean index is turned into indices, whose number the host waits for
             indices = args[1] if isinstance(args[1], (list, tuple)) else []
             assert all(index is None or index.dtype != torch.bool for index in indices), name
         return function(*args, **(kwargs or {}))

@@ -39,7 +39,13 @@ def _one_thread():
 
 
 def row(case, ms, spread=0.1, mb=10.0, workload="coco"):
-    return {"workload": workload, "case": case, "median_ms": ms, "quartiles_ms": [ms - spread, ms + spread], "peak_mb": mb}
+    return {
+        "workload": workload,
+        "case": case,
+        "median_ms": ms,
+        "quartiles_ms": [ms - spread, ms + spread],
+        "peak_mb": mb,
+    }
 
 
 def record(path, *rows, **machine):
@@ -68,9 +74,32 @@ def test_bench_takes_captured_batches(tmp_path, capsys):
         call(200)
         call(60, config="yolox")
     out = tmp_path / "b.json"
-    assert main(["bench", "--batches", str(tmp_path / "mine.batches"), "--device", "cpu", "--rounds", "1", "--out", str(out)]) == 0
+    assert (
+        main(
+            [
+                "bench",
+                "--batches",
+                str(tmp_path / "mine.batches"),
+                "--device",
+                "cpu",
+                "--rounds",
+                "1",
+                "--out",
+                str(out),
+            ]
+        )
+        == 0
+    )
     rows = json.loads(out.read_text())["rows"]
-    assert [r["case"] for r in rows] == ["torch", "reference", PLAIN, BY_IMAGE, "torch", "reference"]  # the peers' rule is RTMDet's
+    # the peers' rule is RTMDet's
+    assert [r["case"] for r in rows] == [
+        "torch",
+        "reference",
+        PLAIN,
+        BY_IMAGE,
+        "torch",
+        "reference",
+    ]
     assert {r["differing_priors"] for r in rows} == {0}
     assert "mine.batches b2-p256-g4" in capsys.readouterr().out
 
@@ -91,7 +120,13 @@ def test_batches_that_cannot_be_used_are_one_line(tmp_path, capsys, content, mes
 
 
 @pytest.mark.parametrize(
-    ("out", "told"), [("none/b.json", "there is no folder"), (".", "is no file"), ("/dev/null", "is no file"), ("b.json", "no room")]
+    ("out", "told"),
+    [
+        ("none/b.json", "there is no folder"),
+        (".", "is no file"),
+        ("/dev/null", "is no file"),
+        ("b.json", "no room"),
+    ],
 )
 @pytest.mark.parametrize("plot", [False, True])
 def test_bench_says_what_it_cannot_write_before_it_measures(tmp_path, capsys, monkeypatch, out, told, plot):
@@ -103,7 +138,10 @@ def test_bench_says_what_it_cannot_write_before_it_measures(tmp_path, capsys, mo
         monkeypatch.setattr(output.tempfile, "TemporaryFile", _no_room)
     elif plot and out == "/dev/null":
         pytest.skip("curves are written beside it")
-    assert main(["bench", "--device", "cpu", "--out", str(tmp_path / out), *(["--plot", "gts"] if plot else [])]) == 2
+    assert (
+        main(["bench", "--device", "cpu", "--out", str(tmp_path / out), *(["--plot", "gts"] if plot else [])])
+        == 2
+    )
     assert told in capsys.readouterr().err
 
 
@@ -114,26 +152,52 @@ def _no_room(*args, **kwargs):
 @pytest.mark.parametrize("elsewhere", [True, False])
 def test_what_was_measured_is_kept_where_the_file_cannot_be_written(tmp_path, capsys, monkeypatch, elsewhere):
     write, asked = output.write_whole, tmp_path / "b.json"
-    monkeypatch.setattr(output, "write_whole", lambda path, text: write(path, text) if elsewhere and path != asked else _no_room())
+    monkeypatch.setattr(
+        output,
+        "write_whole",
+        lambda path, text: write(path, text) if elsewhere and path != asked else _no_room(),
+    )
     monkeypatch.setattr(output.tempfile, "mkdtemp", lambda prefix: str(tmp_path / "kept"))
     (tmp_path / "kept").mkdir()
     record = {"rows": [1, 2]}
     with pytest.raises(CommandError, match=r"b\.json cannot be written \(no room\); the record is ") as told:
         output.write_record(asked, record)
-    text = (tmp_path / str(told.value).rsplit(" in ", 1)[1]).read_text() if elsewhere else capsys.readouterr().out
+    text = (
+        (tmp_path / str(told.value).rsplit(" in ", 1)[1]).read_text()
+        if elsewhere
+        else capsys.readouterr().out
+    )
     assert json.loads(text) == record
 
 
 def test_the_profiler_says_nothing():
     code = "import torch; from simota_triton.measure.peak import peak_bytes; print(peak_bytes(lambda: torch.ones(1 << 20)))"
-    environment = {name: value for name, value in os.environ.items() if name != "KINETO_LOG_LEVEL"} | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    environment = {name: value for name, value in os.environ.items() if name != "KINETO_LOG_LEVEL"} | {
+        "PYTHONPATH": str(ROOT)
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
+    )
     assert (done.stdout, done.stderr) == ("4194304\n", "")
 
 
 def test_compare_prints_what_moved_beyond_noise(tmp_path, capsys):
-    before = record(tmp_path / "a.json", row("ours", 10), row("slower", 10), row("noisy", 10, 3), row("gone", 1), row("fat", 5))
-    after = record(tmp_path / "b.json", row("ours", 8), row("slower", 12), row("noisy", 12, 3), row("new", 1), row("fat", 5, mb=20.0))
+    before = record(
+        tmp_path / "a.json",
+        row("ours", 10),
+        row("slower", 10),
+        row("noisy", 10, 3),
+        row("gone", 1),
+        row("fat", 5),
+    )
+    after = record(
+        tmp_path / "b.json",
+        row("ours", 8),
+        row("slower", 12),
+        row("noisy", 12, 3),
+        row("new", 1),
+        row("fat", 5, mb=20.0),
+    )
     assert main(["compare", before, after]) == 1
     out = capsys.readouterr().out.splitlines()
     assert out[0] == "coco, slower: 10 -> 12 ms (+20.0 %, slower)"
@@ -169,7 +233,13 @@ def test_compare_says_when_machines_differ_or_files_are_none(tmp_path, capsys):
     b = record(tmp_path / "b.json", row("ours", 10), gpu="NVIDIA Test")
     assert main(["compare", a, b]) == 0
     assert "two kinds of machine, x-1-thread and nvidia-test" in capsys.readouterr().err
-    for text in ("", "{}", '{"rows": [{}], "machine": {}}', "[]", '{"machine": {"cpu": "x", "threads": 1}, "rows": [{"median_ms": -1}]}'):
+    for text in (
+        "",
+        "{}",
+        '{"rows": [{}], "machine": {}}',
+        "[]",
+        '{"machine": {"cpu": "x", "threads": 1}, "rows": [{"median_ms": -1}]}',
+    ):
         (tmp_path / "c.json").write_text(text)
         assert main(["compare", a, str(tmp_path / "c.json")]) == 2
         assert "c.json is no record of simota-triton bench" in capsys.readouterr().err
@@ -197,7 +267,8 @@ def test_a_point_of_a_curve_has_the_sizes_it_says():
 def test_a_curve_ends_a_case_that_is_too_slow_and_draws_what_there_is(tmp_path, monkeypatch):
     monkeypatch.setattr(scaling, "HELD", {"batch": 1, "priors": 336, "classes": 3, "gts": 2})
     ticks = iter(range(10**9))
-    monkeypatch.setattr(scaling, "clock", lambda device: lambda: float(next(ticks)) * 10)  # every call seems to take 10 s
+    # every call seems to take 10 s
+    monkeypatch.setattr(scaling, "clock", lambda device: lambda: float(next(ticks)) * 10)
     rows = scaling.curve("gts", torch.device("cpu"), ["torch"], seconds=1.0, values=(1, 4))
     assert [(r["value"], r["case"]) for r in rows] == [(1, "torch"), (1, PLAIN), (1, BY_IMAGE)]
     monkeypatch.undo()
@@ -311,8 +382,14 @@ def test_a_capture_that_fails_leaves_neither_its_stream_nor_its_pool_to_the_next
 
 
 def test_peak_memory_on_a_gpu_is_what_is_asked_for_beyond_what_is_there(monkeypatch):
-    counts = {"requested_bytes.all.current": 700, "requested_bytes.all.peak": 900, "allocated_bytes.all.peak": 1 << 20}
+    counts = {
+        "requested_bytes.all.current": 700,
+        "requested_bytes.all.peak": 900,
+        "allocated_bytes.all.peak": 1 << 20,
+    }
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
     monkeypatch.setattr(torch.cuda, "memory_stats", lambda device: counts)
-    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: counts.update({"requested_bytes.all.peak": 700}))
+    monkeypatch.setattr(
+        torch.cuda, "reset_peak_memory_stats", lambda device: counts.update({"requested_bytes.all.peak": 700})
+    )
     assert peak_bytes(lambda: counts.update({"requested_bytes.all.peak": 1000}), torch.device("cuda")) == 300

@@ -1,4 +1,6 @@
-"""The assigner inside torch.compile: one operator, registered as PyTorch wants it, compiled once for any number of gts."""
+"""The assigner inside torch.compile: one operator, registered as PyTorch wants it, compiled once for any
+number of gts.
+"""
 
 from __future__ import annotations
 
@@ -59,10 +61,23 @@ def test_the_operator_passes_pytorchs_own_checks(backend, form):
     pred, cls, obj, priors, boxes, labels = map(moved, random_inputs(80, [3, 2], 4))
     if form == "padded":
         pred, cls, _, priors, boxes, labels, mask = padded_inputs(4)
-        problem = pack(config, pred, cls, priors, boxes, labels, gt_mask=mask, candidate_mask=torch.ones_like(pred[..., 0]) > 0)
+        problem = pack(
+            config,
+            pred,
+            cls,
+            priors,
+            boxes,
+            labels,
+            gt_mask=mask,
+            candidate_mask=torch.ones_like(pred[..., 0]) > 0,
+        )
     elif form == "maps":
         maps = [
-            [value[:, :64].transpose(1, 2).reshape(2, -1, 8, 8), value[:, 64:].transpose(1, 2).reshape(2, -1, 4, 4)] for value in (cls, obj)
+            [
+                value[:, :64].transpose(1, 2).reshape(2, -1, 8, 8),
+                value[:, 64:].transpose(1, 2).reshape(2, -1, 4, 4),
+            ]
+            for value in (cls, obj)
         ]
         problem = pack(config, pred, maps[0], priors, boxes, labels, obj_logits=maps[1])
     else:
@@ -72,7 +87,9 @@ def test_the_operator_passes_pytorchs_own_checks(backend, form):
         arguments[11] = op.UNKNOWN
     torch.library.opcheck(torch.ops.simota_triton.assign.default, tuple(arguments))
     expected = op.assign(problem, op.config_key(config), "reference")
-    assert all(map(torch.equal, expected, torch.ops.simota_triton.assign(*arguments))) or backend != "reference"
+    assert (
+        all(map(torch.equal, expected, torch.ops.simota_triton.assign(*arguments))) or backend != "reference"
+    )
 
 
 def test_a_configuration_survives_its_key():
@@ -87,13 +104,19 @@ def compiled(assigner, compiler):
 
     def step(pred, cls, priors, boxes, labels, mask):
         result = assigner(pred * 1.0, cls, priors, boxes, labels, gt_mask=mask)
-        return tuple(getattr(result, name) for name in FIELDS), result.fg_mask, result.gt_boxes, result.num_pos
+        return (
+            tuple(getattr(result, name) for name in FIELDS),
+            result.fg_mask,
+            result.gt_boxes,
+            result.num_pos,
+        )
 
     return step, torch.compile(step, fullgraph=True, backend=counter), counter
 
 
 @pytest.mark.parametrize(
-    ("backend", "compiler"), [*((name, "aot_eager") for name in BACKENDS), ("torch", "inductor"), ("triton", "inductor")]
+    ("backend", "compiler"),
+    [*((name, "aot_eager") for name in BACKENDS), ("torch", "inductor"), ("triton", "inductor")],
 )
 def test_twenty_numbers_of_gts_compile_once_where_the_dimension_is_marked(backend, compiler):
     step, fast, counter = compiled(SimOTAAssigner("rtmdet", backend=backend), compiler)
@@ -101,8 +124,13 @@ def test_twenty_numbers_of_gts_compile_once_where_the_dimension_is_marked(backen
         pred, cls, _, priors, boxes, labels, mask = padded_inputs(width, seed=width)
         for value in (boxes, labels, mask):
             torch._dynamo.mark_dynamic(value, 1)
-        found, expected = fast(pred, cls, priors, boxes, labels, mask), step(pred, cls, priors, boxes, labels, mask)
-        for one, other in zip(torch.utils._pytree.tree_leaves(found), torch.utils._pytree.tree_leaves(expected), strict=True):
+        found, expected = (
+            fast(pred, cls, priors, boxes, labels, mask),
+            step(pred, cls, priors, boxes, labels, mask),
+        )
+        for one, other in zip(
+            torch.utils._pytree.tree_leaves(found), torch.utils._pytree.tree_leaves(expected), strict=True
+        ):
             assert torch.equal(one, other)
     assert counter.frame_count == 1
 
@@ -111,7 +139,10 @@ def test_unmarked_it_compiles_once_more():
     step, fast, counter = compiled(SimOTAAssigner("rtmdet", backend="torch"), "aot_eager")
     for width in range(2, 22):
         pred, cls, _, priors, boxes, labels, mask = padded_inputs(width, seed=width)
-        assert torch.equal(fast(pred, cls, priors, boxes, labels, mask)[0][0], step(pred, cls, priors, boxes, labels, mask)[0][0])
+        assert torch.equal(
+            fast(pred, cls, priors, boxes, labels, mask)[0][0],
+            step(pred, cls, priors, boxes, labels, mask)[0][0],
+        )
     assert counter.frame_count == 2
 
 
@@ -119,7 +150,11 @@ def test_unmarked_it_compiles_once_more():
 def test_every_form_of_the_inputs_compiles(backend):
     pred, cls, obj, priors, boxes, labels = map(moved, random_inputs(80, [3, 2], 4))
     maps = [
-        [value[:, :64].transpose(1, 2).reshape(2, -1, 8, 8), value[:, 64:].transpose(1, 2).reshape(2, -1, 4, 4)] for value in (cls, obj)
+        [
+            value[:, :64].transpose(1, 2).reshape(2, -1, 8, 8),
+            value[:, 64:].transpose(1, 2).reshape(2, -1, 4, 4),
+        ]
+        for value in (cls, obj)
     ]
     packed = (torch.cat(boxes), torch.cat(labels)), {"gt_offsets": torch.tensor([0, 3, 5])}
     assigner = SimOTAAssigner("yolox", backend=backend)
@@ -127,7 +162,10 @@ def test_every_form_of_the_inputs_compiles(backend):
     for gts, more in (((boxes, labels), {}), packed):
         for logits, objectness in ((cls, obj), maps):
             options = {"obj_logits": objectness, "ignore_boxes": [b[:1] for b in boxes], **more}
-            found, expected = fast(pred, logits, priors, *gts, **options), assigner(pred, logits, priors, *gts, **options)
+            found, expected = (
+                fast(pred, logits, priors, *gts, **options),
+                assigner(pred, logits, priors, *gts, **options),
+            )
             for name in FIELDS:
                 assert torch.equal(getattr(found, name), getattr(expected, name)), name
 
@@ -138,7 +176,9 @@ def test_values_are_not_looked_at_while_compiling():
     assigner = SimOTAAssigner("rtmdet", backend="torch", validate=True)
     with pytest.raises(ValueError, match="gt_labels: expected labels in"):
         assigner(pred, cls, priors, boxes, labels, gt_mask=mask)
-    result = torch.compile(assigner, fullgraph=True, backend="aot_eager")(pred, cls, priors, boxes, labels, gt_mask=mask)
+    result = torch.compile(assigner, fullgraph=True, backend="aot_eager")(
+        pred, cls, priors, boxes, labels, gt_mask=mask
+    )
     assert result.dynamic_k[0, 0] == 0
 
 

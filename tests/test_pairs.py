@@ -71,7 +71,11 @@ def by_hand(assigner, scene, extra, mask):
 
 
 @settings(max_examples=60, deadline=None, database=None, derandomize=True)
-@given(seed=st.integers(0, 10_000), preset=st.sampled_from(SimOTAConfig.presets()), form=st.sampled_from(FORMS[:2] + FORMS[3:]))
+@given(
+    seed=st.integers(0, 10_000),
+    preset=st.sampled_from(SimOTAConfig.presets()),
+    form=st.sampled_from(FORMS[:2] + FORMS[3:]),
+)
 def test_a_call_is_the_matching_of_its_matrices_with_the_extra_cost(seed, preset, form):
     scene = make_scene(seed)
     extra, mask = extras(scene, seed)
@@ -115,7 +119,10 @@ def test_a_huge_extra_cost_stays_a_cost():
     scene, assigner = make_scene(69), SimOTAAssigner("yolox", backend="torch")
     plain = scene.call(assigner)
     for value in (3.4e38, -3.4e38):
-        result = scene.call(assigner, extra_cost=[torch.full((len(boxes), len(scene.priors)), value) for boxes in scene.gt_boxes])
+        result = scene.call(
+            assigner,
+            extra_cost=[torch.full((len(boxes), len(scene.priors)), value) for boxes in scene.gt_boxes],
+        )
         assert torch.equal(result.dynamic_k, plain.dynamic_k)
         assert torch.equal(result.claims.sum(1), plain.claims.sum(1))
 
@@ -129,7 +136,9 @@ def test_backend_triton_stream_refuses_and_says_what_to_do(monkeypatch):
     )
     with pytest.raises(ValueError, match="^" + re.escape(message)):
         scene.call(SimOTAAssigner("rtmdet", backend="triton-stream"), pair_mask=mask)
-    fast = torch.compile(SimOTAAssigner("rtmdet", backend="triton-stream"), fullgraph=True, backend="aot_eager")
+    fast = torch.compile(
+        SimOTAAssigner("rtmdet", backend="triton-stream"), fullgraph=True, backend="aot_eager"
+    )
     with pytest.raises(ValueError, match=re.escape(message)):
         fast(*scene.inputs("logit")[0], pair_mask=mask)
     monkeypatch.setenv("SIMOTA_TRITON_BACKEND", "triton-stream")
@@ -139,7 +148,9 @@ def test_backend_triton_stream_refuses_and_says_what_to_do(monkeypatch):
 
 def test_auto_takes_a_backend_that_forms_a_matrix(monkeypatch):
     device = torch.device("cuda")
-    monkeypatch.setattr(backends, "choose", lambda name, device, may_check: ("triton-stream", "Triton on an NVIDIA GPU"))
+    monkeypatch.setattr(
+        backends, "choose", lambda name, device, may_check: ("triton-stream", "Triton on an NVIDIA GPU")
+    )
     assert backends.choose_for_pairs("auto", device) == "triton"
     monkeypatch.setattr(backends, "choose", lambda name, device, may_check: ("torch", "plain PyTorch"))
     assert backends.choose_for_pairs("auto", device) == "torch"
@@ -152,7 +163,9 @@ def test_it_compiles(backend):
     extra, mask = extras(scene)
     args, _ = scene.inputs("logit")
     expected = assigner(*args, extra_cost=extra, pair_mask=mask)
-    found = torch.compile(assigner, fullgraph=True, backend="aot_eager")(*args, extra_cost=extra, pair_mask=mask)
+    found = torch.compile(assigner, fullgraph=True, backend="aot_eager")(
+        *args, extra_cost=extra, pair_mask=mask
+    )
     assert_same(found, expected)
     torch._dynamo.reset()
 
@@ -174,7 +187,11 @@ def test_commands_leave_out_a_backend_that_does_not_take_it(tmp_path):
             scene.call(assigner, **options)
     with_cost, with_mask, plain = read_batches(tmp_path / "mine.batches")[0]
     names, device = ["triton-stream", "torch"], torch.device("cpu")
-    assert [next(iter(cases(batch, device, names))) for batch in (with_cost, with_mask, plain)] == ["torch", "torch", "triton-stream"]
+    assert [next(iter(cases(batch, device, names))) for batch in (with_cost, with_mask, plain)] == [
+        "torch",
+        "torch",
+        "triton-stream",
+    ]
     for batches, status in (((with_cost, with_mask), "not run"), ((with_mask, plain), "passed")):
         (found,) = findings(Target("triton-stream", device, batches=batches), checks=["answers"])
         assert found.status == status, found.detail
@@ -195,7 +212,12 @@ def test_match_has_the_parameters_of_the_assigner(preset, form):
 
 
 WRONG = [
-    ("list", {"extra_cost": torch.zeros(2, 3)}, TypeError, "extra_cost: expected a list of tensors, as gt_boxes, got Tensor"),
+    (
+        "list",
+        {"extra_cost": torch.zeros(2, 3)},
+        TypeError,
+        "extra_cost: expected a list of tensors, as gt_boxes, got Tensor",
+    ),
     ("packed", {"extra_cost": torch.zeros(2, 3)}, ValueError, "extra_cost: expected [N, P] = "),
     ("padded", {"extra_cost": torch.zeros(2, 3)}, ValueError, "extra_cost: expected [B, G, P] = "),
     ("padded", {"pair_mask": torch.zeros(2, 3)}, ValueError, "pair_mask: expected [B, G, P] = "),
@@ -213,7 +235,10 @@ def test_other_dtypes_are_refused():
     scene, assigner = make_scene(69), SimOTAAssigner("rtmdet")
     mask = extras(scene)[1]
     for wrong, message in (
-        ({"extra_cost": mask}, "extra_cost: expected a floating dtype, got torch.bool; use extra_cost.float(), or pair_mask for a mask"),
+        (
+            {"extra_cost": mask},
+            "extra_cost: expected a floating dtype, got torch.bool; use extra_cost.float(), or pair_mask for a mask",
+        ),
         (
             {"pair_mask": [values.float() for values in mask]},
             "pair_mask: expected torch.bool, True where the gt may take the prior, got torch.float32; use pair_mask.bool()",

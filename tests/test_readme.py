@@ -37,7 +37,10 @@ def recipe():
 def predicted(dtype):
     """Maps, decoded boxes and priors as a head gives them that computes in a dtype."""
     generator = torch.Generator().manual_seed(0)
-    maps = [torch.randn(2, 3, size, size, generator=generator, dtype=torch.float32).to(dtype) for size in (8, 4, 2)]
+    maps = [
+        torch.randn(2, 3, size, size, generator=generator, dtype=torch.float32).to(dtype)
+        for size in (8, 4, 2)
+    ]
     corners = torch.rand(2, 84, 2, generator=generator, dtype=torch.float32) * 40
     return maps, torch.cat([corners, corners + 20], 2).to(dtype), grid_priors(64)
 
@@ -71,7 +74,10 @@ def test_losses_by_its_recipe_are_finite(default, autocast, dtype, gts):
             inputs = maps, boxes, priors.to(torch.float32), [gts[0]] * 2, [gts[1]] * 2
             image, prior, targets, quality, num_pos = recipe()["targets"](*inputs)
             logits = torch.cat([level.float().flatten(2).transpose(1, 2) for level in maps], 1)
-            cls = torch.nn.functional.binary_cross_entropy_with_logits(logits, quality, reduction="sum") / num_pos
+            cls = (
+                torch.nn.functional.binary_cross_entropy_with_logits(logits, quality, reduction="sum")
+                / num_pos
+            )
             box = (boxes[image, prior].float() - targets).abs().sum() / num_pos
             (cls + box).backward()
     finally:
@@ -97,7 +103,9 @@ def test_its_cpu_table_is_the_committed_measurement():
 
 def test_the_commands_it_names_exist():
     for module in re.findall(r"python -m (bench\.\w+|tests\.\w+)", README):
-        assert (ROOT / (module.replace(".", "/") + ".py")).exists() or (ROOT / module.replace(".", "/") / "__main__.py").exists(), module
+        assert (ROOT / (module.replace(".", "/") + ".py")).exists() or (
+            ROOT / module.replace(".", "/") / "__main__.py"
+        ).exists(), module
     with pytest.raises(SystemExit) as exit_code:
         main(["demo", "--help"])
     assert exit_code.value.code == 0

@@ -12,7 +12,11 @@ from .literal import RULES, Image, matched
 
 INF = float("inf")
 PER_FAMILY = 2
-CASES = [(family, family_index + len(FAMILIES) * i) for family_index, family in enumerate(FAMILIES) for i in range(PER_FAMILY)]
+CASES = [
+    (family, family_index + len(FAMILIES) * i)
+    for family_index, family in enumerate(FAMILIES)
+    for i in range(PER_FAMILY)
+]
 
 
 def literal(scene, preset):
@@ -35,7 +39,10 @@ def literal(scene, preset):
             pred[readable].double(), scene.cls_logits[b][readable].float(), p_cls[b][readable], p_obj[b][readable],
             scene.priors[readable], boxes, scene.gt_labels[b], centers,
         )  # fmt: skip
-        cost, iou = torch.full((len(pred), len(boxes)), INF, dtype=torch.float64), torch.zeros(len(pred), len(boxes), dtype=torch.float64)
+        cost, iou = (
+            torch.full((len(pred), len(boxes)), INF, dtype=torch.float64),
+            torch.zeros(len(pred), len(boxes), dtype=torch.float64),
+        )
         cost[readable], iou[readable] = rule.costs(image)
         yield cost, iou
 
@@ -44,7 +51,11 @@ def as_matching(answers, iou):
     """The answers of literal.matched, as a backend returns them."""
     index, k, claims = zip(*answers, strict=True)
     gt_index = torch.tensor(index).view(len(index), -1)
-    matched_iou = iou.gather(1, gt_index.clamp(min=0)[:, None])[:, 0].clamp(min=0) if iou.numel() else torch.zeros(gt_index.shape)
+    matched_iou = (
+        iou.gather(1, gt_index.clamp(min=0)[:, None])[:, 0].clamp(min=0)
+        if iou.numel()
+        else torch.zeros(gt_index.shape)
+    )
     matched_iou = torch.where(gt_index >= 0, matched_iou, 0.0).float()
     k = torch.tensor([v for image in k for v in image], dtype=torch.int64)
     return Matching(gt_index, matched_iou, k, torch.tensor(claims, dtype=torch.int32).view(gt_index.shape))
@@ -67,8 +78,13 @@ def test_costs_and_answers_are_those_of_the_literal_rule(preset):
         k = wide.dynamic_k.split([len(boxes) for boxes in scene.gt_boxes])
         answers = []
         for b, (literal_cost, literal_iou) in enumerate(literal(scene, preset)):
-            own_cost, own_iou = cost[b, : literal_cost.shape[1]].T, iou[b, : literal_cost.shape[1]].T.clamp(min=0)
-            torch.testing.assert_close(own_cost, literal_cost, rtol=1e-11, atol=1e-11, msg=lambda m, s=seed: f"{s}: {m}")
+            own_cost, own_iou = (
+                cost[b, : literal_cost.shape[1]].T,
+                iou[b, : literal_cost.shape[1]].T.clamp(min=0),
+            )
+            torch.testing.assert_close(
+                own_cost, literal_cost, rtol=1e-11, atol=1e-11, msg=lambda m, s=seed: f"{s}: {m}"
+            )
             torch.testing.assert_close(own_iou, literal_iou, rtol=1e-12, atol=1e-14)
             answer = (wide.gt_index[b].tolist(), k[b].tolist(), wide.claims[b].tolist())
             assert matched(own_cost, own_iou, rule) == answer, (family, seed, b)
@@ -77,7 +93,8 @@ def test_costs_and_answers_are_those_of_the_literal_rule(preset):
         assert not verdict.unexplained, (family, seed)
         positives, excused = positives + verdict.positives, excused + verdict.excused
     assert positives > 300
-    assert excused <= positives / 100  # ties in exact arithmetic, such as one box with two labels and no overlap
+    # ties in exact arithmetic, such as one box with two labels and no overlap
+    assert excused <= positives / 100
 
 
 @pytest.mark.parametrize("preset", SimOTAConfig.presets())

@@ -1,4 +1,6 @@
-"""``min_positives``: hand-made scenes, an independent writing of the rule, and every backend against the definition."""
+"""``min_positives``: hand-made scenes, an independent writing of the rule, and every backend against the
+definition.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,11 @@ def literal(cost, gt_index, min_positives):
     owner = list(gt_index)
     for gt, row in enumerate(cost):
         while owner.count(gt) < min_positives:
-            free = [p for p in range(len(owner)) if row[p] < INF and (owner[p] < 0 or owner.count(owner[p]) > min_positives)]
+            free = [
+                p
+                for p in range(len(owner))
+                if row[p] < INF and (owner[p] < 0 or owner.count(owner[p]) > min_positives)
+            ]
             if not free:
                 break
             owner[min(free, key=lambda p: (row[p], p))] = gt
@@ -45,7 +51,13 @@ def literal(cost, gt_index, min_positives):
 def test_a_gt_that_lost_everything_takes_its_cheapest_prior(dtype):
     cost = [[1.0, 2.0, 3.0, 9.0], [4.0, 5.0, 6.0, 7.0]]
     assert rescued(cost, [0, 0, 0, -1], 1, dtype) == [1, 0, 0, -1]
-    assert rescued(cost, [0, 0, 0, -1], 2, dtype) == [1, 0, 0, 1]  # gt 0 has two left, so that nothing of it can be spared
+    # gt 0 has two left, so that nothing of it can be spared
+    assert rescued(cost, [0, 0, 0, -1], 2, dtype) == [
+        1,
+        0,
+        0,
+        1,
+    ]
     assert rescued(cost, [0, 0, 0, -1], 3, dtype) == [0, 0, 0, 1]
     assert rescued(cost, [0, 0, 0, -1], 0, dtype) == [0, 0, 0, -1]
 
@@ -70,7 +82,9 @@ def test_gts_take_turns_in_the_order_of_their_index():
 
 
 def test_a_chain_takes_from_whoever_has_more_at_that_moment():
-    """Gt 2 takes from gt 1, and gt 3 would too, but now finds gt 1 with as many as it must keep, and takes from gt 0."""
+    """Gt 2 takes from gt 1, and gt 3 would too, but now finds gt 1 with as many as it must keep, and takes
+    from gt 0.
+    """
     cost = [[9.0] * 6, [9.0] * 6, [5.0, 5.0, 5.0, 0.0, 1.0, INF], [3.0, 4.0, 5.0, 0.0, 1.0, INF]]
     assert rescued(cost, [0, 0, 0, 1, 1, -1], 1) == [3, 0, 0, 2, 1, -1]
 
@@ -92,7 +106,10 @@ def test_a_second_writing_gives_the_same():
     moved = 0
     for _ in range(400):
         num_gts, num_priors, least = rng.randint(1, 6), rng.randint(1, 12), rng.randint(1, 4)
-        cost = [[rng.choice([INF, float(rng.randint(0, 4)), rng.random()]) for _ in range(num_priors)] for _ in range(num_gts)]
+        cost = [
+            [rng.choice([INF, float(rng.randint(0, 4)), rng.random()]) for _ in range(num_priors)]
+            for _ in range(num_gts)
+        ]
         takes = [[-1, *(g for g in range(num_gts) if cost[g][p] < INF)] for p in range(num_priors)]
         few = rng.sample(range(num_gts), rng.randint(1, num_gts))
         before = [rng.choice([g for g in own if g < 0 or g in few]) for own in takes]
@@ -200,8 +217,12 @@ def test_padding_packing_and_the_batch_change_nothing(backend):
 
 @pytest.mark.parametrize("backend", ["reference", "torch", "triton", "triton-stream"])
 def test_a_small_gt_inside_a_large_one(backend):
-    """Both predict the large box alone, so that the small one loses its only claim; its own prior then follows its new owner."""
-    priors = torch.tensor([[x, y, 8.0, 8.0] for y in (4.0, 12.0, 20.0, 28.0) for x in (4.0, 12.0, 20.0, 28.0)])
+    """Both predict the large box alone, so that the small one loses its only claim; its own prior then
+    follows its new owner.
+    """
+    priors = torch.tensor(
+        [[x, y, 8.0, 8.0] for y in (4.0, 12.0, 20.0, 28.0) for x in (4.0, 12.0, 20.0, 28.0)]
+    )
     gts = torch.tensor([[0.0, 0.0, 32.0, 32.0], [9.0, 9.0, 15.0, 15.0]])
     pred = gts[:1].repeat(16, 1)[None]
     cls = torch.full((1, 16, 2), -4.0)
@@ -228,16 +249,23 @@ def test_a_rescued_prior_that_was_background_has_no_claim():
 
 
 def test_a_logit_that_only_a_rescue_leads_to_is_looked_at():
-    """Where it is not finite, the prior takes no part; the first, careless attempt of the torch backend has to notice."""
+    """Where it is not finite, the prior takes no part; the first, careless attempt of the torch backend has
+    to notice.
+    """
     config, (pred, cls, priors, boxes, labels), _ = scene("rtmdet", min_positives=3)
     plain = SimOTAAssigner(config.replace(min_positives=0))(pred, cls, priors, boxes, labels)
     found = SimOTAAssigner(config)(pred, cls, priors, boxes, labels)
     gained = ((found.gt_index != plain.gt_index) & (found.claims == 0)).nonzero()
     assert len(gained) > 4
-    for (image, prior), value in zip(gained.tolist(), (torch.nan, -torch.nan, torch.inf, -torch.inf), strict=False):
+    for (image, prior), value in zip(
+        gained.tolist(), (torch.nan, -torch.nan, torch.inf, -torch.inf), strict=False
+    ):
         spoiled = cls.clone()
         spoiled[image, prior, 3] = value
-        answers = [SimOTAAssigner(config, backend=name)(pred, spoiled, priors, boxes, labels) for name in ("torch", "reference")]
+        answers = [
+            SimOTAAssigner(config, backend=name)(pred, spoiled, priors, boxes, labels)
+            for name in ("torch", "reference")
+        ]
         assert_same(*answers)
         assert answers[0].gt_index[image, prior] == -1
 
@@ -248,20 +276,33 @@ TILES = StreamConfig(tile=32, rows=32, bounds=32, iou_bounds=32, gts=32, resolve
 
 
 def crowded(config, num_priors=110, counts=(3, 0, 2), seed=0, **options):
-    """A problem in which some gts lose all of their priors: twins but for their class, and small gts within others."""
+    """A problem in which some gts lose all of their priors: twins but for their class, and small gts within
+    others.
+    """
     pred, cls, obj, priors, boxes, labels = random_inputs(num_priors, list(counts), 4, seed)
     for b, own in enumerate(boxes):
         if len(own):
             center = (own[:2, :2] + own[:2, 2:]) / 2
             boxes[b] = torch.cat([own, own[:2], torch.cat([center - 2.0, center + 2.0], 1)])
             labels[b] = torch.cat([labels[b], (labels[b][:2] + 1) % 4, labels[b][:2]])
-    return pack(config, pred, cls, priors, boxes, labels, obj_logits=obj if config.score == "joint" else None, **options)
+    return pack(
+        config,
+        pred,
+        cls,
+        priors,
+        boxes,
+        labels,
+        obj_logits=obj if config.score == "joint" else None,
+        **options,
+    )
 
 
 def test_the_pass_over_matrices_is_the_rule():
     generator = torch.Generator().manual_seed(0)
     for batch, num_gts, num_priors, least in ((4, 5, 9, 2), (2, 6, 2300, 3), (3, 4, 1024, 1), (1, 3, 7, 32)):
-        cost = torch.randint(40, (batch, num_gts, num_priors), generator=generator).float()  # ties within and across blocks
+        cost = torch.randint(
+            40, (batch, num_gts, num_priors), generator=generator
+        ).float()  # ties within and across blocks
         cost[torch.rand(cost.shape, generator=generator) < 0.3] = INF
         if num_gts > 4:
             cost[:, 3, -1] = -1.0  # the cheapest lies in the last block
@@ -272,9 +313,13 @@ def test_the_pass_over_matrices_is_the_rule():
         before = torch.where(taken, few.indices, -1)
         if num_gts > 4:
             before[:, -4:-1] = 2  # as does all that gt 2 has
-        matching = Matching(before.clone(), torch.zeros(batch, num_priors), torch.ones(batch, num_gts), (before >= 0).int())
+        matching = Matching(
+            before.clone(), torch.zeros(batch, num_priors), torch.ones(batch, num_gts), (before >= 0).int()
+        )
         matching = Matching(*(value.to(DEVICE) for value in matching))
-        launch.run_rescue_pass(matching, cost.to(DEVICE), iou.to(DEVICE), SimOTAConfig.rtmdet(min_positives=least))
+        launch.run_rescue_pass(
+            matching, cost.to(DEVICE), iou.to(DEVICE), SimOTAConfig.rtmdet(min_positives=least)
+        )
         matching = Matching(*(value.cpu() for value in matching))
         expected = [literal(c, b, least) for c, b in zip(cost.tolist(), before.tolist(), strict=True)]
         assert matching.gt_index.tolist() == expected
@@ -286,7 +331,9 @@ def test_the_pass_over_matrices_is_the_rule():
 
 
 @pytest.mark.parametrize("least", [1, 3])
-@pytest.mark.parametrize("preset", ["rtmdet", "yolox", "seed", "rtmdet_mmyolo", "super_gradients_fast", "picodet"])
+@pytest.mark.parametrize(
+    "preset", ["rtmdet", "yolox", "seed", "rtmdet_mmyolo", "super_gradients_fast", "picodet"]
+)
 def test_the_kernels_answer_as_the_definition(preset, least):
     config = SimOTAConfig.from_preset(preset, min_positives=least)
     problem = crowded(config)
@@ -301,19 +348,26 @@ def test_the_kernels_answer_as_the_definition(preset, least):
 
 @pytest.mark.parametrize("seed", range(6))
 def test_launch_parameters_forms_and_tilings_change_no_bit(seed):
-    config = SimOTAConfig.from_preset(("rtmdet", "yolox_main", "nanodet")[seed % 3], min_positives=1 + seed % 4)
+    config = SimOTAConfig.from_preset(
+        ("rtmdet", "yolox_main", "nanodet")[seed % 3], min_positives=1 + seed % 4
+    )
     problem = crowded(config, 90 + 40 * seed, (2, 3), seed)
     kernels_support.assert_same(streamed(problem, config, random_launch(seed)), fused(problem, config))
 
 
 def test_among_equal_costs_the_kernels_take_the_lowest_prior():
-    """Every pair of a gt costs the same, so that its priors come in their order, whatever tile is visited first."""
+    """Every pair of a gt costs the same, so that its priors come in their order, whatever tile is visited
+    first.
+    """
     config = SimOTAConfig.nanodet(min_positives=2, candidate="all")
-    priors = grid_priors(272, (8,))[torch.randperm(1156, generator=torch.Generator().manual_seed(0))]  # two rounds of 32 tiles
+    # two rounds of 32 tiles
+    priors = grid_priors(272, (8,))[torch.randperm(1156, generator=torch.Generator().manual_seed(0))]
     pred = torch.tensor([10.0, 10.0, 60.0, 60.0]).expand(1, 1156, 4)
     gts = torch.tensor([[10.0, 10.0, 60.0, 60.0], [10.0, 10.0, 59.0, 60.0], [12.0, 10.0, 60.0, 60.0]])
     mask = torch.arange(1156) >= 8  # so that the lowest do not lie in the first round
-    problem = pack(config, pred, torch.zeros(1, 1156, 2), priors, [gts], [torch.tensor([0, 1, 0])], candidate_mask=mask)
+    problem = pack(
+        config, pred, torch.zeros(1, 1156, 2), priors, [gts], [torch.tensor([0, 1, 0])], candidate_mask=mask
+    )
     found = fused(problem, config)
     assert found.gt_index[0].tolist() == [-1] * 8 + [1, 1, 2, 2] + [0] * 9 + [-1] * 1135
     kernels_support.assert_same(streamed(problem, config, TILES), found)

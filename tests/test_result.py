@@ -14,23 +14,31 @@ from .interpreter import QUICK, SMALL
 
 @pytest.fixture
 def example():
-    """Two images: three gts of which one is padding, and one gt; five priors, one of them in conflict, one ignored."""
+    """Two images: three gts of which one is padding, and one gt; five priors, one of them in conflict, one
+    ignored.
+    """
     priors = torch.tensor([[8.0 * i, 8.0, 8.0, 8.0] for i in range(1, 6)])
     boxes = torch.tensor(
-        [[[0.0, 0.0, 20.0, 16.0], [12.0, 0.0, 28.0, 16.0], [0.0, 0.0, 0.0, 0.0]], [[28.0, 0.0, 44.0, 16.0]] + [[0.0] * 4] * 2]
+        [
+            [[0.0, 0.0, 20.0, 16.0], [12.0, 0.0, 28.0, 16.0], [0.0, 0.0, 0.0, 0.0]],
+            [[28.0, 0.0, 44.0, 16.0]] + [[0.0] * 4] * 2,
+        ]
     )
     mask = torch.tensor([[True, True, False], [True, False, False]])
     labels = torch.tensor([[2, 1, 0], [0, 0, 0]])
     pred = boxes[0, [0, 0, 1, 1, 1]].repeat(2, 1, 1)
     pred[1] = boxes[1, 0]
-    ignore = [torch.tensor([[36.0, 0.0, 48.0, 16.0]])] * 2  # the cell of x = 40 has its centre at 44, that of 32 on the edge
+    ignore = [
+        torch.tensor([[36.0, 0.0, 48.0, 16.0]])
+    ] * 2  # the cell of x = 40 has its centre at 44, that of 32 on the edge
     return SimOTAAssigner("rtmdet", backend="reference")(
         pred, torch.zeros(2, 5, 4), priors, boxes, labels, gt_mask=mask, ignore_boxes=ignore
     )
 
 
 def test_the_example_by_hand(example):
-    # image 0: x = 8, 16 and 24 are candidates; their IoUs with gt 0 are 1, 1 and 2/7, with gt 1 they are 2/7, 2/7 and 1
+    # image 0: x = 8, 16 and 24 are candidates; their IoUs with gt 0 are 1, 1 and 2/7, with gt 1 they are 2/7,
+    # 2/7 and 1
     assert example.dynamic_k.tolist() == [[2, 1, 0], [2, 0, 0]]
     assert example.gt_index.tolist() == [[0, 0, 1, -1, -1], [-1, -1, -1, 0, 0]]
     assert example.labels.tolist() == [[2, 2, 1, 4, 4], [4, 4, 4, 0, 0]]
@@ -40,7 +48,10 @@ def test_the_example_by_hand(example):
     assert example.claims.tolist() == [[1, 1, 1, 0, 0], [0, 0, 0, 1, 1]]
     assert example.num_pos.tolist() == [3, 2]
     assert example.num_classes == 4
-    assert example.gt_boxes[0].tolist() == [[0.0, 0.0, 20.0, 16.0]] * 2 + [[12.0, 0.0, 28.0, 16.0]] + [[0.0] * 4] * 2
+    assert (
+        example.gt_boxes[0].tolist()
+        == [[0.0, 0.0, 20.0, 16.0]] * 2 + [[12.0, 0.0, 28.0, 16.0]] + [[0.0] * 4] * 2
+    )
     assert example.gt_boxes[1].tolist() == [[0.0] * 4] * 3 + [[28.0, 0.0, 44.0, 16.0]] * 2
 
 
@@ -53,14 +64,28 @@ def test_the_matching_matrix_of_the_example(example):
 
 def test_the_summary_of_the_example(example):
     summary = example.summary()
-    assert summary == AssignSummary(num_gts=3, num_pos=5, num_conflicts=0, num_empty=0, num_ignored=1, dynamic_k={1: 1, 2: 2})
-    assert str(summary) == "3 gts, 5 positives, 0 conflicts, 0 gts without a prior, 1 prior ignored, dynamic k 1:1 2:2"
+    assert summary == AssignSummary(
+        num_gts=3, num_pos=5, num_conflicts=0, num_empty=0, num_ignored=1, dynamic_k={1: 1, 2: 2}
+    )
+    assert (
+        str(summary)
+        == "3 gts, 5 positives, 0 conflicts, 0 gts without a prior, 1 prior ignored, dynamic k 1:1 2:2"
+    )
 
 
 def test_an_image_of_the_example(example):
     image = example.to_image(1)
     assert isinstance(image, ImageAssignment)
-    for name in ("gt_index", "labels", "matched_iou", "gt_boxes", "fg_mask", "ignore_mask", "claims", "dynamic_k"):
+    for name in (
+        "gt_index",
+        "labels",
+        "matched_iou",
+        "gt_boxes",
+        "fg_mask",
+        "ignore_mask",
+        "claims",
+        "dynamic_k",
+    ):
         assert torch.equal(getattr(image, name), getattr(example, name)[1]), name
         assert torch.equal(getattr(example.to_image(-1), name), getattr(image, name)), name
     for wrong in (2, -3):
@@ -73,15 +98,31 @@ def test_the_summary_counts_conflicts_and_gts_that_no_prior_learns():
     priors = torch.tensor([[8.0, 8.0, 8.0, 8.0], [40.0, 8.0, 8.0, 8.0]])
     args = (boxes[:1].expand(1, 2, 4), torch.zeros(1, 2, 1), priors, [boxes], [torch.zeros(3).long()])
     summary = SimOTAAssigner("rtmdet", backend="reference")(*args).summary()
-    assert summary == AssignSummary(num_gts=3, num_pos=1, num_conflicts=1, num_empty=2, num_ignored=0, dynamic_k={1: 3})
-    assert str(summary) == "3 gts, 1 positive, 1 conflict, 2 gts without a prior, 0 priors ignored, dynamic k 1:3"
+    assert summary == AssignSummary(
+        num_gts=3, num_pos=1, num_conflicts=1, num_empty=2, num_ignored=0, dynamic_k={1: 3}
+    )
+    assert (
+        str(summary)
+        == "3 gts, 1 positive, 1 conflict, 2 gts without a prior, 0 priors ignored, dynamic k 1:3"
+    )
 
 
 def test_an_empty_summary():
-    args = (torch.zeros(2, 3, 4), torch.zeros(2, 3, 1), torch.ones(3, 4), [torch.zeros(0, 4)] * 2, [torch.zeros(0).long()] * 2)
+    args = (
+        torch.zeros(2, 3, 4),
+        torch.zeros(2, 3, 1),
+        torch.ones(3, 4),
+        [torch.zeros(0, 4)] * 2,
+        [torch.zeros(0).long()] * 2,
+    )
     summary = SimOTAAssigner("rtmdet", backend="reference")(*args).summary()
-    assert summary == AssignSummary(num_gts=0, num_pos=0, num_conflicts=0, num_empty=0, num_ignored=0, dynamic_k={})
-    assert str(summary) == "0 gts, 0 positives, 0 conflicts, 0 gts without a prior, 0 priors ignored, dynamic k -"
+    assert summary == AssignSummary(
+        num_gts=0, num_pos=0, num_conflicts=0, num_empty=0, num_ignored=0, dynamic_k={}
+    )
+    assert (
+        str(summary)
+        == "0 gts, 0 positives, 0 conflicts, 0 gts without a prior, 0 priors ignored, dynamic k -"
+    )
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -108,7 +149,11 @@ def test_all_views_follow_from_gt_index(backend, preset, form):
         assert result.num_classes == num_classes
         assert result.dynamic_k.dtype == torch.int64
         assert result.dynamic_k.shape == (
-            boxes.shape[:2] if form in ("padded", "scattered") else boxes.shape[:1] if form == "spare" else (sum(map(len, scene.gt_boxes)),)
+            boxes.shape[:2]
+            if form in ("padded", "scattered")
+            else boxes.shape[:1]
+            if form == "spare"
+            else (sum(map(len, scene.gt_boxes)),)
         )
         matrix = result.matching_matrix()
         summary = result.summary()
@@ -117,7 +162,10 @@ def test_all_views_follow_from_gt_index(backend, preset, form):
             image = result.to_image(b)
             if form in ("packed", "spare"):
                 start = kwargs["gt_offsets"][b]
-                own_boxes, own_labels = boxes[start : start + len(scene.gt_boxes[b])], labels[start : start + len(scene.gt_boxes[b])]
+                own_boxes, own_labels = (
+                    boxes[start : start + len(scene.gt_boxes[b])],
+                    labels[start : start + len(scene.gt_boxes[b])],
+                )
             else:
                 own_boxes, own_labels = boxes[b], labels[b]
             assert image.dynamic_k.shape == (len(own_boxes),)
@@ -171,7 +219,10 @@ def test_the_same_call_gives_the_same_answer_again(backend):
     first = scene.call(assigner)
     for _ in range(3):
         again = scene.call(assigner)
-        assert all(torch.equal(getattr(first, name), getattr(again, name)) for name in ("gt_index", "matched_iou", "claims", "dynamic_k"))
+        assert all(
+            torch.equal(getattr(first, name), getattr(again, name))
+            for name in ("gt_index", "matched_iou", "claims", "dynamic_k")
+        )
 
 
 def test_results_are_frozen_and_print_in_one_line(example):
@@ -179,7 +230,8 @@ def test_results_are_frozen_and_print_in_one_line(example):
         example.labels = None
     assert isinstance(example, AssignResult)
     assert repr(example) == f"AssignResult(B=2, P=5, C=4, cpu: {example.summary()})"
-    assert repr(example.to("meta")) == "AssignResult(B=2, P=5, C=4, meta)"  # what would take a sync is left out
+    # what would take a sync is left out
+    assert repr(example.to("meta")) == "AssignResult(B=2, P=5, C=4, meta)"
 
 
 def test_results_are_equal_where_all_they_hold_is(example):
@@ -188,7 +240,9 @@ def test_results_are_equal_where_all_they_hold_is(example):
     assert example != 3
     for name in ("gt_index", "labels", "matched_iou", "ignore_mask", "claims", "dynamic_k"):
         value = getattr(example, name)
-        assert example != dataclasses.replace(example, **{name: ~value if value.dtype == torch.bool else value + 1}), name
+        assert example != dataclasses.replace(
+            example, **{name: ~value if value.dtype == torch.bool else value + 1}
+        ), name
         assert example != dataclasses.replace(example, **{name: value[:1]}), name
     assert example != dataclasses.replace(example, num_classes=5)
     assert example != dataclasses.replace(example, gts=dataclasses.replace(example.gts, mask=None))
@@ -202,7 +256,10 @@ def test_a_result_can_be_saved_and_loaded_by_default(form, tmp_path):
     args, kwargs = make_scene(3).inputs("logit", form)
     matrices = assigner.cost_matrix(*args, **kwargs)
     parts = {"summary": result.summary(), "image": result.to_image(0), "config": assigner.config}
-    torch.save({"result": result, **parts, "matrices": matrices, "matching": assigner.match(*matrices)}, tmp_path / "file")
+    torch.save(
+        {"result": result, **parts, "matrices": matrices, "matching": assigner.match(*matrices)},
+        tmp_path / "file",
+    )
     loaded = torch.load(tmp_path / "file")
     assert all(map(torch.equal, loaded["matrices"], matrices))
     assert all(map(torch.equal, loaded["matching"], assigner.match(*matrices)))
@@ -213,10 +270,17 @@ def test_a_result_can_be_saved_and_loaded_by_default(form, tmp_path):
 
 
 def test_a_result_moves_with_all_it_holds(example):
-    with pytest.raises(TypeError, match=r"^device: expected a device, as torch.device\('cuda'\) or 'cpu', got torch.float16"):
+    with pytest.raises(
+        TypeError, match=r"^device: expected a device, as torch.device\('cuda'\) or 'cpu', got torch.float16"
+    ):
         example.to(torch.float16)
     moved = example.to("meta")
-    tensors = [value for part in (moved, moved.gts) for value in vars(part).values() if isinstance(value, torch.Tensor)]
+    tensors = [
+        value
+        for part in (moved, moved.gts)
+        for value in vars(part).values()
+        if isinstance(value, torch.Tensor)
+    ]
     assert len(tensors) == 6 + 6
     assert all(value.is_meta for value in tensors)
     assert not any(value.is_meta for value in vars(example).values() if isinstance(value, torch.Tensor))
@@ -254,4 +318,7 @@ def test_refused_gts_are_counted(backend, form):
 
 
 def test_an_assigner_prints_what_it_is():
-    assert repr(SimOTAAssigner("rtmdet", backend="torch")) == "SimOTAAssigner(SimOTAConfig.rtmdet(), backend='torch')"
+    assert (
+        repr(SimOTAAssigner("rtmdet", backend="torch"))
+        == "SimOTAAssigner(SimOTAConfig.rtmdet(), backend='torch')"
+    )

@@ -1,4 +1,6 @@
-"""The tuner: what it prunes, throws out, picks, keeps and says, on kernels that are made up, and once on the real ones."""
+"""The tuner: what it prunes, throws out, picks, keeps and says, on kernels that are made up, and once on the
+real ones.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,16 @@ class Kernels:
         self.ms = ms or (lambda made: 1.0 + abs(made.width - 16) / 40 + abs(made.depth - 2) / 40)
         self.launched, self.timed = Counter(), Counter()
         axes = tuple({name: (1, 2, 4, 8, 16, 32)} for name in ("width", "depth"))
-        self.family = Family("made", Made, lambda *_: Made(), Made(), lambda _: Shape(1, 1, 1), axes, self.launch, lambda *_: 1.0)
+        self.family = Family(
+            "made",
+            Made,
+            lambda *_: Made(),
+            Made(),
+            lambda _: Shape(1, 1, 1),
+            axes,
+            self.launch,
+            lambda *_: 1.0,
+        )
         self.candidates = self.family.space(Made())
         self.stop_after = None
 
@@ -95,7 +106,10 @@ def test_what_differs_or_fails_is_thrown_out_however_fast():
     wrong, failing = Made(16, 4), Made(4, 2)
     kernels = Kernels([wrong], [failing])
     outcome = kernels.sweep()
-    assert outcome.differing == {wrong: "gave other bits than the default", failing: "failed: out of resources"}
+    assert outcome.differing == {
+        wrong: "gave other bits than the default",
+        failing: "failed: out of resources",
+    }
     assert kernels.timed[wrong] == kernels.timed[failing] == 0
     assert outcome.winner == Made(8, 1)
 
@@ -114,7 +128,8 @@ def test_the_default_stays_where_nothing_is_faster_than_noise():
 
 def test_candidates_take_turns_with_the_default_so_that_drift_is_shared():
     clock = iter(range(10**6))
-    kernels = Kernels(ms=lambda made: (1.0 if made == Made(8, 4) else 1.1) * (1 + next(clock) / 50))  # everything slows down all the time
+    # everything slows down all the time
+    kernels = Kernels(ms=lambda made: (1.0 if made == Made(8, 4) else 1.1) * (1 + next(clock) / 50))
     assert kernels.sweep(rounds=15).winner == Made(8, 4)
     assert kernels.timed[Made()] >= 15 * -(-10 // TOGETHER)
 
@@ -159,7 +174,9 @@ def test_records_of_another_run_are_left_behind(tmp_path):
 def test_a_full_disk_ends_the_journal_and_not_the_run(tmp_path, monkeypatch):
     journal = Journal(tmp_path / "run.jsonl", {})
     with journal.opened():
-        monkeypatch.setattr("builtins.open", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        monkeypatch.setattr(
+            "builtins.open", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+        )
         outcome = Kernels().sweep(journal)
         monkeypatch.undo()
     assert outcome.winner == Made(16, 2)
@@ -168,7 +185,11 @@ def test_a_full_disk_ends_the_journal_and_not_the_run(tmp_path, monkeypatch):
 
 
 def test_two_tuners_of_the_same_batch_do_not_run_at_once(tmp_path):
-    with Journal(tmp_path / "run.jsonl", {}).opened(), pytest.raises(BlockingIOError), Journal(tmp_path / "run.jsonl", {}).opened():
+    with (
+        Journal(tmp_path / "run.jsonl", {}).opened(),
+        pytest.raises(BlockingIOError),
+        Journal(tmp_path / "run.jsonl", {}).opened(),
+    ):
         pass
     with Journal(tmp_path / "run.jsonl", {}).opened():
         pass
@@ -189,7 +210,9 @@ def test_pruning_drops_what_spills_does_not_compile_repeats_or_ranks_low():
     reports[width[0]] = report(1.0, spills=0.06)
     reports[width[1]] = report(None, error="does not compile: PTXASError: too much")
     reports[width[2]] = report(10.0, code=10.0)
-    kept, pruned = prune(kernels.family, kernels.candidates, [reports[made] for made in kernels.candidates], 2, lambda: None)
+    kept, pruned = prune(
+        kernels.family, kernels.candidates, [reports[made] for made in kernels.candidates], 2, lambda: None
+    )
     assert kept == [default, width[3], width[4], depth[0], depth[1]]
     assert pruned[width[0]] == "k: registers spill to memory"
     assert pruned[width[1]] == "does not compile: PTXASError: too much"
@@ -203,7 +226,8 @@ def test_modelled_cycles_grow_with_work_and_with_registers_that_keep_warps_out()
 
     assert cycles() == pytest.approx(10_000 * 4 * 1000 / 4 / 132, rel=0.1)
     assert cycles(instructions=2000) == pytest.approx(2 * cycles())
-    assert cycles(registers=255, warps=4) == pytest.approx(2 * cycles(registers=64, warps=4), rel=0.1)  # 8 warps, half of what saturates
+    # 8 warps, half of what saturates
+    assert cycles(registers=255, warps=4) == pytest.approx(2 * cycles(registers=64, warps=4), rel=0.1)
     assert cycles(programs=1) == cycles(programs=132) < cycles(programs=133 * 40)
     assert launch_cycles((13, 0), 10, 1, 32, 10.0) > 0
 
@@ -270,7 +294,9 @@ def tried(tmp_path, monkeypatch):
     monkeypatch.setenv("SIMOTA_TRITON_CONFIG_DIR", str(tmp_path / "user"))
 
     def run(*more):
-        return main(["tune", "--device", "cpu", "--backend", "triton", "--limit", "4", "--rounds", "1", *more])
+        return main(
+            ["tune", "--device", "cpu", "--backend", "triton", "--limit", "4", "--rounds", "1", *more]
+        )
 
     return run
 
@@ -300,7 +326,9 @@ class TestCommand:
     def test_a_full_disk_at_the_end_loses_nothing(self, tried, tmp_path, capsys, monkeypatch):
         from simota_triton.tuning import store
 
-        monkeypatch.setattr(store, "write_whole", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        monkeypatch.setattr(
+            store, "write_whole", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+        )
         assert tried("--out", str(tmp_path)) == 2
         out, err = capsys.readouterr()
         assert "kernels=KernelConfig(" in out
@@ -342,9 +370,25 @@ def test_without_a_gpu_the_command_says_what_can_be_done(capsys, monkeypatch):
 
 def test_a_dry_run_ranks_candidates_without_a_gpu(tmp_path):
     environment = os.environ | {"TRITON_CACHE_DIR": str(tmp_path), "PYTHONWARNINGS": "error"}
-    command = [sys.executable, "-m", "simota_triton", "tune", "--dry-run", "--workload", "coco", "--batch-size", "1", "--limit", "4"]
+    command = [
+        sys.executable,
+        "-m",
+        "simota_triton",
+        "tune",
+        "--dry-run",
+        "--workload",
+        "coco",
+        "--batch-size",
+        "1",
+        "--limit",
+        "4",
+    ]
     done = subprocess.run(
-        [*command, "--backend", "triton", "--capability", "80"], capture_output=True, text=True, env=environment, cwd=ROOT
+        [*command, "--backend", "triton", "--capability", "80"],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=ROOT,
     )
     assert done.returncode == 0, done.stderr
     head, note, *rows = done.stdout.splitlines()

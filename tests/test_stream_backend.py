@@ -1,5 +1,5 @@
-"""The streaming backend from end to end: its assignments are those of backend "triton" to the bit, whatever the launch parameters,
-the batch, the form of the inputs and the tiling of the priors.
+"""The streaming backend from end to end: its assignments are those of backend "triton" to the bit, whatever
+the launch parameters, the batch, the form of the inputs and the tiling of the priors.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ def scene_problem(seed):
 
 
 def grid_problem(config, counts=(4, 2), seed=0, sizes=(96, 96), strides=(8, 16, 32), phase="mid", **options):
-    """Images of ``sizes`` (height, width) on level grids; as maps where the shapes of the levels are not in ``options``."""
+    """Images of ``sizes`` (height, width) on level grids; as maps where the shapes of the levels are not in
+    ``options``.
+    """
     generator = torch.Generator().manual_seed(seed)
     priors = grid_priors(sizes, strides)
     gts = [random_gts(count, min(sizes), 5, generator, median=32.0) for count in counts]
@@ -76,7 +78,11 @@ def test_scenes_of_every_family_under_every_launch():
 def test_a_thousand_scenes_under_every_launch():
     for seed in range(1000):
         problem, config = scene_problem(seed)
-        assert_same(streamed(problem, config, random_launch(seed)), fused(problem, config), (seed, config, random_launch(seed)))
+        assert_same(
+            streamed(problem, config, random_launch(seed)),
+            fused(problem, config),
+            (seed, config, random_launch(seed)),
+        )
 
 
 @pytest.mark.skipif(not launch.INTERPRETED, reason="a GPU has its own approximate units")
@@ -114,10 +120,14 @@ def test_an_image_does_not_depend_on_its_batch(preset):
     for images in ([3, 2, 1, 0], [2], [1]):
         own_obj = None if obj is None else obj[images]
         own = [boxes[b] for b in images], [labels[b] for b in images]
-        found = streamed(pack(config, pred[images], cls[images], priors, *own, obj_logits=own_obj), config, SMALL_TILES)
+        found = streamed(
+            pack(config, pred[images], cls[images], priors, *own, obj_logits=own_obj), config, SMALL_TILES
+        )
         for name in ("gt_index", "matched_iou", "claims", "labels"):
             assert torch.equal(getattr(found, name), getattr(together, name)[images])
-        assert torch.equal(found.dynamic_k, torch.cat([together.dynamic_k[start[b] : start[b + 1]] for b in images]))
+        assert torch.equal(
+            found.dynamic_k, torch.cat([together.dynamic_k[start[b] : start[b + 1]] for b in images])
+        )
 
 
 def test_the_shapes_of_levels_change_no_bit():
@@ -132,7 +142,9 @@ def test_the_shapes_of_levels_change_no_bit():
         [(5, 5), (1, 1), (0, 7), (163, 1)],
         [(1, 1), (8, 8), (2, 31), (31, 2)],
     ):
-        assert_same(streamed(grid_problem(config, (2, 1), level_shapes=shapes), config, TILES), expected, shapes)
+        assert_same(
+            streamed(grid_problem(config, (2, 1), level_shapes=shapes), config, TILES), expected, shapes
+        )
 
 
 @pytest.mark.parametrize("strides", [(8,), (8, 16), (8, 16, 32, 64), (4, 8, 16, 32, 64)], ids=len)
@@ -156,7 +168,12 @@ def test_several_priors_a_cell():
     pred[:, 1::3] += 1.5
     expected = fused(pack(config, pred, cls, priors, boxes, labels), config)
     for shapes in (None, [(8, 24)]):
-        assert_same(streamed(pack(config, pred, cls, priors, boxes, labels, level_shapes=shapes), config, SMALL_TILES), expected)
+        assert_same(
+            streamed(
+                pack(config, pred, cls, priors, boxes, labels, level_shapes=shapes), config, SMALL_TILES
+            ),
+            expected,
+        )
 
 
 @pytest.mark.parametrize("num_priors", [1, 31, 33, 97])
@@ -173,18 +190,25 @@ def test_shuffled_priors_are_assigned_alike():
     priors = grid_priors(96)
     order = torch.randperm(189, generator=generator)
     first = streamed(pack(config, pred, cls, priors, boxes, labels), config, TILES)
-    second = streamed(pack(config, pred[:, order], cls[:, order], priors[order], boxes, labels), config, TILES)
+    second = streamed(
+        pack(config, pred[:, order], cls[:, order], priors[order], boxes, labels), config, TILES
+    )
     assert torch.equal(second.gt_index, first.gt_index[:, order])
     assert torch.equal(second.matched_iou, first.matched_iou[:, order])
 
 
 def test_more_gts_than_any_grid():
-    """100 small gts in an image of one tile: its program fills the table in several rounds, as that of ``resolve`` looks through it."""
+    """100 small gts in an image of one tile: its program fills the table in several rounds, as that of
+    ``resolve`` looks through it.
+    """
     config = SimOTAConfig.yolox(candidate_topk=2)
     generator = torch.Generator().manual_seed(3)
     priors = grid_priors(64, (8,))
     corner = torch.rand(100, 2, generator=generator) * 60
-    boxes = [torch.cat([corner, corner + 1 + 3 * torch.rand(100, 2, generator=generator)], 1), torch.tensor([[1.0, 2.0, 30.0, 40.0]])]
+    boxes = [
+        torch.cat([corner, corner + 1 + 3 * torch.rand(100, 2, generator=generator)], 1),
+        torch.tensor([[1.0, 2.0, 30.0, 40.0]]),
+    ]
     labels = [torch.randint(3, (100,), generator=generator), torch.tensor([1])]
     pred, cls, obj = simulate_predictions(boxes, labels, priors, 3, "mid", generator)
     problem = pack(config, pred, cls, priors, boxes, labels, obj_logits=obj)
@@ -197,7 +221,10 @@ def test_more_gts_than_any_grid():
 def test_forms_of_the_gts_through_the_assigner(form):
     scene = make_scene(SMALL[0])
     for preset, layout in (("rtmdet", "maps"), ("yolox", "strided")):
-        one, other = (scene.call(SimOTAAssigner(preset, backend=name), form, layout) for name in ("triton-stream", "triton"))
+        one, other = (
+            scene.call(SimOTAAssigner(preset, backend=name), form, layout)
+            for name in ("triton-stream", "triton")
+        )
         for name in ("gt_index", "labels", "matched_iou", "claims", "dynamic_k", "ignore_mask"):
             assert torch.equal(getattr(one, name), getattr(other, name)), name
 
@@ -223,7 +250,11 @@ def test_gts_that_cannot_be_used_take_no_part():
             found = streamed(problem, config)
             assert torch.equal(found.gt_index, torch.tensor([*kept, -1])[expected.gt_index])
             assert torch.equal(found.labels, expected.labels)
-            assert found.dynamic_k.tolist() == [*expected.dynamic_k[:2].tolist(), 0, *expected.dynamic_k[2:].tolist()]
+            assert found.dynamic_k.tolist() == [
+                *expected.dynamic_k[:2].tolist(),
+                0,
+                *expected.dynamic_k[2:].tolist(),
+            ]
 
 
 def test_offsets_that_only_the_device_knows():

@@ -1,6 +1,7 @@
-"""What is known of pairs before their cost is formed, on random pairs: a pair that costs at most c is never excluded by what
-follows from c, and nothing in a tile costs less than the tile's floor. Costs come from the kernels' function and, in float64,
-from ``terms.py``. Where the other terms vanish a bound is as tight as its slack, so one that is 1 % too strong is noticed.
+"""What is known of pairs before their cost is formed, on random pairs: a pair that costs at most c is never
+excluded by what follows from c, and nothing in a tile costs less than the tile's floor. Costs come from the
+kernels' function and, in float64, from ``terms.py``. Where the other terms vanish a bound is as tight as its
+slack, so one that is 1 % too strong is noticed.
 """
 
 from __future__ import annotations
@@ -54,7 +55,9 @@ VARIANTS = {
     "nothing at all": SimOTAConfig.nanodet(cls_weight=0.0, iou_weight=0.0),
     "GIoU alone": SimOTAConfig.picodet(cls_weight=0.0),
     "a centre prior that is flat": SimOTAConfig.rtmdet(center_base=1.0),
-    "a centre prior without offset": SimOTAConfig.rtmdet(center_base=2.0, center_offset=-1.0, center_weight=0.3),
+    "a centre prior without offset": SimOTAConfig.rtmdet(
+        center_base=2.0, center_offset=-1.0, center_weight=0.3
+    ),
     "a penalty among small costs": SimOTAConfig.mmdet_simota(penalty=20.0),
     "a penalty and a centre prior": SimOTAConfig.rtmdet(penalty=12345.678, eligible="box_and_center"),
     "a penalty of 1e8 and heavy terms": SimOTAConfig.damo(iou_weight=1e6, center_weight=1e3),
@@ -91,11 +94,15 @@ class Pairs:
 
     @classmethod
     def random(cls, seed: int) -> Pairs:
-        """Predictions from perfect to absurd, priors from the gt's centre to far away, class terms from nothing to large."""
+        """Predictions from perfect to absurd, priors from the gt's centre to far away, class terms from
+        nothing to large.
+        """
         generator = torch.Generator().manual_seed(seed)
 
         def pick(*choices: float) -> Tensor:
-            return torch.tensor(choices)[torch.randint(len(choices), (N // A_TILE, 1), generator=generator)].repeat_interleave(A_TILE, 0)
+            return torch.tensor(choices)[
+                torch.randint(len(choices), (N // A_TILE, 1), generator=generator)
+            ].repeat_interleave(A_TILE, 0)
 
         def normal(*shape: int) -> Tensor:
             return torch.randn(*shape, generator=generator)
@@ -107,7 +114,12 @@ class Pairs:
         strides = torch.cat([pick(4.0, 8.0, 7.3, 32.0), pick(4.0, 8.0, 11.9, 32.0)], 1) * scale
         per_gt = torch.rand(N // A_TILE, 2, generator=generator).repeat_interleave(A_TILE, 0)
         centers = per_gt * 300 * scale + pick(0.0, 0.0, 0.0, 1e6)
-        side = torch.exp(normal(N // A_TILE, 2)).repeat_interleave(A_TILE, 0) * 24 * scale * pick(1.0, 1.0, 0.1, 8.0)
+        side = (
+            torch.exp(normal(N // A_TILE, 2)).repeat_interleave(A_TILE, 0)
+            * 24
+            * scale
+            * pick(1.0, 1.0, 0.1, 8.0)
+        )
         gts = torch.cat([centers - side / 2, centers + side / 2], 1)
         gts = torch.where(pick(*range(40)) == 0, gts[:, [2, 1, 2, 3]], gts)  # no width
         gts = torch.where(pick(*range(40)) == 0, gts[:, [2, 3, 0, 1]], gts)  # inverted
@@ -124,7 +136,9 @@ class Pairs:
             priors=torch.cat([points, strides], 1),
             pred=pred,
             gts=gts,
-            centers=torch.where(share(0.2), centers + 3.0, (gts[:, :2] + gts[:, 2:]) / 2)[::A_TILE].repeat_interleave(A_TILE, 0),
+            centers=torch.where(share(0.2), centers + 3.0, (gts[:, :2] + gts[:, 2:]) / 2)[
+                ::A_TILE
+            ].repeat_interleave(A_TILE, 0),
             logits=torch.where(sure, 60.0, 3 * normal(N)),
             objectness=torch.where(sure, 60.0, 3 * normal(N)),
             others=torch.where(sure, 0.0, torch.exp(normal(N))),
@@ -143,7 +157,9 @@ class Pairs:
 
     def distance(self) -> Tensor:
         """In strides, float64."""
-        return (self.priors[:, :2].double() - self.centers.double()).square().sum(1).sqrt() / self.priors[:, 2]
+        return (self.priors[:, :2].double() - self.centers.double()).square().sum(1).sqrt() / self.priors[
+            :, 2
+        ]
 
     def exact_cost(self, config: SimOTAConfig) -> Tensor:
         """In float64."""
@@ -152,13 +168,27 @@ class Pairs:
         if config.cls_classes == "all":
             cls = (cls + self.others.double()).clamp(min=0)
         iou_term = terms.iou_cost(self.pred.double(), self.gts.double(), iou, config)
-        center = terms.center_cost(self.priors.double(), self.centers.double(), config) if config.center_weight else None
-        return terms.pair_cost(cls, iou_term, center, self.outside(config) if config.penalty else None, config)
+        center = (
+            terms.center_cost(self.priors.double(), self.centers.double(), config)
+            if config.center_weight
+            else None
+        )
+        return terms.pair_cost(
+            cls, iou_term, center, self.outside(config) if config.penalty else None, config
+        )
 
     def planes(self, config: SimOTAConfig) -> Tensor:
         """[17, N] as the kernels here read it."""
         background = terms.background_cost(self.scores(config), config) + self.others
-        parts = (self.pred.T, self.priors.T, self.gts.T, self.centers.T, self.logits, self.objectness.sigmoid(), background)
+        parts = (
+            self.pred.T,
+            self.priors.T,
+            self.gts.T,
+            self.centers.T,
+            self.logits,
+            self.objectness.sigmoid(),
+            background,
+        )
         return torch.cat([part.reshape(-1, N).float() for part in parts]).contiguous().to(DEVICE)
 
 
@@ -168,7 +198,12 @@ def _pairs(out_ptr, in_ptr, limit_ptr, RULE: tl.constexpr, FAST: tl.constexpr, N
     i = tl.arange(0, N)
     at = in_ptr + i
     x1, y1, x2, y2 = tl.load(at), tl.load(at + N), tl.load(at + 2 * N), tl.load(at + 3 * N)
-    x, y, stride_x, stride_y = tl.load(at + 4 * N), tl.load(at + 5 * N), tl.load(at + 6 * N), tl.load(at + 7 * N)
+    x, y, stride_x, stride_y = (
+        tl.load(at + 4 * N),
+        tl.load(at + 5 * N),
+        tl.load(at + 6 * N),
+        tl.load(at + 7 * N),
+    )
     gx1, gy1, gx2, gy2 = tl.load(at + 8 * N), tl.load(at + 9 * N), tl.load(at + 10 * N), tl.load(at + 11 * N)
     cx, cy = tl.load(at + 12 * N), tl.load(at + 13 * N)
     logit, objectness, background = tl.load(at + 14 * N), tl.load(at + 15 * N), tl.load(at + 16 * N)
@@ -178,7 +213,27 @@ def _pairs(out_ptr, in_ptr, limit_ptr, RULE: tl.constexpr, FAST: tl.constexpr, N
     area, gt_area = device_area(x1, y1, x2, y2), device_area(gx1, gy1, gx2, gy2)
     inter, union = intersection_and_union(x1, y1, x2, y2, area, gx1, gy1, gx2, gy2, gt_area, RULE)
     cost, iou = cost_of_pairs(
-        x1, y1, x2, y2, x, y, stride_x, gx1, gy1, gx2, gy2, cx, cy, inter, union, outside, logit, objectness, background, RULE, FAST
+        x1,
+        y1,
+        x2,
+        y2,
+        x,
+        y,
+        stride_x,
+        gx1,
+        gy1,
+        gx2,
+        gy2,
+        cx,
+        cy,
+        inter,
+        union,
+        outside,
+        logit,
+        objectness,
+        background,
+        RULE,
+        FAST,
     )
     tl.store(out_ptr + i, cost)
     tl.store(out_ptr + N + i, iou)
@@ -190,7 +245,9 @@ def _pairs(out_ptr, in_ptr, limit_ptr, RULE: tl.constexpr, FAST: tl.constexpr, N
     tl.store(out_ptr + 3 * N + i, may.to(tl.float32))
 
 
-def look_at(pairs: Pairs, config: SimOTAConfig, fast: bool, limit: Tensor | float = torch.inf) -> tuple[Tensor, ...]:
+def look_at(
+    pairs: Pairs, config: SimOTAConfig, fast: bool, limit: Tensor | float = torch.inf
+) -> tuple[Tensor, ...]:
     """cost, IoU, may (cost what it costs), may (cost ``limit``): [N] each."""
     out = torch.empty(4, N, device=DEVICE)
     limit = torch.as_tensor(limit, dtype=torch.float32).expand(N).contiguous().to(DEVICE)
@@ -228,7 +285,9 @@ def test_a_larger_limit_excludes_no_more(preset):
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_limits_exclude_most_of_what_costs_more(preset):
-    """A bound that is too weak gives right answers slowly; half of the dearer half is what every preset's own bound reaches."""
+    """A bound that is too weak gives right answers slowly; half of the dearer half is what every preset's own
+    bound reaches.
+    """
     config, pairs = SimOTAConfig.from_preset(preset), Pairs.random(3)
     pairs.logits[:], pairs.objectness[:], pairs.others[:] = 60.0, 60.0, 0.0
     cost, *_ = look_at(pairs, config, launch.FAST)
@@ -240,7 +299,14 @@ def test_limits_exclude_most_of_what_costs_more(preset):
 
 @triton.jit
 def _tiles(
-    out_ptr, tiles_ptr, gts_ptr, RULE: tl.constexpr, CANDIDATE: tl.constexpr, ELIGIBLE: tl.constexpr, FAST: tl.constexpr, T: tl.constexpr
+    out_ptr,
+    tiles_ptr,
+    gts_ptr,
+    RULE: tl.constexpr,
+    CANDIDATE: tl.constexpr,
+    ELIGIBLE: tl.constexpr,
+    FAST: tl.constexpr,
+    T: tl.constexpr,
 ):
     i = tl.arange(0, T)
     at = gts_ptr + i
@@ -261,7 +327,9 @@ def _tiles(
 
 
 def look_at_tiles(pairs: Pairs, config: SimOTAConfig, fast: bool) -> tuple[Tensor, ...]:
-    """Bounds of the pairs, each that of its tile: IoU, squared distance, eligible, candidate, floor, [N] each."""
+    """Bounds of the pairs, each that of its tile: IoU, squared distance, eligible, candidate, floor, [N]
+    each.
+    """
     num_tiles = N // A_TILE
     boxes, priors = pairs.pred.view(num_tiles, A_TILE, 4), pairs.priors.view(num_tiles, A_TILE, 4)
     area = box_area(boxes)
@@ -315,13 +383,16 @@ def test_what_is_known_of_a_tile_holds_for_each_of_its_priors(preset, fast):
 
 
 def test_a_large_box_does_not_hide_how_small_the_others_are():
-    """A tile of three boxes 20 pixels wide and one of 400 that covers all gts: a gt of the small boxes' size may match them only
-    where it meets them, and the large one only as well as their areas let it.
+    """A tile of three boxes 20 pixels wide and one of 400 that covers all gts: a gt of the small boxes' size
+    may match them only where it meets them, and the large one only as well as their areas let it.
     """
     pairs = Pairs.random(9)
     pairs.pred[:] = torch.tensor([100.0, 100.0, 120.0, 120.0])
     pairs.pred[3::A_TILE] = torch.tensor([0.0, 0.0, 400.0, 400.0])
-    pairs.gts[:], pairs.gts[: N // 2] = torch.tensor([300.0, 300.0, 320.0, 320.0]), torch.tensor([90.0, 90.0, 110.0, 110.0])
+    pairs.gts[:], pairs.gts[: N // 2] = (
+        torch.tensor([300.0, 300.0, 320.0, 320.0]),
+        torch.tensor([90.0, 90.0, 110.0, 110.0]),
+    )
     iou = look_at_tiles(pairs, SimOTAConfig.rtmdet(), launch.FAST)[0]
     assert torch.allclose(iou[N // 2 :], torch.tensor(400.0 / (400.0 + 160000.0 / 8 - 400.0)), rtol=1e-4)
     assert torch.allclose(iou[: N // 2], torch.tensor(100.0 / 400.0), rtol=1e-4)
@@ -348,7 +419,9 @@ def _keys(key_ptr, back_ptr, cost_ptr, N: tl.constexpr):
 
 
 def test_keys_are_ordered_as_costs_and_lead_back_to_them():
-    cost = torch.cat([torch.tensor([0.0, -0.0, 1e-45, -1e-45, torch.inf, 3e38, -3e38]), torch.randn(57) * 1e3]).to(DEVICE)
+    cost = torch.cat(
+        [torch.tensor([0.0, -0.0, 1e-45, -1e-45, torch.inf, 3e38, -3e38]), torch.randn(57) * 1e3]
+    ).to(DEVICE)
     key, back = torch.empty(64, dtype=torch.int32, device=DEVICE), torch.empty(64, device=DEVICE)
     _keys[(1,)](key, back, cost, N=64)
     assert torch.equal(key.long(), sortable(cost))
@@ -378,7 +451,10 @@ def test_every_tile_that_is_alive_is_visited_once_the_most_promising_first(bound
     rank[:3], distance[:3] = 0.0, 0.0
     rank[5:8], distance[5:8] = 7.0, 3.0  # ties, which go to the lower tile
     alive = torch.rand(bounds, generator=generator) < 0.7
-    out, least = torch.full((bounds,), -1, dtype=torch.int32, device=DEVICE), torch.zeros(bounds, device=DEVICE)
+    out, least = (
+        torch.full((bounds,), -1, dtype=torch.int32, device=DEVICE),
+        torch.zeros(bounds, device=DEVICE),
+    )
     _visits[(1,)](out, least, rank.to(DEVICE), distance.to(DEVICE), alive.int().to(DEVICE), BOUNDS=bounds)
     count = int(alive.sum())
     visited, least = out[:count].long().cpu(), least[:count].cpu()

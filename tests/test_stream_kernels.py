@@ -1,4 +1,6 @@
-"""Each streaming kernel against its torch twin, through what it leaves in the outputs and in the scratch memory."""
+"""Each streaming kernel against its torch twin, through what it leaves in the outputs and in the scratch
+memory.
+"""
 
 from __future__ import annotations
 
@@ -48,12 +50,18 @@ class State(NamedTuple):
     @property
     def points(self) -> Tensor:
         """[POINT, S]."""
-        return self.scratch.points.view(self.grid.num_tiles, POINT.value, -1).transpose(0, 1).reshape(POINT.value, -1)
+        return (
+            self.scratch.points.view(self.grid.num_tiles, POINT.value, -1)
+            .transpose(0, 1)
+            .reshape(POINT.value, -1)
+        )
 
     def slots(self, i: int) -> Tensor:
         """[B, S], values of all slots."""
         tile = self.points.shape[1] // self.grid.num_tiles
-        return self.scratch.slots.view(self.batch, self.grid.num_tiles, -1, tile)[:, :, i].reshape(self.batch, -1)
+        return self.scratch.slots.view(self.batch, self.grid.num_tiles, -1, tile)[:, :, i].reshape(
+            self.batch, -1
+        )
 
     def prior(self, i: int) -> Tensor:
         """[B, P], values of priors."""
@@ -87,7 +95,9 @@ def run_until(last: str, problem: Problem, config: SimOTAConfig, kernels: Stream
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "empty", poisoned)
-        patch.setattr(torch, "empty_like", lambda value: poisoned(value.shape, dtype=value.dtype, device=value.device))
+        patch.setattr(
+            torch, "empty_like", lambda value: poisoned(value.shape, dtype=value.dtype, device=value.device)
+        )
         patch.setattr(stream, "_allocate", keep("scratch", stream._allocate))
         patch.setattr(stream, "_plan", keep("plan", stream._plan))
         for name in KERNELS[KERNELS.index(last) + 1 :]:
@@ -102,7 +112,9 @@ def expected_candidates(problem: Problem, config: SimOTAConfig) -> tuple[Tensor,
     row, gt_mask = problem.gts.slots()
     usable = reference.usable_priors(problem)
     boxes, centers = problem.gts.boxes[row][:, :, None], problem.gts.centers[row][:, :, None]
-    inside = terms.in_region(problem.priors[None, None], boxes, centers, config.candidate, config.center_radius)
+    inside = terms.in_region(
+        problem.priors[None, None], boxes, centers, config.candidate, config.center_radius
+    )
     candidate = usable & (inside & gt_mask[:, :, None]).any(1)
     return candidate, usable if config.k_pool == "all" else candidate
 
@@ -120,8 +132,12 @@ def check_prepare(problem: Problem, config: SimOTAConfig, kernels: StreamConfig 
     tile = state.slot // kernels.tile
     away = torch.tensor([1.0, 1.0, -1.0, -1.0]) * AWAY.value
     boxes = torch.where(counts[..., None], problem.pred_boxes.float(), away)
-    written = torch.zeros(batch, state.grid.num_tiles).index_add_(1, tile, counts.float()) > 0  # [B, T], the others are not read
-    assert torch.equal(torch.stack([state.prior(i) for i in range(4)], -1)[written[:, tile]], boxes[written[:, tile]])
+    written = (
+        torch.zeros(batch, state.grid.num_tiles).index_add_(1, tile, counts.float()) > 0
+    )  # [B, T], the others are not read
+    assert torch.equal(
+        torch.stack([state.prior(i) for i in range(4)], -1)[written[:, tile]], boxes[written[:, tile]]
+    )
     empty = torch.ones(state.slots(4).shape[1], dtype=torch.bool)
     empty[state.slot] = False
     assert (state.slots(4)[:, empty] == torch.inf).all()
@@ -140,7 +156,9 @@ def check_prepare(problem: Problem, config: SimOTAConfig, kernels: StreamConfig 
 
     def reduced(values: Tensor, which: Tensor, none: float, reduction: str) -> Tensor:
         values = torch.where(which, values, none)
-        return torch.full((batch, summary.shape[2]), none).scatter_reduce(1, tile.expand(batch, -1), values, reduction)
+        return torch.full((batch, summary.shape[2]), none).scatter_reduce(
+            1, tile.expand(batch, -1), values, reduction
+        )
 
     largest = reduced(area, counts, 0.0, "amax")
     small = counts & (area <= largest[:, tile] * SMALL.value)
@@ -189,7 +207,8 @@ def test_prepare(preset):
     numbers, integers = state.table
     assert torch.equal(numbers, torch.cat([gts.boxes, gts.centers, box_area(gts.boxes)[:, None]], 1))
     assert integers.tolist() == [
-        [label, b, g] for label, (b, g) in zip(gts.labels.tolist(), [(0, 0), (0, 1), (0, 2), (2, 0), (2, 1)], strict=True)
+        [label, b, g]
+        for label, (b, g) in zip(gts.labels.tolist(), [(0, 0), (0, 1), (0, 2), (2, 0), (2, 1)], strict=True)
     ]
 
 
@@ -197,11 +216,14 @@ def test_prepare(preset):
 @pytest.mark.parametrize("pool", ["candidates", "all"])
 def test_prepare_for_every_candidate_region(region, pool):
     config = SimOTAConfig.rtmdet(candidate=region, k_pool=pool, center_radius=1.5)
-    pred, cls, _, priors, boxes, labels = random_inputs(97, [40, 1], 4)  # more gts than are looked at side by side
+    # more gts than are looked at side by side
+    pred, cls, _, priors, boxes, labels = random_inputs(97, [40, 1], 4)
     priors[:, 3] *= 1.5
     centers = [box[:, :2] + 5.0 for box in boxes]
     mask = torch.rand(2, 97, generator=torch.Generator().manual_seed(0)) < 0.7
-    check_prepare(pack(config, pred, cls, priors, boxes, labels, gt_centers=centers, candidate_mask=mask), config)
+    check_prepare(
+        pack(config, pred, cls, priors, boxes, labels, gt_centers=centers, candidate_mask=mask), config
+    )
     check_prepare(pack(config, pred, cls, priors, boxes, labels, candidate_mask=mask[0]), config)
 
 
@@ -211,10 +233,14 @@ def test_tiles_are_blocks_of_cells(cells, tile):
     config = SimOTAConfig.yolox()
     pred, cls, obj, *rest = random_inputs(135, [2, 1], 4)
     for dtype in (torch.float16, torch.float32):
-        problem = pack(config, pred.to(dtype), cls.to(dtype), *rest, obj_logits=obj.to(dtype), level_shapes=cells)
+        problem = pack(
+            config, pred.to(dtype), cls.to(dtype), *rest, obj_logits=obj.to(dtype), level_shapes=cells
+        )
         state = check_prepare(problem, config, replace(TILES, tile=tile, rows=32))
     assert state.grid.widths == tuple(columns for _, columns in cells)
-    assert state.grid.starts == tuple(sum(rows * columns for rows, columns in cells[:i]) for i in range(len(cells) + 1))
+    assert state.grid.starts == tuple(
+        sum(rows * columns for rows, columns in cells[:i]) for i in range(len(cells) + 1)
+    )
 
 
 def test_boxes_are_read_where_they_are():
@@ -249,9 +275,9 @@ def test_the_table_of_gts_that_came_as_they_are():
     pred, cls, _, priors, *_ = random_inputs(40, [1, 1], 4)
     good = torch.tensor([[1.0, 2.0, 30.0, 40.0]])
     nan, inf = torch.nan, torch.inf
-    boxes = torch.cat([good, torch.tensor([[nan, 0, 1, 1], [0, 0, inf, 1], [-1e30, -1e30, 1e30, 1e30]]), good.expand(4, 4)])[None].repeat(
-        2, 1, 1
-    )
+    boxes = torch.cat(
+        [good, torch.tensor([[nan, 0, 1, 1], [0, 0, inf, 1], [-1e30, -1e30, 1e30, 1e30]]), good.expand(4, 4)]
+    )[None].repeat(2, 1, 1)
     labels = torch.tensor([3, 0, 0, 0, 4, -1, 1 << 40, 2]).expand(2, 8)
     mask = torch.ones(2, 8, dtype=torch.bool)
     mask[1, 0] = False
@@ -261,7 +287,9 @@ def test_the_table_of_gts_that_came_as_they_are():
     usable = torch.tensor([[True] + [False] * 6 + [True], [False] * 7 + [True]]).flatten()
     assert torch.equal(integers[:, 0] >= 0, usable)
     assert integers[usable, 0].tolist() == [3, 2, 2]
-    assert torch.equal(numbers[usable], torch.tensor([[1.0, 2.0, 30.0, 40.0, 15.5, 21.0, 29.0 * 38.0]]).expand(3, 7))
+    assert torch.equal(
+        numbers[usable], torch.tensor([[1.0, 2.0, 30.0, 40.0, 15.5, 21.0, 29.0 * 38.0]]).expand(3, 7)
+    )
     assert torch.equal(numbers[~usable], torch.tensor([[inf, 0.0, 0.0, 0.0, inf, 0.0, 0.0]]).expand(13, 7))
     assert integers[:, 1:].tolist() == [[b, g] for b in range(2) for g in range(8)]
 
@@ -279,12 +307,17 @@ def test_rows_of_the_table_that_belong_to_no_image_take_no_part(offsets):
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_class_sums(preset):
-    """The rows of ``prior_pass`` to the bit, for whatever layout; a logit that is not finite loses its prior."""
+    """The rows of ``prior_pass`` to the bit, for whatever layout; a logit that is not finite loses its
+    prior.
+    """
     config = SimOTAConfig.from_preset(preset)
     pred, cls, obj, *rest = random_inputs(135, [3, 0, 2], 19)
     cls[0, ::5, 18], cls[2, ::7, 0], cls[2, 1::7, 5] = torch.nan, torch.inf, -torch.inf
     cells = [(7, 15), (3, 10)]
-    maps = [level.transpose(1, 2).reshape(3, 19, *cell).contiguous() for level, cell in zip(cls.split([105, 30], 1), cells, strict=True)]
+    maps = [
+        level.transpose(1, 2).reshape(3, 19, *cell).contiguous()
+        for level, cell in zip(cls.split([105, 30], 1), cells, strict=True)
+    ]
     for logits in (cls.half(), maps) if preset in ("rtmdet", "yolox") else (maps,):
         problem = pack(config, pred, logits, *rest, obj_logits=obj if config.score == "joint" else None)
         state = run_until("survey", problem, config)
@@ -303,7 +336,10 @@ def test_class_sums(preset):
 TOP_CASES = [
     (preset, splits, bounds)
     for preset, splits, bounds in zip(
-        (*PRESETS, "rtmdet", "yolox"), (1, 2, 4, 8, 1, 4, 8, 2, 1, 2, 4, 2, 1, 8, 4, 8), (32, 64, 256, 32) * 4, strict=True
+        (*PRESETS, "rtmdet", "yolox"),
+        (1, 2, 4, 8, 1, 4, 8, 2, 1, 2, 4, 2, 1, 8, 4, 8),
+        (32, 64, 256, 32) * 4,
+        strict=True,
     )
 ]
 
@@ -313,14 +349,21 @@ def test_the_largest_ious(preset, splits, bounds):
     config = SimOTAConfig.from_preset(preset)
     problem = random_problem(config, 200, [2, 1], 4)
     problem.pred_boxes[0, 60:75] = problem.gts.boxes[0]  # more IoUs of 1 than are summed
-    state = run_until("survey", problem, config, StreamConfig(tile=32, rows=32, bounds=32, iou_bounds=bounds, splits=splits, resolvers=1))
+    state = run_until(
+        "survey",
+        problem,
+        config,
+        StreamConfig(tile=32, rows=32, bounds=32, iou_bounds=bounds, splits=splits, resolvers=1),
+    )
     lists = state.scratch.top.view(torch.float32).view(3, splits, 32)
     _, iou = launch.run(on_device(problem), config, INTERPRETER, 2)
     iou = torch.cat([iou[0], iou[1, :1]]).cpu()
     q = config.candidate_topk
     assert ((lists > 0).sum(2) <= q).all()
     assert (lists >= 0).all()
-    assert torch.equal(lists.flatten(1).sort(1, descending=True).values[:, :q], iou.clamp(min=0).topk(q, 1).values)
+    assert torch.equal(
+        lists.flatten(1).sort(1, descending=True).values[:, :q], iou.clamp(min=0).topk(q, 1).values
+    )
     tile = state.slot // 32
     for split in range(splits):
         own = torch.where(tile % splits == split, iou, 0.0).clamp(min=0)
@@ -330,15 +373,24 @@ def test_the_largest_ious(preset, splits, bounds):
 @pytest.mark.parametrize("splits", [1, 4])
 @pytest.mark.parametrize("preset", ["rtmdet", "yolox", "super_gradients_fast", "picodet_lightly"])
 def test_ious_of_priors_that_class_sums_lose_do_not_count(preset, splits):
-    """In the image of such a prior the lists are not trusted, whoever was first to look; in others they are."""
+    """In the image of such a prior the lists are not trusted, whoever was first to look; in others they
+    are.
+    """
     config = SimOTAConfig.from_preset(preset)
     pred, cls, obj, priors, boxes, labels = random_inputs(200, [2, 0, 2], 7)
     lost = torch.arange(60, 140, 3)
     pred[:2, lost] = boxes[0][0]  # the best predictions of a gt
     cls[:2, lost[1:], 3] = torch.nan
-    problem = pack(config, pred, cls, priors, boxes, labels, obj_logits=obj if config.score == "joint" else None)
+    problem = pack(
+        config, pred, cls, priors, boxes, labels, obj_logits=obj if config.score == "joint" else None
+    )
     expected = fused(problem, config)
-    state = run_until("select", problem, config, StreamConfig(tile=32, rows=32, bounds=32, iou_bounds=32, splits=splits, resolvers=1))
+    state = run_until(
+        "select",
+        problem,
+        config,
+        StreamConfig(tile=32, rows=32, bounds=32, iou_bounds=32, splits=splits, resolvers=1),
+    )
     assert torch.equal(state.out.dynamic_k, expected.dynamic_k)
     assert torch.equal(state.out.claims, expected.claims)
     flags = state.scratch.lost[:3]
@@ -346,15 +398,22 @@ def test_ious_of_priors_that_class_sums_lose_do_not_count(preset, splits):
 
 
 @pytest.mark.parametrize(
-    ("counts", "rows", "splits"), [([1], 32, 1), ([1], 8, 1), ([2, 1], 16, 4), ([9, 7], 1024, 8), ([40], 1024, 1), ([11], 256, 1)], ids=str
+    ("counts", "rows", "splits"),
+    [([1], 32, 1), ([1], 8, 1), ([2, 1], 16, 4), ([9, 7], 1024, 8), ([40], 1024, 1), ([11], 256, 1)],
+    ids=str,
 )
 def test_every_program_of_both_kinds_has_its_turn(counts, rows, splits):
     config = SimOTAConfig.rtmdet()
     problem = random_problem(config, 200, counts, 4)
-    kernels = StreamConfig(tile=max(32, rows), rows=rows, bounds=32, iou_bounds=32, splits=splits, resolvers=1)
+    kernels = StreamConfig(
+        tile=max(32, rows), rows=rows, bounds=32, iou_bounds=32, splits=splits, resolvers=1
+    )
     state = run_until("survey", problem, config, kernels)
     moved = on_device(problem)
-    assert torch.equal(state.prior(4), launch.run_prior_pass(moved, INTERPRETER, launch.Shared.of(moved, config)).background.cpu())
+    assert torch.equal(
+        state.prior(4),
+        launch.run_prior_pass(moved, INTERPRETER, launch.Shared.of(moved, config)).background.cpu(),
+    )
     _, iou = launch.run(moved, config, INTERPRETER, max(counts))
     iou = torch.cat([values[:count] for values, count in zip(iou.cpu(), counts, strict=True)])
     lists = state.scratch.top.view(torch.float32)[: 32 * splits * sum(counts)].view(sum(counts), -1)
@@ -365,11 +424,14 @@ def test_ious_that_hardly_differ():
     """Predictions inside the gt, of IoUs 0.01 % apart: what is known of a tile is the largest IoU in it."""
     config = SimOTAConfig.rtmdet(candidate="all")
     pred, cls, _, priors, *_ = random_inputs(200, [1], 3)
-    order = torch.randperm(200, generator=torch.Generator().manual_seed(0))  # every tile holds some of the largest
+    # every tile holds some of the largest
+    order = torch.randperm(200, generator=torch.Generator().manual_seed(0))
     side = 40 * (0.5 + 0.00005 * order).sqrt()
     pred[0] = 50 + torch.stack([-side, -side, side, side], 1)
     problem = pack(config, pred, cls, priors, [torch.tensor([[10.0, 10.0, 90.0, 90.0]])], [torch.tensor([1])])
-    found = run_until("survey", problem, config, StreamConfig(tile=32, rows=32, resolvers=1)).scratch.top.view(torch.float32)
+    found = run_until(
+        "survey", problem, config, StreamConfig(tile=32, rows=32, resolvers=1)
+    ).scratch.top.view(torch.float32)
     _, iou = launch.run(on_device(problem), config, INTERPRETER, 1)
     assert torch.equal(found.sort(descending=True).values[:13], iou.cpu()[0, 0].topk(13).values)
 
@@ -379,7 +441,9 @@ def test_claims_stand_until_conflicts_are_resolved(preset):
     config = SimOTAConfig.from_preset(preset)
     pred, cls, obj, priors, boxes, labels = random_inputs(120, [3, 2], 4)
     boxes[0] = boxes[0][:1] + torch.tensor([[0.0], [1.5], [3.0]])  # gts that want the same priors
-    problem = pack(config, pred, cls, priors, boxes, labels, obj_logits=obj if config.score == "joint" else None)
+    problem = pack(
+        config, pred, cls, priors, boxes, labels, obj_logits=obj if config.score == "joint" else None
+    )
     state, expected = run_until("select", problem, config), fused(problem, config)
     found = state.out
     assert torch.equal(found.dynamic_k, expected.dynamic_k)
@@ -413,7 +477,9 @@ def test_conflicts(preset, conflict):
     whole = torch.tensor([[8.0, 8.0, 80.0, 80.0]])
     boxes = [whole + shift, whole.expand(4, 4)]  # neighbours, and gts that only their labels tell apart
     pred[:, :8] = whole + torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
-    problem = pack(config, pred, cls, priors, boxes, labels, obj_logits=obj if config.score == "joint" else None)
+    problem = pack(
+        config, pred, cls, priors, boxes, labels, obj_logits=obj if config.score == "joint" else None
+    )
     expected = fused(problem, config)
     assert (expected.claims[0] > 1).sum() > 2
     assert (expected.claims[1] > 1).sum() > 2

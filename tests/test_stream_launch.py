@@ -1,4 +1,6 @@
-"""The host side of the streaming backend: scratch memory, what is issued besides kernels, launch parameters and refusals."""
+"""The host side of the streaming backend: scratch memory, what is issued besides kernels, launch parameters
+and refusals.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +66,9 @@ def test_scratch_of_the_named_workloads(name, megabytes):
     for capability in CAPABILITIES:
         kernels = stream_heuristic(capability, Shape(workload.batch, num_priors, rows))
         for preset in PRESETS:
-            needed = scratch_bytes(workload.batch, num_priors, rows, SimOTAConfig.from_preset(preset), kernels)
+            needed = scratch_bytes(
+                workload.batch, num_priors, rows, SimOTAConfig.from_preset(preset), kernels
+            )
             assert needed <= megabytes * 1e6, (capability, preset)
 
 
@@ -94,18 +98,24 @@ def test_every_part_of_the_scratch_memory_is_aligned_and_its_own():
         grid = stream.find_grid((), kernels.tile, (333,))
         sizes = stream.scratch_sizes(3, 333, 7, config, grid, kernels)
         parts = [part for part in stream._allocate(sizes, torch.device("cpu")) if part is not None]
-        ranges = sorted((part.data_ptr(), part.data_ptr() + part.numel() * part.element_size()) for part in parts)
+        ranges = sorted(
+            (part.data_ptr(), part.data_ptr() + part.numel() * part.element_size()) for part in parts
+        )
         assert not any(part.data_ptr() % 16 for part in parts)
         assert all(end <= start for (_, end), (start, _) in pairwise(ranges))
         assert len(parts) == 10 + (config.conflict == "matched")
 
 
 def test_contested_priors_always_find_room():
-    """Two claims make a contested prior, so there are at most half as many as claims, and no more than priors."""
+    """Two claims make a contested prior, so there are at most half as many as claims, and no more than
+    priors.
+    """
     config = SimOTAConfig.rtmdet()
     for batch, num_priors, num_gts in ((2, 333, 7), (1, 5, 1000), (1, 1, 1), (3, 100, 1)):
         grid = stream.find_grid((), 64, (num_priors,))
-        sizes = stream.Scratch(*stream.scratch_sizes(batch, num_priors, num_gts, config, grid, StreamConfig()))
+        sizes = stream.Scratch(
+            *stream.scratch_sizes(batch, num_priors, num_gts, config, grid, StreamConfig())
+        )
         assert sizes.contested == sizes.contested_cost
         assert sizes.contested >= min(batch * num_priors, num_gts * 13 // 2)
 
@@ -122,10 +132,19 @@ def test_no_operator_but_allocation_and_views(preset, launches, monkeypatch):
     config = SimOTAConfig.from_preset(preset)
     pred, cls, obj, *rest = random_inputs(252, [4, 2], 5)
     maps = [
-        level.transpose(1, 2).reshape(2, 5, side, -1).half() for side, level in zip((12, 6, 3), cls.split([192, 48, 12], 1), strict=True)
+        level.transpose(1, 2).reshape(2, 5, side, -1).half()
+        for side, level in zip((12, 6, 3), cls.split([192, 48, 12], 1), strict=True)
     ]
     for logits in (cls, maps):
-        problem = pack(config, pred, logits, *rest, obj_logits=obj if config.score == "joint" else None, tidy=False, validate=False)
+        problem = pack(
+            config,
+            pred,
+            logits,
+            *rest,
+            obj_logits=obj if config.score == "joint" else None,
+            tidy=False,
+            validate=False,
+        )
         issued = []
 
         class Recording(TorchDispatchMode):
@@ -143,7 +162,9 @@ def test_no_operator_but_allocation_and_views(preset, launches, monkeypatch):
 def test_four_launches(launches):
     for preset in PRESETS:
         config = SimOTAConfig.from_preset(preset)
-        stream.run(random_problem(config, 333, [5, 0, 4], 3), config, StreamConfig(splits=2, rows=16, resolvers=7))
+        stream.run(
+            random_problem(config, 333, [5, 0, 4], 3), config, StreamConfig(splits=2, rows=16, resolvers=7)
+        )
         assert tuple(name for name, _ in launches) == KERNELS
         grids = dict(launches)
         (tiles,) = grids["prepare"]  # of all images
@@ -176,9 +197,21 @@ def test_gts_of_an_image_fit_their_axis_and_priors_that_do_not_are_refused(launc
     config, kernels = SimOTAConfig.rtmdet(), KernelConfig(gts_per_program=1)
 
     def problem(num_gts, num_priors):
-        boxes, labels = [torch.tensor([[0.0, 0.0, 1.0, 1.0]]).repeat(num_gts, 1)], [torch.zeros(num_gts, dtype=torch.int64)]
+        boxes, labels = (
+            [torch.tensor([[0.0, 0.0, 1.0, 1.0]]).repeat(num_gts, 1)],
+            [torch.zeros(num_gts, dtype=torch.int64)],
+        )
         shape = 1, num_priors
-        return on_device(pack(config, torch.zeros(*shape, 4), torch.zeros(*shape, 1), torch.ones(num_priors, 4), boxes, labels))
+        return on_device(
+            pack(
+                config,
+                torch.zeros(*shape, 4),
+                torch.zeros(*shape, 1),
+                torch.ones(num_priors, 4),
+                boxes,
+                labels,
+            )
+        )
 
     for num_gts, expected in ((65_535, 65_535), (65_536, 32_768)):
         fused.run(problem(num_gts, 2), config, kernels, num_gts)
@@ -187,7 +220,8 @@ def test_gts_of_an_image_fit_their_axis_and_priors_that_do_not_are_refused(launc
     fused.run(problem(1, most), config, kernels, 1)
     assert launches.pop() == ("cost_pass", (1, 65_535, 1))
     with pytest.raises(
-        ValueError, match=f"^pred_boxes: expected at most {most} priors for backend 'triton', got {most + 1}; use 'triton-stream'"
+        ValueError,
+        match=f"^pred_boxes: expected at most {most} priors for backend 'triton', got {most + 1}; use 'triton-stream'",
     ):
         fused.run(problem(1, most + 1), config, kernels, 1)
 
@@ -216,7 +250,10 @@ def test_levels_without_cells_and_shapes_that_do_not_fit_are_left_out():
 
 def test_the_heuristic_splits_only_while_few_gts_leave_a_gpu_idle():
     for capability in CAPABILITIES:
-        splits = [stream_heuristic(capability, Shape(1, 8400, num_gts)).splits for num_gts in (1, 100, 2000, 5000, 10**5)]
+        splits = [
+            stream_heuristic(capability, Shape(1, 8400, num_gts)).splits
+            for num_gts in (1, 100, 2000, 5000, 10**5)
+        ]
         assert splits == sorted(splits, reverse=True)
         assert splits[0] == MAX_SPLITS
         assert splits[-1] == 1
@@ -248,7 +285,9 @@ def test_launch_parameters_are_checked(fields, message):
 
 def test_a_request_that_cannot_be_met_is_refused_with_a_remedy(monkeypatch):
     problem = types.SimpleNamespace(priors=types.SimpleNamespace(device=torch.device("cuda", 0)))
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: types.SimpleNamespace(major=7, minor=5))
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda device: types.SimpleNamespace(major=7, minor=5)
+    )
     refusal = r"^backend: 'triton-stream' cannot run on cuda:0: {}; use backend='torch'$"
     with pytest.raises(RuntimeError, match=refusal.format(r"compute capability 7\.5 is below 8\.0")):
         triton_stream.assign(problem, SimOTAConfig.rtmdet())
@@ -266,10 +305,17 @@ def test_cpu_tensors_are_refused_outside_the_interpreter():
         "t = torch.zeros(1, 2, 4)\n"
         "SimOTAAssigner('rtmdet', backend='triton-stream')(t, t, torch.ones(2, 4), [t[0] + 1], [torch.zeros(2, dtype=torch.int64)])\n"
     )
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"} | {"PYTHONPATH": str(ROOT)}
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=ROOT)
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"} | {
+        "PYTHONPATH": str(ROOT)
+    }
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=ROOT
+    )
     assert result.returncode == 1
-    assert "RuntimeError: backend: 'triton-stream' cannot run on cpu: its tensors are not on a GPU" in result.stderr
+    assert (
+        "RuntimeError: backend: 'triton-stream' cannot run on cpu: its tensors are not on a GPU"
+        in result.stderr
+    )
     assert "set TRITON_INTERPRET=1 before Triton is imported); use backend='torch'" in result.stderr
 
 
@@ -284,6 +330,7 @@ def test_scratch_that_cannot_be_allocated_is_named(monkeypatch):
     needed = scratch_bytes(2, 5000, 6, config, StreamConfig()) / 1e6
     assert needed > 0.3
     with pytest.raises(
-        torch.OutOfMemoryError, match=rf"^backend: 'triton-stream' needs {needed:.1f} MB of scratch memory for this batch; .*2\.00 GiB"
+        torch.OutOfMemoryError,
+        match=rf"^backend: 'triton-stream' needs {needed:.1f} MB of scratch memory for this batch; .*2\.00 GiB",
     ):
         triton_stream.assign(problem, config, StreamConfig())

@@ -29,11 +29,22 @@ CALLED = {
 def scene(kernels, phase):
     """A problem of one image, its configuration, and its emulation."""
     config = SimOTAConfig.rtmdet()
-    workload = replace(WORKLOADS["coco"].with_batch(1), image_size=320, num_classes=5, num_gts=16, median=60.0)
+    workload = replace(
+        WORKLOADS["coco"].with_batch(1), image_size=320, num_classes=5, num_gts=16, median=60.0
+    )
     batch = make_batch(workload, phase, seed=1)
     problem = pack(config, batch.pred_boxes, batch.cls_logits, batch.priors, batch.gt_boxes, batch.gt_labels)
     grid = launch.find_grid((), kernels.tile, (len(batch.priors),))
-    image = Image(batch.pred_boxes[0], batch.cls_logits[0], batch.priors, batch.gt_boxes[0], batch.gt_labels[0], grid, config, kernels)
+    image = Image(
+        batch.pred_boxes[0],
+        batch.cls_logits[0],
+        batch.priors,
+        batch.gt_boxes[0],
+        batch.gt_labels[0],
+        grid,
+        config,
+        kernels,
+    )
     return problem, config, image
 
 

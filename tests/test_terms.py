@@ -59,7 +59,10 @@ def test_the_centre_square_follows_both_strides_and_the_given_centre():
     assert inside(32, 24, "box", center=moved)
 
 
-@pytest.mark.parametrize(("x", "y", "box", "center"), [(32, 24, 1, 1), (17, 17, 1, 1), (50, 24, 0, 1), (17, 24, 1, 0), (60, 60, 0, 0)])
+@pytest.mark.parametrize(
+    ("x", "y", "box", "center"),
+    [(32, 24, 1, 1), (17, 17, 1, 1), (50, 24, 0, 1), (17, 24, 1, 0), (60, 60, 0, 0)],
+)
 def test_regions_combine_box_and_centre(x, y, box, center):
     radius = 1.0 if (box, center) == (1, 0) else 2.5
     assert inside(x, y, "box", radius) == box
@@ -107,16 +110,22 @@ def test_bce_of_probabilities_is_torchs_with_target_one_or_zero():
 def test_soft_bce_of_probabilities_is_torchs_times_the_squared_difference():
     p, t = GRID
     expected = F.binary_cross_entropy(p, t.contiguous(), reduction="none") * (t - p).abs() ** 2
-    torch.testing.assert_close(terms.class_cost(p, t, config(cls_cost="soft_bce")), expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(
+        terms.class_cost(p, t, config(cls_cost="soft_bce")), expected, rtol=1e-12, atol=0
+    )
     expected = F.binary_cross_entropy(p, torch.zeros_like(t), reduction="none") * p**2
-    torch.testing.assert_close(terms.background_cost(p, config(cls_cost="soft_bce")), expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(
+        terms.background_cost(p, config(cls_cost="soft_bce")), expected, rtol=1e-12, atol=0
+    )
 
 
 def test_soft_bce_of_logits_is_torchs_times_the_squared_difference():
     expected = F.binary_cross_entropy_with_logits(Z, GRID[1], reduction="none") * (GRID[1] - Z.sigmoid()) ** 2
     soft = config(score="logit", cls_cost="soft_bce")
     torch.testing.assert_close(terms.class_cost(Z, GRID[1], soft), expected, rtol=1e-12, atol=1e-20)
-    torch.testing.assert_close(terms.background_cost(Z, soft), F.softplus(Z) * Z.sigmoid() ** 2, rtol=1e-12, atol=0)
+    torch.testing.assert_close(
+        terms.background_cost(Z, soft), F.softplus(Z) * Z.sigmoid() ** 2, rtol=1e-12, atol=0
+    )
 
 
 def test_plain_bce_of_logits():
@@ -146,14 +155,18 @@ def test_prob_clamp_acts_inside_the_logarithms_only(cls_cost):
     torch.testing.assert_close(terms.class_cost(p, t, clamped), expected, rtol=1e-7, atol=0)
 
 
-@pytest.mark.parametrize("fields", [{}, {"cls_cost": "soft_bce"}, {"cls_cost": "vfl"}, {"score": "logit", "cls_cost": "soft_bce"}])
+@pytest.mark.parametrize(
+    "fields", [{}, {"cls_cost": "soft_bce"}, {"cls_cost": "vfl"}, {"score": "logit", "cls_cost": "soft_bce"}]
+)
 def test_a_pair_swaps_its_class_from_background_to_target(fields):
     rule, iou, label = config(**fields), torch.tensor(0.6).double(), 2
     scores = torch.tensor([0.1, 0.9, 0.4, 0.7]).double()
     background = terms.background_cost(scores, rule)
     whole = background.clone()
     whole[label] = terms.class_cost(scores[label], iou, rule)
-    torch.testing.assert_close(terms.swap_class(background.sum(), background[label], whole[label]), whole.sum())
+    torch.testing.assert_close(
+        terms.swap_class(background.sum(), background[label], whole[label]), whole.sum()
+    )
 
 
 def test_rounding_leaves_no_negative_class_term():
@@ -165,7 +178,9 @@ def test_scores():
     sigmoid = lambda v: 1 / (1 + math.exp(-v))  # noqa: E731
     assert terms.class_scores(z, None, config(score="logit")).tolist() == [[[0.0, 2.0]]]
     assert terms.class_scores(z, None, config(score="prob")).tolist() == [[[0.0, 2.0]]]
-    assert terms.class_scores(z, None, config(score="sigmoid")).tolist() == [[pytest.approx([0.5, sigmoid(2)])]]
+    assert terms.class_scores(z, None, config(score="sigmoid")).tolist() == [
+        [pytest.approx([0.5, sigmoid(2)])]
+    ]
     joint = [math.sqrt(0.5 * sigmoid(1)), math.sqrt(sigmoid(2) * sigmoid(1))]
     assert terms.class_scores(z, obj, config(score="joint")).tolist() == [[pytest.approx(joint)]]
     for dtype in (torch.float16, torch.bfloat16, torch.float64):
@@ -182,14 +197,24 @@ def test_iou_costs():
     iou = terms.pair_iou(box, other, rule)
     assert float(iou) == pytest.approx(1 / 7)
     assert float(terms.iou_cost(box, other, iou, rule)) == pytest.approx(-math.log(1 / 7 + 0.25))
-    assert float(terms.iou_cost(box, other, iou, rule.replace(iou_cost="giou"))) == pytest.approx(1 - (1 / 7 - 2 / 9))
+    assert float(terms.iou_cost(box, other, iou, rule.replace(iou_cost="giou"))) == pytest.approx(
+        1 - (1 / 7 - 2 / 9)
+    )
     assert float(terms.pair_iou(box, other, config(union_rule="add", union_eps=1.0))) == pytest.approx(1 / 8)
-    assert float(terms.pair_iou(box, other, config(union_rule="max", union_eps=10.0))) == pytest.approx(1 / 10)
-    assert float(terms.iou_cost(box, box, torch.ones(()).double(), rule.replace(log_eps=1e-7))) == pytest.approx(-1e-7, rel=1e-3)
+    assert float(terms.pair_iou(box, other, config(union_rule="max", union_eps=10.0))) == pytest.approx(
+        1 / 10
+    )
+    assert float(
+        terms.iou_cost(box, box, torch.ones(()).double(), rule.replace(log_eps=1e-7))
+    ) == pytest.approx(-1e-7, rel=1e-3)
 
 
 def test_the_centre_prior_is_a_power_of_the_distance_in_strides_of_x():
-    prior, center = torch.tensor([32.0, 32.0, 16.0, 4.0]).double(), torch.tensor([80.0, -32.0]).double()  # 80 pixels, 5 strides
+    # 80 pixels, 5 strides
+    prior, center = (
+        torch.tensor([32.0, 32.0, 16.0, 4.0]).double(),
+        torch.tensor([80.0, -32.0]).double(),
+    )
     assert float(terms.center_cost(prior, center, config(center_weight=1.0))) == pytest.approx(100)
     other = config(center_weight=7.0, center_base=2.0, center_offset=1.0)
     assert float(terms.center_cost(prior, center, other)) == pytest.approx(16)  # without its weight
@@ -202,7 +227,10 @@ def test_pairs_whose_centre_prior_overflows_cost_the_same_whatever_its_weight(we
     rule = config(center_weight=weight)
     near, *far = (torch.tensor([8.0 * strides, 0.0], dtype=dtype) for strides in (41.0, 41.6, 50.0, 1e6))
     prior, nothing = torch.tensor([0.0, 0.0, 8.0, 8.0], dtype=dtype), torch.zeros((), dtype=dtype)
-    costs = [float(terms.pair_cost(nothing, nothing, terms.center_cost(prior, center, rule), None, rule)) for center in far]
+    costs = [
+        float(terms.pair_cost(nothing, nothing, terms.center_cost(prior, center, rule), None, rule))
+        for center in far
+    ]
     assert costs == [pytest.approx(terms.COST_LIMIT)] * 3
     assert float(terms.center_cost(prior, near, rule)) == pytest.approx(1e38, rel=1e-4)
 
@@ -212,7 +240,9 @@ def test_pairs_whose_centre_prior_overflows_cost_the_same_whatever_its_weight(we
 
 def test_the_sum_and_its_weights():
     total = terms.pair_cost(
-        *(torch.tensor(v).double() for v in (2.0, 3.0, 5.0)), None, config(cls_weight=0.5, iou_weight=7.0, center_weight=11.0)
+        *(torch.tensor(v).double() for v in (2.0, 3.0, 5.0)),
+        None,
+        config(cls_weight=0.5, iou_weight=7.0, center_weight=11.0),
     )
     assert float(total) == 0.5 * 2 + 7 * 3 + 11 * 5
     assert float(terms.pair_cost(torch.tensor(2.0), torch.tensor(3.0), None, None, config())) == 11.0
@@ -222,10 +252,20 @@ def test_the_order_of_the_sum_shows_in_float32():
     one = torch.tensor(1.0)
     ulp = 2.0**-23
     # (1 + ulp/2) rounds down to 1, then + ulp/2 again: 1; the other order would give 1 + ulp
-    assert float(terms.pair_cost(one, one, one, None, config(iou_weight=ulp / 2, center_weight=ulp / 2))) == 1.0
+    assert (
+        float(terms.pair_cost(one, one, one, None, config(iou_weight=ulp / 2, center_weight=ulp / 2))) == 1.0
+    )
     # (0 + ulp/2) + 1 rounds to 1 as well, ulp/2 + ulp/2 first would not
     assert (
-        float(terms.pair_cost(0 * one, one * ulp / 2, one, torch.tensor(True), config(iou_weight=1.0, center_weight=ulp / 2, penalty=1.0)))
+        float(
+            terms.pair_cost(
+                0 * one,
+                one * ulp / 2,
+                one,
+                torch.tensor(True),
+                config(iou_weight=1.0, center_weight=ulp / 2, penalty=1.0),
+            )
+        )
         == 1 + ulp
     )
 

@@ -33,7 +33,13 @@ def batch(preset, seed=0, counts=(7, 0, 19), order=None):
     boxes, labels = zip(*(random_gts(count, 256, 6, generator, 30.0) for count in counts), strict=True)
     predictions = simulate_predictions(boxes, labels, priors, 6, "mid", generator)
     order = torch.arange(len(priors)) if order is None else order
-    inputs = [predictions.pred_boxes[:, order], predictions.cls_logits[:, order], priors[order], list(boxes), list(labels)]
+    inputs = [
+        predictions.pred_boxes[:, order],
+        predictions.cls_logits[:, order],
+        priors[order],
+        list(boxes),
+        list(labels),
+    ]
     return config, inputs, {"obj_logits": predictions.obj_logits[:, order]} if config.score == "joint" else {}
 
 
@@ -108,7 +114,8 @@ def test_logits_that_only_an_iou_leads_to_are_looked_at_in_every_group(monkeypat
 def test_far_priors_that_are_cheaper_than_near_ones_are_found(level):
     """The k-th cost of near priors lies just above what the centre term alone costs outside of them."""
     config, priors = SimOTAConfig.rtmdet(), grid_priors(256, (8,), 0.5)
-    gts = torch.tensor([[71.96, 36.0, 231.96, 196.0]])  # one prior at 4.495 strides of its centre, outside the window
+    # one prior at 4.495 strides of its centre, outside the window
+    gts = torch.tensor([[71.96, 36.0, 231.96, 196.0]])
     distance = terms.center_distance(priors, box_center(gts))
     far = (distance > 4.49) & (distance < 4.5)
     assert bool(far.any())
@@ -126,7 +133,13 @@ def test_far_priors_that_are_cheaper_than_near_ones_are_found(level):
 def test_contested_priors_may_have_a_logit_that_is_not_finite(preset, value):
     config, (_, _, priors, _, _), _ = batch(preset)
     gts = torch.tensor([[16.0, 16.0, 112.0, 112.0]]).repeat(2, 1)
-    inputs = [gts[:1].expand(1, len(priors), 4), torch.zeros(1, len(priors), 3), priors, [gts], [torch.tensor([0, 1])]]
+    inputs = [
+        gts[:1].expand(1, len(priors), 4),
+        torch.zeros(1, len(priors), 3),
+        priors,
+        [gts],
+        [torch.tensor([0, 1])],
+    ]
     options = {"obj_logits": torch.zeros(1, len(priors), 1)} if config.score == "joint" else {}
     contested = (answers(config, inputs, options)[2][0] > 1).nonzero().flatten().tolist()
     assert contested
@@ -152,7 +165,10 @@ def test_costs_below_zero_are_found_without_a_list_of_near_priors():
 def test_regular_priors_are_levels_and_others_are_not():
     priors = grid_priors((96, 160), offset=0.5)
     levels = Levels.of(priors)
-    assert [(level.columns.stop - level.columns.start, level.rows.stop - level.rows.start) for level in levels.levels] == [
+    assert [
+        (level.columns.stop - level.columns.start, level.rows.stop - level.rows.start)
+        for level in levels.levels
+    ] == [
         (20, 12),
         (10, 6),
         (5, 3),
@@ -163,7 +179,15 @@ def test_regular_priors_are_levels_and_others_are_not():
     moved[17, 0] += 0.01
     wide[:, 3] *= 2
     nan[3, 1] = torch.nan
-    for other in (moved, wide, nan, priors.flip(0), priors[:-1], priors[:0], priors * torch.tensor([1.0, 1.0, 0.0, 0.0])):
+    for other in (
+        moved,
+        wide,
+        nan,
+        priors.flip(0),
+        priors[:-1],
+        priors[:0],
+        priors * torch.tensor([1.0, 1.0, 0.0, 0.0]),
+    ):
         assert Levels.of(other) is None
 
 
@@ -203,7 +227,9 @@ def test_a_window_holds_every_prior_within_its_radius(radius, regular):
     inputs[3][2] = torch.tensor([[5e8, -5e8, 5e8 + 64, -5e8 + 64]])  # far outside
     problem = pack(config, *inputs, **options)
     gts = Gts.of(problem)
-    near, distance = near_priors(problem, gts, Levels.of(problem.priors) if regular else None, slice(0, 44), radius)
+    near, distance = near_priors(
+        problem, gts, Levels.of(problem.priors) if regular else None, slice(0, 44), radius
+    )
     assert near.shape == distance.shape
     offset = (problem.priors[:, :2] - gts.centers[:, None]).abs()
     within = (offset <= radius * problem.priors[:, 2:]).all(2)
@@ -280,7 +306,8 @@ def test_a_small_call_answers_as_the_definition(preset, change, small_calls, mon
 @pytest.mark.parametrize("preset", ["rtmdet", "yolox", "nanodet", "super_gradients_fast"])
 def test_equal_costs_in_a_small_call_go_to_the_lowest_prior(preset, small_calls):
     config, inputs, options = batch(preset)
-    inputs[0] = inputs[0][:, :1].expand_as(inputs[0])  # one prediction everywhere: costs differ by distance alone, if by anything
+    # one prediction everywhere: costs differ by distance alone, if by anything
+    inputs[0] = inputs[0][:, :1].expand_as(inputs[0])
     inputs[1] = torch.zeros_like(inputs[1])
     assert same(answers(config, inputs, options), answers(config, inputs, options, "reference"))
     assert len(small_calls) == 1
@@ -302,7 +329,10 @@ def test_a_small_call_whose_candidates_are_not_finite_goes_the_other_way(preset,
 
 def test_gts_without_a_candidate_and_images_without_any_are_small_calls_too(small_calls):
     config, inputs, options = batch("rtmdet", counts=(2, 1))
-    inputs[3] = [torch.tensor([[0.0, 0.0, 64.0, 64.0], [300.0, 300.0, 310.0, 310.0]]), torch.tensor([[-20.0, -20.0, -8.0, -8.0]])]
+    inputs[3] = [
+        torch.tensor([[0.0, 0.0, 64.0, 64.0], [300.0, 300.0, 310.0, 310.0]]),
+        torch.tensor([[-20.0, -20.0, -8.0, -8.0]]),
+    ]
     assert same(answers(config, inputs, options), answers(config, inputs, options, "reference"))
     assert None not in small_calls
 

@@ -32,7 +32,9 @@ def assign(problem, config, kernels=None):
 
 
 def explained(seed):
-    """Positives of one of ``tests.fuzz``'s scenes under its configuration, in a form and layout of its own, if all is explained."""
+    """Positives of one of ``tests.fuzz``'s scenes under its configuration, in a form and layout of its own,
+    if all is explained.
+    """
     config, scene = config_of(seed), make_scene(seed)
     problem = scene.problem(config, FORMS[seed % len(FORMS)], LAYOUTS[seed % len(LAYOUTS)])
     verdict = judge(assign(problem, config), problem, config)
@@ -67,7 +69,16 @@ def test_an_image_does_not_depend_on_its_batch(preset):
     for b, own in enumerate(boxes):
         one = slice(b, b + 1)
         alone = assign(
-            pack(config, pred[one], cls[one], priors, boxes[one], labels[one], obj_logits=None if obj is None else obj[one]), config
+            pack(
+                config,
+                pred[one],
+                cls[one],
+                priors,
+                boxes[one],
+                labels[one],
+                obj_logits=None if obj is None else obj[one],
+            ),
+            config,
         )
         for name in ("gt_index", "matched_iou", "claims"):
             assert torch.equal(getattr(alone, name), getattr(together, name)[one])
@@ -105,7 +116,8 @@ def test_gts_that_cannot_be_used_take_no_part():
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_autocast_changes_nothing(dtype):
     pred, cls, obj, priors, boxes, labels = (
-        [v.to(DEVICE) for v in value] if isinstance(value, list) else value.to(DEVICE) for value in random_inputs(200, [5, 3], 4)
+        [v.to(DEVICE) for v in value] if isinstance(value, list) else value.to(DEVICE)
+        for value in random_inputs(200, [5, 3], 4)
     )
     assigner = SimOTAAssigner("yolox", backend="triton")
     cls, obj = cls.to(dtype), obj.to(dtype)
@@ -132,10 +144,14 @@ def test_deterministic_algorithms_change_nothing():
 
 
 def test_cost_matrices_for_looking_at():
-    inputs = [[v.to(DEVICE) for v in value] if isinstance(value, list) else value.to(DEVICE) for value in random_inputs(100, [3, 1], 4)]
+    inputs = [
+        [v.to(DEVICE) for v in value] if isinstance(value, list) else value.to(DEVICE)
+        for value in random_inputs(100, [3, 1], 4)
+    ]
     pred, cls, _, priors, boxes, labels = inputs
     fused, dense = (
-        SimOTAAssigner("rtmdet", backend=name).cost_matrix(pred, cls, priors, boxes, labels) for name in ("triton", "reference")
+        SimOTAAssigner("rtmdet", backend=name).cost_matrix(pred, cls, priors, boxes, labels)
+        for name in ("triton", "reference")
     )
     plain = SimOTAAssigner("rtmdet", backend="torch").cost_matrix(pred, cls, priors, boxes, labels)
     assert fused.cost.shape == fused.iou.shape == (2, 3, 100)
@@ -151,7 +167,10 @@ def test_cost_matrices_for_looking_at():
 def test_a_request_that_cannot_be_met_is_refused_with_a_remedy(monkeypatch):
     problem, config = on_device(random_problem(SimOTAConfig.rtmdet(), 20, [2], 3)), SimOTAConfig.rtmdet()
     monkeypatch.setitem(sys.modules, "triton", None)
-    with pytest.raises(RuntimeError, match=r"^backend: 'triton' cannot run on .*: Triton is not installed; use backend='torch'$"):
+    with pytest.raises(
+        RuntimeError,
+        match=r"^backend: 'triton' cannot run on .*: Triton is not installed; use backend='torch'$",
+    ):
         triton_fused.assign(problem, config)
 
 
@@ -161,8 +180,12 @@ def test_cpu_tensors_are_refused_outside_the_interpreter():
         "t = torch.zeros(1, 2, 4)\n"
         "SimOTAAssigner('rtmdet', backend='triton')(t, t, torch.ones(2, 4), [t[0] + 1], [torch.zeros(2, dtype=torch.int64)])\n"
     )
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"} | {"PYTHONPATH": str(ROOT)}
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=ROOT)
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"} | {
+        "PYTHONPATH": str(ROOT)
+    }
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=ROOT
+    )
     assert result.returncode == 1
     assert "RuntimeError: backend: 'triton' cannot run on cpu: its tensors are not on a GPU" in result.stderr
     assert "set TRITON_INTERPRET=1 before Triton is imported); use backend='torch'" in result.stderr
@@ -175,7 +198,10 @@ def test_matrices_that_do_not_fit_are_named_with_a_remedy(monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     monkeypatch.setattr(torch, "empty", full)
-    with pytest.raises(torch.OutOfMemoryError, match=r"\[2, 4, 500\], which takes about 0.0 GB; use backend='torch'.*2.00 GiB"):
+    with pytest.raises(
+        torch.OutOfMemoryError,
+        match=r"\[2, 4, 500\], which takes about 0.0 GB; use backend='torch'.*2.00 GiB",
+    ):
         triton_fused.assign(problem, config)
 
 
@@ -192,7 +218,13 @@ def test_nothing_to_assign():
 
 def test_the_heuristic_fills_every_gpu_it_knows_and_those_it_does_not():
     for capability in ((8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (10, 3), (12, 0), (12, 1), (13, 7)):
-        for shape in (Shape(1, 100, 1), Shape(4, 21504, 1000), Shape(32, 8400, 100), Shape(128, 8400, 4967), Shape(0, 0, 0)):
+        for shape in (
+            Shape(1, 100, 1),
+            Shape(4, 21504, 1000),
+            Shape(32, 8400, 100),
+            Shape(128, 8400, 4967),
+            Shape(0, 0, 0),
+        ):
             kernels = heuristic(capability, shape)
             assert heuristic(capability, shape) == kernels
             assert kernels.gts_per_program >= 16

@@ -27,7 +27,13 @@ ROOT = Path(__file__).parents[1]
 GPU = Gpu("NVIDIA Test 80GB", (9, 0))
 SHAPE = Shape(32, 8400, 40)
 CHOSEN = KernelConfig(rows=16, tile=256, gts_per_program=8)
-INPUTS = torch.rand(1, 4, 4).cumsum(2), torch.rand(1, 4, 3), torch.ones(4, 4), [torch.rand(1, 4).cumsum(1)], [torch.tensor([0])]
+INPUTS = (
+    torch.rand(1, 4, 4).cumsum(2),
+    torch.rand(1, 4, 3),
+    torch.ones(4, 4),
+    [torch.rand(1, 4).cumsum(1)],
+    [torch.tensor([0])],
+)
 FAMILY = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 
 
@@ -50,7 +56,12 @@ def entry(kernels=CHOSEN):
 def write(path, **changes):
     """A file of one bucket, some of its keys replaced."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    data = {"schema": SCHEMA, "gpu": GPU.name, "capability": [9, 0], "kernels": {"triton": {bucket(SHAPE): entry()}}}
+    data = {
+        "schema": SCHEMA,
+        "gpu": GPU.name,
+        "capability": [9, 0],
+        "kernels": {"triton": {bucket(SHAPE): entry()}},
+    }
     path.write_text(json.dumps(data | changes))
 
 
@@ -65,7 +76,9 @@ def test_the_users_file_comes_before_the_packages_and_both_before_the_heuristic(
     heuristic = FAMILIES["triton"].heuristic(GPU.capability, SHAPE)
     assert choose("triton", GPU, SHAPE) == (heuristic, "heuristic")
     packaged = replace(CHOSEN, tile=128)
-    write(packaged_file(GPU), gpu="another of its family", kernels={"triton": {bucket(SHAPE): entry(packaged)}})
+    write(
+        packaged_file(GPU), gpu="another of its family", kernels={"triton": {bucket(SHAPE): entry(packaged)}}
+    )
     assert choose("triton", GPU, SHAPE) == (packaged, f"{packaged_file(GPU)}, bucket b32-p16384-g64")
     write(user_file(GPU))
     assert choose("triton", GPU, SHAPE) == (CHOSEN, f"{user_file(GPU)}, bucket b32-p16384-g64")
@@ -107,13 +120,19 @@ def test_an_argument_comes_before_everything(method, monkeypatch):
 
 
 def test_cost_matrices_of_a_backend_that_forms_none_are_those_of_the_one_with_its_bits():
-    pinned, dense = SimOTAAssigner("rtmdet", kernels=StreamConfig()), SimOTAAssigner("rtmdet", backend="triton")
+    pinned, dense = (
+        SimOTAAssigner("rtmdet", kernels=StreamConfig()),
+        SimOTAAssigner("rtmdet", backend="triton"),
+    )
     assert all(map(torch.equal, pinned.cost_matrix(*INPUTS), dense.cost_matrix(*INPUTS)))
 
 
 def test_the_arguments_type_picks_the_backend():
     assert SimOTAAssigner("rtmdet", kernels=CHOSEN).backend == "triton"
-    with pytest.raises(ValueError, match=r"kernels: KernelConfig is for backend 'triton', got backend 'torch'; leave one of the two out"):
+    with pytest.raises(
+        ValueError,
+        match=r"kernels: KernelConfig is for backend 'triton', got backend 'torch'; leave one of the two out",
+    ):
         SimOTAAssigner("rtmdet", backend="torch", kernels=CHOSEN)
     with pytest.raises(TypeError, match=r"kernels: expected a KernelConfig.* or None, got dict"):
         SimOTAAssigner("rtmdet", kernels=asdict(CHOSEN))
@@ -187,7 +206,10 @@ def test_a_file_that_cannot_be_used_is_one_warning_and_the_heuristic(what, caplo
     assert after != before
     user_file(GPU).write_bytes(after if isinstance(after, bytes) else after.encode())
     for shape in (SHAPE, Shape(1, 100, 1), SHAPE):
-        assert choose("triton", GPU, shape) == (FAMILIES["triton"].heuristic(GPU.capability, shape), "heuristic")
+        assert choose("triton", GPU, shape) == (
+            FAMILIES["triton"].heuristic(GPU.capability, shape),
+            "heuristic",
+        )
     (warning,) = warnings_of(caplog)
     assert str(user_file(GPU)) in warning
     assert message in warning
@@ -196,7 +218,9 @@ def test_a_file_that_cannot_be_used_is_one_warning_and_the_heuristic(what, caplo
 
 def test_a_file_that_may_not_be_read_is_a_warning_too(caplog, monkeypatch):
     write(user_file(GPU))
-    monkeypatch.setattr(Path, "read_text", lambda *_, **__: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
+    monkeypatch.setattr(
+        Path, "read_text", lambda *_, **__: (_ for _ in ()).throw(PermissionError(13, "Permission denied"))
+    )
     assert choose("triton", GPU, SHAPE).source == "heuristic"
     assert "cannot be read (Permission denied)" in warnings_of(caplog)[0]
 
@@ -308,7 +332,9 @@ def test_a_space_holds_its_base_first_and_nothing_twice(family):
     space = family.space(base)
     assert space[0] == base
     assert len(space) == len(set(space)) >= 200
-    assert {name for axes in family.stages for name in axes} == {field.name for field in fields(family.config)}
+    assert {name for axes in family.stages for name in axes} == {
+        field.name for field in fields(family.config)
+    }
 
 
 @FAMILY
@@ -322,5 +348,7 @@ def test_what_the_heuristic_and_the_space_give_may_stand_in_a_file(family):
 
 def test_reading_a_file_for_another_gpu_says_which(folder):
     write(user_file(GPU))
-    with pytest.raises(StoreError, match=r"measured on NVIDIA Test 80GB \(\(9, 0\)\), this is NVIDIA Test 80GB \(\(9, 1\)\)"):
+    with pytest.raises(
+        StoreError, match=r"measured on NVIDIA Test 80GB \(\(9, 0\)\), this is NVIDIA Test 80GB \(\(9, 1\)\)"
+    ):
         read(user_file(GPU), GPU._replace(capability=(9, 1)))

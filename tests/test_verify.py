@@ -20,7 +20,9 @@ from simota_triton.measure.workloads import TINY
 from simota_triton.verification import cases, scan, suite
 
 CPU = torch.device("cpu")
-INTERPRETED = pytest.mark.skipif(not os.environ.get("TRITON_INTERPRET"), reason="a stand-in for a GPU needs Triton's interpreter")
+INTERPRETED = pytest.mark.skipif(
+    not os.environ.get("TRITON_INTERPRET"), reason="a stand-in for a GPU needs Triton's interpreter"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +40,9 @@ def run(tmp_path, capsys):
     def verify(*options, out="found.json"):
         path = tmp_path / out
         workers = [] if "--batches" in options else ["--workers", "1"]
-        code = main(["verify", "--device", "cpu", "--backend", "torch", *workers, "--out", str(path), *options])
+        code = main(
+            ["verify", "--device", "cpu", "--backend", "torch", *workers, "--out", str(path), *options]
+        )
         lines = capsys.readouterr().out.splitlines()
         repro = path.with_suffix(".batches")
         return code, lines, json.loads(path.read_text()), repro if repro.exists() else None
@@ -129,7 +133,11 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_every_kind_of_fault_fails_every_check_of_answers(fault, monkeypatch):
     plant(monkeypatch, FAULTS[fault])
-    found = list(suite.findings(suite.Target("torch", CPU, scenes=20), checks=("known answers", "answers", "full size")))
+    found = list(
+        suite.findings(
+            suite.Target("torch", CPU, scenes=20), checks=("known answers", "answers", "full size")
+        )
+    )
     assert [finding.status for finding in found] == ["failed"] * 3
     assert found[0].batch is None
     assert isinstance(found[1].batch, Recorded)
@@ -189,7 +197,9 @@ def test_backends_that_are_checked_if_none_is_asked_for(monkeypatch, capsys):
 
 def test_a_moved_batch_keeps_its_gaps():
     wide = torch.randn(2, 6, 9)
-    batch = Recorded("", cases.case_of(0).config, {"a": wide[..., 2:5], "b": [wide.transpose(1, 2)], "c": wide[1]})
+    batch = Recorded(
+        "", cases.case_of(0).config, {"a": wide[..., 2:5], "b": [wide.transpose(1, 2)], "c": wide[1]}
+    )
     moved = batch.on(torch.device("meta"))
     assert moved["a"].stride() == (54, 9, 1)
     assert moved["a"].storage_offset() == 2
@@ -294,7 +304,9 @@ def test_memory_beyond_what_is_promised_is_found(stand_in, monkeypatch, backend)
     target = suite.Target(backend, CPU)
     batch = suite.recorded(TINY, "rtmdet", seed=0)
     problem = batch.problem(CPU)
-    promised = suite._outputs(problem) + (suite._stream_scratch if backend == "triton-stream" else suite._matrices)(problem, batch.config)
+    promised = suite._outputs(problem) + (
+        suite._stream_scratch if backend == "triton-stream" else suite._matrices
+    )(problem, batch.config)
     for peak, right in ((promised, True), (promised + 1, False)):
         monkeypatch.setattr(suite, "peak_bytes", lambda call, device, peak=peak: peak)
         with contextlib.nullcontext() if right else pytest.raises(suite.Wrong, match="are promised"):

@@ -1,4 +1,6 @@
-"""That nobody waits for a GPU, from the arguments of a call to its result: on tensors that have a GPU's device and no values."""
+"""That nobody waits for a GPU, from the arguments of a call to its result: on tensors that have a GPU's
+device and no values.
+"""
 
 import contextlib
 
@@ -21,7 +23,9 @@ READ_BACK = (
 
 
 class NobodyWaits(TorchDispatchMode):
-    """Fails where the host would wait for the GPU: a value is read back, or copied to or from memory that is not pinned."""
+    """Fails where the host would wait for the GPU: a value is read back, or copied to or from memory that is
+    not pinned.
+    """
 
     def __init__(self):
         super().__init__()
@@ -31,13 +35,23 @@ class NobodyWaits(TorchDispatchMode):
         kwargs = kwargs or {}
         name = function.overloadpacket.__name__
         tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)]
-        assert name not in READ_BACK or all(value.device.type == "cpu" for value in tensors), f"{name} reads a value back"
+        assert name not in READ_BACK or all(value.device.type == "cpu" for value in tensors), (
+            f"{name} reads a value back"
+        )
         if name in ("pin_memory", "_pin_memory"):
             self.pinned.append(args[0].clone())
             return self.pinned[-1]
         if name.startswith("index"):
-            indices = [value for part in args if isinstance(part, (list, tuple)) for value in part if value is not None]
-            assert all(value.dtype not in (torch.bool, torch.uint8) for value in indices), f"{name} by a mask reads its size back"
+            indices = [
+                value
+                for part in args
+                if isinstance(part, (list, tuple))
+                for value in part
+                if value is not None
+            ]
+            assert all(value.dtype not in (torch.bool, torch.uint8) for value in indices), (
+                f"{name} by a mask reads its size back"
+            )
         result = function(*args, **kwargs)
         if name in ("_to_copy", "copy_", "to"):
             self._copied(args, kwargs, result)
@@ -54,7 +68,9 @@ class NobodyWaits(TorchDispatchMode):
 
 
 class IndexedByOperators(TorchFunctionMode):
-    """What stands in brackets, done by operators: brackets themselves ask for CUDA, which need not be there."""
+    """What stands in brackets, done by operators: brackets themselves ask for CUDA, which need not be
+    there.
+    """
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         if function is not torch.Tensor.__getitem__:
@@ -70,7 +86,10 @@ class IndexedByOperators(TorchFunctionMode):
             elif part is None:
                 value, dim = value.unsqueeze(dim), dim + 1
             elif isinstance(part, slice):
-                value, dim = torch.ops.aten.slice.Tensor(value, dim, part.start, part.stop, part.step or 1), dim + 1
+                value, dim = (
+                    torch.ops.aten.slice.Tensor(value, dim, part.start, part.stop, part.step or 1),
+                    dim + 1,
+                )
             else:
                 tensors += [None] * (dim - len(tensors)) + [part]
                 dim += 1
@@ -106,7 +125,9 @@ def packed_by_the_host():
     return fake((5, 4)), fake((5,), torch.int64), {"gt_offsets": offsets}
 
 
-FORMS = pytest.mark.parametrize(("form", "copies"), [(padded, 0), (listed, 1), (packed, 0), (packed_by_the_host, 1)])
+FORMS = pytest.mark.parametrize(
+    ("form", "copies"), [(padded, 0), (listed, 1), (packed, 0), (packed_by_the_host, 1)]
+)
 
 
 @pytest.fixture
@@ -124,7 +145,9 @@ def gpu(monkeypatch):
     def assign(name, problem, config, kernels=None):
         shape = problem.shape[:2]
         per_gt = problem.gts.padded_shape or problem.gts.boxes.shape[:1]
-        return Matching(fake(shape, torch.int64), fake(shape), fake(per_gt, torch.int64), fake(shape, torch.int32)), None
+        return Matching(
+            fake(shape, torch.int64), fake(shape), fake(per_gt, torch.int64), fake(shape, torch.int32)
+        ), None
 
     monkeypatch.setattr(backends, "assign", assign)
 
@@ -138,10 +161,19 @@ def test_no_form_of_gts_makes_the_host_wait(preset, backend, form, copies, gpu, 
         boxes, labels, options = form()
         if preset == "yolox":
             options.update(
-                obj_logits=fake((B, P, 1)), candidate_mask=fake((B, P), torch.bool), ignore_boxes=[fake((n, 4)) for n in (0, 1, 2)]
+                obj_logits=fake((B, P, 1)),
+                candidate_mask=fake((B, P), torch.bool),
+                ignore_boxes=[fake((n, 4)) for n in (0, 1, 2)],
             )
         result = assigner(fake((B, P, 4)), fake((B, P, C)), fake((P, 3)), boxes, labels, **options)
-        _ = result.fg_mask, result.num_pos, result.gt_boxes, result.labels, result.ignore_mask, result.num_refused
+        _ = (
+            result.fg_mask,
+            result.num_pos,
+            result.gt_boxes,
+            result.labels,
+            result.ignore_mask,
+            result.num_refused,
+        )
     assert result.labels.device == CUDA
     assert mode.copies == copies
 
@@ -150,7 +182,9 @@ def test_no_form_of_gts_makes_the_host_wait(preset, backend, form, copies, gpu, 
 def test_costs_and_masks_of_pairs_do_not_make_the_host_wait(form, copies, gpu, capturing):
     with gpu_without_values() as mode:
         boxes, labels, options = form()
-        pairs = [fake((*t.shape, P)) for t in labels] if isinstance(labels, list) else fake((*labels.shape, P))
+        pairs = (
+            [fake((*t.shape, P)) for t in labels] if isinstance(labels, list) else fake((*labels.shape, P))
+        )
         mask = [t > 0 for t in pairs] if isinstance(pairs, list) else pairs > 0
         call = (fake((B, P, 4)), fake((B, P, C)), fake((P, 3)), boxes, labels)
         SimOTAAssigner("rtmdet", backend="triton")(*call, extra_cost=pairs, pair_mask=mask, **options)
@@ -161,11 +195,24 @@ def test_costs_and_masks_of_pairs_do_not_make_the_host_wait(form, copies, gpu, c
 def test_the_matching_does_not_make_the_host_wait(form, copies, capturing):
     with gpu_without_values():
         boxes, labels, options = form()
-        gts = pack(SimOTAAssigner("rtmdet").config, fake((B, P, 4)), fake((B, P, C)), fake((P, 3)), boxes, labels, **options).gts
+        gts = pack(
+            SimOTAAssigner("rtmdet").config,
+            fake((B, P, 4)),
+            fake((B, P, C)),
+            fake((P, 3)),
+            boxes,
+            labels,
+            **options,
+        ).gts
         mask = fake((B, G), torch.bool)
         for conflict, least in (("all", 0), ("matched", 2), ("max_iou", 0)):
             matching = dynamic_k_matching(
-                fake((B, G, P)), fake((B, G, P)), gt_mask=mask, k_scale=1.1, conflict=conflict, min_positives=least
+                fake((B, G, P)),
+                fake((B, G, P)),
+                gt_mask=mask,
+                k_scale=1.1,
+                conflict=conflict,
+                min_positives=least,
             )
             assert gts.unpad(matching.dynamic_k).device == CUDA
 
@@ -181,7 +228,8 @@ def test_a_graph_cannot_hold_sizes_that_the_host_knows(form, copies, gpu, captur
             assigner(*call, **options)
             return
         with pytest.raises(
-            ValueError, match="gt_boxes: expected padded gts, or packed ones with gt_offsets on the device, while a CUDA graph"
+            ValueError,
+            match="gt_boxes: expected padded gts, or packed ones with gt_offsets on the device, while a CUDA graph",
         ):
             assigner(*call, **options)
 
@@ -190,7 +238,11 @@ def test_the_mode_finds_what_waits():
     with gpu_without_values():
         host, values, mask = torch.zeros(3, dtype=torch.int64), fake((3,)), fake((3,), torch.bool)
         aten = torch.ops.aten
-        for blocks in (lambda: host.to(CUDA), lambda: host.to(CUDA, non_blocking=True), lambda: aten.copy_(values, host)):
+        for blocks in (
+            lambda: host.to(CUDA),
+            lambda: host.to(CUDA, non_blocking=True),
+            lambda: aten.copy_(values, host),
+        ):
             with pytest.raises(AssertionError, match="a copy"):
                 blocks()
         for reads in (lambda: fake((1,)).item(), lambda: aten.nonzero(mask), lambda: values[mask]):

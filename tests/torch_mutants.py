@@ -1,4 +1,5 @@
-"""Breaks what all backends share, and the torch backend, on purpose, and sees the tests or the fuzz fail; as ``tests.stream_mutants``.
+"""Breaks what all backends share, and the torch backend, on purpose, and sees the tests or the fuzz fail; as
+``tests.stream_mutants``.
 
 python -m tests.torch_mutants            # all of MUTANTS
 python -m tests.torch_mutants gpu level  # those whose names contain one of these words
@@ -12,7 +13,8 @@ import sys
 from .stream_mutants import Mutant, main
 
 FUZZ, TORCH, MATCHING, WAITS, DEFAULTS, INPUTS, EDGES = (
-    f"tests/test_{name}.py" for name in ("fuzz", "torch_backend", "matching", "waits", "default_dtype", "inputs", "edge_cases")
+    f"tests/test_{name}.py"
+    for name in ("fuzz", "torch_backend", "matching", "waits", "default_dtype", "inputs", "edge_cases")
 )
 
 SPARE = f"{INPUTS} -k 'no_image_owns and torch'"
@@ -69,8 +71,8 @@ MUTANTS = (
     Mutant(
         "a pair that is not taken claims its prior",
         "../../matching.py",
-        "taken.flatten(1).int())",
-        "torch.ones_like(slot).int())",
+        "taken.flatten(1).int()\n",
+        "torch.ones_like(slot).int()\n",
         MATCHING,
     ),
     Mutant(

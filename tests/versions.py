@@ -1,8 +1,9 @@
 """Both Triton backends under other Tritons than the installed one: every preset, in the interpreter.
 
-``python -m tests.versions`` installs each Triton of ``TRITONS`` into a folder of its own, behind which everything else is as installed,
-and holds the backends there against the float64 definition. ``--here`` does the latter with what is installed: for environments
-with another torch. Exit code 1 if an answer is unexplained.
+``python -m tests.versions`` installs each Triton of ``TRITONS`` into a folder of its own, behind which
+everything else is as installed, and holds the backends there against the float64 definition. ``--here`` does
+the latter with what is installed: for environments with another torch. Exit code 1 if an answer is
+unexplained.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from .fuzz import run
 
 ROOT = Path(__file__).parents[1]
 TRITONS = {"3.9.0": (), "3.6.0": ("numpy<2.4",)}
-"""Version -> what has to be installed beside it. The newest, and the oldest whose interpreter runs all of the kernels."""
+"""Version -> what has to be installed beside it. The newest, and the oldest whose interpreter runs all of the
+kernels.
+"""
 BACKENDS = ("triton", "triton-stream")
 SEEDS = {config_of(seed).preset: seed for seed in reversed(range(0, 61 * 3 * len(FAMILIES), 61))}
 """A scene of each preset, of several families."""
@@ -33,7 +36,18 @@ SEEDS = {config_of(seed).preset: seed for seed in reversed(range(0, 61 * 3 * len
 def install(folder: Path, triton: str) -> Path:
     """The folder of a Triton."""
     target = folder / triton
-    command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(target), f"triton=={triton}", *TRITONS[triton]]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--no-deps",
+        "--target",
+        str(target),
+        f"triton=={triton}",
+        *TRITONS[triton],
+    ]
     subprocess.run(command, check=True)
     return target
 
@@ -44,7 +58,12 @@ def there(task: tuple[str, str], folder: Path) -> tuple[bool, str]:
     path = os.pathsep.join((str(ROOT), str(folder / triton)))
     environment = os.environ | {"PYTHONPATH": path, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-m", "tests.versions", "--here", backend], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "tests.versions", "--here", backend],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return done.returncode == 0, (done.stdout + done.stderr).strip()
 
@@ -62,15 +81,27 @@ def here(backend: str) -> int:
 def main() -> int:
     """Install and run, two at a time."""
     parser = argparse.ArgumentParser(prog="python -m tests.versions", description=__doc__.splitlines()[0])
-    parser.add_argument("tritons", nargs="*", metavar="VERSION", help=f"of {', '.join(TRITONS)}; default: all")
-    parser.add_argument("--here", choices=("torch", *BACKENDS), metavar="BACKEND", help="this backend, with the Triton that is installed")
+    parser.add_argument(
+        "tritons", nargs="*", metavar="VERSION", help=f"of {', '.join(TRITONS)}; default: all"
+    )
+    parser.add_argument(
+        "--here",
+        choices=("torch", *BACKENDS),
+        metavar="BACKEND",
+        help="this backend, with the Triton that is installed",
+    )
     options = parser.parse_args()
     if options.here:
         return here(options.here)
     tritons = options.tritons or list(TRITONS)
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(2) as pool:
         list(pool.map(partial(install, Path(folder)), tritons))
-        results = list(pool.map(partial(there, folder=Path(folder)), [(triton, backend) for triton in tritons for backend in BACKENDS]))
+        results = list(
+            pool.map(
+                partial(there, folder=Path(folder)),
+                [(triton, backend) for triton in tritons for backend in BACKENDS],
+            )
+        )
     print(*(text for _, text in results), sep="\n")
     return int(not all(sound for sound, _ in results))
 

@@ -21,11 +21,14 @@ BACKENDS = {
     "triton": "simota_triton.backends.triton_fused",
     "triton-stream": "simota_triton.backends.triton_stream",
 }
-"""Backend name -> module. ``reference`` is the dense definition, ``torch`` the fast path of plain PyTorch, ``triton`` a
-fused cost pass for NVIDIA GPUs with the matching in PyTorch behind it, ``triton-stream`` kernels that form no matrix."""
+"""Backend name -> module. ``reference`` is the dense definition, ``torch`` the fast path of plain PyTorch,
+``triton`` a fused cost pass for NVIDIA GPUs with the matching in PyTorch behind it, ``triton-stream`` kernels
+that form no matrix."""
 
 KERNELS = {"triton": "simota_triton.kernels.launch", "triton-stream": "simota_triton.kernels.stream.launch"}
-"""Backend name -> module with its kernels, whose import takes a quarter of a second with Triton's; see also ``kernels.ready``."""
+"""Backend name -> module with its kernels, whose import takes a quarter of a second with Triton's; see also
+``kernels.ready``.
+"""
 
 CHOICES = ("auto", *BACKENDS)
 
@@ -52,17 +55,21 @@ def check_name(name: str, source: str = "backend") -> str:
         ValueError: It is not; the message names ``source``.
     """
     if name not in CHOICES:
-        raise ValueError(f"{source}: expected one of {', '.join(map(repr, CHOICES))}, got {name!r}{suggestion(name, CHOICES)}")
+        raise ValueError(
+            f"{source}: expected one of {', '.join(map(repr, CHOICES))}, got {name!r}{suggestion(name, CHOICES)}"
+        )
     return name
 
 
 def choose(name: str, device: torch.device, may_check: bool = True) -> tuple[str, str]:
-    """The backend that computes for ``device``, and why: an explicit name, else SIMOTA_TRITON_BACKEND, else by device.
+    """The backend that computes for ``device``, and why: an explicit name, else SIMOTA_TRITON_BACKEND, else
+    by device.
 
     Args:
         name: A backend's name or "auto".
         device: Where the tensors are.
-        may_check: Whether "auto" may compute small problems there to see if the kernels are right; see :mod:`.auto`.
+        may_check: Whether "auto" may compute small problems there to see if the kernels are right; see
+            :mod:`.auto`.
     """
     if name != "auto":
         return name, "asked for"
@@ -77,7 +84,8 @@ def choose(name: str, device: torch.device, may_check: bool = True) -> tuple[str
 
 
 def choose_for_pairs(name: str, device: torch.device, may_check: bool = True) -> str:
-    """The backend that computes for ``device`` a call with an extra cost of pairs, which takes one that forms a matrix of them.
+    """The backend that computes for ``device`` a call with an extra cost of pairs, which takes one that forms
+    a matrix of them.
 
     Raises:
         ValueError: One that forms none was asked for.
@@ -94,7 +102,9 @@ def choose_for_pairs(name: str, device: torch.device, may_check: bool = True) ->
 
 
 def computes(name: str, inputs: Iterable[str]) -> bool:
-    """Whether a backend takes calls with arguments of these names: an extra cost of pairs takes one that forms a matrix of them."""
+    """Whether a backend takes calls with arguments of these names: an extra cost of pairs takes one that
+    forms a matrix of them.
+    """
     return name not in MATRICES or not {"extra_cost", "pair_mask"} & set(inputs)
 
 
@@ -134,8 +144,8 @@ def gpu_refusal(device: torch.device) -> str | None:
 
 
 def import_kernels(name: str) -> None:
-    """Import what a backend that may be asked for computes with, and make it ready, so that no first call has to; nothing where
-    Triton is missing or does not fit, of which a call then tells.
+    """Import what a backend that may be asked for computes with, and make it ready, so that no first call has
+    to; nothing where Triton is missing or does not fit, of which a call then tells.
     """
     if name == "auto" and torch.cuda.is_available():
         name = "triton-stream"
@@ -150,8 +160,12 @@ def load(name: str) -> Backend:
     return cast(Backend, importlib.import_module(BACKENDS[name]))
 
 
-def assign(name: str, problem: Problem, config: SimOTAConfig, kernels: Any = None) -> tuple[Matching, Tensor | None]:
-    """The backend's assignment, with launch parameters where they are given, and its labels where it forms them."""
+def assign(
+    name: str, problem: Problem, config: SimOTAConfig, kernels: Any = None
+) -> tuple[Matching, Tensor | None]:
+    """The backend's assignment, with launch parameters where they are given, and its labels where it forms
+    them.
+    """
     module: Any = load(name)
     options = () if kernels is None else (kernels,)
     if hasattr(module, "assign_with_labels"):
@@ -160,14 +174,19 @@ def assign(name: str, problem: Problem, config: SimOTAConfig, kernels: Any = Non
     return module.assign(problem, config, *options), None
 
 
-def cost_matrix(name: str, problem: Problem, config: SimOTAConfig, kernels: Any = None) -> tuple[Tensor, Tensor, Tensor]:
-    """``cost_matrix`` of the backend's module, with launch parameters where they are given. Where the backend forms no matrix, that of
-    one which compares the same costs (``MATRICES``), else the reference's; launch parameters then have no part in it.
+def cost_matrix(
+    name: str, problem: Problem, config: SimOTAConfig, kernels: Any = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """``cost_matrix`` of the backend's module, with launch parameters where they are given. Where the backend
+    forms no matrix, that of one which compares the same costs (``MATRICES``), else the reference's; launch
+    parameters then have no part in it.
     """
     if name in MATRICES:
         name, kernels = MATRICES[name], None
     module: Any = load(name)
     if not hasattr(module, "cost_matrix"):
         return reference.cost_matrix(problem, config)
-    found: tuple[Tensor, Tensor, Tensor] = module.cost_matrix(problem, config, *(() if kernels is None else (kernels,)))
+    found: tuple[Tensor, Tensor, Tensor] = module.cost_matrix(
+        problem, config, *(() if kernels is None else (kernels,))
+    )
     return found

@@ -1,13 +1,16 @@
-"""What "auto" takes on a GPU: the streaming kernels where they are made for it, run and give the known answers, else plain PyTorch.
+"""What "auto" takes on a GPU: the streaming kernels where they are made for it, run and give the known
+answers, else plain PyTorch.
 
-Decided at the first call, once a process and device, by a verdict that is kept on disk (:mod:`.verdicts`) or, where there is none, by
-a check: a few small problems with known answers (:mod:`..verification.known`). It takes some milliseconds, and the time that Triton
-compiles for where its cache is empty. Kernels that cannot be compiled or loaded, or that answer wrongly, are one warning and
-plain PyTorch on that device; only wrong and right answers are kept, because the rest can be mended from outside.
+Decided at the first call, once a process and device, by a verdict that is kept on disk (:mod:`.verdicts`) or,
+where there is none, by a check: a few small problems with known answers (:mod:`..verification.known`). It
+takes some milliseconds, and the time that Triton compiles for where its cache is empty. Kernels that cannot
+be compiled or loaded, or that answer wrongly, are one warning and plain PyTorch on that device; only wrong
+and right answers are kept, because the rest can be mended from outside.
 
-There is no check while a CUDA graph is captured, nor in a step of ``torch.compile``, whose memory may belong to a graph: such a call
-takes the decision or the verdict there is, else the streaming kernels unchecked, and leaves the decision open. A check that runs out
-of memory leaves it open too. A backend that is asked for by name is never replaced.
+There is no check while a CUDA graph is captured, nor in a step of ``torch.compile``, whose memory may belong
+to a graph: such a call takes the decision or the verdict there is, else the streaming kernels unchecked, and
+leaves the decision open. A check that runs out of memory leaves it open too. A backend that is asked for by
+name is never replaced.
 """
 
 from __future__ import annotations
@@ -58,7 +61,9 @@ def choose(device: torch.device, may_check: bool = True) -> Choice:
     if found is not None:
         return found
     with _lock:
-        return _decided.get(device) or _choose(device, may_check and not torch.cuda.is_current_stream_capturing())
+        return _decided.get(device) or _choose(
+            device, may_check and not torch.cuda.is_current_stream_capturing()
+        )
 
 
 def _choose(device: torch.device, may_check: bool) -> Choice:
@@ -71,16 +76,22 @@ def _choose(device: torch.device, may_check: bool) -> Choice:
     about = verdicts.subject(device)
     verdict = verdicts.find(about)
     if verdict is None and not may_check:
-        return _unchecked.setdefault(device, Choice(KERNELS, "Triton on an NVIDIA GPU; not checked there yet"))
+        return _unchecked.setdefault(
+            device, Choice(KERNELS, "Triton on an NVIDIA GPU; not checked there yet")
+        )
     try:
         verdict = verdict or check_once(device, about)
     except Exception as error:  # a compiler, a driver and a launcher may fail in any way
         if "out of memory" in str(error).lower():
-            return Choice(KERNELS, f"Triton on an NVIDIA GPU; the check ran out of memory ({_first_line(error)})")
+            return Choice(
+                KERNELS, f"Triton on an NVIDIA GPU; the check ran out of memory ({_first_line(error)})"
+            )
         return _fall_back(device, failure(error))
     if verdict.difference is not None:
         return _fall_back(device, f"the kernels give a wrong answer there ({verdict.difference})")
-    return _decided.setdefault(device, Choice(KERNELS, "Triton on an NVIDIA GPU; it gave the known answers there"))
+    return _decided.setdefault(
+        device, Choice(KERNELS, "Triton on an NVIDIA GPU; it gave the known answers there")
+    )
 
 
 def _fall_back(device: torch.device, cause: str) -> Choice:

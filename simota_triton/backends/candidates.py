@@ -17,7 +17,9 @@ from ..reference import usable_priors
 from .levels import Levels
 
 BLOCK_PAIRS = 200_000
-"""(gt, prior) pairs formed at once, 0.8 MB a tensor: smaller ones fit a core's cache, larger ones keep two threads busy."""
+"""(gt, prior) pairs formed at once, 0.8 MB a tensor: smaller ones fit a core's cache, larger ones keep two
+threads busy.
+"""
 
 
 @dataclass(frozen=True)
@@ -54,10 +56,14 @@ class Gts:
         rows = gts.mask.nonzero().squeeze(1)
         counts = torch.bincount(image[rows], minlength=problem.shape[0])
         starts = [0, *counts.cumsum(0).tolist()]
-        return Gts(gts.boxes[rows], gts.labels[rows], gts.centers[rows], image[rows], slot[rows], rows, starts)
+        return Gts(
+            gts.boxes[rows], gts.labels[rows], gts.centers[rows], image[rows], slot[rows], rows, starts
+        )
 
     def blocks(self, rows: slice, width: int) -> Iterator[tuple[int, slice]]:
-        """Image and rows of runs of gts, each of which forms about ``BLOCK_PAIRS`` pairs with ``width`` priors."""
+        """Image and rows of runs of gts, each of which forms about ``BLOCK_PAIRS`` pairs with ``width``
+        priors.
+        """
         for image, (start, stop) in enumerate(pairwise(self.starts)):
             for part in blocks(max(start, rows.start), min(stop, rows.stop), width):
                 yield image, part
@@ -69,8 +75,12 @@ def blocks(start: int, stop: int, width: int) -> Iterator[slice]:
     return (slice(i, min(i + step, stop)) for i in range(start, stop, step))
 
 
-def mark_candidates(problem: Problem, config: SimOTAConfig, gts: Gts, levels: Levels | None, out: Tensor) -> None:
-    """Write 1 into ``out`` [B, P] where the prior lies in the candidate region of a gt of the image, else 0."""
+def mark_candidates(
+    problem: Problem, config: SimOTAConfig, gts: Gts, levels: Levels | None, out: Tensor
+) -> None:
+    """Write 1 into ``out`` [B, P] where the prior lies in the candidate region of a gt of the image, else
+    0.
+    """
     batch, num_priors, _ = problem.shape
     device = gts.boxes.device
     if config.candidate == "all":
@@ -81,12 +91,18 @@ def mark_candidates(problem: Problem, config: SimOTAConfig, gts: Gts, levels: Le
         found = torch.zeros((batch, num_priors), dtype=torch.bool, device=device)
         for image, rows in gts.blocks(slice(0, gts.starts[-1]), num_priors):
             boxes, centers = gts.boxes[rows, None], gts.centers[rows, None]
-            found[image] |= terms.in_region(problem.priors, boxes, centers, config.candidate, config.center_radius).any(0)
+            found[image] |= terms.in_region(
+                problem.priors, boxes, centers, config.candidate, config.center_radius
+            ).any(0)
         out.copy_(found)
         return
-    count = torch.zeros((batch, levels.rows.shape[0], levels.columns.shape[0]), dtype=torch.float32, device=device)
+    count = torch.zeros(
+        (batch, levels.rows.shape[0], levels.columns.shape[0]), dtype=torch.float32, device=device
+    )
     for rows in blocks(0, gts.starts[-1], levels.columns.shape[0]):
-        own = [len(range(max(start, rows.start), min(stop, rows.stop))) for start, stop in pairwise(gts.starts)]
+        own = [
+            len(range(max(start, rows.start), min(stop, rows.stop))) for start, stop in pairwise(gts.starts)
+        ]
         for x, y in levels.depths(gts.boxes[rows], gts.centers[rows], config):
             hits = (y > 0).float().t().split(own, 1), (x > 0).float().split(own)
             for total, along_y, along_x in zip(count, *hits, strict=True):
@@ -96,16 +112,20 @@ def mark_candidates(problem: Problem, config: SimOTAConfig, gts: Gts, levels: Le
         torch.clamp(cells, max=1, out=out[:, level.priors].view(cells.shape))
 
 
-def near_priors(problem: Problem, gts: Gts, levels: Levels | None, rows: slice, radius: float) -> tuple[Tensor, Tensor]:
-    """Priors of its image within ``radius`` strides of each gt's centre along both axes, and some more: [g, w], P or more for
-    none; and their distances in strides, [g, w], see :meth:`Levels.window`.
+def near_priors(
+    problem: Problem, gts: Gts, levels: Levels | None, rows: slice, radius: float
+) -> tuple[Tensor, Tensor]:
+    """Priors of its image within ``radius`` strides of each gt's centre along both axes, and some more: [g,
+    w], P or more for none; and their distances in strides, [g, w], see :meth:`Levels.window`.
     """
     if levels is not None:
         return levels.window(gts.centers[rows], radius)
     priors, found, distances = problem.priors, [], []
     for part in blocks(rows.start, rows.stop, priors.shape[0]):
         centers = gts.centers[part, None]
-        close = ((priors[:, :2] - centers).abs_() <= 1.001 * radius * priors[:, 2:].amax(1, keepdim=True)).all(2)
+        close = (
+            (priors[:, :2] - centers).abs_() <= 1.001 * radius * priors[:, 2:].amax(1, keepdim=True)
+        ).all(2)
         width = max(1, int(close.sum(1).max()))
         order = close.byte().argsort(dim=1, descending=True, stable=True)[:, :width]
         distances.append(terms.center_distance(priors[order], centers))
@@ -122,5 +142,7 @@ def usable_mask(problem: Problem, all_classes: bool) -> Tensor:
     """[B, P] bool: priors that take part; where all classes count, all of their logits are finite."""
     usable = usable_priors(problem)
     if all_classes:
-        usable = usable & torch.cat([level.float().isfinite().all(2) for level in problem.cls_logits.levels], dim=1)
+        usable = usable & torch.cat(
+            [level.float().isfinite().all(2) for level in problem.cls_logits.levels], dim=1
+        )
     return usable

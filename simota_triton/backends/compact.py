@@ -1,7 +1,7 @@
 """Small calls in plain PyTorch: image by image, on dense [G, n] matrices of the image's n candidates.
 
-In a call with a handful of gts the pruning path spends its time on some four hundred operations, not on arithmetic. Here an
-image takes about a hundred.
+In a call with a handful of gts the pruning path spends its time on some four hundred operations, not on
+arithmetic. Here an image takes about a hundred.
 """
 
 from __future__ import annotations
@@ -36,11 +36,17 @@ def applies(problem: Problem, config: SimOTAConfig, gts: Gts) -> bool:
     """Whether a call is small, and of the kind that :func:`match` is written for."""
     images = sum(start < stop for start, stop in pairwise(gts.starts))
     pairs = gts.packed.shape[0] * problem.shape[1] + images * PAIRS_AN_IMAGE
-    return pairs <= MOST_PAIRS and config.k_pool == "candidates" and config.candidate != "all" and not config.min_positives
+    return (
+        pairs <= MOST_PAIRS
+        and config.k_pool == "candidates"
+        and config.candidate != "all"
+        and not config.min_positives
+    )
 
 
 def match(problem: Problem, config: SimOTAConfig, gts: Gts, claims: Tensor) -> tuple[Tensor, Pairs] | None:
-    """dynamic_k of the real gts, and the pairs that are left once conflicts are resolved; counts ``claims`` [B * P].
+    """dynamic_k of the real gts, and the pairs that are left once conflicts are resolved; counts ``claims``
+    [B * P].
 
     None, and nothing counted, where a prior or a prediction of a candidate holds what is not finite.
     """
@@ -92,7 +98,15 @@ class _Image(NamedTuple):
     terms: PairTerms
 
     @staticmethod
-    def of(problem: Problem, config: SimOTAConfig, gts: Gts, priors: Priors, image: int, rows: slice, prior: Tensor) -> _Image | None:
+    def of(
+        problem: Problem,
+        config: SimOTAConfig,
+        gts: Gts,
+        priors: Priors,
+        image: int,
+        rows: slice,
+        prior: Tensor,
+    ) -> _Image | None:
         """Of candidates ``prior`` [n]; None where one of their predictions is not finite."""
         place = prior + image * problem.shape[1]
         logits, objectness = problem.cls_logits.at_places(place), None
@@ -125,7 +139,9 @@ class _Image(NamedTuple):
         return _Image(config, rows, prior, place, logits, objectness, iou, pair_terms)
 
     def match(self) -> tuple[Tensor, Tensor, Pairs]:
-        """dynamic_k [G], claims of the candidates [n], and the pairs that are left once conflicts are resolved."""
+        """dynamic_k [G], claims of the candidates [n], and the pairs that are left once conflicts are
+        resolved.
+        """
         config, size = self.config, self.prior.shape[0]
         top = self.iou.topk(min(config.candidate_topk, size), dim=1, sorted=False).values
         k = count_k(top, config.k_scale)
@@ -140,11 +156,15 @@ class _Image(NamedTuple):
         column = which.index_select(0, pair % max(which.shape[0], 1))
         row = pair // max(which.shape[0], 1) + self.rows.start
         claims = torch.zeros(size, dtype=torch.int32, device=k.device).index_copy_(0, which, count)
-        return k, claims, Pairs(row, take(self.prior, column), take(iou.flatten(), pair), take(cost.flatten(), pair))
+        return (
+            k,
+            claims,
+            Pairs(row, take(self.prior, column), take(iou.flatten(), pair), take(cost.flatten(), pair)),
+        )
 
     def _may_be_taken(self, k: Tensor) -> Tensor:
-        """Candidates [m] that may be among the k cheapest of a gt: all where few scores are summed, else those whose cost without
-        the sum is within the k-th exact cost of some that are cheap without it.
+        """Candidates [m] that may be among the k cheapest of a gt: all where few scores are summed, else
+        those whose cost without the sum is within the k-th exact cost of some that are cheap without it.
         """
         config, size = self.config, self.prior.shape[0]
         if config.cls_classes != "all" or size * self.logits.shape[1] <= FEW_SCORES:

@@ -1,4 +1,6 @@
-"""Priors that are level after level of regular cells: regions are tested on columns and rows alone, windows are index arithmetic."""
+"""Priors that are level after level of regular cells: regions are tested on columns and rows alone, windows
+are index arithmetic.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ DRIFT = 1e-5
 """Strides that a cell may lie off its index times the stride."""
 
 SLACK = 1e-4
-"""Strides that distances, which are taken from indices, may be too large by: the drift of a cell and rounding."""
+"""Strides that distances, which are taken from indices, may be too large by: the drift of a cell and
+rounding.
+"""
 
 OUTSIDE = 1 << 40
 """Added to lines that a level does not have: the index of their cells is then larger than any prior's."""
@@ -57,8 +61,8 @@ class Levels(NamedTuple):
 
     @staticmethod
     def of(priors: Tensor) -> Levels | None:
-        """The levels of priors [P, 4], row-major each, or None where they are no such grids of square cells, or where there is no
-        float64 to place gts among far cells with.
+        """The levels of priors [P, 4], row-major each, or None where they are no such grids of square cells,
+        or where there is no float64 to place gts among far cells with.
         """
         if not has_float64(priors.device):
             return None
@@ -76,10 +80,14 @@ class Levels(NamedTuple):
             height = (stop - start) // width
             cells = regular[start:stop].view(height, width, 4)
             cells[..., 0] = torch.arange(width, dtype=torch.float32, device=priors.device) * stride + x
-            cells[..., 1] = (torch.arange(height, dtype=torch.float32, device=priors.device) * stride + y)[:, None]
+            cells[..., 1] = (torch.arange(height, dtype=torch.float32, device=priors.device) * stride + y)[
+                :, None
+            ]
             cells[..., 2:] = stride
             for line, low in ((cells[0, :, 0], x), (cells[:, 0, 1], y)):
-                drift = line.double() - (torch.arange(line.shape[0], dtype=torch.float64, device=line.device) * stride + low)
+                drift = line.double() - (
+                    torch.arange(line.shape[0], dtype=torch.float64, device=line.device) * stride + low
+                )
                 if not bool((drift.abs() <= DRIFT * stride).all()):
                     return None
             columns.append(cells[0, :, ::2])
@@ -92,29 +100,39 @@ class Levels(NamedTuple):
             return None
         device = priors.device
         first_prior = torch.tensor(first, dtype=torch.float64, device=device)
-        return Levels(levels, torch.cat(columns), torch.cat(rows), first_prior, torch.tensor(shape, dtype=torch.int64, device=device))
+        return Levels(
+            levels,
+            torch.cat(columns),
+            torch.cat(rows),
+            first_prior,
+            torch.tensor(shape, dtype=torch.int64, device=device),
+        )
 
     def depths(self, boxes: Tensor, centers: Tensor, config: SimOTAConfig) -> Iterator[tuple[Tensor, Tensor]]:
-        """How deep gts [g, 4] and [g, 2] hold the columns and the rows, [g, W] and [g, H]: for each box that the candidate
-        region is a union of.
+        """How deep gts [g, 4] and [g, 2] hold the columns and the rows, [g, W] and [g, H]: for each box that
+        the candidate region is a union of.
         """
         boxes, centers = boxes[..., None], centers[..., None]
         region = config.candidate, config.center_radius
         along = (
-            terms.region_depths(lines[:, 0], lines[:, 1], boxes[:, i], boxes[:, 2 + i], centers[:, i], *region)
+            terms.region_depths(
+                lines[:, 0], lines[:, 1], boxes[:, i], boxes[:, 2 + i], centers[:, i], *region
+            )
             for i, lines in enumerate((self.columns, self.rows))
         )
         return zip(*along, strict=True)
 
     def window(self, centers: Tensor, radius: float) -> tuple[Tensor, Tensor]:
-        """Priors within ``radius`` strides of points [g, 2] along both axes, and some more: [g, w], P or more for none; and their
-        distances in strides, [g, w], to ``SLACK``.
+        """Priors within ``radius`` strides of points [g, 2] along both axes, and some more: [g, w], P or more
+        for none; and their distances in strides, [g, w], to ``SLACK``.
         """
         size, start = self.shape[:, :2], self.shape[:, 2:]
         radius += MARGIN
         offset = (centers.double()[:, None] - self.first[:, :2]) / self.first[:, 2:]  # [g, L, 2]
         low = (offset - radius).ceil().clamp(-1e9, 1e9).long()
-        line = low[..., None] + torch.arange(math.floor(2 * radius) + 1, dtype=torch.int64, device=low.device)  # [g, L, 2, w]
+        line = low[..., None] + torch.arange(
+            math.floor(2 * radius) + 1, dtype=torch.int64, device=low.device
+        )  # [g, L, 2, w]
         along_x, along_y = (line - offset[..., None]).float().square().unbind(2)
         distance = (along_y[..., None] + along_x[:, :, None]).sqrt()  # [g, L, w, w]
         line += OUTSIDE * ((line < 0) | (line >= size[..., None]))

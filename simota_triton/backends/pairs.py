@@ -38,7 +38,9 @@ class Pairs:
 
     def select(self, which: Tensor) -> Pairs:
         """The pairs of some indices."""
-        return Pairs(*(column.index_select(0, which) for column in (self.row, self.prior, self.iou, self.cost)))
+        return Pairs(
+            *(column.index_select(0, which) for column in (self.row, self.prior, self.iou, self.cost))
+        )
 
     @staticmethod
     def concatenate(parts: list[Pairs]) -> Pairs:
@@ -74,12 +76,14 @@ class NotFinite(Exception):
 class Costs:
     """Bounds and costs of a problem's pairs.
 
-    Images are padded to ``stride`` priors: prior p of image b is at place b * stride + p, and prior P, like all padding, is
-    none. Lists of pairs are two tensors of indices, row and prior, of shapes that broadcast against each other.
+    Images are padded to ``stride`` priors: prior p of image b is at place b * stride + p, and prior P, like
+    all padding, is none. Lists of pairs are two tensors of indices, row and prior, of shapes that broadcast
+    against each other.
 
-    A first attempt (not ``careful``) takes all scores to be finite and looks only at those it reads: :meth:`check` ends it
-    where they were not. A prior that was never read cannot matter, so an attempt that passes stands; another is made
-    carefully, with masks over all scores, which take longer than everything else.
+    A first attempt (not ``careful``) takes all scores to be finite and looks only at those it reads:
+    :meth:`check` ends it where they were not. A prior that was never read cannot matter, so an attempt that
+    passes stands; another is made carefully, with masks over all scores, which take longer than everything
+    else.
 
     Attributes:
         floor: What pairs that are not among :meth:`near` cost at least, beside their IoU term.
@@ -95,7 +99,11 @@ class Costs:
         self.num_priors = num_priors
         priors = Priors.of(problem.priors)
         self._priors, self._levels, self.stride = priors.columns, priors.levels, priors.columns.shape[1]
-        usable = usable_mask(problem, self.all_classes) if careful or not (priors.usable and _all_take_part(problem)) else None
+        usable = (
+            usable_mask(problem, self.all_classes)
+            if careful or not (priors.usable and _all_take_part(problem))
+            else None
+        )
         # columns of their own, because arithmetic on them is six times as fast as on columns of a matrix
         corners = torch.zeros((4, batch, self.stride), dtype=torch.float32, device=gts.boxes.device)
         corners[:, :, :num_priors] = problem.pred_boxes.permute(2, 0, 1)
@@ -106,17 +114,23 @@ class Costs:
             corners[:, :, :num_priors].masked_fill_(~usable, 0)  # what is not finite stays so when multiplied
         if config.k_pool == "candidates":
             corners[::2].mul_(selectable)  # no width: no intersection, no area
-        self._corners = corners.flatten(1)  # [4, B * stride], without area where a prior does not count for dynamic_k
+        self._corners = corners.flatten(
+            1
+        )  # [4, B * stride], without area where a prior does not count for dynamic_k
         self._areas = box_area(self._corners.t())  # [B * stride]
         self._gt_corners, self._gt_areas = gts.boxes.t().contiguous(), box_area(gts.boxes)  # [4, N], [N]
-        self._has_small_unions = config.union_rule == "add" or float(self._gt_areas.min()) < 2 * max(config.union_eps, SMALLEST)
+        self._has_small_unions = config.union_rule == "add" or float(self._gt_areas.min()) < 2 * max(
+            config.union_eps, SMALLEST
+        )
         # [B * stride], +inf where a prior cannot be selected, else 0
         self._hidden = selectable.view(-1).reciprocal_().sub_(1)
         self._start = gts.image * self.stride  # [N], place of prior 0
         self._radius, self.floor = self._window()
 
     def _window(self) -> tuple[float, float]:
-        """Radius in strides around a gt's centre, and what pairs beyond it cost at least; 0 and 0 where no cost tells."""
+        """Radius in strides around a gt's centre, and what pairs beyond it cost at least; 0 and 0 where no
+        cost tells.
+        """
         config, windows = self.config, [(math.inf, 0.0)]
         if config.center_weight and config.center_base > 1:
             radius = config.center_offset + math.log(NEAR_COST / config.center_weight, config.center_base)
@@ -127,10 +141,12 @@ class Costs:
         return (radius, floor) if math.pi * radius**2 <= NEAR_PART * self.num_priors else (0.0, 0.0)
 
     def near(self, rows: slice) -> tuple[Tensor, Tensor, Tensor] | None:
-        """All priors whose pairs with gts ``rows`` can cost less than ``floor``, and others; their IoUs; and their costs without the
-        class term, lower bounds, +inf where a prior cannot be selected: [g, w] each. None where the floor is 0.
+        """All priors whose pairs with gts ``rows`` can cost less than ``floor``, and others; their IoUs; and
+        their costs without the class term, lower bounds, +inf where a prior cannot be selected: [g, w] each.
+        None where the floor is 0.
 
-        The centre term is a power of 2 here, a tenth of the time of another base's, of distances that are rather too small.
+        The centre term is a power of 2 here, a tenth of the time of another base's, of distances that are
+        rather too small.
         """
         if not self._radius:
             return None
@@ -140,14 +156,19 @@ class Costs:
         prior.clamp_(max=self.num_priors)
         iou = self.iou(row, prior)
         if config.center_weight:
-            center = torch.exp2((distance - (config.center_offset + SLACK)).mul_(math.log2(config.center_base)))
-        no_class, iou_cost = torch.zeros((), dtype=torch.float32, device=iou.device), self._iou_cost(row, prior, iou.clamp(min=0))
+            center = torch.exp2(
+                (distance - (config.center_offset + SLACK)).mul_(math.log2(config.center_base))
+            )
+        no_class, iou_cost = (
+            torch.zeros((), dtype=torch.float32, device=iou.device),
+            self._iou_cost(row, prior, iou.clamp(min=0)),
+        )
         bound = terms.pair_cost(no_class, iou_cost, center, self._outside(row, prior), config)
         return prior, iou, bound.add_(self.hidden(row, prior, iou))
 
     def check(self) -> None:
-        """Look at the scores that a first attempt has read since this was last asked: to be done before anything that takes
-        costs to be numbers, and at the end.
+        """Look at the scores that a first attempt has read since this was last asked: to be done before
+        anything that takes costs to be numbers, and at the end.
 
         Raises:
             NotFinite: One of them is not finite.
@@ -161,14 +182,17 @@ class Costs:
         return prior + take(self._start, row)
 
     def iou_block(self, image: int, rows: slice, work: Tensor) -> Tensor:
-        """IoUs of gts and all priors of their image, [g, stride] within ``work`` [3, g or more, stride]; -inf where a pair does not
-        exist.
+        """IoUs of gts and all priors of their image, [g, stride] within ``work`` [3, g or more, stride]; -inf
+        where a pair does not exist.
         """
         own, work = slice(image * self.stride, (image + 1) * self.stride), work[:, : rows.stop - rows.start]
         inter = intersection(self._corners[:, own], self._gt_corners[:, rows, None], work, dim=0)
         iou = self._shared_part(inter, torch.add(self._areas[own], self._gt_areas[rows, None], out=work[1]))
         if self._masks_pairs:
-            row, prior = (torch.arange(a, b, dtype=torch.int64, device=iou.device) for a, b in ((rows.start, rows.stop), (0, self.stride)))
+            row, prior = (
+                torch.arange(a, b, dtype=torch.int64, device=iou.device)
+                for a, b in ((rows.start, rows.stop), (0, self.stride))
+            )
             iou.masked_fill_(~self._exists(row[:, None], prior), -torch.inf)
         return iou
 
@@ -176,15 +200,21 @@ class Costs:
         """IoU of pairs; -inf where one does not exist."""
         places = self.places(row, prior)
         areas = take(self._areas, places).add_(take(self._gt_areas, row))
-        inter = intersection(_take_columns(self._corners, places), _take_columns(self._gt_corners, row), dim=0)
+        inter = intersection(
+            _take_columns(self._corners, places), _take_columns(self._gt_corners, row), dim=0
+        )
         iou = self._shared_part(inter, areas)
         return iou.masked_fill_(~self._exists(row, prior), -torch.inf) if self._masks_pairs else iou
 
     def _shared_part(self, inter: Tensor, areas: Tensor) -> Tensor:
-        """IoU of an intersection and the sum of both areas; both are overwritten. A union is as large as its gt, so that there is
-        nothing to guard where all gts are large.
+        """IoU of an intersection and the sum of both areas; both are overwritten. A union is as large as its
+        gt, so that there is nothing to guard where all gts are large.
         """
-        return terms.shared_part(inter, areas, self.config) if self._has_small_unions else inter.div_(areas.sub_(inter))
+        return (
+            terms.shared_part(inter, areas, self.config)
+            if self._has_small_unions
+            else inter.div_(areas.sub_(inter))
+        )
 
     def _exists(self, row: Tensor, prior: Tensor) -> Tensor:
         """Whether pairs take part at all."""
@@ -201,11 +231,14 @@ class Costs:
         return hidden.masked_fill_(iou == -torch.inf, torch.inf) if self._masks_pairs else hidden
 
     def lowest_iou(self, limit: Tensor) -> Tensor:
-        """The smallest IoU that a pair with a cost of at most ``limit`` can have, and a few ulp less; above 1 where there is none."""
+        """The smallest IoU that a pair with a cost of at most ``limit`` can have, and a few ulp less; above 1
+        where there is none.
+        """
         if not self.config.iou_weight:
             return torch.zeros_like(limit).masked_fill_(limit < 0, torch.inf)
         worth = limit / self.config.iou_weight
-        iou = torch.exp(-worth) - self.config.log_eps if self.config.iou_cost == "log" else 1 - worth  # GIoU <= IoU
+        # GIoU <= IoU
+        iou = torch.exp(-worth) - self.config.log_eps if self.config.iou_cost == "log" else 1 - worth
         return (iou - 1e-6).clamp(min=0)
 
     def terms(self, row: Tensor, prior: Tensor, iou: Tensor) -> PairTerms:
@@ -218,13 +251,18 @@ class Costs:
         background = terms.background_cost(scores, config) if self.all_classes else scores
         center = None
         if config.center_weight:
-            center = terms.center_cost(_take_columns(self._priors[:3], prior).movedim(0, -1), take(self.gts.centers, row), config)
+            center = terms.center_cost(
+                _take_columns(self._priors[:3], prior).movedim(0, -1), take(self.gts.centers, row), config
+            )
         return PairTerms(own, background, self._iou_cost(row, prior, iou), center, self._outside(row, prior))
 
     def _iou_cost(self, row: Tensor, prior: Tensor, iou: Tensor) -> Tensor:
         if self.config.iou_cost == "log":
             return terms.iou_cost(iou, iou, iou, self.config)  # which looks at no boxes
-        boxes, gt_boxes = _take_columns(self._corners, self.places(row, prior)), _take_columns(self._gt_corners, row)
+        boxes, gt_boxes = (
+            _take_columns(self._corners, self.places(row, prior)),
+            _take_columns(self._gt_corners, row),
+        )
         return terms.iou_cost(boxes.movedim(0, -1), gt_boxes.movedim(0, -1), iou, self.config)
 
     def _outside(self, row: Tensor, prior: Tensor) -> Tensor | None:
@@ -232,7 +270,10 @@ class Costs:
         return ~self._in_region(row, prior, self.config.eligible) if self.has_penalty else None
 
     def _in_region(self, row: Tensor, prior: Tensor, region: str) -> Tensor:
-        priors, boxes = (_take_columns(*columns).movedim(0, -1) for columns in ((self._priors, prior), (self._gt_corners, row)))
+        priors, boxes = (
+            _take_columns(*columns).movedim(0, -1)
+            for columns in ((self._priors, prior), (self._gt_corners, row))
+        )
         return terms.in_region(priors, boxes, take(self.gts.centers, row), region, self.config.center_radius)
 
     def lower(self, t: PairTerms) -> Tensor:
@@ -276,11 +317,18 @@ class Costs:
 
 
 class ClassSums:
-    """Background class cost of the priors of all images, summed over classes; remembers those it was asked for."""
+    """Background class cost of the priors of all images, summed over classes; remembers those it was asked
+    for.
+    """
 
     def __init__(self, costs: Costs) -> None:
         self._costs = costs
-        self._known = torch.full((costs.problem.shape[0] * costs.stride,), torch.nan, dtype=torch.float32, device=costs.gts.boxes.device)
+        self._known = torch.full(
+            (costs.problem.shape[0] * costs.stride,),
+            torch.nan,
+            dtype=torch.float32,
+            device=costs.gts.boxes.device,
+        )
 
     def unknown(self, places: Tensor) -> tuple[Tensor, ...]:
         """Those it was not asked for, in parts."""
@@ -297,8 +345,8 @@ class ClassSums:
 
 
 def reach(limit: Tensor) -> Tensor:
-    """Costs up to a limit, and as much more as rounding may add (a few ulp of the cost, and of the class sums that it is a
-    difference of); below the +inf of what cannot be selected.
+    """Costs up to a limit, and as much more as rounding may add (a few ulp of the cost, and of the class sums
+    that it is a difference of); below the +inf of what cannot be selected.
     """
     return (limit + 1e-3 + 1e-4 * limit.clamp(max=terms.COST_LIMIT)).clamp(max=terms.COST_LIMIT)
 
@@ -316,8 +364,14 @@ def _take_columns(columns: Tensor, index: Tensor) -> Tensor:
 
 
 def _all_take_part(problem: Problem) -> bool:
-    """Whether all priors certainly do, as far as predictions go: boxes, their areas and objectness are finite, none is masked out."""
+    """Whether all priors certainly do, as far as predictions go: boxes, their areas and objectness are
+    finite, none is masked out.
+    """
     if problem.candidate_mask is not None:
         return False
-    objectness = () if problem.obj_logits is None else (level.sum(dtype=torch.float32) for level in problem.obj_logits.levels)
+    objectness = (
+        ()
+        if problem.obj_logits is None
+        else (level.sum(dtype=torch.float32) for level in problem.obj_logits.levels)
+    )
     return bool(torch.stack([problem.pred_boxes.float().norm(), *objectness]).isfinite().all())

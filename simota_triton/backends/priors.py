@@ -20,8 +20,8 @@ class Priors(NamedTuple):
 
     Attributes:
         values: [P, 4], a copy.
-        columns: [4, stride], their columns, padded with ones, which also stand in for what is no prior. The stride is a
-            multiple of ``ALIGN`` above P.
+        columns: [4, stride], their columns, padded with ones, which also stand in for what is no prior. The
+            stride is a multiple of ``ALIGN`` above P.
         usable: Whether all are finite, with strides above 0.
         levels: The grids they form, or None.
     """
@@ -39,7 +39,11 @@ class Priors(NamedTuple):
         if known is not None and known.values.device == priors.device and torch.equal(known.values, priors):
             return known
         usable = priors.isfinite().all(1) & (priors[:, 2:] > 0).all(1)
-        columns = F.pad(priors.where(usable[:, None], 1.0), (0, 0, 0, ALIGN - count % ALIGN), value=1.0).t().contiguous()
+        columns = (
+            F.pad(priors.where(usable[:, None], 1.0), (0, 0, 0, ALIGN - count % ALIGN), value=1.0)
+            .t()
+            .contiguous()
+        )
         if len(_KNOWN) >= MAX_KNOWN:
             _KNOWN.clear()
         _KNOWN[count] = Priors(priors.clone(), columns, bool(usable.all()), Levels.of(priors))

@@ -1,11 +1,13 @@
-"""SimOTA in plain PyTorch for CPUs, by exact pruning: costs only for the pairs that can still be among the k cheapest.
+"""SimOTA in plain PyTorch for CPUs, by exact pruning: costs only for the pairs that can still be among the k
+cheapest.
 
-Gts are taken in groups. (1) Their IoUs with all priors of their image are formed a block at a time, and only maxima over a
-few priors are kept; the largest IoUs, which ``dynamic_k`` is the sum of, are found through those. (2) The priors near a
-gt's centre, outside of which the centre term or the penalty alone costs ``Costs.floor``, are listed and ranked by their
-cost without its class term; the k-th smallest cost of the best few bounds the true one from above. (3) Only pairs whose
-lower bound stays below survive: near ones, and, where the limit is above the floor, those of a large IoU. Sums over all
-classes are formed for these alone. Rounding is covered by :func:`~.pairs.reach`, which only ever keeps more pairs.
+Gts are taken in groups. (1) Their IoUs with all priors of their image are formed a block at a time, and only
+maxima over a few priors are kept; the largest IoUs, which ``dynamic_k`` is the sum of, are found through
+those. (2) The priors near a gt's centre, outside of which the centre term or the penalty alone costs
+``Costs.floor``, are listed and ranked by their cost without its class term; the k-th smallest cost of the
+best few bounds the true one from above. (3) Only pairs whose lower bound stays below survive: near ones, and,
+where the limit is above the floor, those of a large IoU. Sums over all classes are formed for these alone.
+Rounding is covered by :func:`~.pairs.reach`, which only ever keeps more pairs.
 
 Memory: O(B * P + N * q + a group's maxima and near priors + surviving pairs), whatever G * P is.
 """
@@ -43,7 +45,8 @@ def assign(problem: Problem, config: SimOTAConfig) -> Matching:
 def assign_with_labels(problem: Problem, config: SimOTAConfig) -> tuple[Matching, Tensor | None]:
     """The assignment of a batch, and the labels, [B, P] int64; see the module.
 
-    An extra cost may be anything and leaves nothing to bound costs by: with one, all pairs are formed, as in the definition.
+    An extra cost may be anything and leaves nothing to bound costs by: with one, all pairs are formed, as in
+    the definition.
     """
     if problem.extra_cost is not None:
         return reference.assign(problem, config), None
@@ -57,7 +60,9 @@ def assign_with_labels(problem: Problem, config: SimOTAConfig) -> tuple[Matching
         dynamic_k[gts.packed] = 1
     elif gts.packed.numel():
         with torch.inference_mode():  # a thousand small operations, each of which it makes cheaper
-            found = compact.match(problem, config, gts, claims) if compact.applies(problem, config, gts) else None
+            found = (
+                compact.match(problem, config, gts, claims) if compact.applies(problem, config, gts) else None
+            )
             k, won = found or _match_pruned(problem, config, gts, claims)
             dynamic_k[gts.packed] = k
     gt_index = torch.full((batch * num_priors,), -1, dtype=torch.int64, device=device)
@@ -86,7 +91,8 @@ def _match_pruned(problem: Problem, config: SimOTAConfig, gts: Gts, claims: Tens
 
 
 def _match(costs: Costs, claims: Tensor) -> tuple[Tensor, Pairs]:
-    """dynamic_k of the real gts, and the pairs that are left once conflicts are resolved; counts ``claims`` [B * P].
+    """dynamic_k of the real gts, and the pairs that are left once conflicts are resolved; counts ``claims``
+    [B * P].
 
     Raises:
         NotFinite: See :meth:`Costs.check`.
@@ -128,7 +134,10 @@ class _Ious(NamedTuple):
         most = max(part.stop - part.start for _, part in blocks)
         work = torch.empty((3, most, costs.stride), dtype=torch.float32, device=row.device)
         for image, part in blocks:
-            fold(costs.iou_block(image, part, work), out=maxima[part.start - rows.start : part.stop - rows.start])
+            fold(
+                costs.iou_block(image, part, work),
+                out=maxima[part.start - rows.start : part.stop - rows.start],
+            )
         return _Ious(costs, row, FoldedRows(maxima))
 
     def largest(self, width: int) -> tuple[Tensor, Tensor]:
@@ -141,7 +150,9 @@ class _Ious(NamedTuple):
         """Row of the table and prior, [m] each, of IoUs that reach their gt's threshold [g, 1] (> -inf)."""
         entry, column = self.maxima.at_least(threshold)
         prior = unfold(column, self.maxima.values.shape[1])
-        which, step = (self.costs.iou(self.row[entry][:, None], prior) >= threshold[entry]).nonzero().unbind(1)
+        which, step = (
+            (self.costs.iou(self.row[entry][:, None], prior) >= threshold[entry]).nonzero().unbind(1)
+        )
         return entry[which], prior[which, step]
 
 
@@ -163,37 +174,55 @@ def _select(costs: Costs, rows: slice, dynamic_k: Tensor, sums: ClassSums) -> Pa
         limit[few] = _kth_cost(costs, row[few], best[few], iou[few], k[few], sums)
 
     most = reach(limit)
-    entry, prior, pair_iou = (torch.zeros(0, dtype=dtype, device=k.device) for dtype in (k.dtype, k.dtype, iou.dtype))
+    entry, prior, pair_iou = (
+        torch.zeros(0, dtype=dtype, device=k.device) for dtype in (k.dtype, k.dtype, iou.dtype)
+    )
     if listed is not None:
         which = (bound <= most).flatten().nonzero().squeeze(1)
-        entry, prior, pair_iou = which // bound.shape[1], take(near.flatten(), which), take(near_iou.flatten(), which)
+        entry, prior, pair_iou = (
+            which // bound.shape[1],
+            take(near.flatten(), which),
+            take(near_iou.flatten(), which),
+        )
     threshold = costs.lowest_iou(most - costs.floor)
     far = (threshold <= 1).squeeze(1)
     if bool(far.any()):
         others, twice = ious.at_least(threshold), far.index_select(0, entry)
         single, several = (~twice).nonzero().squeeze(1), twice.nonzero().squeeze(1)
-        key = torch.cat([entry[several] * costs.stride + prior[several], others[0] * costs.stride + others[1]]).unique()
-        entry, prior = torch.cat([entry[single], key // costs.stride]), torch.cat([prior[single], key % costs.stride])
+        key = torch.cat(
+            [entry[several] * costs.stride + prior[several], others[0] * costs.stride + others[1]]
+        ).unique()
+        entry, prior = (
+            torch.cat([entry[single], key // costs.stride]),
+            torch.cat([prior[single], key % costs.stride]),
+        )
         pair_iou = costs.iou(rows.start + entry, prior)
-    pairs = _cheapest(_within(costs, rows.start + entry, prior, pair_iou, take(most.flatten(), entry), sums), rows, k)
+    pairs = _cheapest(
+        _within(costs, rows.start + entry, prior, pair_iou, take(most.flatten(), entry), sums), rows, k
+    )
     which = (iou > 0).flatten().nonzero().squeeze(1)
     costs.read(rows.start + which // iou.shape[1], take(best.flatten(), which), sums)
     return pairs
 
 
 def _spread_lowest(bound: Tensor, width: int) -> Tensor:
-    """Where low costs are: the lowest of each of ``width`` combs of a row [g, w], [g, width]; a tenth of topk's time."""
+    """Where low costs are: the lowest of each of ``width`` combs of a row [g, w], [g, width]; a tenth of
+    topk's time.
+    """
     size = bound.shape[1]
     first = torch.arange(min(width, size), dtype=torch.int64, device=bound.device)
     teeth = -(-size // first.shape[0])
     combs = F.pad(bound, (0, teeth * first.shape[0] - size), value=torch.inf).view(-1, teeth, first.shape[0])
-    return combs.min(1).indices * first.shape[0] + first  # the first of equals: never padding, whose teeth are the last
+    # the first of equals: never padding, whose teeth are the last
+    return combs.min(1).indices * first.shape[0] + first
 
 
 def _kth_cost(costs: Costs, row: Tensor, prior: Tensor, iou: Tensor, k: Tensor, sums: ClassSums) -> Tensor:
-    """The k-th smallest cost of pairs of gts [g, 1] and priors [g, w], [g, 1], or more; +inf where there are fewer.
+    """The k-th smallest cost of pairs of gts [g, 1] and priors [g, w], [g, 1], or more; +inf where there are
+    fewer.
 
-    Where all classes count, it is the largest cost of the k best by their own class, so that no more sums are formed.
+    Where all classes count, it is the largest cost of the k best by their own class, so that no more sums are
+    formed.
     """
     pair_terms, hidden = costs.terms(row, prior, iou.clamp(min=0)), costs.hidden(row, prior, iou)
     lower = costs.lower(pair_terms).masked_fill_(hidden > 0, torch.inf)  # whose logits may be NaN
@@ -231,7 +260,9 @@ def _resolve(costs: Costs, claims: Pairs, sums: ClassSums) -> Pairs:
     place, which = costs.places(claims.row, claims.prior).unique(return_inverse=True)  # [m], ascending
     worth = -claims.iou if max_iou else claims.cost
     if costs.config.conflict != "matched":
-        limit = torch.full(place.shape, torch.inf, dtype=torch.float32, device=worth.device).scatter_reduce_(0, which, worth, "amin")
+        limit = torch.full(place.shape, torch.inf, dtype=torch.float32, device=worth.device).scatter_reduce_(
+            0, which, worth, "amin"
+        )
         claims, which = _rivals(costs, place, limit, sums)
         worth = -claims.iou if max_iou else claims.cost
     key = pack_key(
@@ -242,8 +273,8 @@ def _resolve(costs: Costs, claims: Pairs, sums: ClassSums) -> Pairs:
 
 
 def _rivals(costs: Costs, contested: Tensor, limit: Tensor, sums: ClassSums) -> tuple[Pairs, Tensor]:
-    """All pairs of contested places (ascending) that may be worth as little as ``limit`` [m], and whose place each is about; of
-    each place, rows ascend.
+    """All pairs of contested places (ascending) that may be worth as little as ``limit`` [m], and whose place
+    each is about; of each place, rows ascend.
     """
     max_iou, gts = costs.config.conflict == "max_iou", costs.gts
     threshold = -limit if max_iou else costs.lowest_iou(reach(limit))
@@ -267,18 +298,25 @@ def _rivals(costs: Costs, contested: Tensor, limit: Tensor, sums: ClassSums) -> 
 
 
 def _rescue(costs: Costs, won: Pairs, sums: ClassSums) -> Pairs:
-    """The pairs that are left, one a prior, once gts that are short of positives have taken some; see ``matching.rescue``."""
+    """The pairs that are left, one a prior, once gts that are short of positives have taken some; see
+    ``matching.rescue``.
+    """
     device, least, num_priors = won.row.device, costs.config.min_positives, costs.problem.shape[1]
     count = torch.bincount(won.row, minlength=costs.gts.packed.shape[0])
     short = (count < least).nonzero().squeeze(1)
     if not short.numel():
         return won
     one = torch.ones(1, dtype=torch.int64, device=device)
-    owner = torch.full((costs.problem.shape[0], costs.stride), -1, dtype=torch.int64, device=device)  # row of the gt that has the prior
+    # row of the gt that has the prior
+    owner = torch.full((costs.problem.shape[0], costs.stride), -1, dtype=torch.int64, device=device)
     owner.view(-1).scatter_(0, costs.places(won.row, won.prior), won.row)
     gained = [won]
     for gt in short.tolist():
-        row, prior, owned = one * gt, torch.arange(num_priors, dtype=torch.int64, device=device), owner[int(costs.gts.image[gt])]
+        row, prior, owned = (
+            one * gt,
+            torch.arange(num_priors, dtype=torch.int64, device=device),
+            owner[int(costs.gts.image[gt])],
+        )
         iou = costs.iou(row, prior)
         prior = (costs.hidden(row, prior, iou) == 0).nonzero().squeeze(1)  # [s], those that it may take
         for _ in range(least - int(count[gt])):

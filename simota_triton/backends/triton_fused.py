@@ -1,7 +1,8 @@
-"""The fused backend for NVIDIA GPUs: two Triton passes write cost and IoU of every pair, ``matching.py`` does the rest.
+"""The fused backend for NVIDIA GPUs: two Triton passes write cost and IoU of every pair, ``matching.py`` does
+the rest.
 
-Nothing waits for the host, unless gts come packed with their offsets on the device: how many gts the largest image holds,
-which is the height of the matrices, is then read back.
+Nothing waits for the host, unless gts come packed with their offsets on the device: how many gts the largest
+image holds, which is the height of the matrices, is then read back.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from ..tuning.kernel_config import KernelConfig, Shape
 from . import triton_refusal
 
 BYTES_A_PAIR = 30
-"""Peak memory for every (gt, prior) pair of the padded batch: cost and IoU, and the keys that the matching sorts."""
+"""Peak memory for every (gt, prior) pair of the padded batch: cost and IoU, and the keys that the matching
+sorts.
+"""
 
 
 def assign(problem: Problem, config: SimOTAConfig, kernels: KernelConfig | None = None) -> Matching:
@@ -40,8 +43,11 @@ def assign(problem: Problem, config: SimOTAConfig, kernels: KernelConfig | None 
     return matching._replace(dynamic_k=problem.gts.unpad(matching.dynamic_k))
 
 
-def cost_matrix(problem: Problem, config: SimOTAConfig, kernels: KernelConfig | None = None) -> tuple[Tensor, Tensor, Tensor]:
-    """Cost and IoU of every pair, [B, G, P] float32, and which gts are real, [B, G]; as ``reference.cost_matrix``.
+def cost_matrix(
+    problem: Problem, config: SimOTAConfig, kernels: KernelConfig | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Cost and IoU of every pair, [B, G, P] float32, and which gts are real, [B, G]; as
+    ``reference.cost_matrix``.
 
     Args:
         problem: The batch.

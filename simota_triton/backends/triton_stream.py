@@ -1,7 +1,8 @@
-"""The streaming backend for NVIDIA GPUs: a handful of Triton kernels that never write a matrix over (gt, prior) pairs.
+"""The streaming backend for NVIDIA GPUs: a handful of Triton kernels that never write a matrix over (gt,
+prior) pairs.
 
-Every pair that could matter is looked at, and no other: see ``kernels.stream``. Nothing waits for the host, whatever the form of
-the gts. Assignments are those of backend "triton" to the bit.
+Every pair that could matter is looked at, and no other: see ``kernels.stream``. Nothing waits for the host,
+whatever the form of the gts. Assignments are those of backend "triton" to the bit.
 """
 
 from __future__ import annotations
@@ -22,8 +23,11 @@ def assign(problem: Problem, config: SimOTAConfig, kernels: StreamConfig | None 
     return assign_with_labels(problem, config, kernels)[0]
 
 
-def assign_with_labels(problem: Problem, config: SimOTAConfig, kernels: StreamConfig | None = None) -> tuple[Matching, Tensor]:
-    """The assignment of a batch, and the labels, [B, P] int64, which the kernels write with it; see the module.
+def assign_with_labels(
+    problem: Problem, config: SimOTAConfig, kernels: StreamConfig | None = None
+) -> tuple[Matching, Tensor]:
+    """The assignment of a batch, and the labels, [B, P] int64, which the kernels write with it; see the
+    module.
 
     Args:
         problem: The batch.

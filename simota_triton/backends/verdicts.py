@@ -1,9 +1,12 @@
-"""Whether the kernels gave the known answers on a GPU: kept on disk beside the tuning files, so that it is asked once.
+"""Whether the kernels gave the known answers on a GPU: kept on disk beside the tuning files, so that it is
+asked once.
 
-    {"schema": 1, "verdicts": [{"gpu": "NVIDIA H100 80GB HBM3", "capability": [9, 0], "driver": "570.86.15", "torch": "2.13.0",
+    {"schema": 1, "verdicts": [{"gpu": "NVIDIA H100 80GB HBM3", "capability": [9, 0], "driver": "570.86.15",
+    "torch": "2.13.0",
                                 "triton": "3.7.1", "simota_triton": "1.0", "kernels": "0f3a...", "difference": null}]}
 
-``difference`` is null for right answers, else the first wrong one. A verdict holds for exactly what it was found with.
+``difference`` is null for right answers, else the first wrong one. A verdict holds for exactly what it was
+found with.
 """
 
 from __future__ import annotations
@@ -88,11 +91,15 @@ def keep(about: dict[str, Any], verdict: Verdict) -> None:
 
 
 def _entries() -> list[dict[str, Any]]:
-    """What the file holds; nothing where it is missing, damaged or of another schema: all of it can be found out again."""
+    """What the file holds; nothing where it is missing, damaged or of another schema: all of it can be found
+    out again.
+    """
     try:
         data = json.loads(file().read_text(encoding="utf-8"))
         entries = data["verdicts"] if data["schema"] == SCHEMA else []
-        return [entry for entry in entries if entry["difference"] is None or isinstance(entry["difference"], str)]
+        return [
+            entry for entry in entries if entry["difference"] is None or isinstance(entry["difference"], str)
+        ]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return []
 
@@ -101,8 +108,8 @@ def _entries() -> list[dict[str, Any]]:
 def turn(patience: float = PATIENCE) -> Iterator[None]:
     """Let one process check while others wait, so that these find its verdict.
 
-    A process that ends, however it does, lets go of its turn. Nobody waits longer than ``patience`` seconds, nor where no lock can be
-    made.
+    A process that ends, however it does, lets go of its turn. Nobody waits longer than ``patience`` seconds,
+    nor where no lock can be made.
     """
     with contextlib.ExitStack() as stack:
         deadline = time.monotonic() + patience

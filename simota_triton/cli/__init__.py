@@ -1,4 +1,6 @@
-"""The command line: ``simota-triton COMMAND`` or ``python -m simota_triton COMMAND``, one module per command."""
+"""The command line: ``simota-triton COMMAND`` or ``python -m simota_triton COMMAND``, one module per
+command.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ from . import bench, compare, demo, info, run, tune, verify
 from .errors import CommandError, report
 
 COMMANDS = (info, demo, verify, bench, compare, tune, run)
-"""Each has ``add_parser(commands)``, whose parser names the function that runs it: ``set_defaults(run=...)``."""
+"""Each has ``add_parser(commands)``, whose parser names the function that runs it:
+``set_defaults(run=...)``.
+"""
 
 DESCRIPTION = """\
 SimOTA label assignment for anchor-free detectors: which prior learns which ground-truth box.
@@ -26,10 +30,12 @@ SimOTA label assignment for anchor-free detectors: which prior learns which grou
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0 done, 2 a request that cannot be met, 130 interrupted, 141 nobody reads on.
+    """Run one command and return its exit code: 0 done, 2 a request that cannot be met, 130 interrupted, 141
+    nobody reads on.
 
     Args:
-        argv: Arguments without the program's name; None takes those of the process. Without any, the help is printed.
+        argv: Arguments without the program's name; None takes those of the process. Without any, the help is
+            printed.
 
     Raises:
         SystemExit: From argparse, after ``--help`` (0) and for arguments it refuses (2).
@@ -49,14 +55,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         report("interrupted")
         return 130
     except BrokenPipeError:  # as of `simota-triton info | head -1`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in the buffer is flushed at the end
+        # what is left in the buffer is flushed at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     return code
 
 
 def parser() -> argparse.ArgumentParser:
     """The parser with every command."""
-    root = argparse.ArgumentParser(prog="simota-triton", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    root = argparse.ArgumentParser(
+        prog="simota-triton", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     root.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = root.add_subparsers(title="commands", metavar="COMMAND")
     root.set_defaults(run=None)

@@ -54,7 +54,9 @@ def device_of(text: str) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise argparse.ArgumentTypeError(f"expected cpu, cuda or cuda:N, got {text!r}")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise argparse.ArgumentTypeError(f"{text!r} is not here; {torch.cuda.device_count()} CUDA devices are")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not here; {torch.cuda.device_count()} CUDA devices are"
+        )
     return device
 
 
@@ -69,7 +71,9 @@ def check_backend(name: str, device: torch.device) -> None:
 
 
 def refuse(args: argparse.Namespace, names: Sequence[str], why: str) -> None:
-    """End with argparse's error, ``why``, where one of the options was given: it would be ignored. Their defaults are None."""
+    """End with argparse's error, ``why``, where one of the options was given: it would be ignored. Their
+    defaults are None.
+    """
     for name in names:
         if getattr(args, name) is not None:
             args.parser.error(f"argument --{name.replace('_', '-')}: {why}")
@@ -82,8 +86,18 @@ def add_batches(parser: argparse.ArgumentParser, default: Sequence[str]) -> None
     names = [name for name, workload in WORKLOADS.items() if workload.padded is not None]
     add("--workload", choices=names, action="append", metavar="NAME",
         help=f"named workload, simulated, of {', '.join(names)}; repeat it for several; default: {', '.join(default)}")  # fmt: skip
-    add("--batches", type=Path, metavar="FILE", help="batches captured from your own training (SIMOTA_TRITON_CAPTURE), instead")
-    add("--batch-size", type=number(1, 4096), metavar="B", help="images of the named workloads; default: each one's own")
+    add(
+        "--batches",
+        type=Path,
+        metavar="FILE",
+        help="batches captured from your own training (SIMOTA_TRITON_CAPTURE), instead",
+    )
+    add(
+        "--batch-size",
+        type=number(1, 4096),
+        metavar="B",
+        help="images of the named workloads; default: each one's own",
+    )
     add("--dtype", choices=tuple(DTYPES), metavar="NAME", help="of the workloads' logits; default: float32")
     add("--preset", choices=PRESETS, metavar="NAME", help="rule of the named workloads; default: rtmdet")
     parser.set_defaults(default_workloads=tuple(default))

@@ -1,4 +1,6 @@
-"""``simota-triton bench``: ours against plain PyTorch on this machine, on named workloads or on your own batches."""
+"""``simota-triton bench``: ours against plain PyTorch on this machine, on named workloads or on your own
+batches.
+"""
 
 from __future__ import annotations
 
@@ -43,9 +45,21 @@ def add_parser(commands: Any) -> None:
         metavar="NAME",
         help="backend; repeat it; default: all that run there",
     )
-    add("--device", type=device_of, default=None, metavar="NAME", help="cpu or cuda; default: cuda where there is one")
+    add(
+        "--device",
+        type=device_of,
+        default=None,
+        metavar="NAME",
+        help="cpu or cuda; default: cuda where there is one",
+    )
     add("--rounds", type=number(1, 10**4), metavar="N", help="timings of each case; default: 15")
-    add("--out", type=Path, default=Path("simota-bench.json"), metavar="FILE", help="record to write; default: ./simota-bench.json")
+    add(
+        "--out",
+        type=Path,
+        default=Path("simota-bench.json"),
+        metavar="FILE",
+        help="record to write; default: ./simota-bench.json",
+    )
     add("--plot", choices=("gts", "priors", "classes", "batch"), action="append", metavar="AXIS",
         help="instead: time and memory against gts, priors, classes or batch, as a record and a picture; repeat it")  # fmt: skip
     parser.set_defaults(run=run, parser=parser)
@@ -58,12 +72,18 @@ def run(args: argparse.Namespace) -> int:
 
     check_batches(args)
     if args.plot:
-        refuse(args, ("batches", *NAMED, "rounds"), "not with --plot, which measures batches of its own in its own number of rounds")
+        refuse(
+            args,
+            ("batches", *NAMED, "rounds"),
+            "not with --plot, which measures batches of its own in its own number of rounds",
+        )
     device = args.device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     for name in args.backend or ():
         check_backend(name, device)
     names = args.backend or backends_on(device)
-    check_writable([path for axis in args.plot for path in _curve_files(args.out, axis)] if args.plot else [args.out])
+    check_writable(
+        [path for axis in args.plot for path in _curve_files(args.out, axis)] if args.plot else [args.out]
+    )
     with torch.no_grad():
         if args.plot:
             return _curves(args, device, names)
@@ -110,7 +130,9 @@ def _curves(args: argparse.Namespace, device: torch.device, names: list[str]) ->
         try:
             draw(record, picture)
         except OSError as error:
-            raise CommandError(f"{picture} cannot be written ({error.strerror}); the record is in {path}") from error
+            raise CommandError(
+                f"{picture} cannot be written ({error.strerror}); the record is in {path}"
+            ) from error
         print(f"written: {path}, {picture}")
     return 0
 

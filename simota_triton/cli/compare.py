@@ -39,20 +39,30 @@ def run(args: argparse.Namespace) -> int:
     before, after = records
     classes = [machine_class(record["machine"]) for record in records]
     if classes[0] != classes[1]:
-        report(f"these are two kinds of machine, {classes[0]} and {classes[1]}: times say nothing about the code")
+        report(
+            f"these are two kinds of machine, {classes[0]} and {classes[1]}: times say nothing about the code"
+        )
     both, gone, new = changes(before, after)
     if not both:
         raise CommandError("the two records have no workload and case in common")
-    memory = [change for change in both if change.before_mb and change.after_mb and abs(change.after_mb / change.before_mb - 1) > 0.01]
+    memory = [
+        change
+        for change in both
+        if change.before_mb and change.after_mb and abs(change.after_mb / change.before_mb - 1) > 0.01
+    ]
     moved = [change for change in both if change.beyond_noise]
-    for change in sorted(both if args.all else [c for c in both if c in moved or c in memory], key=lambda c: -c.ratio):
+    for change in sorted(
+        both if args.all else [c for c in both if c in moved or c in memory], key=lambda c: -c.ratio
+    ):
         mark = ("slower" if change.ratio > 1 else "faster") if change.beyond_noise else "within noise"
         megabytes = f", {change.before_mb:.1f} -> {change.after_mb:.1f} MB" if change in memory else ""
         print(
             f"{change.workload}, {change.case}: {change.before_ms:.4g} -> {change.after_ms:.4g} ms "
             f"({100 * (change.ratio - 1):+.1f} %, {mark}){megabytes}"
         )
-    print(f"{len(both)} cases in both: {len(moved)} moved beyond noise, {len(both) - len(moved)} did not; {len(memory)} in memory")
+    print(
+        f"{len(both)} cases in both: {len(moved)} moved beyond noise, {len(both) - len(moved)} did not; {len(memory)} in memory"
+    )
     for name, keys in (("only in A", gone), ("only in B", new)):
         if keys:
             print(f"{name}: " + "; ".join(", ".join(key) for key in keys))

@@ -47,11 +47,25 @@ def add_parser(commands: Any) -> None:
     )
     add = parser.add_argument
     data = parser.add_argument_group("data")
-    data.add_argument("--coco", type=Path, metavar="FILE", help="annotations in COCO's instances format; default: the shipped scene")
-    data.add_argument("--images", type=Path, metavar="DIR", help="folder of the images named in FILE; default: a plain background")
+    data.add_argument(
+        "--coco",
+        type=Path,
+        metavar="FILE",
+        help="annotations in COCO's instances format; default: the shipped scene",
+    )
+    data.add_argument(
+        "--images",
+        type=Path,
+        metavar="DIR",
+        help="folder of the images named in FILE; default: a plain background",
+    )
     data.add_argument("--limit", type=number(1, 10**9), metavar="N", help="only the first N images")
     data.add_argument(
-        "--image-size", type=number(32, 4096), default=640, metavar="PIXELS", help="side of the square, 32 to 4096; default: 640"
+        "--image-size",
+        type=number(32, 4096),
+        default=640,
+        metavar="PIXELS",
+        help="side of the square, 32 to 4096; default: 640",
     )
     add("--preset", action="append", choices=("all", *PRESETS), metavar="NAME", dest="presets",
         help=f"rule to assign by; repeat it to compare several; default: rtmdet and yolox; one of all, {', '.join(PRESETS)}")  # fmt: skip
@@ -66,15 +80,31 @@ def add_parser(commands: Any) -> None:
     )
     add("--backend", choices=CHOICES, default="auto", metavar="NAME",
         help=f"what computes: {', '.join(CHOICES)}; default: auto, see simota-triton info")  # fmt: skip
-    add("--device", type=device_of, default=torch.device("cpu"), metavar="NAME", help="where it computes: cpu (default) or cuda")
-    add("--out", type=Path, default=Path("simota-demo"), metavar="DIR", help="folder of the pictures; default: ./simota-demo")
+    add(
+        "--device",
+        type=device_of,
+        default=torch.device("cpu"),
+        metavar="NAME",
+        help="where it computes: cpu (default) or cuda",
+    )
+    add(
+        "--out",
+        type=Path,
+        default=Path("simota-demo"),
+        metavar="DIR",
+        help="folder of the pictures; default: ./simota-demo",
+    )
     parser.set_defaults(run=run, parser=parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Check what argparse cannot, then hand over."""
     if args.coco is None:
-        refuse(args, ("images", "limit"), "needs --coco FILE, the annotations of your images; without it there is the shipped scene")
+        refuse(
+            args,
+            ("images", "limit"),
+            "needs --coco FILE, the annotations of your images; without it there is the shipped scene",
+        )
     require(rich="rich", matplotlib="matplotlib", PIL="pillow")
     from ..demo.run import Options, run
 

@@ -1,4 +1,6 @@
-"""``simota-triton info``: versions, devices, settings, which backend computes where and why, and what it is launched with."""
+"""``simota-triton info``: versions, devices, settings, which backend computes where and why, and what it is
+launched with.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +71,9 @@ def _triton_version() -> str:
         return "not installed"
     try:
         return str(importlib.import_module("triton").__version__)
-    except Exception as error:  # a broken build may fail in any way, and that is what this line is there to say
+    except (
+        Exception
+    ) as error:  # a broken build may fail in any way, and that is what this line is there to say
         return f"installed, but its import fails: {error}"
 
 
@@ -80,19 +84,29 @@ def devices() -> list[Row]:
         return [*rows, ("cuda", "not available")]
     for index in range(torch.cuda.device_count()):
         gpu = torch.cuda.get_device_properties(index)
-        rows.append((f"cuda:{index}", f"{gpu.name}, capability {gpu.major}.{gpu.minor}, {gpu.total_memory / 2**30:.1f} GiB"))
+        rows.append(
+            (
+                f"cuda:{index}",
+                f"{gpu.name}, capability {gpu.major}.{gpu.minor}, {gpu.total_memory / 2**30:.1f} GiB",
+            )
+        )
     return rows
 
 
 def chosen() -> list[Row]:
     """The backend that "auto" takes on each device, and why."""
     rows = []
-    for name in ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0))]:
+    for name in [
+        "cpu",
+        *(f"cuda:{index}" for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0)),
+    ]:
         try:
             device = torch.device(name)
             backend, reason = backends.choose("auto", device, may_check=False)
             refusal = backends.triton_refusal(device) if backend.startswith("triton") else None
-            rows.append((name, f"{backend} ({reason})" + (f", which cannot run here: {refusal}" if refusal else "")))
+            rows.append(
+                (name, f"{backend} ({reason})" + (f", which cannot run here: {refusal}" if refusal else ""))
+            )
         except ValueError as error:
             rows.append((name, f"none: {error}"))
     return rows
@@ -111,17 +125,32 @@ def configurations() -> list[Row]:
                     found += [f"{len(buckets)} buckets of {path}"] if buckets else []
                 except StoreError as error:
                     found.append(str(error))
-            rows.append((f"cuda:{index} {backend}", "; ".join([*found, "else the heuristic" if found else "the heuristic"])))
+            rows.append(
+                (
+                    f"cuda:{index} {backend}",
+                    "; ".join([*found, "else the heuristic" if found else "the heuristic"]),
+                )
+            )
     return rows or [("no GPU", "heuristic")]
 
 
 def tools() -> list[Row]:
-    """Folders that are read and written, the C compiler that Triton needs, and versions that do not go together."""
+    """Folders that are read and written, the C compiler that Triton needs, and versions that do not go
+    together.
+    """
     return [
         ("tuned configurations", _folder(user_folder())),
         ("verdicts on GPUs", f"{verdicts.file()}" + ("" if verdicts.file().exists() else " (not there yet)")),
-        ("Triton's binaries", _folder(Path(os.environ.get("TRITON_CACHE_DIR") or Path(os.path.expanduser("~"), ".triton", "cache")))),
-        ("C compiler", c_compiler() or "none: Triton builds its launcher with one; install gcc or clang, or set CC"),
+        (
+            "Triton's binaries",
+            _folder(
+                Path(os.environ.get("TRITON_CACHE_DIR") or Path(os.path.expanduser("~"), ".triton", "cache"))
+            ),
+        ),
+        (
+            "C compiler",
+            c_compiler() or "none: Triton builds its launcher with one; install gcc or clang, or set CC",
+        ),
         ("versions together", "; ".join(misfits()) or "nothing known to be wrong"),
     ]
 
@@ -138,7 +167,9 @@ def misfits() -> list[str]:
     triton = _installed("triton")
     if triton is not None:
         if _numbers(triton) < (3, 3):
-            found.append(f"Triton {triton} is older than 3.3, the oldest that the kernels are tested with: upgrade torch")
+            found.append(
+                f"Triton {triton} is older than 3.3, the oldest that the kernels are tested with: upgrade torch"
+            )
         partner = _partner()
         if partner is not None and partner != triton.split("+")[0]:
             found.append(
@@ -146,9 +177,13 @@ def misfits() -> list[str]:
             )
         numpy = _installed("numpy")
         if numpy is not None and _numbers(triton) <= (3, 6) and _numbers(numpy) >= (2, 4):
-            found.append(f"Triton {triton}'s interpreter does not work with numpy {numpy}: pip install 'numpy<2.4'")
+            found.append(
+                f"Triton {triton}'s interpreter does not work with numpy {numpy}: pip install 'numpy<2.4'"
+            )
     if torch.version.cuda is not None and not torch.cuda.is_available() and shutil.which("nvidia-smi"):
-        found.append(f"torch is built for CUDA {torch.version.cuda}, there is a driver, and no GPU is usable: see nvidia-smi")
+        found.append(
+            f"torch is built for CUDA {torch.version.cuda}, there is a driver, and no GPU is usable: see nvidia-smi"
+        )
     return found
 
 
@@ -169,7 +204,9 @@ def _partner() -> str | None:
         requirements = importlib.metadata.requires("torch") or []
     except importlib.metadata.PackageNotFoundError:
         return None
-    return next((found[1] for line in requirements if (found := re.match(r"triton\s*==\s*([\d.]+)", line))), None)
+    return next(
+        (found[1] for line in requirements if (found := re.match(r"triton\s*==\s*([\d.]+)", line))), None
+    )
 
 
 def environment() -> list[Row]:

@@ -1,4 +1,6 @@
-"""Files that a command writes at its end: asked for before anything is measured, and what was measured is never lost."""
+"""Files that a command writes at its end: asked for before anything is measured, and what was measured is
+never lost.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ def check_writable(paths: Iterable[Path]) -> None:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise CommandError(f"--out: {path.parent} cannot be written ({error.strerror}); choose a file elsewhere") from error
+            raise CommandError(
+                f"--out: {path.parent} cannot be written ({error.strerror}); choose a file elsewhere"
+            ) from error
 
 
 def write_record(path: Path, record: dict[str, Any]) -> None:
@@ -48,7 +52,9 @@ def write_record(path: Path, record: dict[str, Any]) -> None:
     try:
         write_whole(path, text)
     except OSError as error:
-        raise CommandError(f"{path} cannot be written ({error.strerror}); the record is {_kept(path.stem, text)}") from error
+        raise CommandError(
+            f"{path} cannot be written ({error.strerror}); the record is {_kept(path.stem, text)}"
+        ) from error
 
 
 def _kept(stem: str, text: str) -> str:

@@ -30,7 +30,13 @@ class Bar:
         if sys.stderr.isatty():
             try:
                 from rich.console import Console
-                from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+                from rich.progress import (
+                    BarColumn,
+                    MofNCompleteColumn,
+                    Progress,
+                    TextColumn,
+                    TimeRemainingColumn,
+                )
             except ImportError:
                 return self
             columns = (
@@ -45,7 +51,9 @@ class Bar:
             self._rich.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._rich is not None:
             self._rich.stop()
 
@@ -61,8 +69,16 @@ class Bar:
         if now - self.told >= EVERY or done >= self.total:
             self.told = now
             since, here = now - self.begun[0], done - self.begun[1]
-            left = f", about {_duration(since / here * (self.total - done))} left" if here and done < self.total else ""
-            print(f"{self.title}: {done}/{self.total}{left}{'; ' + note if note else ''}", file=sys.stderr, flush=True)
+            left = (
+                f", about {_duration(since / here * (self.total - done))} left"
+                if here and done < self.total
+                else ""
+            )
+            print(
+                f"{self.title}: {done}/{self.total}{left}{'; ' + note if note else ''}",
+                file=sys.stderr,
+                flush=True,
+            )
 
 
 def _duration(seconds: float) -> str:

@@ -43,7 +43,9 @@ def run(args: argparse.Namespace) -> NoReturn:
 
     command = args.command[1:] if args.command[:1] == ["--"] else args.command
     if not command:
-        raise CommandError("run: expected a command after --, as in: simota-triton run --patch yolox -- python train.py")
+        raise CommandError(
+            "run: expected a command after --, as in: simota-triton run --patch yolox -- python train.py"
+        )
     environ = dict(os.environ)
     reach(dict.fromkeys(args.patch), environ)
     try:

@@ -1,4 +1,6 @@
-"""``simota-triton tune``: the fastest launch parameters for this GPU, found ahead of time and kept on disk."""
+"""``simota-triton tune``: the fastest launch parameters for this GPU, found ahead of time and kept on
+disk.
+"""
 
 from __future__ import annotations
 
@@ -65,11 +67,27 @@ def add_parser(commands: Any) -> None:
     capabilities = {f"{major}{minor}": (major, minor) for major, minor in PROCESSORS}
     add("--capability", type=choice_of(capabilities), metavar="NN",
         help=f"compute capability for --dry-run, of {', '.join(capabilities)}; default: this GPU's, else 90")  # fmt: skip
-    add("--keep", type=number(1, 10**6), metavar="N", help="candidates of each stage that are run, by the model; default: 32")
+    add(
+        "--keep",
+        type=number(1, 10**6),
+        metavar="N",
+        help="candidates of each stage that are run, by the model; default: 32",
+    )
     add("--rounds", type=number(1, 10**4), metavar="N", help="timings of each candidate; default: 15")
-    add("--workers", type=number(1, 256), default=min(8, os.cpu_count() or 1), metavar="N", help="processes that compile; default: up to 8")
+    add(
+        "--workers",
+        type=number(1, 256),
+        default=min(8, os.cpu_count() or 1),
+        metavar="N",
+        help="processes that compile; default: up to 8",
+    )
     add("--limit", type=number(1, 10**6), metavar="N", help="only the first N candidates of the space")
-    add("--out", type=Path, metavar="DIR", help="folder of the file; default: the one that assigners read, see simota-triton info")
+    add(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="folder of the file; default: the one that assigners read, see simota-triton info",
+    )
     parser.set_defaults(run=run, parser=parser)
 
 
@@ -83,7 +101,11 @@ def run(args: argparse.Namespace) -> int:
     interpreted = args.device == "cpu"
     if interpreted:
         if args.batches is None:
-            refuse(args, ("workload", "batch_size"), "not with --device cpu, which tries a tiny batch; try your own with --batches")
+            refuse(
+                args,
+                ("workload", "batch_size"),
+                "not with --device cpu, which tries a tiny batch; try your own with --batches",
+            )
         os.environ.setdefault("TRITON_INTERPRET", "1")
     device = _device(args.device or "cuda")
     with _folder(args.out, interpreted) as folder:
@@ -94,7 +116,9 @@ def _device(name: str) -> torch.device:
     from ..backends import triton_refusal
 
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise CommandError("no CUDA device is available; --dry-run ranks candidates without one, --device cpu tries this command out")
+        raise CommandError(
+            "no CUDA device is available; --dry-run ranks candidates without one, --device cpu tries this command out"
+        )
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -140,9 +164,14 @@ def _tune(args: argparse.Namespace, device: torch.device, folder: Path, family: 
             try:
                 candidates, pruned = _compile(args, family, task, gpu.capability, space, title)
                 with Bar(f"{title}: timing", len(candidates) - 1) as bar:
-                    outcome = sweep(task, family, candidates, timer, journal, args.rounds or 15, partial(_show, bar))
+                    outcome = sweep(
+                        task, family, candidates, timer, journal, args.rounds or 15, partial(_show, bar)
+                    )
             except KeyboardInterrupt:
-                report(journal.trouble or f"{len(journal.records)} candidates are measured; the same command goes on from there")
+                report(
+                    journal.trouble
+                    or f"{len(journal.records)} candidates are measured; the same command goes on from there"
+                )
                 raise
             outcome.pruned = pruned
             if journal.trouble is not None:
@@ -153,7 +182,9 @@ def _tune(args: argparse.Namespace, device: torch.device, folder: Path, family: 
     return code
 
 
-def _tasks(args: argparse.Namespace, family: Family, device: torch.device, tiny: bool = False) -> Iterator[Task]:
+def _tasks(
+    args: argparse.Namespace, family: Family, device: torch.device, tiny: bool = False
+) -> Iterator[Task]:
     from ..backends import TIDYING
     from ..tuning.search import Task
 
@@ -166,12 +197,16 @@ def _journal(folder: Path, gpu: Gpu, family: Family, task: Task, name: str) -> I
     from ..tuning.journal import Journal
 
     path = folder / "unfinished" / f"{gpu.slug}.{family.backend}.{name}.jsonl"
-    journal = Journal(path, {"gpu": gpu.name, "backend": family.backend, "task": task.name, "bucket": name, **_versions()})
+    journal = Journal(
+        path, {"gpu": gpu.name, "backend": family.backend, "task": task.name, "bucket": name, **_versions()}
+    )
     with ExitStack() as stack:
         try:
             stack.enter_context(journal.opened())
         except BlockingIOError as error:
-            raise CommandError(f"another simota-triton tune is measuring this ({path}); wait for it, or choose another --out") from error
+            raise CommandError(
+                f"another simota-triton tune is measuring this ({path}); wait for it, or choose another --out"
+            ) from error
         except OSError as error:
             raise CommandError(
                 f"{folder} cannot be written ({error.strerror}); choose another folder with --out or SIMOTA_TRITON_CONFIG_DIR"
@@ -180,7 +215,12 @@ def _journal(folder: Path, gpu: Gpu, family: Family, task: Task, name: str) -> I
 
 
 def _compile(
-    args: argparse.Namespace, family: Family, task: Task, capability: tuple[int, int], space: list[Any], title: str
+    args: argparse.Namespace,
+    family: Family,
+    task: Task,
+    capability: tuple[int, int],
+    space: list[Any],
+    title: str,
 ) -> tuple[list[Any], dict[Any, str]]:
     from ..tuning.search import prune
     from ..tuning.static import examine
@@ -191,7 +231,10 @@ def _compile(
 
 
 def _show(bar: Bar, at: Progress) -> None:
-    bar.update(at.done, f"best so far {at.speed_up:.2f}x the default" + (f": {_fields(at.best)}" if at.speed_up > 1 else ""))
+    bar.update(
+        at.done,
+        f"best so far {at.speed_up:.2f}x the default" + (f": {_fields(at.best)}" if at.speed_up > 1 else ""),
+    )
 
 
 def _fields(kernels: Any) -> str:
@@ -232,21 +275,30 @@ def _finish(folder: Path, gpu: Gpu, family: Family, task: Task, name: str, outco
             "the next line is the result, and the same command goes on from what was measured"
         )
         code = 2
-    print(f"  in code: SimOTAAssigner(..., kernels={outcome.winner!r})  # from simota_triton.tuning import {family.config.__name__}")
+    print(
+        f"  in code: SimOTAAssigner(..., kernels={outcome.winner!r})  # from simota_triton.tuning import {family.config.__name__}"
+    )
     return code
 
 
 def _versions() -> dict[str, str]:
     import triton
 
-    return {"simota_triton": __version__, "triton": triton.__version__, "torch": torch.__version__, "python": platform.python_version()}
+    return {
+        "simota_triton": __version__,
+        "triton": triton.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
 
 
 def _dry_run(args: argparse.Namespace) -> int:
     """Compile the space for a GPU that need not be here and print it, best first."""
     from ..tuning.static import examine
 
-    capability = args.capability or (torch.cuda.get_device_capability() if torch.cuda.is_available() else (9, 0))
+    capability = args.capability or (
+        torch.cuda.get_device_capability() if torch.cuda.is_available() else (9, 0)
+    )
     for backend in args.backend or FAMILIES:
         family = FAMILIES[backend]
         for task in _tasks(args, family, torch.device("cpu")):
@@ -254,17 +306,27 @@ def _dry_run(args: argparse.Namespace) -> int:
             rows: list[tuple[float, int, Any, Static]] = []
             with Bar(f"{backend}, {task.name}: compiling", len(space)) as bar:
                 for candidate, found in zip(
-                    space, examine(backend, task.problem, task.config, capability, space, args.workers), strict=True
+                    space,
+                    examine(backend, task.problem, task.config, capability, space, args.workers),
+                    strict=True,
                 ):
-                    rows.append((float("inf") if found.cycles is None else found.cycles, len(rows), candidate, found))
+                    rows.append(
+                        (float("inf") if found.cycles is None else found.cycles, len(rows), candidate, found)
+                    )
                     bar.update(len(rows))
             default = rows[0][0]
             print(
                 f"{backend}, {task.name}, sm_{capability[0]}{capability[1]}: {len(rows)} candidates by modelled cycles over the default's"
             )
-            print("A model of instructions and registers, not a measurement: memory and data-dependent loops are not in it.")
-            for cycles, index, candidate, found in sorted(rows, key=lambda row: (row[3].refusal is not None, row[:2])):
+            print(
+                "A model of instructions and registers, not a measurement: memory and data-dependent loops are not in it."
+            )
+            for cycles, index, candidate, found in sorted(
+                rows, key=lambda row: (row[3].refusal is not None, row[:2])
+            ):
                 registers = ", ".join(f"{name} {count}" for name, count in found.registers.items())
                 what = found.refusal or f"registers {registers}"
-                print(f"  {cycles / default:6.2f}  {'default: ' if index == 0 else ''}{_fields(candidate)}  ({what})")
+                print(
+                    f"  {cycles / default:6.2f}  {'default: ' if index == 0 else ''}{_fields(candidate)}  ({what})"
+                )
     return 0

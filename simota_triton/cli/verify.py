@@ -1,4 +1,6 @@
-"""``simota-triton verify``: is what computes here right? Answers, and what is promised besides, on this machine."""
+"""``simota-triton verify``: is what computes here right? Answers, and what is promised besides, on this
+machine.
+"""
 
 from __future__ import annotations
 
@@ -48,12 +50,46 @@ def add_parser(commands: Any) -> None:
     add = parser.add_argument
     add("--backend", choices=tuple(BACKENDS), action="append", metavar="NAME",
         help="backend; repeat it; default: both of the kernels where they run, else torch")  # fmt: skip
-    add("--device", type=device_of, default=None, metavar="NAME", help="cpu or cuda; default: cuda where there is one")
-    add("--seed", type=number(0, 10**9), default=None, metavar="N", help="where seeded scenes begin; default: 0")
-    add("--scenes", type=number(1, 10**9), default=None, metavar="N", help="seeded scenes; default: as many as a minute allows")
-    add("--workers", type=number(1, 256), default=None, metavar="N", help="processes for them; default: up to 8")
-    add("--long", action="store_true", default=None, help="25 minutes of scenes, every preset at full size, every workload")
-    add("--batches", type=Path, metavar="FILE", help="judge these batches instead of seeded scenes: your own, or what verify wrote")
+    add(
+        "--device",
+        type=device_of,
+        default=None,
+        metavar="NAME",
+        help="cpu or cuda; default: cuda where there is one",
+    )
+    add(
+        "--seed",
+        type=number(0, 10**9),
+        default=None,
+        metavar="N",
+        help="where seeded scenes begin; default: 0",
+    )
+    add(
+        "--scenes",
+        type=number(1, 10**9),
+        default=None,
+        metavar="N",
+        help="seeded scenes; default: as many as a minute allows",
+    )
+    add(
+        "--workers",
+        type=number(1, 256),
+        default=None,
+        metavar="N",
+        help="processes for them; default: up to 8",
+    )
+    add(
+        "--long",
+        action="store_true",
+        default=None,
+        help="25 minutes of scenes, every preset at full size, every workload",
+    )
+    add(
+        "--batches",
+        type=Path,
+        metavar="FILE",
+        help="judge these batches instead of seeded scenes: your own, or what verify wrote",
+    )
     add("--out", type=Path, default=Path("simota-verify.json"), metavar="FILE",
         help="record to write, and beside it FILE.batches at a difference; default: ./simota-verify.json")  # fmt: skip
     parser.set_defaults(run=run, parser=parser)
@@ -65,7 +101,11 @@ def run(args: argparse.Namespace) -> int:
     from ..verification.suite import FAILED, Finding, Target, findings, names_of, record
 
     if args.batches is not None:
-        refuse(args, ("seed", "scenes", "workers", "long"), "not with --batches, which are judged instead of seeded scenes")
+        refuse(
+            args,
+            ("seed", "scenes", "workers", "long"),
+            "not with --batches, which are judged instead of seeded scenes",
+        )
     device = args.device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     repro = args.out.with_suffix(".batches")
     if args.batches is not None and args.batches.resolve() == repro.resolve():
@@ -95,12 +135,15 @@ def run(args: argparse.Namespace) -> int:
     print(f"written: {args.out}")
     failed = [finding for finding in found if finding.status == FAILED]
     if any(finding.batch for finding in failed):
-        print(f"written: {repro}, the first batch with a difference; again: simota-triton verify --batches {repro}")
+        print(
+            f"written: {repro}, the first batch with a difference; again: simota-triton verify --batches {repro}"
+        )
     return int(bool(failed))
 
 
 def backends(asked: list[str] | None, device: torch.device) -> list[str]:
-    """Those asked for, else the kernels where nothing is known to be in their way, else what "auto" falls back to.
+    """Those asked for, else the kernels where nothing is known to be in their way, else what "auto" falls
+    back to.
 
     Raises:
         CommandError: One that was asked for cannot run there.
@@ -119,9 +162,14 @@ def backends(asked: list[str] | None, device: torch.device) -> list[str]:
 
 def _print(found: list[Any]) -> None:
     """The table, and a line that sums it up."""
-    widths = [max(len(getattr(finding, name)) for finding in found) for name in ("backend", "check", "status")]
+    widths = [
+        max(len(getattr(finding, name)) for finding in found) for name in ("backend", "check", "status")
+    ]
     for finding in found:
-        head = (f"{getattr(finding, name):<{width}}" for name, width in zip(("backend", "check", "status"), widths, strict=True))
+        head = (
+            f"{getattr(finding, name):<{width}}"
+            for name, width in zip(("backend", "check", "status"), widths, strict=True)
+        )
         print(*head, f"{finding.seconds:6.1f} s", " ".join(finding.detail.split()), sep="  ")
     counts = Counter(finding.status for finding in found)
     print(", ".join(f"{count} {status}" for status, count in counts.items()))
@@ -134,4 +182,6 @@ def _write_repro(path: Path, batch: Any) -> None:
         path.unlink(missing_ok=True)
         Recorder(path, 1).append(batch)
     except OSError as error:
-        raise CommandError(f"{path} cannot be written ({error.strerror}); choose another file with --out") from error
+        raise CommandError(
+            f"{path} cannot be written ({error.strerror}); choose another file with --out"
+        ) from error

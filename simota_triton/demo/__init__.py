@@ -1,1 +1,3 @@
-"""The demo: COCO annotations in, simulated predictions, assignments out as tables and pictures. Not imported by the library."""
+"""The demo: COCO annotations in, simulated predictions, assignments out as tables and pictures. Not imported
+by the library.
+"""

@@ -78,14 +78,20 @@ def read_coco(path: Path) -> Dataset:
         raise CommandError(f"{path}: cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise CommandError(f"{path}: is no JSON: {error}") from None
-    if not isinstance(data, dict) or not all(isinstance(data.get(key), list) for key in ("images", "annotations", "categories")):
-        raise CommandError(f"{path}: expected COCO's instances format, an object with the lists images, annotations and categories")
+    if not isinstance(data, dict) or not all(
+        isinstance(data.get(key), list) for key in ("images", "annotations", "categories")
+    ):
+        raise CommandError(
+            f"{path}: expected COCO's instances format, an object with the lists images, annotations and categories"
+        )
     try:
         label_of = {category["id"]: label for label, category in enumerate(data["categories"])}
         classes = tuple(" ".join(str(category["name"]).split()) for category in data["categories"])
         images = _images(data["images"])
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise CommandError(f"{path}: an entry of images or categories is not in COCO's form: {type(error).__name__} {error}") from None
+        raise CommandError(
+            f"{path}: an entry of images or categories is not in COCO's form: {type(error).__name__} {error}"
+        ) from None
     if not classes:
         raise CommandError(f"{path}: has no categories")
     dropped: Counter[str] = Counter()
@@ -121,8 +127,12 @@ def _add(entry: dict[str, Any], images: dict[int, ImageRecord], label_of: dict[i
     if entry["category_id"] not in label_of:
         return "an unknown category"
     x, y, width, height = (float(value) for value in entry["bbox"])
-    if not (width > 0 and height > 0 and all(abs(value) <= LARGEST_SIDE for value in (x, y, width, height))):  # refuses NaN too
+    if not (
+        width > 0 and height > 0 and all(abs(value) <= LARGEST_SIDE for value in (x, y, width, height))
+    ):  # refuses NaN too
         return "a box that is empty, not finite or absurdly large"
     box = (x, y, x + width, y + height)
-    images[entry["image_id"]].annotations.append(Annotation(box, label_of[entry["category_id"]], bool(entry.get("iscrowd", 0))))
+    images[entry["image_id"]].annotations.append(
+        Annotation(box, label_of[entry["category_id"]], bool(entry.get("iscrowd", 0)))
+    )
     return None

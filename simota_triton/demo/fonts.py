@@ -15,14 +15,21 @@ PLACEHOLDERS = "Last Resort"
 
 @contextmanager
 def fonts_for(text: str) -> Iterator[None]:
-    """In its block pictures have the characters of ``text``; those that no installed font has are told in one line."""
+    """In its block pictures have the characters of ``text``; those that no installed font has are told in one
+    line.
+    """
     import matplotlib
 
     others, lacking = _others(text)
     if lacking:
         shown = ", ".join(lacking[:8]) + (", ..." if len(lacking) > 8 else "")
-        report(f"no installed font has {shown}: pictures show squares there; install one that does, of the Noto family for example")
-    with warnings.catch_warnings(), matplotlib.rc_context({"font.family": [*matplotlib.rcParams["font.family"], *others]}):
+        report(
+            f"no installed font has {shown}: pictures show squares there; install one that does, of the Noto family for example"
+        )
+    with (
+        warnings.catch_warnings(),
+        matplotlib.rc_context({"font.family": [*matplotlib.rcParams["font.family"], *others]}),
+    ):
         warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
         yield
 
@@ -37,12 +44,18 @@ def _others(text: str) -> tuple[list[str], list[str]]:
         return [], []
     manager = font_manager.fontManager
     known = {font.fname for font in manager.ttflist}
-    for path in font_manager.findSystemFonts():  # matplotlib keeps a list, in which a font that was installed since is not
+    for path in (
+        font_manager.findSystemFonts()
+    ):  # matplotlib keeps a list, in which a font that was installed since is not
         if path not in known:
             _try(manager.addfont, path)
     has: dict[str, set[str]] = {}
     for font in manager.ttflist:
-        if PLACEHOLDERS not in font.name and (face := _try(font_manager.get_font, font.fname)) is not None and face.scalable:
+        if (
+            PLACEHOLDERS not in font.name
+            and (face := _try(font_manager.get_font, font.fname)) is not None
+            and face.scalable
+        ):
             characters = face.get_charmap()
             has.setdefault(font.name, set()).update(c for c in missing if ord(c) in characters)
     names: list[str] = []
@@ -55,5 +68,9 @@ def _others(text: str) -> tuple[list[str], list[str]]:
 def _try(function: Callable[[str], Any], path: str) -> Any:
     try:
         return function(path)
-    except (OSError, RuntimeError, ValueError):  # what matplotlib raises for files that are no fonts of a kind it reads
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+    ):  # what matplotlib raises for files that are no fonts of a kind it reads
         return None

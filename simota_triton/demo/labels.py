@@ -36,13 +36,21 @@ def place_labels(boxes: Array, sizes: Array, frame: Sequence[float], points: Arr
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     for gt in np.argsort(area, kind="stable"):
         size = sizes[gt]
-        spots = np.clip(_spots(boxes[gt], size), frame[:2], np.maximum(np.asarray(frame[2:]) - size, frame[:2]))
+        spots = np.clip(
+            _spots(boxes[gt], size), frame[:2], np.maximum(np.asarray(frame[2:]) - size, frame[:2])
+        )
         labels = np.concatenate([spots, spots + size], 1)
         shared = _overlap(labels[:, None], placed[None]).sum(1) / size.prod()
         hidden = (_overlap(labels[:, None], boxes[None]) / np.maximum(area, 1.0)).sum(1)
         covered = ((points[None] > labels[:, None, :2]) & (points[None] < labels[:, None, 2:])).all(2).sum(1)
         order = np.arange(len(spots)) / len(spots)  # among equals the earlier spot
-        cost = OVERLAP_COST * shared + BOX_COST * hidden + POINT_COST * covered + gap(labels, boxes[gt]) / size[1] + order
+        cost = (
+            OVERLAP_COST * shared
+            + BOX_COST * hidden
+            + POINT_COST * covered
+            + gap(labels, boxes[gt]) / size[1]
+            + order
+        )
         best = int(cost.argmin())
         corners[gt] = spots[best]
         placed = np.concatenate([placed, labels[best : best + 1]])
@@ -65,7 +73,9 @@ def gap(labels: Array, box: Array) -> Array:
 
 
 def _spots(box: Array, size: Array) -> Array:
-    """Upper left corners to try, the best looking first: on the box, within it, then further and further off."""
+    """Upper left corners to try, the best looking first: on the box, within it, then further and further
+    off.
+    """
     (x0, y0, x1, y1), (width, height) = box, size
     along_x = np.linspace(x0, max(x1 - width, x0), 5)
     along_y = np.linspace(y0, max(y1 - height, y0), 5)
@@ -73,7 +83,9 @@ def _spots(box: Array, size: Array) -> Array:
     spots += [(x, y) for x in (x1, x0 - width, x0, x1 - width) for y in along_y]
     for step in (0.6, 1.2, 2.0, 3.0, 4.5, 6.5):
         away = step * height
-        spots += [(x, y) for y in (y0 - height - away, y1 + away) for x in (x0 - width - away, *along_x, x1 + away)]
+        spots += [
+            (x, y) for y in (y0 - height - away, y1 + away) for x in (x0 - width - away, *along_x, x1 + away)
+        ]
         spots += [(x, y) for x in (x1 + away, x0 - width - away) for y in along_y]
     return np.array(spots)
 

@@ -66,7 +66,11 @@ def place_rows(figure: Figure, rows: Sequence[Any], left: float) -> None:
     width, height = figure.get_size_inches()
     for index, row in enumerate(reversed(rows)):
         place = (left / width, (0.3 + ROW * index) / height)
-        figure.add_artist(AnnotationBbox(row, place, xycoords="figure fraction", box_alignment=(0, 0.5), frameon=False, pad=0))
+        figure.add_artist(
+            AnnotationBbox(
+                row, place, xycoords="figure fraction", box_alignment=(0, 0.5), frameon=False, pad=0
+            )
+        )
 
 
 def _items(scene: Scene, outcome: Outcome, point: float) -> list[tuple[list[Artist], str]]:
@@ -82,7 +86,10 @@ def _items(scene: Scene, outcome: Outcome, point: float) -> list[tuple[list[Arti
     items: list[tuple[list[Artist], str]] = []
     for stride, number in zip(STRIDES, outcome.priors_got.sum(0).tolist(), strict=True):
         items.append(
-            ([circle(point * dot_size(stride, scene.image_size) / 2, SAMPLE, INK, 0.7)], f"stride {stride}: {count(number, 'prior')}")
+            (
+                [circle(point * dot_size(stride, scene.image_size) / 2, SAMPLE, INK, 0.7)],
+                f"stride {stride}: {count(number, 'prior')}",
+            )
         )
     if outcome.summary.num_conflicts:
         marks = [circle(3, SAMPLE, INK, 0.7), circle(5, "none", INK, 3), circle(5, "none", "white", 1.5)]
@@ -94,6 +101,9 @@ def _items(scene: Scene, outcome: Outcome, point: float) -> list[tuple[list[Arti
         items.append(([frame(edgecolor=INK, linewidth=1.4, linestyle=(0, (3, 2)))], "gt without a prior"))
     if len(scene.ignore_boxes):
         items.append(
-            ([frame(edgecolor=FAINT_INK, hatch="//////", linewidth=0.8)], f"crowd: {count(outcome.summary.num_ignored, 'prior')} ignored")
+            (
+                [frame(edgecolor=FAINT_INK, hatch="//////", linewidth=0.8)],
+                f"crowd: {count(outcome.summary.num_ignored, 'prior')} ignored",
+            )
         )
     return items

@@ -53,8 +53,12 @@ class Outcome:
         return self.image.fg_mask & ((points < boxes[:, :2]) | (points > boxes[:, 2:])).any(1)
 
 
-def run_presets(scene: Scene, presets: Sequence[str], phase: str, seed: int, backend: str, device: torch.device) -> list[Outcome]:
-    """Assign a scene by each preset. Presets that put their priors in the same place see the same predictions."""
+def run_presets(
+    scene: Scene, presets: Sequence[str], phase: str, seed: int, backend: str, device: torch.device
+) -> list[Outcome]:
+    """Assign a scene by each preset. Presets that put their priors in the same place see the same
+    predictions.
+    """
     outcomes = []
     predictions = {}
     for preset in presets:
@@ -62,7 +66,9 @@ def run_presets(scene: Scene, presets: Sequence[str], phase: str, seed: int, bac
         if offset not in predictions:
             priors = grid_priors(scene.image_size, offset=offset)
             generator = torch.Generator().manual_seed(seed)
-            simulated = simulate_predictions([scene.gt_boxes], [scene.gt_labels], priors, len(scene.classes), phase, generator)
+            simulated = simulate_predictions(
+                [scene.gt_boxes], [scene.gt_labels], priors, len(scene.classes), phase, generator
+            )
             predictions[offset] = priors, simulated
         priors, simulated = predictions[offset]
         assigner = SimOTAAssigner(preset, backend=backend)
@@ -81,7 +87,10 @@ def run_presets(scene: Scene, presets: Sequence[str], phase: str, seed: int, bac
 
 def _outcome(preset: str, phase: str, priors: Tensor, result: AssignResult) -> Outcome:
     image = ImageAssignment(*(value.cpu() for value in result.to_image(0)))
-    mine = image.gt_index[None] == torch.arange(len(image.dynamic_k), dtype=torch.int64, device=image.gt_index.device)[:, None]  # [G, P]
+    mine = (
+        image.gt_index[None]
+        == torch.arange(len(image.dynamic_k), dtype=torch.int64, device=image.gt_index.device)[:, None]
+    )  # [G, P]
     got = torch.stack([(mine & (priors[:, 2] == stride)).sum(1) for stride in STRIDES], 1)
     mean_iou = (mine * image.matched_iou).sum(1) / mine.sum(1).clamp(min=1)
     return Outcome(preset, phase, priors, image, result.summary(), got, mean_iou)
@@ -95,6 +104,7 @@ def count(number: int, noun: str) -> str:
 def totals(summaries: Sequence[AssignSummary]) -> str:
     """Gts, positives, conflicts and gts left empty, summed."""
     gts, positives, conflicts, empty = (
-        sum(getattr(summary, name) for summary in summaries) for name in ("num_gts", "num_pos", "num_conflicts", "num_empty")
+        sum(getattr(summary, name) for summary in summaries)
+        for name in ("num_gts", "num_pos", "num_conflicts", "num_empty")
     )
     return f"{count(gts, 'gt')}, {count(positives, 'positive')}, {count(conflicts, 'conflict')}, {count(empty, 'gt')} left empty"

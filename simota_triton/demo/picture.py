@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PALETTE = ("#EFA31A", "#60C0F4", "#F4E95A", "#D87FB0", "#009E73", "#D9550F", "#4A78F0", "#FFFFFF")
-"""After Okabe and Ito's colours for every kind of sight, black left out and the dark ones lifted for a dimmed photo."""
+"""After Okabe and Ito's colours for every kind of sight, black left out and the dark ones lifted for a dimmed
+photo.
+"""
 
 BRIGHTNESS = 88.0
 """Mean brightness, of 255, that photos are dimmed to."""
@@ -39,7 +41,8 @@ Array = NDArray[np.float64]
 def draw(scene: Scene, outcome: Outcome) -> Figure:
     """The picture of one scene and preset, as a figure that belongs to nobody's global state.
 
-    Artists carry a gid for whoever looks for them: ``dots-STRIDE``, ``rings``, ``ties``, ``gt-INDEX``, ``label-INDEX``, ``crowd-INDEX``.
+    Artists carry a gid for whoever looks for them: ``dots-STRIDE``, ``rings``, ``ties``, ``gt-INDEX``,
+    ``label-INDEX``, ``crowd-INDEX``.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -53,7 +56,14 @@ def draw(scene: Scene, outcome: Outcome) -> Figure:
     legend = legend_rows(scene, outcome, 72 * inch, 72 * (page - 2 * MARGIN))
     top, bottom = 0.98, ROW * len(legend) + 0.24
     figure.set_size_inches(page, top + height + bottom)
-    axes = figure.add_axes(((page - width) / 2 / page, bottom / (top + height + bottom), width / page, height / (top + height + bottom)))
+    axes = figure.add_axes(
+        (
+            (page - width) / 2 / page,
+            bottom / (top + height + bottom),
+            width / page,
+            height / (top + height + bottom),
+        )
+    )
     axes.set(xlim=(view[0], view[2]), ylim=(view[3], view[1]), facecolor=NIGHT, xticks=[], yticks=[])
     for spine in axes.spines.values():
         spine.set_visible(False)
@@ -76,13 +86,16 @@ def gt_colors(boxes: Array) -> list[str]:
     for gt in np.argsort(-(boxes[:, 2:] - boxes[:, :2]).prod(1), kind="stable"):
         color = int(nearest[:, gt].argmax())
         chosen[gt] = PALETTE[color]
-        distance = gap(boxes, boxes[gt]) + 0.01 * np.hypot(*(center - center[gt]).T)  # centres rank those that touch
+        # centres rank those that touch
+        distance = gap(boxes, boxes[gt]) + 0.01 * np.hypot(*(center - center[gt]).T)
         nearest[color] = np.minimum(nearest[color], distance)
     return chosen
 
 
 def _view(scene: Scene, outcome: Outcome) -> tuple[float, float, float, float]:
-    """What is shown: the photo, and past its edges the gts (up to an eighth of the square) and positive priors."""
+    """What is shown: the photo, and past its edges the gts (up to an eighth of the square) and positive
+    priors.
+    """
     size = scene.image_size
     content = torch.tensor([[0.0, 0.0, *scene.content]], dtype=torch.float32, device="cpu")
     priors = outcome.priors[outcome.image.fg_mask]
@@ -113,12 +126,30 @@ def _draw_boxes(axes: Axes, scene: Scene, outcome: Outcome, colors: Sequence[str
     from matplotlib.patheffects import Normal, Stroke
 
     for index, (x0, y0, x1, y1) in enumerate(scene.ignore_boxes.tolist()):
-        region = Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, hatch="////", edgecolor="#ffffff80", linewidth=1.0, zorder=1)
+        region = Rectangle(
+            (x0, y0),
+            x1 - x0,
+            y1 - y0,
+            fill=False,
+            hatch="////",
+            edgecolor="#ffffff80",
+            linewidth=1.0,
+            zorder=1,
+        )
         region.set_gid(f"crowd-{index}")
         axes.add_patch(region)
     for gt, (x0, y0, x1, y1) in enumerate(scene.gt_boxes.tolist()):
         style = (0, (2.6, 1.6)) if outcome.empty[gt] else "solid"
-        outline = Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=colors[gt], linewidth=1.7, linestyle=style, zorder=2)
+        outline = Rectangle(
+            (x0, y0),
+            x1 - x0,
+            y1 - y0,
+            fill=False,
+            edgecolor=colors[gt],
+            linewidth=1.7,
+            linestyle=style,
+            zorder=2,
+        )
         outline.set_path_effects([Stroke(linewidth=3.0, foreground="#000000", alpha=0.45), Normal()])
         outline.set_gid(f"gt-{gt}")
         axes.add_patch(outline)
@@ -139,15 +170,28 @@ def _draw_dots(axes: Axes, scene: Scene, outcome: Outcome, colors: Sequence[str]
     for stride in reversed(STRIDES):  # priors of several levels may share a point: the fine ones on top
         here = fg & (outcome.priors[:, 2] == stride)
         faces = [colors[gt] for gt in outcome.image.gt_index[here].tolist()]
-        _circles(axes, outcome.priors[here, :2].numpy(), dot_size(stride, scene.image_size), f"dots-{stride}", faces, INK, 0.7, 3)
+        _circles(
+            axes,
+            outcome.priors[here, :2].numpy(),
+            dot_size(stride, scene.image_size),
+            f"dots-{stride}",
+            faces,
+            INK,
+            0.7,
+            3,
+        )
     contested = claims > 1
     ring = 0.7 * dot_size(STRIDES[0], scene.image_size)
-    sizes = np.array([dot_size(int(stride), scene.image_size) + ring for stride in outcome.priors[contested, 2].tolist()])
+    sizes = np.array(
+        [dot_size(int(stride), scene.image_size) + ring for stride in outcome.priors[contested, 2].tolist()]
+    )
     for width, color, gid in ((3.0, INK, "ring-shadows"), (1.5, "white", "rings")):
         _circles(axes, outcome.priors[contested, :2].numpy(), sizes, gid, "none", color, width, 4)
 
 
-def _circles(axes: Axes, points: Array, size: Any, gid: str, face: Any, edge: str, width: float, zorder: int) -> None:
+def _circles(
+    axes: Axes, points: Array, size: Any, gid: str, face: Any, edge: str, width: float, zorder: int
+) -> None:
     from matplotlib.collections import EllipseCollection
 
     sizes = np.broadcast_to(size, len(points))
@@ -179,7 +223,9 @@ def _draw_labels(axes: Axes, scene: Scene, outcome: Outcome, colors: Sequence[st
     frame = (x0 + inset, y0 + inset, x1 - inset, y1 - inset)
     shown = np.clip(boxes, (frame[0], frame[1]) * 2, (frame[2], frame[3]) * 2)
     points = outcome.priors[outcome.image.fg_mask, :2].double().numpy()
-    for index, (corner, text) in enumerate(zip(place_labels(shown, sizes, frame, points), texts, strict=True)):
+    for index, (corner, text) in enumerate(
+        zip(place_labels(shown, sizes, frame, points), texts, strict=True)
+    ):
         is_gt = index < len(colors)
         color = colors[index] if is_gt else "#c9d1d9"
         empty = is_gt and bool(outcome.empty[index])
@@ -187,7 +233,11 @@ def _draw_labels(axes: Axes, scene: Scene, outcome: Outcome, colors: Sequence[st
         if gap(np.concatenate([corner, corner + sizes[index]]), shown[index]) > inset:
             end = np.clip(middle, shown[index, :2], shown[index, 2:])
             axes.plot(*zip(middle, end, strict=True), color=color, linewidth=0.9, zorder=4.5)
-        pill = {"facecolor": NIGHT if empty else color, "edgecolor": color if empty else "none", "linewidth": 1.0}
+        pill = {
+            "facecolor": NIGHT if empty else color,
+            "edgecolor": color if empty else "none",
+            "linewidth": 1.0,
+        }
         label = axes.text(
             float(middle[0]), float(middle[1]), text, fontsize=font, color="white" if empty else INK, ha="center", va="center_baseline",
             zorder=5, parse_math=False, bbox={"boxstyle": BoxStyle("Round", pad=0.28, rounding_size=0.25), **pill},
@@ -203,8 +253,16 @@ def _draw_title(figure: Figure, scene: Scene, outcome: Outcome) -> None:
     height = figure.get_size_inches()[1]
     left = figure.axes[0].get_position().x0
     lines: tuple[tuple[float, str, dict[str, Any]], ...] = (
-        (0.42, outcome.preset, {"fontsize": 17, "fontweight": "bold", "fontfamily": "sans-serif", "color": INK}),
-        (0.64, f"{scene.name}, simulated predictions ({outcome.phase})", {"fontsize": 9.5, "color": FAINT_INK}),
+        (
+            0.42,
+            outcome.preset,
+            {"fontsize": 17, "fontweight": "bold", "fontfamily": "sans-serif", "color": INK},
+        ),
+        (
+            0.64,
+            f"{scene.name}, simulated predictions ({outcome.phase})",
+            {"fontsize": 9.5, "color": FAINT_INK},
+        ),
         (0.84, totals([outcome.summary]), {"fontsize": 9.5, "color": INK}),
     )
     for down, text, style in lines:

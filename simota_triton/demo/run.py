@@ -57,10 +57,12 @@ class Options:
 
 
 def run(options: Options, console: Console | None = None) -> int:
-    """Print a table and write pictures for each image, then the totals. Returns 0, or 2 if an image could not be used.
+    """Print a table and write pictures for each image, then the totals. Returns 0, or 2 if an image could not
+    be used.
 
     Raises:
-        CommandError: Nothing could be done at all: no readable data, no folder to write to, no such backend here.
+        CommandError: Nothing could be done at all: no readable data, no folder to write to, no such backend
+            here.
     """
     console = console or _console()
     try:
@@ -81,7 +83,10 @@ def run(options: Options, console: Console | None = None) -> int:
     summaries: dict[str, list[AssignSummary]] = {preset: [] for preset in options.presets}
     failed = 0
     texts = [dataset.classes[annotation.label] for record in records for annotation in record.annotations]
-    with fonts_for("".join({*texts, *(record.name for record in records)})), _progress(records, console) as steps:
+    with (
+        fonts_for("".join({*texts, *(record.name for record in records)})),
+        _progress(records, console) as steps,
+    ):
         for record in steps:
             try:
                 scene = load_scene(record, dataset.classes, options.images, options.image_size)
@@ -89,18 +94,28 @@ def run(options: Options, console: Console | None = None) -> int:
                 report(error)
                 failed += 1
                 continue
-            outcomes = run_presets(scene, options.presets, options.phase, options.seed, options.backend, options.device)
+            outcomes = run_presets(
+                scene, options.presets, options.phase, options.seed, options.backend, options.device
+            )
             console.print(image_table(scene, outcomes))
             for outcome in outcomes:
                 summaries[outcome.preset].append(outcome.summary)
                 _save(scene, outcome, options.out)
 
     done = len(records) - failed
-    console.print(f"{count(done, 'image')}, simulated predictions ({options.phase}), backend {backend} ({reason})", highlight=False)
+    console.print(
+        f"{count(done, 'image')}, simulated predictions ({options.phase}), backend {backend} ({reason})",
+        highlight=False,
+    )
     width = max(map(len, options.presets))
     for preset, found in summaries.items():
         console.print(f"  {preset:<{width}}  {totals(found)}", highlight=False)
-    console.print(f"{count(done * len(options.presets), 'picture')} in {options.out}", highlight=False, markup=False, soft_wrap=True)
+    console.print(
+        f"{count(done * len(options.presets), 'picture')} in {options.out}",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
     if failed:
         report(f"{count(failed, 'image')} of {len(records)} could not be used")
     return 2 if failed else 0
@@ -108,7 +123,8 @@ def run(options: Options, console: Console | None = None) -> int:
 
 def _console() -> Console:
     if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="replace")  # a class name the terminal's encoding lacks must not end the run
+        # a class name the terminal's encoding lacks must not end the run
+        sys.stdout.reconfigure(errors="replace")
     return Console(width=None if sys.stdout.isatty() else FILE_WIDTH)
 
 
@@ -119,7 +135,12 @@ def _progress(records: Sequence[ImageRecord], console: Console) -> Iterator[Iter
 
         def lines() -> Iterator[ImageRecord]:
             for number, record in enumerate(records, 1):
-                console.print(f"image {number}/{len(records)}: {record.file_name}", highlight=False, markup=False, soft_wrap=True)
+                console.print(
+                    f"image {number}/{len(records)}: {record.file_name}",
+                    highlight=False,
+                    markup=False,
+                    soft_wrap=True,
+                )
                 yield record
 
         yield lines()
@@ -139,6 +160,7 @@ def _make_folder(folder: Path) -> None:
 def _save(scene: Scene, outcome: Outcome, folder: Path) -> None:
     path = folder / f"{scene.name}_{outcome.preset}_{outcome.phase}.png"
     try:
-        draw(scene, outcome).savefig(path, pil_kwargs={"compress_level": 4})  # 4: a third of the default's time, 4 % larger
+        # 4: a third of the default's time, 4 % larger
+        draw(scene, outcome).savefig(path, pil_kwargs={"compress_level": 4})
     except OSError as error:
         raise CommandError(f"{path}: cannot be written: {error.strerror or error}") from None

@@ -26,7 +26,8 @@ class Scene:
     Attributes:
         name: Stem of its pictures' names.
         image_size: Pixels a side of the square.
-        content: Width and height of the photo inside the square, from the upper left corner; the rest is padding.
+        content: Width and height of the photo inside the square, from the upper left corner; the rest is
+            padding.
         photo: The photo at that size, or None for a plain background.
         gt_boxes: [G, 4] float32 xyxy in the square's pixels.
         gt_labels: [G] int64.
@@ -47,24 +48,30 @@ class Scene:
 
 
 def load_scene(record: ImageRecord, classes: tuple[str, ...], images: Path | None, image_size: int) -> Scene:
-    """Fit an image into the square: scaled to its longer side, padding at the right or bottom, as YOLOX and mmdet do.
+    """Fit an image into the square: scaled to its longer side, padding at the right or bottom, as YOLOX and
+    mmdet do.
 
     Raises:
         CommandError: The image file is missing, cannot be read, or has another size than the annotations say.
     """
     scale = image_size / max(record.width, record.height)
     content = (max(1, round(record.width * scale)), max(1, round(record.height * scale)))
-    ratio = torch.tensor([content[0] / record.width, content[1] / record.height] * 2, dtype=torch.float32, device="cpu")
+    ratio = torch.tensor(
+        [content[0] / record.width, content[1] / record.height] * 2, dtype=torch.float32, device="cpu"
+    )
     gts = [a for a in record.annotations if not a.is_crowd]
     crowds = [a for a in record.annotations if a.is_crowd]
     return Scene(
         name=record.name,
         image_size=image_size,
         content=content,
-        photo=None if images is None else _photo(images / record.file_name, (record.width, record.height), content),
+        photo=None
+        if images is None
+        else _photo(images / record.file_name, (record.width, record.height), content),
         gt_boxes=torch.tensor([a.box for a in gts], dtype=torch.float32, device="cpu").reshape(-1, 4) * ratio,
         gt_labels=torch.tensor([a.label for a in gts], dtype=torch.int64, device="cpu"),
-        ignore_boxes=torch.tensor([a.box for a in crowds], dtype=torch.float32, device="cpu").reshape(-1, 4) * ratio,
+        ignore_boxes=torch.tensor([a.box for a in crowds], dtype=torch.float32, device="cpu").reshape(-1, 4)
+        * ratio,
         ignore_labels=torch.tensor([a.label for a in crowds], dtype=torch.int64, device="cpu"),
         classes=classes,
     )
@@ -75,7 +82,8 @@ def _photo(path: Path, declared: tuple[int, int], content: tuple[int, int]) -> I
 
     try:
         with Image.open(path) as file:
-            # COCO's boxes belong to the pixels as stored, other tools' to the picture as turned by its EXIF tag
+            # COCO's boxes belong to the pixels as stored, other tools' to the picture as turned by its EXIF
+            # tag
             image = file if file.size == declared else ImageOps.exif_transpose(file)
             if image.size != declared:
                 raise CommandError(

@@ -14,10 +14,16 @@ from .scene import Scene
 
 
 def image_table(scene: Scene, outcomes: Sequence[Outcome]) -> Table:
-    """One row for each gt and preset: class, box size, dynamic k, priors got by level, mean IoU; then a row of sums."""
+    """One row for each gt and preset: class, box size, dynamic k, priors got by level, mean IoU; then a row
+    of sums.
+    """
     width, height = scene.content
-    title = Text(f"{scene.name}, {width} x {height}, simulated predictions ({outcomes[0].phase})", style="bold")
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), collapse_padding=True)
+    title = Text(
+        f"{scene.name}, {width} x {height}, simulated predictions ({outcomes[0].phase})", style="bold"
+    )
+    table = Table(
+        title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), collapse_padding=True
+    )
     table.add_column("gt", justify="right", no_wrap=True)
     table.add_column("class", min_width=6)
     table.add_column("box", justify="right", no_wrap=True)
@@ -49,4 +55,9 @@ def _numbers(outcome: Outcome, gt: int) -> list[str | Text]:
     k, got = str(int(outcome.image.dynamic_k[gt])), outcome.priors_got[gt]
     if outcome.empty[gt]:
         return [k, *("-" for _ in STRIDES), Text("none", style="bold white on red"), "-"]
-    return [k, *(str(n) if n else "-" for n in got.tolist()), str(int(got.sum())), f"{float(outcome.mean_iou[gt]):.3f}"]
+    return [
+        k,
+        *(str(n) if n else "-" for n in got.tolist()),
+        str(int(got.sum())),
+        f"{float(outcome.mean_iou[gt]):.3f}",
+    ]

@@ -1,8 +1,10 @@
 """Patches that reach every Python process started from here, by two environment variables that it inherits.
 
-SIMOTA_TRITON_PATCH names the packages, and PYTHONPATH begins with a folder whose ``sitecustomize`` every Python runs at its
-start: ``startup/sitecustomize.py`` patches each package once it is imported. Ranks that a launcher spawns or starts as
-subprocesses are reached like any other process; one that ignores its environment (``python -I`` or ``-E``) is not.
+SIMOTA_TRITON_PATCH names the packages, and PYTHONPATH begins with a folder whose ``sitecustomize`` every
+Python runs at its
+start: ``startup/sitecustomize.py`` patches each package once it is imported. Ranks that a launcher spawns or
+starts as subprocesses are reached like any other process; one that ignores its environment (``python -I`` or
+``-E``) is not.
 """
 
 from __future__ import annotations
@@ -36,7 +38,10 @@ def reach(names: Iterable[str], environ: MutableMapping[str, str] = os.environ) 
     own = environ.get("PYTHONPATH", "")
     path = [folder for folder in own.split(os.pathsep) if folder != STARTUP] if own else []
     path = [STARTUP, *path] if names else path
-    for variable, values, separator in (("SIMOTA_TRITON_PATCH", names, ","), ("PYTHONPATH", path, os.pathsep)):
+    for variable, values, separator in (
+        ("SIMOTA_TRITON_PATCH", names, ","),
+        ("PYTHONPATH", path, os.pathsep),
+    ):
         if values:
             environ[variable] = separator.join(values)
         else:

@@ -1,8 +1,8 @@
 """libreyolo 1.6: the losses of RTMDet, YOLOX and PicoDet assign the batch in one call.
 
-Call ``patch()`` before ``train(device="0,1")``: the ranks, which import nothing of your script, inherit it, as all Python
-processes do that are started later. Under ``torchrun`` each rank runs your script, and ``patch()`` in it. ``simota-triton run --patch
-libreyolo -- python train.py`` needs no line of code.
+Call ``patch()`` before ``train(device="0,1")``: the ranks, which import nothing of your script, inherit it,
+as all Python processes do that are started later. Under ``torchrun`` each rank runs your script, and
+``patch()`` in it. ``simota-triton run --patch libreyolo -- python train.py`` needs no line of code.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ HELPERS = {
     "_bbox_to_distance": ("points", "bboxes", "max_dis", "eps"),
     "all_reduce_avg_scalar": ("value", "device", "min_value"),
 }
-"""Functions of ``libreyolo.models.picodet.loss`` that PicoDet's loss is put together from, and their parameters."""
+"""Functions of ``libreyolo.models.picodet.loss`` that PicoDet's loss is put together from, and their
+parameters.
+"""
 
 ASSIGNING = ("assign", "_get_in_gt_and_in_center_info", "_dynamic_k_matching")
 """Methods of PicoDet's ``SimOTAAssigner``, which its patched loss does not call."""
@@ -48,8 +50,12 @@ def patch() -> Patch:
         >>> import simota_triton.integrations.libreyolo
         >>> simota_triton.integrations.libreyolo.patch()  # doctest: +SKIP
     """
-    rtmdet, yolox, picodet = (PACKAGE.load(f"libreyolo.models.{name}") for name in ("rtmdet.loss", "yolox.nn", "picodet.loss"))
-    return _PATCH.apply([rtmdet_replacement(rtmdet), yolox_replacement(yolox), picodet_replacement(picodet)], in_children=True)
+    rtmdet, yolox, picodet = (
+        PACKAGE.load(f"libreyolo.models.{name}") for name in ("rtmdet.loss", "yolox.nn", "picodet.loss")
+    )
+    return _PATCH.apply(
+        [rtmdet_replacement(rtmdet), yolox_replacement(yolox), picodet_replacement(picodet)], in_children=True
+    )
 
 
 def unpatch() -> None:
@@ -72,11 +78,29 @@ def rtmdet_replacement(module: ModuleType) -> Replacement:
 
     @torch.no_grad()
     def forward(
-        self: Any, pred_bboxes: Tensor, pred_scores: Tensor, priors: Tensor, gt_labels: Tensor, gt_bboxes: Tensor, pad_bbox_flag: Tensor
+        self: Any,
+        pred_bboxes: Tensor,
+        pred_scores: Tensor,
+        priors: Tensor,
+        gt_labels: Tensor,
+        gt_bboxes: Tensor,
+        pad_bbox_flag: Tensor,
     ) -> dict[str, Tensor]:
         """Labels [B, P] (``num_classes`` for background), boxes [B, P, 4] and IoUs [B, P]."""
-        assigner = assigner_for("libre_rtmdet", candidate_topk=self.topk, center_offset=self.soft_center_radius, iou_weight=self.iou_weight)
-        result = assigner(pred_bboxes, pred_scores, priors, gt_bboxes, gt_labels[..., 0].long(), gt_mask=pad_bbox_flag[..., 0] > 0)
+        assigner = assigner_for(
+            "libre_rtmdet",
+            candidate_topk=self.topk,
+            center_offset=self.soft_center_radius,
+            iou_weight=self.iou_weight,
+        )
+        result = assigner(
+            pred_bboxes,
+            pred_scores,
+            priors,
+            gt_bboxes,
+            gt_labels[..., 0].long(),
+            gt_mask=pad_bbox_flag[..., 0] > 0,
+        )
         return {
             "assigned_labels": result.labels,
             "assigned_bboxes": result.gt_boxes.to(gt_bboxes.dtype),
@@ -100,13 +124,19 @@ def yolox_replacement(module: ModuleType) -> Replacement:
         """The terms of the loss by name, their total, and positives per gt."""
 
         def divisor(count: int) -> float:
-            if self.emit_loss_outputs and not self.training:  # validation runs on one rank, which must not wait for the others
+            if (
+                self.emit_loss_outputs and not self.training
+            ):  # validation runs on one rank, which must not wait for the others
                 return float(max(count, 1))
             value: float = average(float(count), device=outputs.device)
             return value
 
-        values = padded_losses(self, preset, (x_shifts, y_shifts, expanded_strides), labels, outputs, origin_preds, divisor)
-        return dict(zip(("total_loss", "iou_loss", "obj_loss", "cls_loss", "l1_loss", "num_fg"), values, strict=True))
+        values = padded_losses(
+            self, preset, (x_shifts, y_shifts, expanded_strides), labels, outputs, origin_preds, divisor
+        )
+        return dict(
+            zip(("total_loss", "iou_loss", "obj_loss", "cls_loss", "l1_loss", "num_fg"), values, strict=True)
+        )
 
     return Replacement(head, "get_losses", get_losses, preset, BYPASSED)
 
@@ -120,12 +150,19 @@ def picodet_replacement(module: ModuleType) -> Replacement:
     original = PACKAGE.attribute(module, "SimOTAAssigner")
     helper: dict[str, Callable[..., Any]] = {name: getattr(module, name) for name in HELPERS}
 
-    def forward(self: Any, cls_scores: Any, bbox_preds: Any, gt_boxes_list: Any, gt_labels_list: Any) -> dict[str, Any]:
-        """Varifocal, GIoU and distribution focal loss over the batch's positives, weighted by their best class score."""
+    def forward(
+        self: Any, cls_scores: Any, bbox_preds: Any, gt_boxes_list: Any, gt_labels_list: Any
+    ) -> dict[str, Any]:
+        """Varifocal, GIoU and distribution focal loss over the batch's positives, weighted by their best
+        class score.
+        """
         device, batch = cls_scores[0].device, cls_scores[0].shape[0]
-        priors = helper["_generate_priors"]([tuple(level.shape[2:]) for level in cls_scores], self.strides, device)  # [P, 4]
+        priors = helper["_generate_priors"](
+            [tuple(level.shape[2:]) for level in cls_scores], self.strides, device
+        )  # [P, 4]
         logits, corners = (
-            torch.cat([level.flatten(2).transpose(1, 2) for level in levels], 1).float() for levels in (cls_scores, bbox_preds)
+            torch.cat([level.flatten(2).transpose(1, 2) for level in levels], 1).float()
+            for levels in (cls_scores, bbox_preds)
         )  # [B, P, C], [B, P, 4 * (reg_max + 1)]
         boxes = self._batch_decode(corners, priors, priors[:, 2])  # [B, P, 4]
         gt_boxes = [own.reshape(-1, 4).to(device, torch.float32) for own in gt_boxes_list]
@@ -150,14 +187,27 @@ def picodet_replacement(module: ModuleType) -> Replacement:
             weight = helper["all_reduce_avg_scalar"](weight, min_value=1e-6)
         else:
             num_pos, weight = float(max(count, 1)), weight.clamp(min=1e-6)
-        loss_cls = self.vfl(logits.reshape(batch * len(priors), -1), soft_labels.reshape(batch * len(priors), -1), avg_factor=num_pos)
+        loss_cls = self.vfl(
+            logits.reshape(batch * len(priors), -1),
+            soft_labels.reshape(batch * len(priors), -1),
+            avg_factor=num_pos,
+        )
         if not count:
             zero = corners.new_zeros(())
-            unused = corners.sum() * 0.0  # keeps the regression tower in the graph, as ranks with positives have it
-            return {"total_loss": loss_cls + unused, "loss_cls": loss_cls.detach(), "loss_bbox": zero, "loss_dfl": zero, "num_pos": 0.0}
+            # keeps the regression tower in the graph, as ranks with positives have it
+            unused = corners.sum() * 0.0
+            return {
+                "total_loss": loss_cls + unused,
+                "loss_cls": loss_cls.detach(),
+                "loss_bbox": zero,
+                "loss_dfl": zero,
+                "num_pos": 0.0,
+            }
         stride = priors[prior, 2:3]
         giou = helper["giou_loss"](boxes[image, prior], targets)
-        distances = helper["_bbox_to_distance"](priors[prior, :2] / stride, targets / stride, max_dis=self.reg_max, eps=0.1)  # [N, 4]
+        distances = helper["_bbox_to_distance"](
+            priors[prior, :2] / stride, targets / stride, max_dis=self.reg_max, eps=0.1
+        )  # [N, 4]
         dfl = self.dfl(corners[image, prior].reshape(4 * count, -1), distances.reshape(-1)).reshape(count, 4)
         loss_bbox = (quality * giou).sum() * self.bbox_loss_weight / weight
         loss_dfl = (quality[:, None] * dfl).sum() / (4.0 * weight)

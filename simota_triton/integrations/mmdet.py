@@ -1,18 +1,20 @@
-"""mmdet 3.0 to 3.3 and onedl-mmdetection 3.5: ``DynamicSoftLabelAssigner`` (RTMDet, RTMDet-Ins) and ``SimOTAAssigner`` (YOLOX).
+"""mmdet 3.0 to 3.3 and onedl-mmdetection 3.5: ``DynamicSoftLabelAssigner`` (RTMDet, RTMDet-Ins) and
+``SimOTAAssigner`` (YOLOX).
 
-Two lines of a config make a trainer use them. The first registers the assigners under the names of those they replace; the
-second makes the heads assign a batch in one call instead of image by image::
+Two lines of a config make a trainer use them. The first registers the assigners under the names of those they
+replace; the second makes the heads assign a batch in one call instead of image by image::
 
     custom_imports = dict(imports=["simota_triton.integrations.mmdet"], allow_failed_imports=False)
     default_hooks = dict(simota=dict(type="BatchedAssignment"))
 
-A configuration that names classes instead of strings imports ``DynamicSoftLabelAssigner``, ``SimOTAAssigner`` and
-``BatchedAssignment`` from here.
+A configuration that names classes instead of strings imports ``DynamicSoftLabelAssigner``, ``SimOTAAssigner``
+and ``BatchedAssignment`` from here.
 
-What deviates: costs are computed in float32 under AMP too. An instance without a single mask pixel has its box's centre,
-where mmdet uses (0, 0). With ``patch``, an image without a valid prior is background; mmdet's heads fail on it.
-``SimOTAAssigner`` takes HorizontalBoxes as the tensors they hold, while mmdet's fails on them. Crowds are looked at only with
-``DynamicSoftLabelAssigner(use_ignored=True)``; YOLOX's head weighs no prior, so that it could not leave one out.
+What deviates: costs are computed in float32 under AMP too. An instance without a single mask pixel has its
+box's centre, where mmdet uses (0, 0). With ``patch``, an image without a valid prior is background; mmdet's
+heads fail on it. ``SimOTAAssigner`` takes HorizontalBoxes as the tensors they hold, while mmdet's fails on
+them. Crowds are looked at only with ``DynamicSoftLabelAssigner(use_ignored=True)``; YOLOX's head weighs no
+prior, so that it could not leave one out.
 """
 
 from __future__ import annotations
@@ -34,7 +36,9 @@ from .openmmlab import check_iou_calculator
 from .patching import Package, Patch, Replacement
 
 PACKAGE = Package(
-    "mmdet", {"mmdet": ("3.0", "3.1", "3.2", "3.3"), "onedl-mmdetection": ("3.5",)}, "pip install mmdet==3.3.0, which needs mmcv >=2.0,<2.2"
+    "mmdet",
+    {"mmdet": ("3.0", "3.1", "3.2", "3.3"), "onedl-mmdetection": ("3.5",)},
+    "pip install mmdet==3.3.0, which needs mmcv >=2.0,<2.2",
 )
 _PATCH = Patch(PACKAGE)
 _registry = PACKAGE.load("mmdet.registry")
@@ -56,7 +60,8 @@ class _Assigner(_BaseAssigner):  # type: ignore[misc]
     Attributes:
         unassigned: Overlap of a prior without a gt in an image that has candidates.
         uses_masks: Centres come from ``gt_instances.masks`` where there are masks.
-        asks_boxes: HorizontalBoxes say which priors lie inside: their edge belongs to them, a tensor's does not.
+        asks_boxes: HorizontalBoxes say which priors lie inside: their edge belongs to them, a tensor's does
+            not.
         use_ignored: Priors inside a box of ``gt_instances_ignore`` are no background.
     """
 
@@ -69,9 +74,12 @@ class _Assigner(_BaseAssigner):  # type: ignore[misc]
         check_iou_calculator(iou_calculator)
         self.preset = preset
         self.overrides = overrides
-        SimOTAConfig.from_preset(preset, **overrides)  # refuses a number out of range now, when the model is built
+        # refuses a number out of range now, when the model is built
+        SimOTAConfig.from_preset(preset, **overrides)
 
-    def assign(self, pred_instances: Any, gt_instances: Any, gt_instances_ignore: Any = None, **kwargs: Any) -> Any:
+    def assign(
+        self, pred_instances: Any, gt_instances: Any, gt_instances_ignore: Any = None, **kwargs: Any
+    ) -> Any:
         """Assign one image.
 
         Args:
@@ -122,7 +130,9 @@ class _Assigner(_BaseAssigner):  # type: ignore[misc]
         """
         overrides = self.overrides if objectness is None else {**self.overrides, "score": "joint"}
         boxes = [_plain("gt_instances.bboxes", gts.bboxes) for gts in batch_gt_instances]
-        if self.asks_boxes and any(isinstance(gts.bboxes, _boxes.HorizontalBoxes) for gts in batch_gt_instances):
+        if self.asks_boxes and any(
+            isinstance(gts.bboxes, _boxes.HorizontalBoxes) for gts in batch_gt_instances
+        ):
             overrides = {**overrides, "candidate": "all"}
             inside = torch.stack([_in_any(gts.bboxes, priors) for gts in batch_gt_instances])  # [B, P]
             candidate_mask = inside if candidate_mask is None else inside & candidate_mask
@@ -142,17 +152,27 @@ class _Assigner(_BaseAssigner):  # type: ignore[misc]
         """One image as mmdet's ``AssignResult``, of the priors in ``keep`` [P] bool."""
         fg_mask, gt_index, labels, iou, ignored = (
             value[image] if keep is None else value[image][keep]
-            for value in (result.fg_mask, result.gt_index, result.labels, result.matched_iou, result.ignore_mask)
+            for value in (
+                result.fg_mask,
+                result.gt_index,
+                result.labels,
+                result.matched_iou,
+                result.ignore_mask,
+            )
         )
         overlaps = iou.masked_fill(~fg_mask & fg_mask.any(), self.unassigned)
         gt_inds = (gt_index + 1).masked_fill(ignored, -1)
         return _assigners.AssignResult(num_gts, gt_inds, overlaps, labels=torch.where(fg_mask, labels, -1))
 
-    def _ignored(self, batch_gt_instances_ignore: Sequence[Any] | None, bboxes: Tensor) -> list[Tensor] | None:
+    def _ignored(
+        self, batch_gt_instances_ignore: Sequence[Any] | None, bboxes: Tensor
+    ) -> list[Tensor] | None:
         if not self.use_ignored or batch_gt_instances_ignore is None:
             return None
         return [
-            bboxes.new_zeros(0, 4) if ignored is None else _plain("gt_instances_ignore.bboxes", ignored.bboxes)
+            bboxes.new_zeros(0, 4)
+            if ignored is None
+            else _plain("gt_instances_ignore.bboxes", ignored.bboxes)
             for ignored in batch_gt_instances_ignore
         ]
 
@@ -167,15 +187,16 @@ class _Assigner(_BaseAssigner):  # type: ignore[misc]
 
 @_registry.TASK_UTILS.register_module(force=True)
 class DynamicSoftLabelAssigner(_Assigner):
-    """RTMDet's assigner, in place of mmdet's of the same name (``task_modules/assigners/dynamic_soft_label_assigner.py``).
+    """RTMDet's assigner, in place of mmdet's of the same name
+    (``task_modules/assigners/dynamic_soft_label_assigner.py``).
 
     Args:
         soft_center_radius: Strides from the gt's centre within which the centre prior stays below 1.
         topk: How many of the largest IoUs are summed to a gt's number of priors, 1 to 32.
         iou_weight: Factor of the IoU cost.
         iou_calculator: ``BboxOverlaps2D``, the default.
-        use_ignored: A prior that no gt gets and whose cell's centre lies inside a box of ``gt_instances_ignore`` (crowds) is not
-            trained as background: its ``gt_inds`` is -1, and RTMDet's heads give it no weight. mmdet has no such option.
+        use_ignored: A prior that no gt gets and whose cell's centre lies inside a box of
+            ``gt_instances_ignore`` (crowds) is not trained as background: its ``gt_inds`` is -1, and RTMDet's heads give it no weight. mmdet has no such option.
 
     Raises:
         ValueError: Another ``iou_calculator``, or a number out of range.
@@ -193,13 +214,20 @@ class DynamicSoftLabelAssigner(_Assigner):
         self, soft_center_radius: float = 3.0, topk: int = 13, iou_weight: float = 3.0, iou_calculator: Any = "BboxOverlaps2D",
         use_ignored: bool = False,
     ) -> None:  # fmt: skip
-        super().__init__(iou_calculator, "rtmdet", center_offset=soft_center_radius, candidate_topk=topk, iou_weight=iou_weight)
+        super().__init__(
+            iou_calculator,
+            "rtmdet",
+            center_offset=soft_center_radius,
+            candidate_topk=topk,
+            iou_weight=iou_weight,
+        )
         self.use_ignored = use_ignored
 
 
 @_registry.TASK_UTILS.register_module(force=True)
 class SimOTAAssigner(_Assigner):
-    """YOLOX's assigner, in place of mmdet's of the same name (``task_modules/assigners/sim_ota_assigner.py``).
+    """YOLOX's assigner, in place of mmdet's of the same name
+    (``task_modules/assigners/sim_ota_assigner.py``).
 
     Args:
         center_radius: Half-width of the centre square, in strides.
@@ -245,12 +273,13 @@ HEADS: dict[type, tuple[type[_Assigner], tuple[str, ...]]] = {
     _rtmdet.RTMDetHead: (DynamicSoftLabelAssigner, ("get_targets", "_get_targets_single")),
     _yolox.YOLOXHead: (SimOTAAssigner, ("loss_by_feat", "_get_targets_single")),
 }
-"""Head -> the assigner it must hold, and the methods that it must not override. RTMDetSepBNHead, RTMDetInsHead and
-RTMDetInsSepBNHead are RTMDetHeads."""
+"""Head -> the assigner it must hold, and the methods that it must not override. RTMDetSepBNHead,
+RTMDetInsHead and RTMDetInsSepBNHead are RTMDetHeads."""
 
 
 def patch(model: nn.Module | None = None) -> Patch:
-    """Make RTMDet's, RTMDet-Ins's and YOLOX's heads assign a batch in one call. Targets and losses stay the same.
+    """Make RTMDet's, RTMDet-Ins's and YOLOX's heads assign a batch in one call. Targets and losses stay the
+    same.
 
     Args:
         model: A model whose heads are looked at before anything is replaced.
@@ -259,7 +288,8 @@ def patch(model: nn.Module | None = None) -> Patch:
         The patch, which is also a context manager that undoes it.
 
     Raises:
-        AttributeError, TypeError: A head is not laid out as expected, or holds another assigner; names the attribute.
+        AttributeError, TypeError: A head is not laid out as expected, or holds another assigner; names the
+            attribute.
         ValueError: ``model`` has no such head.
 
     Example:
@@ -275,13 +305,24 @@ def patch(model: nn.Module | None = None) -> Patch:
     PACKAGE.expect(
         _yolox.YOLOXHead,
         "_get_targets_single",
-        ("self", "priors", "cls_preds", "decoded_bboxes", "objectness", "gt_instances", "img_meta", "gt_instances_ignore"),
+        (
+            "self",
+            "priors",
+            "cls_preds",
+            "decoded_bboxes",
+            "objectness",
+            "gt_instances",
+            "img_meta",
+            "gt_instances_ignore",
+        ),
     )
     PACKAGE.expect(_yolox.YOLOXHead, "_get_l1_target", ("self", "l1_target", "gt_bboxes", "priors", "eps"))
     if model is not None:
         heads = [module for module in model.modules() if isinstance(module, tuple(HEADS))]
         if not heads:
-            raise ValueError(f"model: expected a RTMDetHead or YOLOXHead of mmdet in it, got {type(model).__name__} without one")
+            raise ValueError(
+                f"model: expected a RTMDetHead or YOLOXHead of mmdet in it, got {type(model).__name__} without one"
+            )
         for head in heads:
             check_head(head)
     return _PATCH.apply([
@@ -326,11 +367,15 @@ def check_head(head: Any) -> None:
             "(a configuration that names classes must name this one)"
         )
     if type(getattr(head, "sampler", None)) is not _samplers.PseudoSampler:
-        raise TypeError(f"{name}.sampler: expected PseudoSampler, got {type(getattr(head, 'sampler', None)).__name__}")
+        raise TypeError(
+            f"{name}.sampler: expected PseudoSampler, got {type(getattr(head, 'sampler', None)).__name__}"
+        )
 
 
 class _Samples(Sequence[Any]):
-    """The sampling results of a batch, each computed when it is asked for: only RTMDet-Ins's mask loss does."""
+    """The sampling results of a batch, each computed when it is asked for: only RTMDet-Ins's mask loss
+    does.
+    """
 
     def __init__(self, sample: Callable[[int], Any], batch: int) -> None:
         self._sample = sample
@@ -350,13 +395,19 @@ def _rtmdet_targets(
     self: Any, cls_scores: Tensor, bbox_preds: Tensor, anchor_list: Any, valid_flag_list: Any, batch_gt_instances: Any,
     batch_img_metas: Any, batch_gt_instances_ignore: Any = None, unmap_outputs: bool = True,
 ) -> Any:  # fmt: skip
-    """``RTMDetHead.get_targets``: anchors, labels, label weights, boxes and IoUs, each a list of levels [B, P_l, ...]."""
+    """``RTMDetHead.get_targets``: anchors, labels, label weights, boxes and IoUs, each a list of levels [B,
+    P_l, ...].
+    """
     check_head(self)
     if not unmap_outputs:
-        raise ValueError("unmap_outputs: expected True, got False; undo the patch with simota_triton.integrations.mmdet.unpatch()")
+        raise ValueError(
+            "unmap_outputs: expected True, got False; undo the patch with simota_triton.integrations.mmdet.unpatch()"
+        )
     levels, batch = anchor_list[0], len(batch_img_metas)
     if any(own is not level for image in anchor_list for own, level in zip(image, levels, strict=True)):
-        raise ValueError("anchor_list: expected the same priors for every image, as RTMDetHead.get_anchors gives them, got others")
+        raise ValueError(
+            "anchor_list: expected the same priors for every image, as RTMDetHead.get_anchors gives them, got others"
+        )
     priors = torch.cat(levels)  # [P, 4]
     inside = torch.stack([
         _prior_generators.anchor_inside_flags(priors, torch.cat(flags), meta["img_shape"][:2], self.train_cfg["allowed_border"])
@@ -371,7 +422,9 @@ def _rtmdet_targets(
     targets = (
         torch.where(inside[..., None], priors, 0.0),
         result.labels,
-        torch.where(result.fg_mask, pos_weight if pos_weight > 0 else 1.0, (inside & ~result.ignore_mask).float()),
+        torch.where(
+            result.fg_mask, pos_weight if pos_weight > 0 else 1.0, (inside & ~result.ignore_mask).float()
+        ),
         result.gt_boxes.to(priors.dtype),
         result.matched_iou,
     )
@@ -379,35 +432,56 @@ def _rtmdet_targets(
     def sample(image: int) -> Any:
         keep = inside[image]
         assigned = assigner.to_image(result, image, len(batch_gt_instances[image]), keep)
-        return self.sampler.sample(assigned, _structures.InstanceData(priors=priors[keep]), batch_gt_instances[image])
+        return self.sampler.sample(
+            assigned, _structures.InstanceData(priors=priors[keep]), batch_gt_instances[image]
+        )
 
     counts = [len(level) for level in levels]
     return *(list(target.split(counts, 1)) for target in targets), _Samples(sample, batch)
 
 
 def _multi_apply(func: Any, *args: Any, **kwargs: Any) -> Any:
-    """The ``multi_apply`` of YOLOX's head, which maps several methods over images; targets are computed for the batch."""
+    """The ``multi_apply`` of YOLOX's head, which maps several methods over images; targets are computed for
+    the batch.
+    """
     if getattr(func, "__name__", "") == "_get_targets_single":
         return _yolox_targets(func.__self__, *args, **kwargs)
     return _utils.multi_apply(func, *args, **kwargs)
 
 
 def _yolox_targets(
-    head: Any, priors: Tensor, cls_preds: Tensor, bboxes: Tensor, objectness: Tensor, batch_gt_instances: Any, *ignored: Any
+    head: Any,
+    priors: Tensor,
+    cls_preds: Tensor,
+    bboxes: Tensor,
+    objectness: Tensor,
+    batch_gt_instances: Any,
+    *ignored: Any,
 ) -> tuple[list[Any], ...]:
-    """What ``_get_targets_single`` gives image by image, as lists of one entry, because the head concatenates them."""
+    """What ``_get_targets_single`` gives image by image, as lists of one entry, because the head concatenates
+    them.
+    """
     check_head(head)
     priors = priors[0]  # [P, 4], the same for every image; corners, while the assigner takes centres
     centers = torch.cat([priors[:, :2] + priors[:, 2:] * 0.5, priors[:, 2:]], 1)
     result = head.assigner.assign_batch(bboxes, cls_preds, centers, batch_gt_instances, objectness=objectness)
     image, prior = result.fg_mask.nonzero(as_tuple=True)
     gt_boxes = result.gt_boxes[image, prior]  # [N, 4]
-    classes = F.one_hot(result.labels[image, prior], head.num_classes) * result.matched_iou[image, prior, None]
+    classes = (
+        F.one_hot(result.labels[image, prior], head.num_classes) * result.matched_iou[image, prior, None]
+    )
     l1_targets = cls_preds.new_zeros(len(prior), 4)
     if head.use_l1:
         l1_targets = head._get_l1_target(l1_targets, gt_boxes, priors[prior])
     fg_mask = result.fg_mask.flatten()
-    return [fg_mask], [classes], [fg_mask[:, None].to(objectness.dtype)], [gt_boxes], [l1_targets], [len(prior)]
+    return (
+        [fg_mask],
+        [classes],
+        [fg_mask[:, None].to(objectness.dtype)],
+        [gt_boxes],
+        [l1_targets],
+        [len(prior)],
+    )
 
 
 def _plain(name: str, boxes: Any) -> Tensor:
@@ -415,7 +489,9 @@ def _plain(name: str, boxes: Any) -> Tensor:
     if isinstance(boxes, _boxes.HorizontalBoxes):
         boxes = boxes.tensor
     if not isinstance(boxes, Tensor):
-        raise TypeError(f"{name}: expected a tensor [*, 4] or HorizontalBoxes, got {type(boxes).__name__}; keep the original assigner")
+        raise TypeError(
+            f"{name}: expected a tensor [*, 4] or HorizontalBoxes, got {type(boxes).__name__}; keep the original assigner"
+        )
     return boxes
 
 

@@ -1,10 +1,12 @@
-"""mmyolo 0.5 and 0.6: ``BatchDynamicSoftLabelAssigner`` (RTMDet, RTMDet-Ins), in place of mmyolo's of the same name::
+"""mmyolo 0.5 and 0.6: ``BatchDynamicSoftLabelAssigner`` (RTMDet, RTMDet-Ins), in place of mmyolo's of the
+same name::
 
     custom_imports = dict(imports=["simota_triton.integrations.mmyolo"], allow_failed_imports=False)
 
-What deviates: a prior inside no gt, and a padded gt, is never assigned. mmyolo can select such a prior where a gt asks for more
-priors than it has candidates, also before candidates that cost more than 1e8, and lets padding win conflicts. mmyolo's
-YOLOX holds mmdet's ``SimOTAAssigner``: import ``simota_triton.integrations.mmdet`` for it.
+What deviates: a prior inside no gt, and a padded gt, is never assigned. mmyolo can select such a prior where
+a gt asks for more priors than it has candidates, also before candidates that cost more than 1e8, and lets
+padding win conflicts. mmyolo's YOLOX holds mmdet's ``SimOTAAssigner``: import
+``simota_triton.integrations.mmdet`` for it.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ from .assigners import assigner_for
 from .openmmlab import check_iou_calculator
 from .patching import Package
 
-PACKAGE = Package("mmyolo", {"mmyolo": ("0.5", "0.6")}, "pip install mmyolo==0.6.0, which needs mmdet 3 and mmcv >=2.0,<2.1")
+PACKAGE = Package(
+    "mmyolo", {"mmyolo": ("0.5", "0.6")}, "pip install mmyolo==0.6.0, which needs mmdet 3 and mmcv >=2.0,<2.1"
+)
 
 
 @PACKAGE.load("mmyolo.registry").TASK_UTILS.register_module(force=True)
@@ -49,8 +53,13 @@ class BatchDynamicSoftLabelAssigner(nn.Module):
         super().__init__()
         check_iou_calculator(iou_calculator)
         self.num_classes = num_classes
-        self.overrides = {"center_offset": soft_center_radius, "candidate_topk": topk, "iou_weight": iou_weight}
-        SimOTAConfig.rtmdet_mmyolo(**self.overrides)  # refuses a number out of range now, when the model is built
+        self.overrides = {
+            "center_offset": soft_center_radius,
+            "candidate_topk": topk,
+            "iou_weight": iou_weight,
+        }
+        # refuses a number out of range now, when the model is built
+        SimOTAConfig.rtmdet_mmyolo(**self.overrides)
 
     @torch.no_grad()
     def forward(
@@ -83,7 +92,9 @@ class BatchDynamicSoftLabelAssigner(nn.Module):
                     f"{name}: expected axis-aligned boxes [..., 4], got {list(boxes.shape)}; keep mmyolo's own for rotated boxes"
                 )
         if pred_scores.shape[2] != self.num_classes:
-            raise ValueError(f"pred_scores: expected [B, P, C] with C = num_classes = {self.num_classes}, got {list(pred_scores.shape)}")
+            raise ValueError(
+                f"pred_scores: expected [B, P, C] with C = num_classes = {self.num_classes}, got {list(pred_scores.shape)}"
+            )
         result = assigner_for("rtmdet_mmyolo", **self.overrides)(
             pred_bboxes, pred_scores, priors, gt_bboxes, gt_labels[..., 0].long(), gt_mask=pad_bbox_flag[..., 0] > 0,
             ignore_boxes=ignore_boxes,

@@ -1,4 +1,6 @@
-"""NanoDet-Plus 1.0.0-alpha: ``DynamicSoftLabelAssigner`` computes by ours. The head still asks it image by image."""
+"""NanoDet-Plus 1.0.0-alpha: ``DynamicSoftLabelAssigner`` computes by ours. The head still asks it image by
+image.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,11 @@ from ..boxes import box_area
 from .assigners import assigner_for
 from .patching import Package, Patch, Replacement
 
-PACKAGE = Package("nanodet", {"nanodet": ("1.0.0a0", "1.0.0-alpha")}, "pip install git+https://github.com/RangiLyu/nanodet@be9b4a9")
+PACKAGE = Package(
+    "nanodet",
+    {"nanodet": ("1.0.0a0", "1.0.0-alpha")},
+    "pip install git+https://github.com/RangiLyu/nanodet@be9b4a9",
+)
 _PATCH = Patch(PACKAGE)
 
 UNASSIGNED = -1e8
@@ -21,8 +27,8 @@ UNASSIGNED = -1e8
 def patch() -> Patch:
     """Make NanoDet's assigner compute by ours, with the arguments and results it has.
 
-    With ``ignore_iof_thr`` above 0, a prior whose predicted box lies in an ignore box by more than that share is marked -1;
-    the original's index fails there unless every prior is a candidate.
+    With ``ignore_iof_thr`` above 0, a prior whose predicted box lies in an ignore box by more than that share
+    is marked -1; the original's index fails there unless every prior is a candidate.
 
     Returns:
         The patch, which is also a context manager that undoes it.
@@ -47,17 +53,27 @@ def patch() -> Patch:
     ) -> Any:  # fmt: skip
         """Assign one image: logits [P, C], priors [P, 4], boxes [P, 4], gts [G, 4] and [G]."""
         assigner = assigner_for("nanodet", candidate_topk=self.topk, iou_weight=float(self.iou_factor))
-        result = assigner(decoded_bboxes[None], pred_scores[None], priors, [gt_bboxes.reshape(-1, 4)], [gt_labels.reshape(-1).long()])
+        result = assigner(
+            decoded_bboxes[None],
+            pred_scores[None],
+            priors,
+            [gt_bboxes.reshape(-1, 4)],
+            [gt_labels.reshape(-1).long()],
+        )
         own = result.to_image(0)
         overlaps = own.matched_iou.masked_fill(~own.fg_mask & own.fg_mask.any(), UNASSIGNED)
         labels = torch.where(own.fg_mask, own.labels, -1)
         gt_inds = own.gt_index + 1
         if self.ignore_iof_thr > 0 and gt_bboxes_ignore is not None and len(gt_bboxes_ignore):
-            ignored = torch.as_tensor(gt_bboxes_ignore, dtype=decoded_bboxes.dtype, device=decoded_bboxes.device)
+            ignored = torch.as_tensor(
+                gt_bboxes_ignore, dtype=decoded_bboxes.dtype, device=decoded_bboxes.device
+            )
             gt_inds = gt_inds.masked_fill(_covered(decoded_bboxes, ignored) > self.ignore_iof_thr, -1)
         return assign_result(gt_bboxes.shape[0], gt_inds, overlaps, labels=labels)
 
-    return _PATCH.apply([Replacement(assigner_class, "assign", assign, "nanodet", ("dynamic_k_matching",))], in_children=True)
+    return _PATCH.apply(
+        [Replacement(assigner_class, "assign", assign, "nanodet", ("dynamic_k_matching",))], in_children=True
+    )
 
 
 def unpatch() -> None:
@@ -77,6 +93,8 @@ def calls() -> dict[str, int]:
 
 def _covered(boxes: Tensor, ignored: Tensor) -> Tensor:
     """The largest share of each box that lies in one ignore box: [P, 4], [I, 4] -> [P]."""
-    size = torch.minimum(boxes[:, None, 2:], ignored[:, 2:]) - torch.maximum(boxes[:, None, :2], ignored[:, :2])
+    size = torch.minimum(boxes[:, None, 2:], ignored[:, 2:]) - torch.maximum(
+        boxes[:, None, :2], ignored[:, :2]
+    )
     inter = size.clamp(min=0).prod(2)  # [P, I]
     return (inter / box_area(boxes).clamp(min=1e-6)[:, None]).amax(1)

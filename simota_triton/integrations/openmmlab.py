@@ -14,7 +14,11 @@ def check_iou_calculator(iou_calculator: Any) -> None:
     options = dict(iou_calculator) if isinstance(iou_calculator, dict) else {"type": iou_calculator}
     kind = options.get("type")
     name = getattr(kind, "__name__", kind)
-    if not isinstance(name, str) or name.removeprefix("mmdet.") != "BboxOverlaps2D" or options.get("dtype") is not None:
+    if (
+        not isinstance(name, str)
+        or name.removeprefix("mmdet.") != "BboxOverlaps2D"
+        or options.get("dtype") is not None
+    ):
         raise ValueError(
             f"iou_calculator: expected BboxOverlaps2D without a dtype (axis-aligned boxes, float32), got {iou_calculator!r}; "
             "for other boxes keep the original assigner and do not import simota_triton.integrations"

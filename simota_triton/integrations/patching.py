@@ -1,7 +1,8 @@
-"""Replace attributes of a foreign package and put them back: the one mechanism of every integration that patches.
+"""Replace attributes of a foreign package and put them back: the one mechanism of every integration that
+patches.
 
-An integration names its package and which versions work (:class:`Package`), and holds one :class:`Patch`. What does not
-look as expected is an error that names the attribute, never a patch that silently does nothing.
+An integration names its package and which versions work (:class:`Package`), and holds one :class:`Patch`.
+What does not look as expected is an error that names the attribute, never a patch that silently does nothing.
 """
 
 from __future__ import annotations
@@ -45,11 +46,13 @@ class Package:
     install: str
 
     def __str__(self) -> str:
-        return " or ".join(f"{distribution} {', '.join(versions)}" for distribution, versions in self.versions.items())
+        return " or ".join(
+            f"{distribution} {', '.join(versions)}" for distribution, versions in self.versions.items()
+        )
 
     def check(self) -> None:
-        """Refuse a package that is missing or of another version. One that runs from its sources and states no version is
-        not refused: :class:`Patch` looks at its layout.
+        """Refuse a package that is missing or of another version. One that runs from its sources and states
+        no version is not refused: :class:`Patch` looks at its layout.
 
         Raises:
             ImportError: It names the versions that work and how to install one.
@@ -63,7 +66,9 @@ class Package:
             except ImportError as error:
                 raise ImportError(f"{self.name}: not installed; works with {self}: {self.install}") from error
             version = getattr(module, "__version__", None)
-            if not isinstance(version, str) or any(_matches(version, versions) for versions in self.versions.values()):
+            if not isinstance(version, str) or any(
+                _matches(version, versions) for versions in self.versions.values()
+            ):
                 return
             found = {self.name: version}
         installed = ", ".join(f"{distribution} {version}" for distribution, version in found.items())
@@ -79,7 +84,9 @@ class Package:
         try:
             return importlib.import_module(module)
         except ImportError as error:
-            raise ImportError(f"{module}: cannot be imported ({error}); works with {self}: {self.install}") from error
+            raise ImportError(
+                f"{module}: cannot be imported ({error}); works with {self}: {self.install}"
+            ) from error
 
     def attribute(self, owner: object, name: str) -> Any:
         """``owner.name``.
@@ -89,7 +96,9 @@ class Package:
         """
         value = getattr(owner, name, _MISSING)
         if value is _MISSING:
-            raise AttributeError(f"{_path(owner, name)}: expected, but there is none; works with {self}: {self.install}")
+            raise AttributeError(
+                f"{_path(owner, name)}: expected, but there is none; works with {self}: {self.install}"
+            )
         return value
 
     def expect(self, owner: object, name: str, parameters: Iterable[str]) -> None:
@@ -107,7 +116,8 @@ class Package:
             )
 
     def refuse_overrides(self, found: type, base: type, methods: Iterable[str], path: str) -> None:
-        """Refuse a class that overrides what a patched function does not call: its own methods would silently not run.
+        """Refuse a class that overrides what a patched function does not call: its own methods would silently
+        not run.
 
         Args:
             found: A subclass of ``base``.
@@ -142,8 +152,8 @@ class Replacement(NamedTuple):
         name: A function of it.
         function: What takes its place.
         preset: Name of the preset that it assigns by.
-        bypassed: Methods that only the replaced function calls. Objects whose class overrides one are refused when they call
-            ``function``, see :meth:`Package.refuse_overrides`. Those that the owner does not have are passed over.
+        bypassed: Methods that only the replaced function calls. Objects whose class overrides one are refused
+            when they call ``function``, see :meth:`Package.refuse_overrides`. Those that the owner does not have are passed over.
     """
 
     owner: type | ModuleType
@@ -157,13 +167,13 @@ class Replacement(NamedTuple):
 
 
 class Patch:
-    """What one integration has replaced. Applying twice or undoing twice is harmless; ``with`` undoes at its end. Its text
-    says what is replaced by what.
+    """What one integration has replaced. Applying twice or undoing twice is harmless; ``with`` undoes at its
+    end. Its text says what is replaced by what.
 
     Attributes:
         package: The package.
-        calls: How often each replaced function was called in this process since it was first replaced, by its name, as in
-            ``{"YOLOXHead.get_losses": 300}``. Calls within ``torch.compile`` are not counted.
+        calls: How often each replaced function was called in this process since it was first replaced, by its
+            name, as in ``{"YOLOXHead.get_losses": 300}``. Calls within ``torch.compile`` are not counted.
 
     Example:
         >>> class Head:
@@ -185,14 +195,17 @@ class Patch:
     @property
     def applied(self) -> bool:
         """Whether all that was replaced is in place; False after someone else replaced it again, too."""
-        return bool(self._replaced) and all(vars(owner).get(name) is call for (owner, name), (_, call, _) in self._replaced.items())
+        return bool(self._replaced) and all(
+            vars(owner).get(name) is call for (owner, name), (_, call, _) in self._replaced.items()
+        )
 
     def __repr__(self) -> str:
         parts = ", ".join(str(replacement) for _, _, replacement in self._replaced.values())
         return f"{self.package.name}: {parts or 'not patched'}"
 
     def apply(self, replacements: Iterable[Replacement], *, in_children: bool = False) -> Patch:
-        """Replace all, or none if one of them does not fit, and log one line. What is already replaced is replaced anew.
+        """Replace all, or none if one of them does not fit, and log one line. What is already replaced is
+        replaced anew.
 
         Args:
             replacements: What to replace.
@@ -204,7 +217,9 @@ class Patch:
         """
         replacements = list(replacements)
         for replacement in replacements:
-            self.package.expect(replacement.owner, replacement.name, inspect.signature(replacement.function).parameters)
+            self.package.expect(
+                replacement.owner, replacement.name, inspect.signature(replacement.function).parameters
+            )
         for replacement in replacements:
             owner, name = replacement.owner, replacement.name
             original = vars(owner).get(name, _MISSING)
@@ -242,7 +257,9 @@ class Patch:
         """
         for (owner, name), (_, call, _) in self._replaced.items():
             if vars(owner).get(name) is not call:
-                raise RuntimeError(f"{_path(owner, name)}: was replaced by other code after this patch; undo that first")
+                raise RuntimeError(
+                    f"{_path(owner, name)}: was replaced by other code after this patch; undo that first"
+                )
         if self._reaches:
             reach([name for name in reached() if name != self.package.name])
             self._reaches = False

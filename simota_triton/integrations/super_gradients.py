@@ -1,7 +1,7 @@
 """super-gradients 3.7: ``YoloXDetectionLoss`` and ``YoloXFastDetectionLoss`` assign the batch in one call.
 
-Call ``patch()`` before ``setup_device`` or ``train``: Python processes that are started later inherit it. ``simota-triton run
---patch super_gradients -- python train.py`` needs no line of code.
+Call ``patch()`` before ``setup_device`` or ``train``: Python processes that are started later inherit it.
+``simota-triton run --patch super_gradients -- python train.py`` needs no line of code.
 """
 
 from __future__ import annotations
@@ -63,13 +63,31 @@ def loop_replacement(module: ModuleType) -> Replacement:
         """The total, and its terms with positives per gt, detached."""
         *cells, outputs, origin = self.prepare_predictions(predictions)
         own_cells = Cells(*cells)
-        rows, result = _assign(outputs, own_cells, targets, ("super_gradients", {"center_radius": float(self.center_sampling_radius)}))
+        rows, result = _assign(
+            outputs,
+            own_cells,
+            targets,
+            ("super_gradients", {"center_radius": float(self.center_sampling_radius)}),
+        )
         learnt = positives(result, rows[:, 2:6])
         num_fg = max(learnt.prior.shape[0], 1)
-        terms = loss_terms(self, learnt, outputs, origin, own_cells, num_fg, self.obj_bcewithlog_loss, self.cls_bcewithlog_loss)
-        total = self.iou_weight * terms.iou + self.obj_weight * terms.obj + self.cls_weight * terms.cls + terms.l1
+        terms = loss_terms(
+            self,
+            learnt,
+            outputs,
+            origin,
+            own_cells,
+            num_fg,
+            self.obj_bcewithlog_loss,
+            self.cls_bcewithlog_loss,
+        )
+        total = (
+            self.iou_weight * terms.iou + self.obj_weight * terms.obj + self.cls_weight * terms.cls + terms.l1
+        )
         parts = (*terms, num_fg / max(targets.shape[0], 1), total)
-        return total, torch.stack([torch.as_tensor(part, dtype=total.dtype, device=total.device) for part in parts]).detach()
+        return total, torch.stack(
+            [torch.as_tensor(part, dtype=total.dtype, device=total.device) for part in parts]
+        ).detach()
 
     return Replacement(loss_class, "_compute_loss", _compute_loss, "super_gradients", BYPASSED)
 
@@ -90,19 +108,33 @@ def fast_replacement(module: ModuleType) -> Replacement:
             "penalty": outside_boxes_and_center_cost_coeff,
             "k_scale": 1.0 if self.dynamic_ks_bias is None else float(self.dynamic_ks_bias),
         }
-        rows, result = _assign(outputs, Cells(x_shifts, y_shifts, expanded_strides), labels, ("super_gradients_fast", overrides))
+        rows, result = _assign(
+            outputs, Cells(x_shifts, y_shifts, expanded_strides), labels, ("super_gradients_fast", overrides)
+        )
         image, prior = result.fg_mask.nonzero(as_tuple=True)
         gt = result.gts.offsets[image] + result.gt_index[image, prior]
         return prior, rows[gt, 1], gt, image, result.matched_iou[image, prior], rows[:, 1:]
 
-    bypassed = ("_get_initial_matching", "_compute_dynamic_ks", "_compute_cost_order", "_compute_ranks", "_compute_is_first_mask")
+    bypassed = (
+        "_get_initial_matching",
+        "_compute_dynamic_ks",
+        "_compute_cost_order",
+        "_compute_ranks",
+        "_compute_is_first_mask",
+    )
     return Replacement(loss_class, "_compute_matching", _compute_matching, "super_gradients_fast", bypassed)
 
 
-def _assign(outputs: Tensor, cells: Cells, targets: Tensor, rule: tuple[str, dict[str, float]]) -> tuple[Tensor, AssignResult]:
-    """Targets [T, 6] (image, class, centre, size) sorted by image, and the assignment of them as packed gts."""
+def _assign(
+    outputs: Tensor, cells: Cells, targets: Tensor, rule: tuple[str, dict[str, float]]
+) -> tuple[Tensor, AssignResult]:
+    """Targets [T, 6] (image, class, centre, size) sorted by image, and the assignment of them as packed
+    gts.
+    """
     rows = targets[targets[:, 0].argsort(stable=True)]
     images = torch.arange(outputs.shape[0] + 1, device=rows.device, dtype=torch.int64)
     gt_offsets = torch.searchsorted(rows[:, 0].long(), images)
     preset, overrides = rule
-    return rows, assign_cells(assigner_for(preset, **overrides), outputs, cells, rows[:, 2:6], rows[:, 1], gt_offsets=gt_offsets)
+    return rows, assign_cells(
+        assigner_for(preset, **overrides), outputs, cells, rows[:, 2:6], rows[:, 1], gt_offsets=gt_offsets
+    )

@@ -1,7 +1,9 @@
-"""What the heads and losses of the YOLOX family share: decoded boxes as centre and size, objectness, cells as priors.
+"""What the heads and losses of the YOLOX family share: decoded boxes as centre and size, objectness, cells as
+priors.
 
-yolox, libreyolo and super-gradients each loop over images; here a batch is assigned in one call, and what the positives
-learn comes out in the order in which those loops would have collected it: image after image, prior after prior.
+yolox, libreyolo and super-gradients each loop over images; here a batch is assigned in one call, and what the
+positives learn comes out in the order in which those loops would have collected it: image after image, prior
+after prior.
 """
 
 from __future__ import annotations
@@ -22,9 +24,20 @@ from .patching import Package
 RULES = {
     "get_in_boxes_info": (
         "yolox",
-        ("self", "gt_bboxes_per_image", "expanded_strides", "x_shifts", "y_shifts", "total_num_anchors", "num_gt"),
+        (
+            "self",
+            "gt_bboxes_per_image",
+            "expanded_strides",
+            "x_shifts",
+            "y_shifts",
+            "total_num_anchors",
+            "num_gt",
+        ),
     ),
-    "get_geometry_constraint": ("yolox_main", ("self", "gt_bboxes_per_image", "expanded_strides", "x_shifts", "y_shifts")),
+    "get_geometry_constraint": (
+        "yolox_main",
+        ("self", "gt_bboxes_per_image", "expanded_strides", "x_shifts", "y_shifts"),
+    ),
 }
 """The method by which a head finds its candidates -> our preset, and the method's parameters."""
 
@@ -65,7 +78,9 @@ class Positives(NamedTuple):
 
 
 class LossTerms(NamedTuple):
-    """Sums over positives (objectness: over priors), each divided by the number of positives; ``l1`` is 0.0 where unused."""
+    """Sums over positives (objectness: over priors), each divided by the number of positives; ``l1`` is 0.0
+    where unused.
+    """
 
     iou: Tensor
     obj: Tensor
@@ -86,7 +101,9 @@ def preset_of(package: Package, head: type) -> str:
 
 
 @torch.no_grad()
-def assign_cells(assigner: SimOTAAssigner, outputs: Tensor, cells: Cells, gt_boxes: Tensor, gt_labels: Tensor, **form: Any) -> AssignResult:
+def assign_cells(
+    assigner: SimOTAAssigner, outputs: Tensor, cells: Cells, gt_boxes: Tensor, gt_labels: Tensor, **form: Any
+) -> AssignResult:
     """Assign a batch.
 
     Args:
@@ -98,7 +115,9 @@ def assign_cells(assigner: SimOTAAssigner, outputs: Tensor, cells: Cells, gt_box
         form: ``gt_mask`` for padded gts, ``gt_offsets`` for packed ones.
     """
     outputs, gt_boxes, stride = outputs.detach(), gt_boxes.float(), cells.stride[0].float()
-    priors = torch.stack([(cells.x[0].float() + 0.5) * stride, (cells.y[0].float() + 0.5) * stride, stride, stride], 1)  # [P, 4]
+    priors = torch.stack(
+        [(cells.x[0].float() + 0.5) * stride, (cells.y[0].float() + 0.5) * stride, stride, stride], 1
+    )  # [P, 4]
     return assigner(
         pred_boxes=convert_boxes(outputs[..., :4].float(), "cxcywh"),
         cls_logits=outputs[..., 5:],
@@ -121,12 +140,21 @@ def positives(result: AssignResult, gt_boxes: Tensor) -> Positives:
     image, prior = result.fg_mask.nonzero(as_tuple=True)
     gt = result.gt_index[image, prior]
     own = gt_boxes[image, gt] if gt_boxes.ndim == 3 else gt_boxes[result.gts.offsets[image] + gt]
-    classes = F.one_hot(result.labels[image, prior], result.num_classes) * result.matched_iou[image, prior, None]
+    classes = (
+        F.one_hot(result.labels[image, prior], result.num_classes) * result.matched_iou[image, prior, None]
+    )
     return Positives(image, prior, own, classes, result.fg_mask.float())
 
 
 def loss_terms(
-    head: Any, positives: Positives, outputs: Tensor, origin_preds: Any, cells: Cells, num_fg: Any, obj_loss: Any, cls_loss: Any
+    head: Any,
+    positives: Positives,
+    outputs: Tensor,
+    origin_preds: Any,
+    cells: Cells,
+    num_fg: Any,
+    obj_loss: Any,
+    cls_loss: Any,
 ) -> LossTerms:
     """The loss by the head's own loss functions.
 
@@ -151,7 +179,10 @@ def loss_terms(
         l1 = head.l1_loss(origin_preds[at], target).sum() / num_fg
     return LossTerms(
         iou=head.iou_loss(outputs[..., :4][at], positives.gt_boxes).sum() / num_fg,
-        obj=obj_loss(outputs[..., 4:5].reshape(-1, 1), positives.objectness.reshape(-1, 1).to(outputs.dtype)).sum() / num_fg,
+        obj=obj_loss(
+            outputs[..., 4:5].reshape(-1, 1), positives.objectness.reshape(-1, 1).to(outputs.dtype)
+        ).sum()
+        / num_fg,
         cls=cls_loss(outputs[..., 5:][at], positives.classes).sum() / num_fg,
         l1=l1,
     )
@@ -167,7 +198,8 @@ def padded_losses(
         head: The head.
         preset: Name of our preset.
         shifts: Columns, rows and strides of the cells, [1, P_l] for each level.
-        labels: [B, G, 5] class, centre and size in pixels; an image's gts are as many leading rows as have a sum above 0.
+        labels: [B, G, 5] class, centre and size in pixels; an image's gts are as many leading rows as have a
+            sum above 0.
         outputs: [B, P, 5 + C] decoded centre and size in pixels, then objectness and class logits.
         origin_preds: [B, P_l, 4] box outputs before decoding, for each level; empty without ``use_l1``.
         average: Number of positives -> what the loss is divided by.
@@ -177,11 +209,17 @@ def padded_losses(
     """
     cells = Cells(*(torch.cat(levels, 1) for levels in shifts))
     count = (labels.sum(2) > 0).sum(1)  # [B]
-    gt_mask = torch.arange(labels.shape[1], dtype=torch.int64, device=labels.device) < count[:, None]  # [B, G]
-    result = assign_cells(assigner_for(preset), outputs, cells, labels[..., 1:5], labels[..., 0], gt_mask=gt_mask)
+    gt_mask = (
+        torch.arange(labels.shape[1], dtype=torch.int64, device=labels.device) < count[:, None]
+    )  # [B, G]
+    result = assign_cells(
+        assigner_for(preset), outputs, cells, labels[..., 1:5], labels[..., 0], gt_mask=gt_mask
+    )
     learnt = positives(result, labels[..., 1:5])
     num_fg = average(learnt.prior.shape[0])
     origin = torch.cat(origin_preds, 1) if head.use_l1 else None
-    terms = loss_terms(head, learnt, outputs, origin, cells, num_fg, head.bcewithlog_loss, head.bcewithlog_loss)
+    terms = loss_terms(
+        head, learnt, outputs, origin, cells, num_fg, head.bcewithlog_loss, head.bcewithlog_loss
+    )
     total = 5.0 * terms.iou + terms.obj + terms.cls + terms.l1
     return total, 5.0 * terms.iou, terms.obj, terms.cls, terms.l1, num_fg / count.sum().clamp(min=1).float()

@@ -8,11 +8,14 @@ from .maths import add_background_cost
 
 
 @triton.jit
-def sum_background(logits, stride_c, read, objectness, C, RULE: tl.constexpr, FAST: tl.constexpr, ROWS: tl.constexpr):
+def sum_background(
+    logits, stride_c, read, objectness, C, RULE: tl.constexpr, FAST: tl.constexpr, ROWS: tl.constexpr
+):
     """Background costs of all classes, summed, and whether all logits are finite; 0 where not ``read``.
 
-    The sum is in [0, COST_LIMIT] and never -0.0, whatever its summands were rounded to (a softplus may come out below 0), so that
-    kernels can store flags outside of that range in its place. One that overflows is dear, not unreadable.
+    The sum is in [0, COST_LIMIT] and never -0.0, whatever its summands were rounded to (a softplus may come
+    out below 0), so that kernels can store flags outside of that range in its place. One that overflows is
+    dear, not unreadable.
 
     Args:
         logits: Pointers to class 0 of the priors, [ROWS].

@@ -1,8 +1,8 @@
 """The numbers that are compiled into kernels whatever the configuration.
 
-Kernels read them as attributes of this module. Triton does not look at those in every launch, as it does at each
-global constant that a kernel names, nor are they part of its key on disk: :func:`fingerprint` is, as a field of
-``rule.Rule``, the one argument that every kernel has.
+Kernels read them as attributes of this module. Triton does not look at those in every launch, as it does at
+each global constant that a kernel names, nor are they part of its key on disk: :func:`fingerprint` is, as a
+field of ``rule.Rule``, the one argument that every kernel has.
 """
 
 import hashlib
@@ -40,29 +40,34 @@ GTS = tl.constexpr(8)
 """Gts that ``prior_pass`` takes side by side; twice as many take registers that some GPUs do not have."""
 
 TABLE_COLUMNS = tl.constexpr(10)
-"""Float32 values a gt in the table: x1, y1, x2, y2, centre x, centre y, area; then the bits of an int32 each: label (-1 for a
-gt that takes no part), image, index within the image."""
+"""Float32 values a gt in the table: x1, y1, x2, y2, centre x, centre y, area; then the bits of an int32 each:
+label (-1 for a gt that takes no part), image, index within the image."""
 
 # tiles of the streaming kernels
 
 SUMMARY = tl.constexpr(15)
-"""Float32 values a tile and image: the box around its priors' boxes (x1, y1, x2, y2), the largest area of one, the box around
-the small ones among them, the box around their points, the largest stride, and 1 if any of them is a candidate. Points and strides
-are those of all priors that take part, the rest is taken over those that count for dynamic k. The box around no boxes has no area,
-the largest stride of none is 0.
+"""Float32 values a tile and image: the box around its priors' boxes (x1, y1, x2, y2), the largest area of
+one, the box around the small ones among them, the box around their points, the largest stride, and 1 if any
+of them is a candidate. Points and strides are those of all priors that take part, the rest is taken over
+those that count for dynamic k. The box around no boxes has no area, the largest stride of none is 0.
 """
 
 SMALL = tl.constexpr(0.125)
-"""A box is small if its area is at most this share of the largest in its tile. Where objects of many sizes overlap, nearly every
-tile holds some large box, beside which the box around all says little: with the two apart a gt looks at a third to a half fewer
-tiles for its largest IoUs in simulated scenes (shares of 1/4 to 1/16 differ by some visits).
+"""A box is small if its area is at most this share of the largest in its tile. Where objects of many sizes
+overlap, nearly every tile holds some large box, beside which the box around all says little: with the two
+apart a gt looks at a third to a half fewer tiles for its largest IoUs in simulated scenes (shares of 1/4 to
+1/16 differ by some visits).
 """
 
 POINT = tl.constexpr(5)
-"""Float32 values a slot, the same in all images: point x, y, strides x, y, and the prior (the bits of an int32)."""
+"""Float32 values a slot, the same in all images: point x, y, strides x, y, and the prior (the bits of an
+int32).
+"""
 
 AWAY = tl.constexpr(1.0e38)
-"""Corners of the box that stands for none, x1 = y1 = AWAY and x2 = y2 = -AWAY: it meets no gt, and no difference overflows."""
+"""Corners of the box that stands for none, x1 = y1 = AWAY and x2 = y2 = -AWAY: it meets no gt, and no
+difference overflows.
+"""
 
 # what bounds are given away by, see ``bounds``
 
@@ -102,5 +107,7 @@ UNCLAIMED = tl.constexpr(0x7FFFFFFFFFFFFFFF)
 
 def fingerprint() -> str:
     """Another string for other constants."""
-    values = sorted((name, value.value) for name, value in globals().items() if isinstance(value, tl.constexpr))
+    values = sorted(
+        (name, value.value) for name, value in globals().items() if isinstance(value, tl.constexpr)
+    )
     return hashlib.sha256(repr(values).encode()).hexdigest()[:16]

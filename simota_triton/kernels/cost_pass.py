@@ -37,11 +37,12 @@ def cost_pass(
         cost[b, g, p] = ((cls * w + iou_cost * w) + centre * w) + penalty, +inf where g may not take p
         iou[b, g, p]  = IoU, -1 where the pair does not count for dynamic_k
 
-    Lanes lie on priors, whose boxes stay in registers; the gts are a loop over scalars. Pointers are computed from g: a
-    pointer carried through the loop would lose the knowledge that its lanes are contiguous, and with it wide stores.
+    Lanes lie on priors, whose boxes stay in registers; the gts are a loop over scalars. Pointers are computed
+    from g: a pointer carried through the loop would lose the knowledge that its lanes are contiguous, and
+    with it wide stores.
 
-    Grid: (B, tiles of all levels, ceil(G / gts_per_program)). An axis each: an image that is a quotient, as in the other kernels, is
-    not known to be the same in all lanes, which takes 5 instructions a pair.
+    Grid: (B, tiles of all levels, ceil(G / gts_per_program)). An axis each: an image that is a quotient, as
+    in the other kernels, is not known to be the same in all lanes, which takes 5 instructions a pair.
     Twin: ``reference.cost_matrix``.
     """
     P = decode(starts[len(starts) - 1], ALIGNED)
@@ -77,7 +78,15 @@ def cost_pass(
     if RULE.value.pool_all:
         selectable = counts & (background >= 0.0)
     logits, stride_p, stride_c = find_logits(
-        level, image, level_start, cls_levels, cls_strides_b, cls_strides_p, cls_strides_c, LAYOUT, ALIGNED_LOGITS
+        level,
+        image,
+        level_start,
+        cls_levels,
+        cls_strides_b,
+        cls_strides_p,
+        cls_strides_c,
+        LAYOUT,
+        ALIGNED_LOGITS,
     )
     logits_of_p = p * stride_p
 
@@ -85,7 +94,9 @@ def cost_pass(
         row = matrix_row(image, g, G, P)
         gx1, gy1, gx2, gy2, cx, cy, gt_area, label = load_table(gt_table_ptr, gt_first + g, None)
         if label >= 0:
-            logit = tl.load(logits + label.to(tl.int64) * stride_c + logits_of_p, mask=counts, other=0.0).to(tl.float32)
+            logit = tl.load(logits + label.to(tl.int64) * stride_c + logits_of_p, mask=counts, other=0.0).to(
+                tl.float32
+            )
 
             outside = counts
             if RULE.value.penalized:
@@ -102,7 +113,9 @@ def cost_pass(
                 readable = tl.abs(logit) < float("inf")
                 pair_counts, pair_selectable = counts & readable, selectable & readable
             if RULE.value.own_pairs_only:
-                pair_selectable &= region_depth(x, y, reach_x, reach_y, gx1, gy1, gx2, gy2, cx, cy, CANDIDATE) > 0.0
+                pair_selectable &= (
+                    region_depth(x, y, reach_x, reach_y, gx1, gy1, gx2, gy2, cx, cy, CANDIDATE) > 0.0
+                )
                 pair_counts = pair_selectable
             tl.store(cost_ptr + row + p, tl.where(pair_selectable, cost, float("inf")), mask=in_tile)
             tl.store(iou_ptr + row + p, tl.where(pair_counts, iou, -1.0), mask=in_tile)

@@ -1,4 +1,6 @@
-"""Gts on the device: read as they were given, with what makes one unusable, and the table that later kernels read."""
+"""Gts on the device: read as they were given, with what makes one unusable, and the table that later kernels
+read.
+"""
 
 import triton
 import triton.language as tl
@@ -11,10 +13,10 @@ from .maths import box_area, finite
 def load_gts(boxes_ptr, centers_ptr, labels_ptr, mask_ptr, first, gt, valid, C):
     """Boxes, centres (those of the boxes where ``centers_ptr`` is None) and labels of gts.
 
-    x1 = centre x = +inf and label = -1 for gts that take no part: those not ``valid``, those masked out, and those with a box,
-    an area or a centre that is not finite, or a label outside [0, C). Gts are those from ``first``; ``gt``, the offset from there,
-    takes 32 bits within an image. They must exist even where not ``valid``: no load waits for another, none needs a value to stand
-    in.
+    x1 = centre x = +inf and label = -1 for gts that take no part: those not ``valid``, those masked out, and
+    those with a box, an area or a centre that is not finite, or a label outside [0, C). Gts are those from
+    ``first``; ``gt``, the offset from there, takes 32 bits within an image. They must exist even where not
+    ``valid``: no load waits for another, none needs a value to stand in.
     """
     box = boxes_ptr + first * 4 + gt * 4
     x1, y1, x2, y2 = tl.load(box), tl.load(box + 1), tl.load(box + 2), tl.load(box + 3)
@@ -25,7 +27,15 @@ def load_gts(boxes_ptr, centers_ptr, labels_ptr, mask_ptr, first, gt, valid, C):
     label = tl.load(labels_ptr + first + gt)
     if mask_ptr is not None:
         valid &= tl.load(mask_ptr + first + gt) != 0
-    valid &= finite(x1) & finite(y1) & finite(x2) & finite(y2) & finite(box_area(x1, y1, x2, y2)) & finite(cx) & finite(cy)
+    valid &= (
+        finite(x1)
+        & finite(y1)
+        & finite(x2)
+        & finite(y2)
+        & finite(box_area(x1, y1, x2, y2))
+        & finite(cx)
+        & finite(cy)
+    )
     valid &= label.to(tl.uint64) < C.to(tl.uint64)
     return (
         tl.where(valid, x1, float("inf")), tl.where(valid, y1, 0.0), tl.where(valid, x2, 0.0), tl.where(valid, y2, 0.0),
@@ -51,7 +61,9 @@ def store_gts(table_ptr, gt, own, x1, y1, x2, y2, cx, cy, label, image, index):
 
 @triton.jit
 def load_table(pairs_ptr, gt, mask):
-    """x1, y1, x2, y2, centre x, centre y, area and label of gts from the table, seen as int64; label -1 where masked."""
+    """x1, y1, x2, y2, centre x, centre y, area and label of gts from the table, seen as int64; label -1 where
+    masked.
+    """
     row = pairs_ptr + gt * (const.TABLE_COLUMNS // 2)
     if mask is None:
         x1, y1 = unpack(tl.load(row))
@@ -76,4 +88,6 @@ def load_place(pairs_ptr, gt):
 @triton.jit
 def unpack(pair):
     """Two float32 of an int64."""
-    return pair.to(tl.int32).to(tl.float32, bitcast=True), (pair >> 32).to(tl.int32).to(tl.float32, bitcast=True)
+    return pair.to(tl.int32).to(tl.float32, bitcast=True), (pair >> 32).to(tl.int32).to(
+        tl.float32, bitcast=True
+    )

@@ -31,7 +31,9 @@ FAST = not INTERPRETED
 """Whether kernels use the GPU's approximate units, which the interpreter does not have; see ``maths``."""
 
 OPTIONS: dict[str, Any] = {} if INTERPRETED else {"enable_fp_fusion": False, "num_stages": 1}
-"""Compiler options. Without fusion a kernel's rounding is what its source says, under every version of Triton."""
+"""Compiler options. Without fusion a kernel's rounding is what its source says, under every version of
+Triton.
+"""
 
 
 MOST_PROGRAMS = 65_535
@@ -68,7 +70,9 @@ class Layout(NamedTuple):
 
 
 @functools.lru_cache(maxsize=1024)
-def _layout(shapes: tuple[tuple[int, ...], ...], strides: tuple[tuple[int, ...], ...], aligned_pointers: bool) -> Layout:
+def _layout(
+    shapes: tuple[tuple[int, ...], ...], strides: tuple[tuple[int, ...], ...], aligned_pointers: bool
+) -> Layout:
     sizes, channels = tuple(shape[1] for shape in shapes), shapes[0][2]
     if all(stride[1] == 1 or size == 1 for stride, size in zip(strides, sizes, strict=True)):
         layout = "priors"
@@ -77,7 +81,12 @@ def _layout(shapes: tuple[tuple[int, ...], ...], strides: tuple[tuple[int, ...],
     else:
         layout = "any"
     starts = tuple(accumulate(sizes, initial=0))
-    read = [stride[dim] for stride in strides for dim in (0, 1, 2) if (layout, dim) not in (("priors", 1), ("classes", 2))]
+    read = [
+        stride[dim]
+        for stride in strides
+        for dim in (0, 1, 2)
+        if (layout, dim) not in (("priors", 1), ("classes", 2))
+    ]
     return Layout(
         sizes=sizes,
         starts=starts,
@@ -104,14 +113,18 @@ class Levels:
 
     @classmethod
     def of(cls, problem: Problem) -> Levels:
-        """The levels of a problem with at least one prior; read in place but for float64, which kernels do not take."""
+        """The levels of a problem with at least one prior; read in place but for float64, which kernels do
+        not take.
+        """
         levels = tuple(readable(level) for level in problem.cls_logits.levels if level.shape[1])
         layout = _layout(
             tuple(tuple(level.shape) for level in levels),
             tuple(level.stride() for level in levels),
             not any(level.data_ptr() % (4 * level.element_size()) for level in levels),
         )
-        return cls(levels, None if problem.obj_logits is None else _like(problem.obj_logits, layout.sizes), layout)
+        return cls(
+            levels, None if problem.obj_logits is None else _like(problem.obj_logits, layout.sizes), layout
+        )
 
     def obj_strides(self, dim: int) -> tuple[int, ...] | None:
         """Coded strides of the objectness logits."""
@@ -198,8 +211,12 @@ def run_prior_pass(problem: Problem, kernels: KernelConfig, shared: Shared) -> R
     levels = shared.levels
     rows = Rows(
         background=torch.empty((batch, num_priors), dtype=torch.float32, device=device),
-        objectness=None if levels.obj is None else torch.empty((batch, num_priors), dtype=torch.float32, device=device),
-        gt_table=torch.empty((gts.boxes.shape[0], const.TABLE_COLUMNS.value), dtype=torch.float32, device=device),
+        objectness=None
+        if levels.obj is None
+        else torch.empty((batch, num_priors), dtype=torch.float32, device=device),
+        gt_table=torch.empty(
+            (gts.boxes.shape[0], const.TABLE_COLUMNS.value), dtype=torch.float32, device=device
+        ),
     )
     limit = {} if INTERPRETED else {"maxnreg": kernels.prior_registers}
     mask_strides = (0, 0) if problem.candidate_mask is None else problem.candidate_mask.stride()
@@ -218,13 +235,26 @@ def run_prior_pass(problem: Problem, kernels: KernelConfig, shared: Shared) -> R
     return rows
 
 
-def run_cost_pass(problem: Problem, rows: Rows, kernels: KernelConfig, num_gts: int, shared: Shared) -> tuple[Tensor, Tensor]:
+def run_cost_pass(
+    problem: Problem, rows: Rows, kernels: KernelConfig, num_gts: int, shared: Shared
+) -> tuple[Tensor, Tensor]:
     """The second pass."""
     batch, num_priors, _ = problem.shape
-    num_tiles, gts_per_program = shared.levels.tiles(kernels.tile), max(kernels.gts_per_program, -(-num_gts // MOST_PROGRAMS))
+    num_tiles, gts_per_program = (
+        shared.levels.tiles(kernels.tile),
+        max(kernels.gts_per_program, -(-num_gts // MOST_PROGRAMS)),
+    )
     if num_tiles > MOST_PROGRAMS:
-        fail("pred_boxes", f"at most {MOST_PROGRAMS * kernels.tile} priors for backend 'triton'", f"{num_priors}", "use 'triton-stream'")
-    cost, iou = (torch.empty((batch, num_gts, num_priors), dtype=torch.float32, device=problem.priors.device) for _ in range(2))
+        fail(
+            "pred_boxes",
+            f"at most {MOST_PROGRAMS * kernels.tile} priors for backend 'triton'",
+            f"{num_priors}",
+            "use 'triton-stream'",
+        )
+    cost, iou = (
+        torch.empty((batch, num_gts, num_priors), dtype=torch.float32, device=problem.priors.device)
+        for _ in range(2)
+    )
     with on_device(problem.priors.device):
         cost_pass[batch, num_tiles, -(-num_gts // gts_per_program)](
             cost, iou,
@@ -250,7 +280,9 @@ def run_rescue_pass(matching: Matching, cost: Tensor, iou: Tensor, config: SimOT
 
 @contextlib.contextmanager
 def on_device(device: torch.device) -> Iterator[None]:
-    """Triton launches on the current device; the interpreter computes in NumPy, whose warnings a GPU does not have."""
+    """Triton launches on the current device; the interpreter computes in NumPy, whose warnings a GPU does not
+    have.
+    """
     if INTERPRETED:
         import numpy as np
 

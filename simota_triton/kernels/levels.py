@@ -1,5 +1,5 @@
-"""Where things lie: a tile of priors, its boxes and logits, a row of the matrices. Levels are read in place, and a tile never
-straddles two of them. Offsets are 64 bit before anything is multiplied by a stride.
+"""Where things lie: a tile of priors, its boxes and logits, a row of the matrices. Levels are read in place,
+and a tile never straddles two of them. Offsets are 64 bit before anything is multiplied by a stride.
 """
 
 import triton
@@ -44,16 +44,29 @@ def find_tile(tile, starts, TILE: tl.constexpr, ALIGNED: tl.constexpr):
 
 
 @triton.jit
-def find_logits(level, image, level_start, levels, strides_b, strides_p, strides_c, LAYOUT: tl.constexpr, ALIGNED: tl.constexpr):
-    """An image's logits on a level: pointer such that prior p and class c lie at pointer + p * stride_p + c * stride_c.
+def find_logits(
+    level,
+    image,
+    level_start,
+    levels,
+    strides_b,
+    strides_p,
+    strides_c,
+    LAYOUT: tl.constexpr,
+    ALIGNED: tl.constexpr,
+):
+    """An image's logits on a level: pointer such that prior p and class c lie at pointer + p * stride_p + c *
+    stride_c.
 
     Args:
         level: Index of the level.
         image: Index of the image, int64.
         level_start: The level's first prior.
         levels: Pointers to the levels.
-        strides_b: Stride of the images of each level, coded; ``strides_p`` and ``strides_c`` those of priors and classes.
-        LAYOUT: ``"priors"`` where stride_p is 1 (a head's maps), ``"classes"`` where stride_c is 1, or ``"any"``.
+        strides_b: Stride of the images of each level, coded; ``strides_p`` and ``strides_c`` those of priors
+            and classes.
+        LAYOUT: ``"priors"`` where stride_p is 1 (a head's maps), ``"classes"`` where stride_c is 1, or
+            ``"any"``.
         ALIGNED: Every stride that is not 1 is a multiple of 4, every pointer aligned to 4 elements.
 
     Returns:
@@ -77,8 +90,8 @@ def find_logits(level, image, level_start, levels, strides_b, strides_p, strides
 
 @triton.jit
 def load_priors(priors_ptr, boxes_ptr, image, p, mask, box_stride_b, box_stride_p, box_stride_c):
-    """Points x, y and strides x, y of priors, and the corners x1, y1, x2, y2 of their boxes in an image; float32. Empty boxes
-    where masked.
+    """Points x, y and strides x, y of priors, and the corners x1, y1, x2, y2 of their boxes in an image;
+    float32. Empty boxes where masked.
     """
     x = tl.load(priors_ptr + p * 4, mask=mask, other=0.0)
     y = tl.load(priors_ptr + p * 4 + 1, mask=mask, other=0.0)
@@ -95,9 +108,19 @@ def load_priors(priors_ptr, boxes_ptr, image, p, mask, box_stride_b, box_stride_
 
 @triton.jit
 def usable_priors(x, y, stride_x, stride_y, x1, y1, x2, y2):
-    """Whether priors and their boxes are finite, the boxes' areas too, and the strides above 0. Twin: ``reference.usable_priors``."""
+    """Whether priors and their boxes are finite, the boxes' areas too, and the strides above 0. Twin:
+    ``reference.usable_priors``.
+    """
     usable = finite(x1) & finite(y1) & finite(x2) & finite(y2) & finite(box_area(x1, y1, x2, y2))
-    return usable & finite(x) & finite(y) & finite(stride_x) & finite(stride_y) & (stride_x > 0.0) & (stride_y > 0.0)
+    return (
+        usable
+        & finite(x)
+        & finite(y)
+        & finite(stride_x)
+        & finite(stride_y)
+        & (stride_x > 0.0)
+        & (stride_y > 0.0)
+    )
 
 
 @triton.jit

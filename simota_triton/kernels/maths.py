@@ -1,11 +1,13 @@
-"""The terms of the cost on the device, one function each, as in ``terms.py``. Elementwise on tiles and scalars of float32.
+"""The terms of the cost on the device, one function each, as in ``terms.py``. Elementwise on tiles and
+scalars of float32.
 
-``FAST`` picks the GPU's approximate units (``MUFU``: 1 instruction where Triton's own functions take 5 to 27) and rests on
-inline PTX, which Triton's interpreter cannot run; without it the same formulas use Triton's functions. Where an ulp can change
-an assignment (the IoU, probabilities) a step of refinement leaves less than half an ulp and 2^-20 of one (see :func:`fraction`).
+``FAST`` picks the GPU's approximate units (``MUFU``: 1 instruction where Triton's own functions take 5 to 27)
+and rests on inline PTX, which Triton's interpreter cannot run; without it the same formulas use Triton's
+functions. Where an ulp can change an assignment (the IoU, probabilities) a step of refinement leaves less
+than half an ulp and 2^-20 of one (see :func:`fraction`).
 
-Kernels are compiled with ``enable_fp_fusion=False``: a multiplication and an addition are fused only where this file says so,
-whatever the version of Triton.
+Kernels are compiled with ``enable_fp_fusion=False``: a multiplication and an addition are fused only where
+this file says so, whatever the version of Triton.
 """
 
 import triton
@@ -18,7 +20,9 @@ from . import constants as const
 def reciprocal(x, FAST: tl.constexpr):
     """1 / x within 1 ulp."""
     if FAST:
-        return tl.inline_asm_elementwise("rcp.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1)
+        return tl.inline_asm_elementwise(
+            "rcp.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
+        )
     else:
         return 1.0 / x
 
@@ -27,7 +31,9 @@ def reciprocal(x, FAST: tl.constexpr):
 def log2(x, FAST: tl.constexpr):
     """Binary logarithm; within 2^-22 for x in [0.5, 2], within 2 ulp elsewhere."""
     if FAST:
-        return tl.inline_asm_elementwise("lg2.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1)
+        return tl.inline_asm_elementwise(
+            "lg2.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
+        )
     else:
         return tl.log2(x)
 
@@ -36,7 +42,9 @@ def log2(x, FAST: tl.constexpr):
 def exp2(x, FAST: tl.constexpr):
     """2^x within 2 ulp."""
     if FAST:
-        return tl.inline_asm_elementwise("ex2.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1)
+        return tl.inline_asm_elementwise(
+            "ex2.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
+        )
     else:
         return tl.exp2(x)
 
@@ -45,14 +53,18 @@ def exp2(x, FAST: tl.constexpr):
 def square_root(x, FAST: tl.constexpr):
     """Square root within 1 ulp."""
     if FAST:
-        return tl.inline_asm_elementwise("sqrt.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1)
+        return tl.inline_asm_elementwise(
+            "sqrt.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
+        )
     else:
         return tl.sqrt(x)
 
 
 @triton.jit
 def minus_product(c, a, b):
-    """The value of c - a * b with one rounding. Triton before 3.7 spends an instruction on a unary minus, but none on a factor -1."""
+    """The value of c - a * b with one rounding. Triton before 3.7 spends an instruction on a unary minus, but
+    none on a factor -1.
+    """
     return tl.fma(a * -1.0, b, c)
 
 
@@ -61,10 +73,10 @@ def fraction(a, b, FAST: tl.constexpr):
     """The quotient a / b of a <= b, b >= 0; 0 where a <= 0, or b is 0 or overflowed.
 
     From areas of 2^-100 on a / a is 1, and any quotient is within 1 ulp: the nearest float32 where the
-    reciprocal is the nearest (always without ``FAST``), else that or its neighbour on the other side of a / b.
-    The residual of a quotient from a reciprocal within 1 ulp is exact in a fused multiply-add; adding it back
-    leaves an error of 2^-45 before rounding, which decides only where a / b lies as close to the middle of two
-    float32. The last step saturates to [0, 1], which also turns the NaN of 0 * inf into 0. Outside
+    reciprocal is the nearest (always without ``FAST``), else that or its neighbour on the other side of a /
+    b. The residual of a quotient from a reciprocal within 1 ulp is exact in a fused multiply-add; adding it
+    back leaves an error of 2^-45 before rounding, which decides only where a / b lies as close to the middle
+    of two float32. The last step saturates to [0, 1], which also turns the NaN of 0 * inf into 0. Outside
     2^-126 < b < 2^126 (boxes with sides of 1e-19 or 1e19 pixels) the result is 0.
     """
     if FAST:
@@ -72,7 +84,12 @@ def fraction(a, b, FAST: tl.constexpr):
         q = a * r
         residual = minus_product(a, b, q)
         return tl.inline_asm_elementwise(
-            "fma.rn.sat.f32 $0, $1, $2, $3;", "=f,f,f,f", [residual, r, q], dtype=tl.float32, is_pure=True, pack=1
+            "fma.rn.sat.f32 $0, $1, $2, $3;",
+            "=f,f,f,f",
+            [residual, r, q],
+            dtype=tl.float32,
+            is_pure=True,
+            pack=1,
         )
     else:
         return tl.where(a > 0.0, tl.div_rn(a, b), 0.0)
@@ -83,12 +100,14 @@ def root(x, FAST: tl.constexpr):
     """Square root of x in [0, 1], of subnormal x too: products of two small probabilities are.
 
     The root of 1 is 1, any is within 1 ulp, and all but those that lie within some 2^-20 ulp of the middle of
-    two float32 are the nearest (all without ``FAST``). A step of Heron's with the exact residual, on x * 2^60,
-    which is normal or 0.
+    two float32 are the nearest (all without ``FAST``). A step of Heron's with the exact residual, on x *
+    2^60, which is normal or 0.
     """
     if FAST:
         wide = x * 2.0**60
-        r = tl.inline_asm_elementwise("rsqrt.approx.ftz.f32 $0, $1;", "=f,f", [wide], dtype=tl.float32, is_pure=True, pack=1)
+        r = tl.inline_asm_elementwise(
+            "rsqrt.approx.ftz.f32 $0, $1;", "=f,f", [wide], dtype=tl.float32, is_pure=True, pack=1
+        )
         r = tl.minimum(r, 2.0**60)  # of 0, so that 0 * r is 0
         s = wide * r
         return tl.fma(minus_product(wide, s, s), r * 0.5, s) * 2.0**-30
@@ -100,8 +119,8 @@ def root(x, FAST: tl.constexpr):
 def minus_log_of_rest(p, FAST: tl.constexpr):
     """-log(1 - p) of p in [0, 1] within 1e-6 relative, however small p; +inf at 1.
 
-    log2 has an absolute error near 1, which a sum over hundreds of classes would add up. Up to p = 0.3 the series of
-    2 * atanh(p / (2 - p)) stands in for it.
+    log2 has an absolute error near 1, which a sum over hundreds of classes would add up. Up to p = 0.3 the
+    series of 2 * atanh(p / (2 - p)) stands in for it.
     """
     s = p * reciprocal(2.0 - p, FAST)
     t = s * s
@@ -111,7 +130,9 @@ def minus_log_of_rest(p, FAST: tl.constexpr):
 
 @triton.jit
 def sigmoid(x, FAST: tl.constexpr):
-    """1 / (1 + exp(-x)) with both steps rounded as PyTorch rounds them: log(1 - p) magnifies an ulp near p = 1."""
+    """1 / (1 + exp(-x)) with both steps rounded as PyTorch rounds them: log(1 - p) magnifies an ulp near p =
+    1.
+    """
     return fraction(1.0, 1.0 + exp2(x * -const.LOG2E, FAST), FAST)
 
 
@@ -119,10 +140,10 @@ def sigmoid(x, FAST: tl.constexpr):
 def softplus_and_sigmoid(x, FAST: tl.constexpr):
     """log(1 + exp(x)), within 2^-20 * max(1, |x|), and sigmoid(x), within some ulp.
 
-    Both come from one exponential, and no branch on the sign of x is needed: below -87, where the exponential would
-    overflow, both are 0 to float32's precision. Of a very negative x nothing but that error is left of the softplus, which may
-    then be below 0. It is harmless there: a background cost multiplies it by the square of the sigmoid, a pair's cost adds it to
-    -x * iou, and both sums are clamped at 0.
+    Both come from one exponential, and no branch on the sign of x is needed: below -87, where the exponential
+    would overflow, both are 0 to float32's precision. Of a very negative x nothing but that error is left of
+    the softplus, which may then be below 0. It is harmless there: a background cost multiplies it by the
+    square of the sigmoid, a pair's cost adds it to -x * iou, and both sums are clamped at 0.
     """
     x = tl.maximum(x, -87.0)
     t = 1.0 + exp2(x * -const.LOG2E, FAST)
@@ -144,10 +165,11 @@ def finite(x):
 
 @triton.jit
 def region_depth(x, y, reach_x, reach_y, gx1, gy1, gx2, gy2, cx, cy, REGION: tl.constexpr):
-    """How deep points lie in a region of gts, in float32; positive strictly inside, which is ``terms.in_region``.
+    """How deep points lie in a region of gts, in float32; positive strictly inside, which is
+    ``terms.in_region``.
 
-    One number takes fewer instructions than a conjunction of comparisons, which the compiler packs into bits and back.
-    No point lies in a gt with gx1 = cx = +inf.
+    One number takes fewer instructions than a conjunction of comparisons, which the compiler packs into bits
+    and back. No point lies in a gt with gx1 = cx = +inf.
     """
     in_box = tl.minimum(_depth(x, gx1, gx2), _depth(y, gy1, gy2))
     in_center = tl.minimum(_depth(x, cx - reach_x, cx + reach_x), _depth(y, cy - reach_y, cy + reach_y))
@@ -212,13 +234,16 @@ def giou_gap(x1, y1, x2, y2, gx1, gy1, gx2, gy2, union, RULE: tl.constexpr, FAST
 
 @triton.jit
 def center_prior(dx, dy, log2_base_per_stride, RULE: tl.constexpr, FAST: tl.constexpr):
-    """center_base ** (distance / stride - center_offset); +inf past about 41 strides, which ``pair_cost`` clamps.
+    """center_base ** (distance / stride - center_offset); +inf past about 41 strides, which ``pair_cost``
+    clamps.
 
     Args:
         log2_base_per_stride: log2(center_base) / stride.
     """
     distance = square_root(tl.fma(dx, dx, dy * dy), FAST)
-    return exp2(tl.fma(distance, log2_base_per_stride, -RULE.value.center_offset * RULE.value.log2_center_base), FAST)
+    return exp2(
+        tl.fma(distance, log2_base_per_stride, -RULE.value.center_offset * RULE.value.log2_center_base), FAST
+    )
 
 
 @triton.jit

@@ -1,8 +1,9 @@
-"""How many priors each gt has, kept by one program an image while gts that are short of them take some: for the two kernels behind
-``min_positives``.
+"""How many priors each gt has, kept by one program an image while gts that are short of them take some: for
+the two kernels behind ``min_positives``.
 
-What a program writes here its other lanes read, and nobody else does. A barrier stands between: it makes all lanes of the program
-wait, and the writes and atomics before it are seen by the reads behind it. All branches around barriers are taken by all lanes.
+What a program writes here its other lanes read, and nobody else does. A barrier stands between: it makes all
+lanes of the program wait, and the writes and atomics before it are seen by the reads behind it. All branches
+around barriers are taken by all lanes.
 """
 
 import triton
@@ -30,14 +31,18 @@ def count_positives(gt_index_ptr, positives_ptr, num_gts, P, BLOCK: tl.constexpr
 
 @triton.jit
 def can_be_spared(gt_index_ptr, positives_ptr, p, mask, min_positives):
-    """Whether priors are background, or their gt has more than ``min_positives``; of those not in ``mask`` anything."""
+    """Whether priors are background, or their gt has more than ``min_positives``; of those not in ``mask``
+    anything.
+    """
     owner = tl.load(gt_index_ptr + p, mask=mask, other=-1)
     return tl.load(positives_ptr + owner, mask=mask & (owner >= 0), other=const.BACKGROUND) > min_positives
 
 
 @triton.jit
 def hand_over(gt_index_ptr, positives_ptr, prior, g):
-    """Prior ``prior`` goes to gt ``g``, whose own count stays as it was: a gt that was short never has any to spare."""
+    """Prior ``prior`` goes to gt ``g``, whose own count stays as it was: a gt that was short never has any to
+    spare.
+    """
     owner = tl.load(gt_index_ptr + prior)
     left = tl.load(positives_ptr + owner, mask=owner >= 0, other=1) - 1
     tl.debug_barrier()  # all lanes have read

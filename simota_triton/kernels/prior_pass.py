@@ -1,4 +1,6 @@
-"""The first pass: what belongs to a prior alone. Its candidate flag and the sum of its classes' background costs."""
+"""The first pass: what belongs to a prior alone. Its candidate flag and the sum of its classes' background
+costs.
+"""
 
 import triton
 import triton.language as tl
@@ -10,7 +12,17 @@ from .levels import decode, find_logits, find_tile, load_priors, usable_priors
 from .maths import divide, finite, region_depth, sigmoid
 
 
-@triton.jit(do_not_specialize=["C", "num_tiles", "box_stride_b", "box_stride_p", "box_stride_c", "mask_stride_b", "mask_stride_p"])
+@triton.jit(
+    do_not_specialize=[
+        "C",
+        "num_tiles",
+        "box_stride_b",
+        "box_stride_p",
+        "box_stride_c",
+        "mask_stride_b",
+        "mask_stride_p",
+    ]
+)
 def prior_pass(
     # outputs [B, P]
     background_ptr, objectness_ptr, gt_table_ptr,
@@ -27,15 +39,17 @@ def prior_pass(
 ):  # fmt: skip
     """For a tile of priors of an image::
 
-        background[b, p] = sum over classes of background_cost(cls_logits[b, p, c]), or 0 where only the gt's class counts
+        background[b, p] = sum over classes of background_cost(cls_logits[b, p, c]), or 0 where only the gt's
+        class counts
                          = +inf where the prior takes no part, -1 where it only counts for dynamic_k (k_pool "all")
         objectness[b, p] = sigmoid(obj_logits[b, p, 0]), where the score is "joint"
 
-    A prior takes part if its box, area, point, objectness and (where they are summed) class logits are finite, its strides
-    above 0, the mask allows it, and its point lies in the candidate region of any gt of the image. Logits of others are
-    not read.
+    A prior takes part if its box, area, point, objectness and (where they are summed) class logits are
+    finite, its strides above 0, the mask allows it, and its point lies in the candidate region of any gt of
+    the image. Logits of others are not read.
 
-    Grid: (B * tiles of all levels,). Twin: ``reference.usable_priors``, ``terms.in_region`` and ``terms.background_cost``.
+    Grid: (B * tiles of all levels,). Twin: ``reference.usable_priors``, ``terms.in_region`` and
+    ``terms.background_cost``.
     """
     P = decode(starts[len(starts) - 1], ALIGNED)
     C = decode(C, ALIGNED_LOGITS)
@@ -66,7 +80,10 @@ def prior_pass(
     # the candidate region of any gt
     gt_first = tl.load(gt_offsets_ptr + image)
     num_gts = (tl.load(gt_offsets_ptr + image + 1) - gt_first).to(tl.int32)
-    reach_x, reach_y = (RULE.value.center_radius * stride_x)[:, None], (RULE.value.center_radius * stride_y)[:, None]
+    reach_x, reach_y = (
+        (RULE.value.center_radius * stride_x)[:, None],
+        (RULE.value.center_radius * stride_y)[:, None],
+    )
     slot = tl.arange(0, const.GTS)
     deepest = tl.full([ROWS, const.GTS], -1.0, tl.float32)
     for g in range(0, num_gts, const.GTS):
@@ -76,8 +93,28 @@ def prior_pass(
         )
         if tile == 0:
             image_of = tl.zeros([const.GTS], tl.int32) + image_index
-            store_gts(gt_table_ptr, gt_first + gt, g + slot < num_gts, gx1, gy1, gx2, gy2, cx, cy, label, image_of, g + slot)
-        gx1, gy1, gx2, gy2, cx, cy = gx1[None, :], gy1[None, :], gx2[None, :], gy2[None, :], cx[None, :], cy[None, :]
+            store_gts(
+                gt_table_ptr,
+                gt_first + gt,
+                g + slot < num_gts,
+                gx1,
+                gy1,
+                gx2,
+                gy2,
+                cx,
+                cy,
+                label,
+                image_of,
+                g + slot,
+            )
+        gx1, gy1, gx2, gy2, cx, cy = (
+            gx1[None, :],
+            gy1[None, :],
+            gx2[None, :],
+            gy2[None, :],
+            cx[None, :],
+            cy[None, :],
+        )
         depth = region_depth(x[:, None], y[:, None], reach_x, reach_y, gx1, gy1, gx2, gy2, cx, cy, REGION)
         deepest = tl.maximum(deepest, depth)
     candidate = usable & (tl.max(deepest, 1) > 0.0)
@@ -89,7 +126,15 @@ def prior_pass(
         read = usable if RULE.value.pool_all else candidate
         if tl.max(read.to(tl.int32), 0) != 0:
             logits, stride_p, stride_c = find_logits(
-                level, image, level_start, cls_levels, cls_strides_b, cls_strides_p, cls_strides_c, LAYOUT, ALIGNED_LOGITS
+                level,
+                image,
+                level_start,
+                cls_levels,
+                cls_strides_b,
+                cls_strides_p,
+                cls_strides_c,
+                LAYOUT,
+                ALIGNED_LOGITS,
             )
             logits += p.to(tl.int64) * stride_p
             background, readable = sum_background(logits, stride_c, read, objectness, C, RULE, FAST, ROWS)

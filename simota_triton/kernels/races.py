@@ -1,6 +1,7 @@
-"""The races that are meant: programs of one launch that touch the same memory, at least one of them by a plain
-write, in an order that nothing settles. Each stands here with the argument why it cannot change an answer; any other
-is a fault. The tests execute the compiled kernels and hold every race that occurs to this table.
+"""The races that are meant: programs of one launch that touch the same memory, at least one of them by a
+plain write, in an order that nothing settles. Each stands here with the argument why it cannot change an
+answer; any other is a fault. The tests execute the compiled kernels and hold every race that occurs to this
+table.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""What Triton does once a process before it launches, whatever the arguments: done ahead, it is not part of a first step."""
+"""What Triton does once a process before it launches, whatever the arguments: done ahead, it is not part of a
+first step.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +14,15 @@ from triton import JITFunction
 def make_ready(module: ModuleType) -> None:
     """Let Triton do ahead what needs neither a GPU nor arguments.
 
-    That is to hash itself, a library of some 100 MB (0.25 s), and the kernels of a module (0.04 s), both for the names of binaries in
-    its cache, and to import what it looks for among arguments (0.05 s). Its versions keep the first in one place or another.
+    That is to hash itself, a library of some 100 MB (0.25 s), and the kernels of a module (0.04 s), both for
+    the names of binaries in its cache, and to import what it looks for among arguments (0.05 s). Its versions
+    keep the first in one place or another.
 
     Args:
         module: One that holds kernels.
     """
-    kernels = [value for value in vars(module).values() if isinstance(value, JITFunction)]  # none in Triton's interpreter
+    # none in Triton's interpreter
+    kernels = [value for value in vars(module).values() if isinstance(value, JITFunction)]
     if not kernels:
         return
     for name in ("triton.runtime.cache", "triton.compiler.compiler"):

@@ -19,11 +19,11 @@ def rescue_pass(
     # compiled in; the rule for the constants that are part of it
     RULE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """The gts of an image in turn: while one has fewer than ``min_positives`` priors, it takes the cheapest that can be spared, of
-    equals the lowest.
+    """The gts of an image in turn: while one has fewer than ``min_positives`` priors, it takes the cheapest
+    that can be spared, of equals the lowest.
 
-    Grid: (B,), since each gt's turn waits for the one before; see ``positives`` for what that asks of memory. Twin:
-    ``matching.rescue``.
+    Grid: (B,), since each gt's turn waits for the one before; see ``positives`` for what that asks of memory.
+    Twin: ``matching.rescue``.
     """
     image = tl.program_id(0).to(tl.int64)
     gt_index_ptr += image * P
@@ -44,7 +44,11 @@ def rescue_pass(
                 key = key_of(tl.load(cost_ptr + row + p, mask=p < P, other=float("inf")))
                 cheaper = key < best
                 if tl.max(cheaper.to(tl.int32)) != 0:
-                    key = tl.where(cheaper & can_be_spared(gt_index_ptr, positives_ptr, p, cheaper, min_positives), key, const.UNTAKEN)
+                    key = tl.where(
+                        cheaper & can_be_spared(gt_index_ptr, positives_ptr, p, cheaper, min_positives),
+                        key,
+                        const.UNTAKEN,
+                    )
                     least = tl.min(key)
                     if least < best:
                         best = least

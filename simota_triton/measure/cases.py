@@ -24,7 +24,11 @@ from .plain import Solver, solve, vectorised_batch, vectorised_image
 Case = Callable[[], Tensor]
 """A whole call, to gt_index [B, P]."""
 
-PLAIN, BY_IMAGE, COMPILED = "plain PyTorch, batched", "plain PyTorch, by image", "plain PyTorch, by image, compiled"
+PLAIN, BY_IMAGE, COMPILED = (
+    "plain PyTorch, batched",
+    "plain PyTorch, by image",
+    "plain PyTorch, by image, compiled",
+)
 """The peers: RTMDet's rule alone, on padded gts or on the candidates of one image after the other."""
 
 Clock = Callable[[], float]
@@ -32,7 +36,11 @@ Clock = Callable[[], float]
 
 def backends_on(device: torch.device) -> list[str]:
     """Backends worth timing on a device: Triton's interpreter is none of them."""
-    kernels = [name for name in BACKENDS if name.startswith("triton")] if device.type == "cuda" and triton_refusal(device) is None else []
+    kernels = (
+        [name for name in BACKENDS if name.startswith("triton")]
+        if device.type == "cuda" and triton_refusal(device) is None
+        else []
+    )
     return [*kernels, "torch", "reference"]
 
 
@@ -43,22 +51,32 @@ def compiled_solve() -> Solver:
 
 
 def cases(batch: Recorded, device: torch.device, names: list[str], compiled: bool = False) -> dict[str, Case]:
-    """The cases of a batch by name: those of our backends ``names`` and of the peers that can compute the batch; ``COMPILED``, which
-    takes its time to compile, if ``compiled``.
+    """The cases of a batch by name: those of our backends ``names`` and of the peers that can compute the
+    batch; ``COMPILED``, which takes its time to compile, if ``compiled``.
     """
     inputs = batch.on(device)
-    found: dict[str, Case] = {name: _ours(batch.config, name, inputs) for name in names if computes(name, inputs)}
+    found: dict[str, Case] = {
+        name: _ours(batch.config, name, inputs) for name in names if computes(name, inputs)
+    }
     plain = {"pred_boxes", "cls_logits", "priors", "gt_boxes", "gt_labels", "gt_mask"}
-    if batch.config == SimOTAConfig.rtmdet() and set(inputs) <= plain | {"gt_offsets"} and isinstance(inputs["cls_logits"], Tensor):
+    if (
+        batch.config == SimOTAConfig.rtmdet()
+        and set(inputs) <= plain | {"gt_offsets"}
+        and isinstance(inputs["cls_logits"], Tensor)
+    ):
         problem = pack(batch.config, **inputs, validate=False)
         row, valid = problem.gts.slots()
         boxes, labels = problem.gts.boxes[row], problem.gts.labels[row]
         logits, pred = inputs["cls_logits"].float(), inputs["pred_boxes"].float()
         found[PLAIN] = lambda: vectorised_batch(pred, logits, problem.priors, boxes, labels, valid)
-        images = [(pred[b], logits[b], problem.priors, boxes[b, own], labels[b, own]) for b, own in enumerate(valid)]
+        images = [
+            (pred[b], logits[b], problem.priors, boxes[b, own], labels[b, own]) for b, own in enumerate(valid)
+        ]
         found[BY_IMAGE] = lambda: torch.stack([vectorised_image(*image) for image in images])
         if compiled:
-            found[COMPILED] = lambda: torch.stack([vectorised_image(*image, solve=compiled_solve()) for image in images])
+            found[COMPILED] = lambda: torch.stack(
+                [vectorised_image(*image, solve=compiled_solve()) for image in images]
+            )
     return found
 
 
@@ -70,7 +88,8 @@ def _ours(config: SimOTAConfig, name: str, inputs: dict[str, Any]) -> Case:
 def clock(device: torch.device) -> Clock:
     """Seconds, once the device has done what it was asked to.
 
-    On a CPU with one thread, seconds of this process: what an idle machine's clock would show, on a busy machine too.
+    On a CPU with one thread, seconds of this process: what an idle machine's clock would show, on a busy
+    machine too.
     """
     if device.type != "cuda":
         return time.process_time if torch.get_num_threads() == 1 else time.perf_counter
@@ -83,9 +102,14 @@ def clock(device: torch.device) -> Clock:
 
 
 def measure(
-    named: Mapping[str, Case], device: torch.device, rounds: int, seconds: float = 20.0, expected: Tensor | None = None
+    named: Mapping[str, Case],
+    device: torch.device,
+    rounds: int,
+    seconds: float = 20.0,
+    expected: Tensor | None = None,
 ) -> list[dict[str, Any]]:
-    """One row a case: ms (median and quartiles over rounds taken in turns), peak MB, and priors that differ from ``expected``.
+    """One row a case: ms (median and quartiles over rounds taken in turns), peak MB, and priors that differ
+    from ``expected``.
 
     Args:
         named: The cases.
@@ -127,8 +151,9 @@ def copy_bandwidth(device: torch.device) -> float:
 
 
 def least_bytes(batch: Recorded) -> int:
-    """Bytes that any assigner moves: priors and gts in, boxes and logits of the priors that are candidates in, and for every prior
-    gt_index, label, IoU and claims out. Where the cost looks at the gts' own classes alone, a candidate needs one logit.
+    """Bytes that any assigner moves: priors and gts in, boxes and logits of the priors that are candidates
+    in, and for every prior gt_index, label, IoU and claims out. Where the cost looks at the gts' own classes
+    alone, a candidate needs one logit.
     """
     problem, config = pack(batch.config, **batch.inputs, validate=False), batch.config
     gts = candidates = 0

@@ -63,7 +63,9 @@ def read_record(path: Path) -> dict[str, Any]:
 
 def changes(before: dict[str, Any], after: dict[str, Any]) -> tuple[list[Change], list[Key], list[Key]]:
     """The cases of both records, and those that only the first or only the second has."""
-    first, second = ({(row["workload"], row["case"]): row for row in record["rows"]} for record in (before, after))
+    first, second = (
+        {(row["workload"], row["case"]): row for row in record["rows"]} for record in (before, after)
+    )
     both = [
         Change(
             *key, old["median_ms"], new["median_ms"],

@@ -19,8 +19,8 @@ CHECKOUT = Path(__file__).parents[2]
 
 
 def facts(device: torch.device | None = None) -> dict[str, Any]:
-    """Processor, threads, versions and date, the commit of a checkout, and the GPU and its driver where ``device`` is one (None:
-    where one is here).
+    """Processor, threads, versions and date, the commit of a checkout, and the GPU and its driver where
+    ``device`` is one (None: where one is here).
     """
     found: dict[str, Any] = {
         "cpu": cpu_name(),
@@ -37,12 +37,18 @@ def facts(device: torch.device | None = None) -> dict[str, Any]:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cuda":
         gpu = torch.cuda.get_device_properties(device)
-        found |= {"gpu": gpu.name, "capability": f"{gpu.major}.{gpu.minor}", "cuda": torch.version.cuda, "driver": driver_version()}
+        found |= {
+            "gpu": gpu.name,
+            "capability": f"{gpu.major}.{gpu.minor}",
+            "cuda": torch.version.cuda,
+            "driver": driver_version(),
+        }
     return found
 
 
 def machine_class(machine: dict[str, Any]) -> str:
-    """Machines of one class are compared with each other: the same GPU, or the same processor with as many threads.
+    """Machines of one class are compared with each other: the same GPU, or the same processor with as many
+    threads.
 
     Example:
         >>> machine_class({"cpu": "AMD EPYC 9R14", "threads": 2})
@@ -50,7 +56,9 @@ def machine_class(machine: dict[str, Any]) -> str:
         >>> machine_class({"cpu": "AMD EPYC 9R14", "threads": 2, "gpu": "NVIDIA H100 80GB HBM3"})
         'nvidia-h100-80gb-hbm3'
     """
-    name = machine.get("gpu") or f"{machine['cpu']} {machine['threads']} thread{'s' * (machine['threads'] != 1)}"
+    name = (
+        machine.get("gpu") or f"{machine['cpu']} {machine['threads']} thread{'s' * (machine['threads'] != 1)}"
+    )
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 

@@ -9,10 +9,11 @@ import torch
 
 
 def peak_bytes(call: Callable[[], object], device: torch.device | None = None) -> int:
-    """Largest number of bytes that ``call`` has allocated at once, temporaries inside operators and compiled code included.
+    """Largest number of bytes that ``call`` has allocated at once, temporaries inside operators and compiled
+    code included.
 
-    On a GPU these are bytes as they are asked for: a block of the allocator may be up to a megabyte larger, depending on what was freed
-    before.
+    On a GPU these are bytes as they are asked for: a block of the allocator may be up to a megabyte larger,
+    depending on what was freed before.
 
     Args:
         call: What is measured.
@@ -26,8 +27,11 @@ def peak_bytes(call: Callable[[], object], device: torch.device | None = None) -
         torch.cuda.synchronize(device)
         del result
         return int(torch.cuda.memory_stats(device)["requested_bytes.all.peak"] - before)
-    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # the profiler tells on stderr that it starts and stops, at every level below
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+    # the profiler tells on stderr that it starts and stops, at every level below
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as profile:
         result = call()
     events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
     events.sort(key=lambda event: event.start_ns())

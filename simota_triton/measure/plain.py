@@ -1,4 +1,6 @@
-"""The peer of every comparison: RTMDet's assignment of a padded batch in plain PyTorch, as well as we can write it."""
+"""The peer of every comparison: RTMDet's assignment of a padded batch in plain PyTorch, as well as we can
+write it.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +18,14 @@ TOPK, IOU_WEIGHT, EPS, RADIUS = 13, 3.0, 1e-7, 3.0
 def dense_cost(
     boxes: Tensor, logits: Tensor, priors: Tensor, gt_boxes: Tensor, gt_labels: Tensor, background: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Cost and IoU [..., G, n], fully vectorised, with the class term decomposed into a sum per prior and a correction."""
+    """Cost and IoU [..., G, n], fully vectorised, with the class term decomposed into a sum per prior and a
+    correction.
+    """
     x1, y1, x2, y2 = boxes.unsqueeze(-3).unbind(-1)
     gx1, gy1, gx2, gy2 = gt_boxes.unsqueeze(-2).unbind(-1)
-    inter = (torch.minimum(x2, gx2) - torch.maximum(x1, gx1)).clamp_(min=0) * (torch.minimum(y2, gy2) - torch.maximum(y1, gy1)).clamp_(
-        min=0
-    )
+    inter = (torch.minimum(x2, gx2) - torch.maximum(x1, gx1)).clamp_(min=0) * (
+        torch.minimum(y2, gy2) - torch.maximum(y1, gy1)
+    ).clamp_(min=0)
     iou = inter / ((x2 - x1) * (y2 - y1) + (gx2 - gx1) * (gy2 - gy1) - inter).clamp_(min=1e-6)
     z = logits.transpose(-1, -2).gather(-2, gt_labels.unsqueeze(-1).expand(iou.shape))
     p, softplus = z.sigmoid(), F.softplus(z)
@@ -41,7 +45,9 @@ def match(cost: Tensor, iou: Tensor) -> Tensor:
     width = min(TOPK, cost.shape[-1])
     dynamic_k = iou.topk(width, dim=-1, sorted=False).values.clamp(min=0).sum(-1).int().clamp_(min=1)
     values, indices = cost.topk(width, dim=-1, largest=False)
-    taken = (torch.arange(width, dtype=torch.int64, device=cost.device) < dynamic_k.unsqueeze(-1)) & values.isfinite()
+    taken = (
+        torch.arange(width, dtype=torch.int64, device=cost.device) < dynamic_k.unsqueeze(-1)
+    ) & values.isfinite()
     matching = torch.zeros_like(cost, dtype=torch.bool).scatter_(-1, indices, taken)
     claims = matching.sum(-2)
     owner = torch.where(claims > 1, cost.min(-2).indices, matching.int().argmax(-2))
@@ -54,7 +60,12 @@ def solve(boxes: Tensor, logits: Tensor, priors: Tensor, gt_boxes: Tensor, gt_la
 
 
 def vectorised_image(
-    pred_boxes: Tensor, cls_logits: Tensor, priors: Tensor, gt_boxes: Tensor, gt_labels: Tensor, solve: Solver = solve
+    pred_boxes: Tensor,
+    cls_logits: Tensor,
+    priors: Tensor,
+    gt_boxes: Tensor,
+    gt_labels: Tensor,
+    solve: Solver = solve,
 ) -> Tensor:
     """One image, candidates compacted first."""
     out = torch.full((len(priors),), -1, dtype=torch.int64, device=priors.device)
@@ -67,7 +78,12 @@ def vectorised_image(
 
 
 def vectorised_batch(
-    pred_boxes: Tensor, cls_logits: Tensor, priors: Tensor, gt_boxes: Tensor, gt_labels: Tensor, gt_mask: Tensor
+    pred_boxes: Tensor,
+    cls_logits: Tensor,
+    priors: Tensor,
+    gt_boxes: Tensor,
+    gt_labels: Tensor,
+    gt_mask: Tensor,
 ) -> Tensor:
     """A padded batch at once, [B, G, P], no data-dependent shape: what torch.compile and CUDA graphs want."""
     x, y = priors[:, 0], priors[:, 1]

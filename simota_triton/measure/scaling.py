@@ -1,4 +1,6 @@
-"""How time and memory grow with one size of a batch, the others held: measured point by point and drawn on log axes."""
+"""How time and memory grow with one size of a batch, the others held: measured point by point and drawn on
+log axes.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,9 @@ HELD = {"batch": 2, "priors": 8400, "classes": 80, "gts": 20}
 
 
 def make_batch(batch: int, priors: int, classes: int, gts: int) -> Recorded:
-    """A seeded batch of RTMDet's rule, mid phase, about ``priors`` priors of a square image, every image with as many gts."""
+    """A seeded batch of RTMDet's rule, mid phase, about ``priors`` priors of a square image, every image with
+    as many gts.
+    """
     side = max(1, round((priors / 21) ** 0.5))  # cells of the coarsest level: 21 = 16 + 4 + 1 priors each
     generator = torch.Generator().manual_seed(0)
     points = grid_priors(32 * side)
@@ -68,7 +72,8 @@ def curve(
     axis: str, device: torch.device, names: Sequence[str], seconds: float, values: Sequence[int] | None = None,
     on_point: Callable[[dict[str, Any]], None] = lambda row: None, compiled: bool = False,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """One row a point and case. A case that took longer than ``seconds`` for a call is not tried at larger points.
+    """One row a point and case. A case that took longer than ``seconds`` for a call is not tried at larger
+    points.
 
     Args:
         axis: Of ``AXES``.
@@ -99,7 +104,13 @@ def curve(
             if now() - start > seconds:
                 too_slow.add(name)
         for row in measure(named, device, rounds=9, seconds=seconds / 2):
-            rows.append({"value": priors if axis == "priors" else value, "floor_ms": least_bytes(batch) / bandwidth, **row})
+            rows.append(
+                {
+                    "value": priors if axis == "priors" else value,
+                    "floor_ms": least_bytes(batch) / bandwidth,
+                    **row,
+                }
+            )
             on_point(rows[-1])
     return rows
 
@@ -115,17 +126,35 @@ def with_best_peer(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows with those of the peers replaced by the fastest of them at each point."""
     peers: dict[Any, dict[str, Any]] = {}
     for row in rows:
-        if row["case"] in PLAIN_CASES and row["median_ms"] < peers.get(row["value"], {"median_ms": float("inf")})["median_ms"]:
+        if (
+            row["case"] in PLAIN_CASES
+            and row["median_ms"] < peers.get(row["value"], {"median_ms": float("inf")})["median_ms"]
+        ):
             peers[row["value"]] = row
-    return [row for row in rows if row["case"] not in PLAIN_CASES] + [row | {"case": BEST} for row in peers.values()]
+    return [row for row in rows if row["case"] not in PLAIN_CASES] + [
+        row | {"case": BEST} for row in peers.values()
+    ]
 
 
-NAMES = {"torch": 'ours, "torch"', "triton": 'ours, "triton"', "triton-stream": 'ours, "triton-stream"', "reference": "ours, dense"}
-COLOURS = {"torch": "#0b5fa5", "triton": "#2a9d4b", "triton-stream": "#7b3fa0", "reference": "#8a8a8a", BEST: "#d1662a"}
+NAMES = {
+    "torch": 'ours, "torch"',
+    "triton": 'ours, "triton"',
+    "triton-stream": 'ours, "triton-stream"',
+    "reference": "ours, dense",
+}
+COLOURS = {
+    "torch": "#0b5fa5",
+    "triton": "#2a9d4b",
+    "triton-stream": "#7b3fa0",
+    "reference": "#8a8a8a",
+    BEST: "#d1662a",
+}
 
 
 def draw(record: dict[str, Any], path: Path) -> None:
-    """The picture of a curve: time and peak memory, log axes, each case a line, the fastest peer one of them."""
+    """The picture of a curve: time and peak memory, log axes, each case a line, the fastest peer one of
+    them.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -150,12 +179,24 @@ def draw(record: dict[str, Any], path: Path) -> None:
                 plot.fill_between(x, low, high, color=COLOURS.get(case), alpha=0.15, lw=0)
         if field == "median_ms":
             floor = sorted({(row["value"], row["floor_ms"]) for row in rows})
-            plot.plot(*zip(*floor, strict=True), ":", color="black", lw=1.2, label="floor: a copy of the bytes that must move")
+            plot.plot(
+                *zip(*floor, strict=True),
+                ":",
+                color="black",
+                lw=1.2,
+                label="floor: a copy of the bytes that must move",
+            )
         plot.set(xscale="log", yscale="log", xlabel=axis.label, title=name)
         plot.title.set(fontsize=11)
         plot.grid(alpha=0.25, which="major")
         plot.spines[["top", "right"]].set_visible(False)
         for ticks in (plot.xaxis, plot.yaxis):
             ticks.set_major_formatter(lambda value, _: f"{value:,.10g}")
-    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False, fontsize=9)
+    figure.legend(
+        *figure.axes[0].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=5,
+        frameon=False,
+        fontsize=9,
+    )
     figure.savefig(path, dpi=140)

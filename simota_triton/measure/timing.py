@@ -12,7 +12,9 @@ L2_BYTES = 1 << 28
 """More than any GPU's L2 cache."""
 
 OVERWRITTEN = 8
-"""Times that the cache is overwritten before a replay: about half a millisecond of an H100, which the host needs to queue a graph."""
+"""Times that the cache is overwritten before a replay: about half a millisecond of an H100, which the host
+needs to queue a graph.
+"""
 
 
 class Timer(Protocol):
@@ -40,8 +42,9 @@ class WallTimer:
 class GraphTimer:
     """Replays of a CUDA graph of the call, with the L2 cache overwritten before each.
 
-    The overwriting is queued as often as it takes to keep the GPU busy until the host has queued the replay and both events, so
-    that what lies between them is the GPU's time alone. Graphs share one pool of memory: none of them is to be read after another ran.
+    The overwriting is queued as often as it takes to keep the GPU busy until the host has queued the replay
+    and both events, so that what lies between them is the GPU's time alone. Graphs share one pool of memory:
+    none of them is to be read after another ran.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -62,7 +65,8 @@ class GraphTimer:
                 with torch.cuda.graph(graph, pool=self.pool):
                     call()
             except BaseException:
-                self.pool = torch.cuda.graph_pool_handle()  # no other capture may use the old one, which PyTorch takes to be in use
+                # no other capture may use the old one, which PyTorch takes to be in use
+                self.pool = torch.cuda.graph_pool_handle()
                 raise
             graph.replay()  # the first one uploads it
 

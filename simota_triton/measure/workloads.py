@@ -49,7 +49,9 @@ class Workload:
 WORKLOADS = {
     w.name: w
     for w in (
-        Workload("coco", 32, 640, 80, 480, 40, 40, 80.0, 1.0, "RTMDet and YOLOX on COCO, about 15 gts an image"),
+        Workload(
+            "coco", 32, 640, 80, 480, 40, 40, 80.0, 1.0, "RTMDet and YOLOX on COCO, about 15 gts an image"
+        ),
         Workload("mosaic", 32, 640, 80, 1984, 100, 100, 48.0, 0.9, "mosaic augmentation, 62 gts an image"),
         Workload("o365", 16, 640, 365, 3312, 300, 300, 48.0, 1.0, "Objects365, crowded (ultralytics#25240)"),
         Workload("xview", 128, 640, 60, 75357, None, 4967, 12.0, 0.7, "xView, ragged (ultralytics#25990)"),
@@ -80,12 +82,18 @@ class Batch:
         labels = torch.zeros((batch, width), dtype=torch.int64, device=device)
         mask = torch.zeros((batch, width), dtype=torch.bool, device=device)
         for b, (own_boxes, own_labels) in enumerate(zip(self.gt_boxes, self.gt_labels, strict=True)):
-            boxes[b, : len(own_boxes)], labels[b, : len(own_boxes)], mask[b, : len(own_boxes)] = own_boxes, own_labels, True
+            boxes[b, : len(own_boxes)], labels[b, : len(own_boxes)], mask[b, : len(own_boxes)] = (
+                own_boxes,
+                own_labels,
+                True,
+            )
         return boxes, labels, mask
 
 
 def gt_counts(workload: Workload, generator: torch.Generator) -> list[int]:
-    """Gts of each image: skewed, at most ``most``, ``num_gts`` in total; one image of xView's kind holds the most."""
+    """Gts of each image: skewed, at most ``most``, ``num_gts`` in total; one image of xView's kind holds the
+    most.
+    """
     source: dict[str, Any] = {"dtype": torch.float32, "generator": generator, "device": generator.device}
     weights = torch.exp(0.6 * torch.randn(workload.batch, **source))
     if workload.padded is None:
@@ -105,12 +113,16 @@ def gt_counts(workload: Workload, generator: torch.Generator) -> list[int]:
     return counts.tolist()
 
 
-def make_batch(workload: Workload, phase: str, seed: int = 0, dtype: torch.dtype = torch.float32, offset: float = 0.0) -> Batch:
+def make_batch(
+    workload: Workload, phase: str, seed: int = 0, dtype: torch.dtype = torch.float32, offset: float = 0.0
+) -> Batch:
     """A seeded batch of the workload in a phase of training; logits in ``dtype``."""
     generator = torch.Generator().manual_seed(seed)
     priors = grid_priors(workload.image_size, offset=offset)
     gts = [
-        random_gts(count, workload.image_size, workload.num_classes, generator, workload.median, workload.spread)
+        random_gts(
+            count, workload.image_size, workload.num_classes, generator, workload.median, workload.spread
+        )
         for count in gt_counts(workload, generator)
     ]
     boxes, labels = [g[0] for g in gts], [g[1] for g in gts]
@@ -118,14 +130,22 @@ def make_batch(workload: Workload, phase: str, seed: int = 0, dtype: torch.dtype
     return Batch(pred.pred_boxes, pred.cls_logits.to(dtype), pred.obj_logits.to(dtype), priors, boxes, labels)
 
 
-def recorded(workload: Workload, preset: str, phase: str = "mid", seed: int = 0, dtype: torch.dtype = torch.float32) -> Recorded:
+def recorded(
+    workload: Workload, preset: str, phase: str = "mid", seed: int = 0, dtype: torch.dtype = torch.float32
+) -> Recorded:
     """A seeded batch of the workload as a call of a preset's assigner, gts padded; logits in ``dtype``."""
     config = SimOTAConfig.from_preset(preset)
     batch = make_batch(workload, phase, seed, dtype)
     assert workload.padded is not None
     boxes, labels, mask = batch.padded(workload.padded)
     cls_logits = batch.cls_logits.sigmoid() if config.score == "prob" else batch.cls_logits
-    inputs = {"pred_boxes": batch.pred_boxes, "cls_logits": cls_logits, "priors": batch.priors, "gt_boxes": boxes, "gt_labels": labels}
+    inputs = {
+        "pred_boxes": batch.pred_boxes,
+        "cls_logits": cls_logits,
+        "priors": batch.priors,
+        "gt_boxes": boxes,
+        "gt_labels": labels,
+    }
     inputs |= {"gt_mask": mask} | ({"obj_logits": batch.obj_logits} if config.score == "joint" else {})
     name = f"{workload.name}, B = {workload.batch}, {str(dtype).removeprefix('torch.')}, {preset}"
     return Recorded(name if phase == "mid" else f"{name}, {phase}", config, inputs)

@@ -1,7 +1,8 @@
-"""Which launch parameters a call takes: those it was given, else the user's file, the package's file, the heuristic.
+"""Which launch parameters a call takes: those it was given, else the user's file, the package's file, the
+heuristic.
 
-Files are read when a GPU computes for the first time, and those that changed since after :func:`forget`: a call costs one
-look-up in a dictionary.
+Files are read when a GPU computes for the first time, and those that changed since after :func:`forget`: a
+call costs one look-up in a dictionary.
 """
 
 from __future__ import annotations
@@ -51,7 +52,9 @@ def choose(backend: str, gpu: Gpu, shape: Shape) -> Choice:
 
 
 def tuned(path: Path, gpu: Gpu, any_name: bool = False) -> Tuned:
-    """What a file holds; nothing where it is missing, and nothing after one warning where it cannot be used."""
+    """What a file holds; nothing where it is missing, and nothing after one warning where it cannot be
+    used.
+    """
     try:
         changed = path.stat().st_mtime_ns
     except OSError:

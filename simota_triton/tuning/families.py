@@ -1,4 +1,6 @@
-"""The kernel families: for each backend that has launch parameters, everything that tuning needs to know. One entry each."""
+"""The kernel families: for each backend that has launch parameters, everything that tuning needs to know. One
+entry each.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +35,10 @@ class Family:
         interpreter: The launch parameters in Triton's interpreter.
         shape: What ``heuristic`` is given for a problem.
         stages: Fields that act together, in order: each stage is swept with the fields of the others held.
-        launch: (problem, configuration, launch parameters) -> outputs, which are the same bits for all launch parameters.
-        instructions: (kernel, its census, problem, launch parameters) -> instructions that a warp issues, estimated.
+        launch: (problem, configuration, launch parameters) -> outputs, which are the same bits for all launch
+            parameters.
+        instructions: (kernel, its census, problem, launch parameters) -> instructions that a warp issues,
+            estimated.
     """
 
     backend: str
@@ -61,12 +65,16 @@ class Family:
 
     def stage_of(self, candidate: Any, base: Any) -> int:
         """The first stage whose fields differ from ``base``."""
-        differs = (any(getattr(candidate, name) != getattr(base, name) for name in axes) for axes in self.stages)
+        differs = (
+            any(getattr(candidate, name) != getattr(base, name) for name in axes) for axes in self.stages
+        )
         return next((index for index, one in enumerate(differs) if one), 0)
 
     def space(self, base: Any) -> list[Any]:
         """``base``, then every choice of every stage around it."""
-        return list(dict.fromkeys(itertools.chain.from_iterable(self.stage(i, base) for i in range(len(self.stages)))))
+        return list(
+            dict.fromkeys(itertools.chain.from_iterable(self.stage(i, base) for i in range(len(self.stages))))
+        )
 
     def read(self, values: object) -> Any:
         """Launch parameters from a file, which must lie within what is tried when tuning.
@@ -80,7 +88,9 @@ class Family:
         for name, tried in self._tried():
             value = values[name]
             if type(value) is not int or not min(tried) <= value <= max(tried):
-                raise ValueError(f"{name}: expected an integer from {min(tried)} to {max(tried)}, got {value!r}")
+                raise ValueError(
+                    f"{name}: expected an integer from {min(tried)} to {max(tried)}, got {value!r}"
+                )
         return self.config(**values)
 
     def _tried(self) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -98,7 +108,11 @@ FAMILIES = {
             interpreter=INTERPRETER,
             shape=fused.shape,
             stages=(
-                {"rows": (8, 16, 32, 64, 128), "prior_warps": (1, 2, 4), "prior_registers": (64, 96, 136, 255)},
+                {
+                    "rows": (8, 16, 32, 64, 128),
+                    "prior_warps": (1, 2, 4),
+                    "prior_registers": (64, 96, 136, 255),
+                },
                 {
                     "tile": (64, 128, 256, 512, 1024),
                     "cost_warps": (1, 2, 4, 8),
@@ -115,8 +129,14 @@ FAMILIES = {
             interpreter=STREAM_INTERPRETER,
             shape=stream.shape,
             stages=(
-                # a tile's priors decide how many tiles there are for these to look at: one that is tried with what suits another loses
-                {"tile": (32, 64, 128), "bounds": (32, 64, 128, 256, 512), "iou_bounds": (32, 64, 128, 256), "splits": (1, 2, 4, 8)},
+                # a tile's priors decide how many tiles there are for these to look at: one that is tried with
+                # what suits another loses
+                {
+                    "tile": (32, 64, 128),
+                    "bounds": (32, 64, 128, 256, 512),
+                    "iou_bounds": (32, 64, 128, 256),
+                    "splits": (1, 2, 4, 8),
+                },
                 {"rows": (8, 16, 32)},
                 {"gts": (32, 64, 128, 256, 512), "resolvers": (64, 256, 512, 1024, 2048, 4096)},
             ),
@@ -139,7 +159,9 @@ def backend_of(kernels: object, backend: str) -> str:
         if isinstance(kernels, family.config):
             if backend not in ("auto", family.backend):
                 name = family.config.__name__
-                raise ValueError(f"kernels: {name} is for backend {family.backend!r}, got backend {backend!r}; leave one of the two out")
+                raise ValueError(
+                    f"kernels: {name} is for backend {family.backend!r}, got backend {backend!r}; leave one of the two out"
+                )
             return family.backend
     expected = " or ".join(f"a {family.config.__name__}" for family in FAMILIES.values())
     raise TypeError(f"kernels: expected {expected} or None, got {type(kernels).__name__}")

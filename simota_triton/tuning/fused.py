@@ -31,7 +31,9 @@ def launch(problem: Problem, config: SimOTAConfig, kernels: Any) -> Sequence[Ten
 
 
 def instructions(kernel: str, census: Census, problem: Problem, kernels: Any) -> float:
-    """Instructions that a warp of a pass issues, estimated: what is outside loops once, the rest for each gt or class."""
+    """Instructions that a warp of a pass issues, estimated: what is outside loops once, the rest for each gt
+    or class.
+    """
     from ..kernels.constants import COLUMNS, GTS
 
     batch, _, num_classes = problem.shape
@@ -42,4 +44,8 @@ def instructions(kernel: str, census: Census, problem: Problem, kernels: Any) ->
         return straight + pairs * gts_of_program
     regions, *classes = (loop.total for loop in census.innermost())
     gts = problem.gts.boxes.shape[0] / max(batch, 1)
-    return straight + regions * math.ceil(gts / int(GTS.value)) + sum(classes[:1]) * math.ceil(num_classes / int(COLUMNS.value))
+    return (
+        straight
+        + regions * math.ceil(gts / int(GTS.value))
+        + sum(classes[:1]) * math.ceil(num_classes / int(COLUMNS.value))
+    )

@@ -14,7 +14,8 @@ from .store import locked
 class Journal:
     """Records of one run in a file of JSON lines, the first of which says what the run is.
 
-    A last line that was cut off is dropped, and records of another run (other versions, another batch) are left behind.
+    A last line that was cut off is dropped, and records of another run (other versions, another batch) are
+    left behind.
 
     Args:
         path: The file, or None to keep nothing.
@@ -68,7 +69,9 @@ class Journal:
             with open(self.path, mode, encoding="utf-8") as file:
                 file.write(text)
         except OSError as error:
-            self.trouble = f"{self.path} cannot be written ({error.strerror}); the run goes on, but cannot be resumed"
+            self.trouble = (
+                f"{self.path} cannot be written ({error.strerror}); the run goes on, but cannot be resumed"
+            )
 
     def remove(self) -> None:
         """The run is done."""

@@ -12,7 +12,9 @@ PROGRAMS_PER_PROCESSOR = 6
 """Programs of 4 warps that a processor's 65,536 registers hold at 80 registers a thread."""
 
 MIN_GTS_PER_PROGRAM = 16
-"""Loading a tile's priors takes a lane about 400 instructions, a gt 215 (RTMDet's rule): the former are then 12 % of the latter."""
+"""Loading a tile's priors takes a lane about 400 instructions, a gt 215 (RTMDet's rule): the former are then
+12 % of the latter.
+"""
 
 
 def check_integer(name: str, value: object, *, least: int = 1, power_of_two: bool = False) -> None:
@@ -23,7 +25,9 @@ def check_integer(name: str, value: object, *, least: int = 1, power_of_two: boo
     """
     if not isinstance(value, int) or value < least or (power_of_two and value & (value - 1)):
         kind = "a power of two" if power_of_two else "a positive integer"
-        raise ValueError(f"{name}: expected {kind}{f' of at least {least}' if least > 1 else ''}, got {value!r}")
+        raise ValueError(
+            f"{name}: expected {kind}{f' of at least {least}' if least > 1 else ''}, got {value!r}"
+        )
 
 
 @dataclass(frozen=True)
@@ -33,13 +37,16 @@ class KernelConfig:
     Attributes:
         rows: Priors a program of ``prior_pass``. Its tile is 16 columns wide.
         prior_warps: Warps of those programs.
-        prior_registers: Registers a thread of them may use. Left alone, ptxas aims for fewer than 100 and spills a few.
-        tile: Priors a program of ``cost_pass``; a lane holds tile / (32 * cost_warps) of them, whose boxes stay in registers.
+        prior_registers: Registers a thread of them may use. Left alone, ptxas aims for fewer than 100 and
+            spills a few.
+        tile: Priors a program of ``cost_pass``; a lane holds tile / (32 * cost_warps) of them, whose boxes
+            stay in registers.
         cost_warps: Warps of those programs.
         gts_per_program: Gts a program of ``cost_pass`` loops over.
 
     Raises:
-        ValueError: A field is no power of two (``gts_per_program``: no positive number), or too small for its warps.
+        ValueError: A field is no power of two (``gts_per_program``: no positive number), or too small for its
+            warps.
     """
 
     rows: int = 32
@@ -54,7 +61,9 @@ class KernelConfig:
             check_integer(name, getattr(self, name), power_of_two=True)
         check_integer("gts_per_program", self.gts_per_program)
         if self.tile < 32 * self.cost_warps:
-            raise ValueError(f"tile: expected at least a prior a lane, 32 * cost_warps = {32 * self.cost_warps}, got {self.tile}")
+            raise ValueError(
+                f"tile: expected at least a prior a lane, 32 * cost_warps = {32 * self.cost_warps}, got {self.tile}"
+            )
 
 
 INTERPRETER = KernelConfig(rows=512, tile=1024, gts_per_program=1 << 20)
@@ -77,12 +86,12 @@ class Shape(NamedTuple):
 def heuristic(capability: tuple[int, int], shape: Shape) -> KernelConfig:
     """The configuration for a compute capability and a shape.
 
-    ``cost_pass`` is bound by its stores, so tiles are as wide as registers allow and gts are split over programs only as
-    far as it takes to fill the GPU: a split loads the tile's priors again.
+    ``cost_pass`` is bound by its stores, so tiles are as wide as registers allow and gts are split over
+    programs only as far as it takes to fill the GPU: a split loads the tile's priors again.
 
     Args:
-        capability: Compute capability, as ``torch.cuda.get_device_capability`` gives it; unknown ones count as the
-            nearest known below.
+        capability: Compute capability, as ``torch.cuda.get_device_capability`` gives it; unknown ones count
+            as the nearest known below.
         shape: B, P and G.
     """
     wanted = PROCESSORS[known_capability(capability)] * PROGRAMS_PER_PROCESSOR

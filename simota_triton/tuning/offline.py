@@ -1,7 +1,8 @@
 """Compiles the Triton kernels for a GPU that is not there, and reads their machine code.
 
-Triton is handed a driver that names a target and nothing else, and every launch stops after compilation. So what is
-compiled is what the package's own launches ask for, argument by argument. ptxas, cuobjdump and nvdisasm come with Triton.
+Triton is handed a driver that names a target and nothing else, and every launch stops after compilation. So
+what is compiled is what the package's own launches ask for, argument by argument. ptxas, cuobjdump and
+nvdisasm come with Triton.
 """
 
 from __future__ import annotations
@@ -61,9 +62,11 @@ class Target:
 
 @contextmanager
 def compiled_for(capability: int, grids: list[tuple[int, ...]] | None = None) -> Iterator[list[Any]]:
-    """Collects the binaries that launches in its block compile for, say, 90 (sm_90), and their grids; nothing runs.
+    """Collects the binaries that launches in its block compile for, say, 90 (sm_90), and their grids; nothing
+    runs.
 
-    For a process of its own, where Triton was imported without TRITON_INTERPRET: Triton launches nothing there afterwards.
+    For a process of its own, where Triton was imported without TRITON_INTERPRET: Triton launches nothing
+    there afterwards.
     """
     binaries: list[Any] = []
     run = JITFunction.run
@@ -88,7 +91,8 @@ class Loop:
 
     Attributes:
         instructions: Of an iteration by class, over all its paths, without those of the loops inside.
-        shortest: Instructions of the shortest path of an iteration, which enters no loop inside more than it must.
+        shortest: Instructions of the shortest path of an iteration, which enters no loop inside more than it
+            must.
         inner: Loops right inside, in order of their addresses.
         around: Instructions outside of all loops on the ways that lead through this one, by class.
     """
@@ -155,7 +159,8 @@ def census(binary: Any) -> Census:
         usage = _tool("cuobjdump", "-res-usage", file.name)
     numbers = re.search(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", usage)
     assert numbers, usage
-    lines = re.findall(r"^\s*(?:(\.L_\S+):|/\*[0-9a-f]{4,}\*/\s+(.*?);)", code, re.MULTILINE)  # (label, instruction)
+    # (label, instruction)
+    lines = re.findall(r"^\s*(?:(\.L_\S+):|/\*[0-9a-f]{4,}\*/\s+(.*?);)", code, re.MULTILINE)
     flow = Flow(lines)
     loops = flow.loops()
     return Census(
@@ -171,7 +176,8 @@ def census(binary: Any) -> Census:
 class Flow:
     """Basic blocks of a function and the edges between them.
 
-    Edges of ``BRA.DIV`` are left out: they lead to slow paths, behind the end, for warps whose lanes have parted.
+    Edges of ``BRA.DIV`` are left out: they lead to slow paths, behind the end, for warps whose lanes have
+    parted.
     """
 
     def __init__(self, lines: list[tuple[str, str]]) -> None:
@@ -204,19 +210,32 @@ class Flow:
             beyond = reached - self._reach(0, {header})  # what is reached through the header alone
             tails = {block for block in beyond if header in self.next[block]}
             if tails:
-                bodies[header] = {block for block in beyond if tails & self._reach(block, {header}) or block in tails} | {header}
+                bodies[header] = {
+                    block for block in beyond if tails & self._reach(block, {header}) or block in tails
+                } | {header}
         return self._nested(bodies, None, reached - set().union(*bodies.values()))
 
     def _nested(self, bodies: dict[int, set[int]], outer: int | None, outside: set[int]) -> tuple[Loop, ...]:
-        inside = {header: body for header, body in bodies.items() if outer is None or (header != outer and header in bodies[outer])}
-        nearest = {h: b for h, b in inside.items() if not any(o != h and h in other for o, other in inside.items())}
+        inside = {
+            header: body
+            for header, body in bodies.items()
+            if outer is None or (header != outer and header in bodies[outer])
+        }
+        nearest = {
+            h: b for h, b in inside.items() if not any(o != h and h in other for o, other in inside.items())
+        }
         found = []
         for header, body in nearest.items():
             inner = self._nested({h: b for h, b in bodies.items() if h in body}, header, outside)
             deeper = set().union(*(b for h, b in bodies.items() if h != header and h in body))
             own = [instruction for block in sorted(body - deeper) for instruction in self.blocks[block]]
             beyond = self._reach(header, set())
-            around = [i for block in sorted(outside) if block in beyond or header in self._reach(block, set()) for i in self.blocks[block]]
+            around = [
+                i
+                for block in sorted(outside)
+                if block in beyond or header in self._reach(block, set())
+                for i in self.blocks[block]
+            ]
             found.append(Loop(_count(own), self._shortest(header, body), inner, _count(around)))
         return tuple(found)
 
@@ -241,7 +260,9 @@ class Flow:
             for follower in self.next[block] & body:
                 if follower == header:
                     best.append(length[block])
-                elif (through := length[block] + len(self.blocks[follower])) < length.get(follower, through + 1):
+                elif (through := length[block] + len(self.blocks[follower])) < length.get(
+                    follower, through + 1
+                ):
                     length[follower] = through
                     waiting.append(follower)
         return min(best)

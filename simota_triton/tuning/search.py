@@ -1,7 +1,7 @@
 """The sweep: candidates pruned by their machine code, held to the default's bits, and timed beside it.
 
-Every candidate is timed in turns with the default, a few candidates at a time, and counts by its ratio to the default in the
-same turns: clocks that drift, or a run that was interrupted and resumed, shift both alike.
+Every candidate is timed in turns with the default, a few candidates at a time, and counts by its ratio to the
+default in the same turns: clocks that drift, or a run that was interrupted and resumed, shift both alike.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ TOGETHER = 8
 """Candidates that are timed in turns with each other and the default."""
 
 FINALISTS = 4
-"""Candidates that are timed again at the end, together with the best of every stage combined, in three times the rounds."""
+"""Candidates that are timed again at the end, together with the best of every stage combined, in three times
+the rounds.
+"""
 
 NOISE = 1.02
 """Speed-up below which the default stays."""
@@ -61,7 +63,8 @@ class Outcome:
 
     Attributes:
         default: The heuristic's launch parameters.
-        winner: The fastest that gives the default's bits; the default where nothing is faster by more than noise.
+        winner: The fastest that gives the default's bits; the default where nothing is faster by more than
+            noise.
         default_ms: Median.
         median_ms: The winner's.
         measured: Candidates that were timed.
@@ -84,7 +87,11 @@ class Outcome:
 
 
 def prune(
-    family: Family, candidates: Sequence[Any], reports: Iterable[Static], keep: int, on_report: Callable[[], None]
+    family: Family,
+    candidates: Sequence[Any],
+    reports: Iterable[Static],
+    keep: int,
+    on_report: Callable[[], None],
 ) -> tuple[list[Any], dict[Any, str]]:
     """Candidates worth running, the default first, and why the others are not.
 
@@ -114,7 +121,9 @@ def prune(
     for stage in ranked:
         stage.sort()
         kept += [candidate for _, _, candidate in stage[:keep]]
-        pruned |= {candidate: f"not among the {keep} best of the static model" for _, _, candidate in stage[keep:]}
+        pruned |= {
+            candidate: f"not among the {keep} best of the static model" for _, _, candidate in stage[keep:]
+        }
     return kept, pruned
 
 
@@ -155,7 +164,9 @@ def sweep(
     for known in journal.records:
         take(known)
     on_progress(progress)
-    missing = [candidate for candidate in candidates[1:] if candidate not in ratios and candidate not in differing]
+    missing = [
+        candidate for candidate in candidates[1:] if candidate not in ratios and candidate not in differing
+    ]
     for start in range(0, len(missing), TOGETHER):
         chunk = missing[start : start + TOGETHER]
         failures = {candidate: _failure(family, task, candidate, expected) for candidate in chunk}
@@ -173,7 +184,11 @@ def sweep(
 
     finalists = sorted(ratios, key=lambda candidate: ratios[candidate])[:FINALISTS]
     combined = _combine(family, default, ratios)
-    if combined not in finalists and combined != default and _failure(family, task, combined, expected) is None:
+    if (
+        combined not in finalists
+        and combined != default
+        and _failure(family, task, combined, expected) is None
+    ):
         finalists.append(combined)
     times = interleaved(family, task, [default, *finalists], timer, 3 * rounds)
     medians = {candidate: statistics.median(values) for candidate, values in times.items()}
@@ -183,7 +198,9 @@ def sweep(
     return Outcome(default, winner, medians[default], medians[winner], len(ratios), {}, differing)
 
 
-def interleaved(family: Family, task: Task, candidates: Sequence[Any], timer: Timer, rounds: int) -> dict[Any, list[float]]:
+def interleaved(
+    family: Family, task: Task, candidates: Sequence[Any], timer: Timer, rounds: int
+) -> dict[Any, list[float]]:
     """Times of each candidate in ms, in turns: one run of each, then again."""
 
     def launching(kernels: Any) -> Callable[[], object]:

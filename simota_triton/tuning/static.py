@@ -1,8 +1,9 @@
-"""What launch parameters cost, told from the machine code alone: compiled for a GPU that need not be here, in processes of its own.
+"""What launch parameters cost, told from the machine code alone: compiled for a GPU that need not be here, in
+processes of its own.
 
-The model orders candidates, it does not predict times: the instructions that the warps of a launch issue, over what a
-multiprocessor issues while as many programs are resident as its registers allow. Memory, caches and the length of
-data-dependent loops are not in it.
+The model orders candidates, it does not predict times: the instructions that the warps of a launch issue,
+over what a multiprocessor issues while as many programs are resident as its registers allow. Memory, caches
+and the length of data-dependent loops are not in it.
 """
 
 from __future__ import annotations
@@ -28,16 +29,22 @@ from .families import FAMILIES
 from .kernel_config import PROCESSORS, known_capability
 
 REGISTERS, MAX_PROGRAMS = 65536, 32
-"""Of a multiprocessor: 32-bit registers, and the most programs it holds (NVIDIA's CUDA programming guide, compute capabilities)."""
+"""Of a multiprocessor: 32-bit registers, and the most programs it holds (NVIDIA's CUDA programming guide,
+compute capabilities).
+"""
 
 MAX_WARPS = {(8, 0): 64, (8, 6): 48, (8, 9): 48, (9, 0): 64, (10, 0): 64, (12, 0): 48}
 """Resident warps of a multiprocessor (the same tables)."""
 
 SCHEDULERS, SATURATING_WARPS = 4, 16
-"""Instructions a multiprocessor issues in a cycle, and the warps it takes: 4 a scheduler hide the latency of arithmetic, 4 cycles."""
+"""Instructions a multiprocessor issues in a cycle, and the warps it takes: 4 a scheduler hide the latency of
+arithmetic, 4 cycles.
+"""
 
 MAX_SPILLS = 0.05
-"""Share of a kernel's instructions that may move registers to memory and back, outside its innermost loops."""
+"""Share of a kernel's instructions that may move registers to memory and back, outside its innermost
+loops.
+"""
 
 
 @dataclass(frozen=True)
@@ -46,7 +53,8 @@ class Static:
 
     Attributes:
         registers: Of a thread, by kernel.
-        spills: Share of a kernel's instructions that spill registers to memory, by kernel; 1 where an innermost loop does.
+        spills: Share of a kernel's instructions that spill registers to memory, by kernel; 1 where an
+            innermost loop does.
         cycles: Modelled cycles of all launches, None where it does not compile.
         code: Machine code and grid of every launch, as a key.
         error: Why it does not compile, or None.
@@ -76,13 +84,20 @@ def outline(problem: Problem) -> Problem:
         return Scores(tuple(map(hollow, value.levels))) if isinstance(value, Scores) else value
 
     gts = replace(problem.gts, **{name: hollow(value) for name, value in vars(problem.gts).items()})
-    if gts.max_count is None:  # known to the device alone, where there is none; any number compiles the same code
+    if (
+        gts.max_count is None
+    ):  # known to the device alone, where there is none; any number compiles the same code
         gts = replace(gts, max_count=max(1, gts.boxes.shape[0] // max(problem.shape[0], 1)))
     return replace(problem, **{name: hollow(value) for name, value in vars(problem).items()} | {"gts": gts})
 
 
 def examine(
-    backend: str, problem: Problem, config: SimOTAConfig, capability: tuple[int, int], candidates: Sequence[Any], workers: int = 2
+    backend: str,
+    problem: Problem,
+    config: SimOTAConfig,
+    capability: tuple[int, int],
+    candidates: Sequence[Any],
+    workers: int = 2,
 ) -> Iterator[Static]:
     """The static report of each candidate, in their order; neighbours in the list share compilations.
 
@@ -101,7 +116,8 @@ def examine(
     reader, writer = context.Pipe(duplex=False)
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(reader,))
     try:
-        # workers begin with Ctrl-C blocked, which they keep: the parent alone answers to it, before their first line of Python too
+        # workers begin with Ctrl-C blocked, which they keep: the parent alone answers to it, before their
+        # first line of Python too
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             found = [pool.submit(_examine, backend, hollow, config, capability, chunk) for chunk in chunks]
@@ -115,8 +131,8 @@ def examine(
 
 
 def _start(reader: Connection) -> None:
-    """In a worker, before Triton is imported: it must compile, not interpret, and end when the pipe does, whose other end the parent
-    closes, or the system for it, however the parent ends.
+    """In a worker, before Triton is imported: it must compile, not interpret, and end when the pipe does,
+    whose other end the parent closes, or the system for it, however the parent ends.
     """
     os.environ.pop("TRITON_INTERPRET", None)
 
@@ -131,11 +147,19 @@ _SEEN: dict[int, tuple[Any, Any]] = {}
 """In a worker: binary -> its census; the binary is held, so that its id stays its own."""
 
 
-def _examine(backend: str, problem: Problem, config: SimOTAConfig, capability: tuple[int, int], candidates: Sequence[Any]) -> list[Static]:
+def _examine(
+    backend: str,
+    problem: Problem,
+    config: SimOTAConfig,
+    capability: tuple[int, int],
+    candidates: Sequence[Any],
+) -> list[Static]:
     return [_examine_one(backend, problem, config, capability, candidate) for candidate in candidates]
 
 
-def _examine_one(backend: str, problem: Problem, config: SimOTAConfig, capability: tuple[int, int], kernels: Any) -> Static:
+def _examine_one(
+    backend: str, problem: Problem, config: SimOTAConfig, capability: tuple[int, int], kernels: Any
+) -> Static:
     from .offline import census, compiled_for
 
     family = FAMILIES[backend]
@@ -145,7 +169,10 @@ def _examine_one(backend: str, problem: Problem, config: SimOTAConfig, capabilit
             family.launch(problem, config, kernels)
     except Exception as error:  # whatever Triton and ptxas raise: the candidate is out, with the reason
         return Static(
-            {}, {}, None, error=f"does not compile: {type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[-1]}"
+            {},
+            {},
+            None,
+            error=f"does not compile: {type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[-1]}",
         )
     registers: dict[str, int] = {}
     spills: dict[str, float] = {}
@@ -159,12 +186,22 @@ def _examine_one(backend: str, problem: Problem, config: SimOTAConfig, capabilit
         code.append((hashlib.sha256(binary.asm["cubin"]).hexdigest(), grid))
         registers[name] = found.registers
         in_loop = any(loop.instructions["local"] for loop in found.innermost())
-        spills[name] = 1.0 if in_loop else found.instructions["local"] / max(1, sum(found.instructions.values()))
-        cycles += launch_cycles(capability, math.prod(grid), warps, found.registers, family.instructions(name, found, problem, kernels))
+        spills[name] = (
+            1.0 if in_loop else found.instructions["local"] / max(1, sum(found.instructions.values()))
+        )
+        cycles += launch_cycles(
+            capability,
+            math.prod(grid),
+            warps,
+            found.registers,
+            family.instructions(name, found, problem, kernels),
+        )
     return Static(registers, spills, cycles, tuple(code))
 
 
-def launch_cycles(capability: tuple[int, int], programs: int, warps: int, registers: int, instructions: float) -> float:
+def launch_cycles(
+    capability: tuple[int, int], programs: int, warps: int, registers: int, instructions: float
+) -> float:
     """Modelled cycles of one launch.
 
     Args:

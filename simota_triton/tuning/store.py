@@ -1,7 +1,9 @@
-"""Measured configurations on disk: one JSON file a GPU, written whole or not at all, read with every value checked.
+"""Measured configurations on disk: one JSON file a GPU, written whole or not at all, read with every value
+checked.
 
     {"schema": 1, "gpu": "NVIDIA H100 80GB HBM3", "capability": [9, 0],
-     "kernels": {"triton": {"b32-p16384-g64": {"config": {...}, "median_ms": ..., "default_ms": ..., "measured": {...}}}}}
+     "kernels": {"triton": {"b32-p16384-g64": {"config": {...}, "median_ms": ..., "default_ms": ...,
+     "measured": {...}}}}}
 
 ``measured`` holds the workload, the versions of Triton, torch and this package, and the date.
 """
@@ -83,7 +85,8 @@ def read(path: Path, gpu: Gpu, any_name: bool = False) -> Tuned:
         any_name: Only the compute capability has to agree.
 
     Raises:
-        StoreError: The file cannot be read, is of a newer schema, for another GPU, or holds values that are out of range.
+        StoreError: The file cannot be read, is of a newer schema, for another GPU, or holds values that are
+            out of range.
     """
     try:
         data = _load(path)
@@ -91,17 +94,23 @@ def read(path: Path, gpu: Gpu, any_name: bool = False) -> Tuned:
             return {}
         found = Gpu(data["gpu"], tuple(data["capability"]))
         if found.capability != gpu.capability or not (any_name or found.name == gpu.name):
-            raise ValueError(f"it was measured on {found.name} ({found.capability}), this is {gpu.name} ({gpu.capability})")
+            raise ValueError(
+                f"it was measured on {found.name} ({found.capability}), this is {gpu.name} ({gpu.capability})"
+            )
         return {
             backend: {name: FAMILIES[backend].read(entry["config"]) for name, entry in entries.items()}
             for backend, entries in data["kernels"].items()
             if backend in FAMILIES
         }
     except OSError as error:
-        raise StoreError(f"{path} cannot be read ({error.strerror}); make it readable or set SIMOTA_TRITON_CONFIG_DIR") from error
+        raise StoreError(
+            f"{path} cannot be read ({error.strerror}); make it readable or set SIMOTA_TRITON_CONFIG_DIR"
+        ) from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         why = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-        raise StoreError(f"{path} is not used: {why}; delete it, or write it again with simota-triton tune") from error
+        raise StoreError(
+            f"{path} is not used: {why}; delete it, or write it again with simota-triton tune"
+        ) from error
 
 
 def _load(path: Path) -> dict[str, Any] | None:
@@ -169,7 +178,8 @@ def write_whole(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def locked(path: Path, wait: bool = True) -> Iterator[None]:
-    """Hold a lock file; the system lets go of it when the process ends, however it does. Windows has no such locks.
+    """Hold a lock file; the system lets go of it when the process ends, however it does. Windows has no such
+    locks.
 
     Raises:
         BlockingIOError: Another process holds it and ``wait`` is False.

@@ -34,7 +34,8 @@ def launch(problem: Problem, config: SimOTAConfig, kernels: Any) -> Sequence[Ten
 
 
 def instructions(kernel: str, census: Census, problem: Problem, kernels: Any) -> float:
-    """Instructions that a warp of a kernel issues, estimated; how many tiles a gt looks at is a guess, the same for all choices.
+    """Instructions that a warp of a kernel issues, estimated; how many tiles a gt looks at is a guess, the
+    same for all choices.
 
     Tiles smaller than ``VISITS`` speaks of are looked at as often as their area asks for.
     """
@@ -48,7 +49,9 @@ def instructions(kernel: str, census: Census, problem: Problem, kernels: Any) ->
         searches = visits / kernels.splits + num_priors / kernels.tile / kernels.splits / kernels.iou_bounds
         total: float = 0.0
         for loop in census.loops:
-            programs, turns = (of_gts, searches) if loop.inner else (of_sums, math.ceil(num_classes / int(COLUMNS.value)))
+            programs, turns = (
+                (of_gts, searches) if loop.inner else (of_sums, math.ceil(num_classes / int(COLUMNS.value)))
+            )
             total += programs * (loop.around.total() + turns * loop.whole.total())
         mean: float = total / (of_gts + (of_sums if len(census.loops) > 1 else 0))
         return mean

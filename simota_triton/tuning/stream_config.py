@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from .kernel_config import PROCESSORS, Shape, check_integer, known_capability
 
 MAX_SPLITS = 8
-"""Most programs that share a gt's search for its largest IoUs: ``select`` merges their lists of 32 in the registers of a warp."""
+"""Most programs that share a gt's search for its largest IoUs: ``select`` merges their lists of 32 in the
+registers of a warp.
+"""
 
 WARPS_PER_PROCESSOR = 24
 """Programs of one warp that a processor's 65,536 registers hold at 80 registers a thread."""
@@ -18,7 +20,8 @@ class StreamConfig:
     """How the streaming kernels are launched. Every choice gives the same bits.
 
     Attributes:
-        tile: Priors a tile, which lie in a block of cells of one level. A tile is looked at or skipped as a whole.
+        tile: Priors a tile, which lie in a block of cells of one level. A tile is looked at or skipped as a
+            whole.
         rows: Priors a program of ``survey`` that sums logits; 16 at most where these are not a head's maps.
         bounds: Tiles whose bounds a program of ``select`` keeps in registers at once.
         iou_bounds: The same of ``survey``, whose programs see only every ``splits``-th tile.
@@ -39,7 +42,14 @@ class StreamConfig:
     resolvers: int = 1024
 
     def __post_init__(self) -> None:
-        for name, least in (("tile", 32), ("rows", 8), ("bounds", 32), ("iou_bounds", 32), ("splits", 1), ("gts", 32)):
+        for name, least in (
+            ("tile", 32),
+            ("rows", 8),
+            ("bounds", 32),
+            ("iou_bounds", 32),
+            ("splits", 1),
+            ("gts", 32),
+        ):
             check_integer(name, getattr(self, name), least=least, power_of_two=True)
         check_integer("resolvers", self.resolvers)
         if self.splits > MAX_SPLITS:
@@ -48,8 +58,8 @@ class StreamConfig:
             raise ValueError(f"rows: expected at most the priors of a tile, {self.tile}, got {self.rows}")
 
     def sum_rows(self, layout: str) -> int:
-        """``rows`` as they are launched for class logits of a layout (see ``levels.find_logits``): pointers to logits with gaps, or to
-        classes side by side, take the registers of 16.
+        """``rows`` as they are launched for class logits of a layout (see ``levels.find_logits``): pointers
+        to logits with gaps, or to classes side by side, take the registers of 16.
         """
         return self.rows if layout == "priors" else min(self.rows, 16)
 
@@ -61,13 +71,14 @@ STREAM_INTERPRETER = StreamConfig(tile=1024, rows=1024, bounds=32, iou_bounds=32
 def stream_heuristic(capability: tuple[int, int], shape: Shape) -> StreamConfig:
     """The configuration for a compute capability and a shape.
 
-    A gt is one warp, so few gts leave most of a GPU idle: then several warps share each gt's search for its largest IoUs, which
-    costs some insertions more (26 to 77 a gt in simulated scenes) but divides its latency. There are no more of them than the
-    GPU holds at once, since sums over classes take their turns between them.
+    A gt is one warp, so few gts leave most of a GPU idle: then several warps share each gt's search for its
+    largest IoUs, which costs some insertions more (26 to 77 a gt in simulated scenes) but divides its
+    latency. There are no more of them than the GPU holds at once, since sums over classes take their turns
+    between them.
 
     Args:
-        capability: Compute capability, as ``torch.cuda.get_device_capability`` gives it; unknown ones count as the nearest
-            known below.
+        capability: Compute capability, as ``torch.cuda.get_device_capability`` gives it; unknown ones count
+            as the nearest known below.
         shape: B, P and the number of gts of the whole batch.
     """
     processors = PROCESSORS[known_capability(capability)]
@@ -80,6 +91,9 @@ def stream_heuristic(capability: tuple[int, int], shape: Shape) -> StreamConfig:
     bounds, iou_bounds = (256, 64) if tiles <= 256 else (128, 128)
     # blocks of gts that an image does not fill cost what full ones do
     gts = 128 if shape.num_gts > 128 * shape.batch else 64
-    # a program's first 250 instructions are the same for any number of rows; for Blackwell's data centre GPUs ptxas spills at 32
+    # a program's first 250 instructions are the same for any number of rows; for Blackwell's data centre GPUs
+    # ptxas spills at 32
     rows = 16 if known_capability(capability) == (10, 0) else 32
-    return StreamConfig(rows=rows, bounds=bounds, iou_bounds=iou_bounds, splits=splits, gts=gts, resolvers=8 * processors)
+    return StreamConfig(
+        rows=rows, bounds=bounds, iou_bounds=iou_bounds, splits=splits, gts=gts, resolvers=8 * processors
+    )

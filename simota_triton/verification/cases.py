@@ -1,4 +1,6 @@
-"""One seed, one call of an assigner: a scene, the configuration it runs under and the form in which it is handed over."""
+"""One seed, one call of an assigner: a scene, the configuration it runs under and the form in which it is
+handed over.
+"""
 
 from __future__ import annotations
 
@@ -49,13 +51,18 @@ class Case:
     spoilt: bool = False
 
     def __str__(self) -> str:
-        return f"seed {self.seed}: {self.scene.family}, {self.config}, {self.form}, {self.layout}" + ", spoilt" * self.spoilt
+        return (
+            f"seed {self.seed}: {self.scene.family}, {self.config}, {self.form}, {self.layout}"
+            + ", spoilt" * self.spoilt
+        )
 
     def batch(self) -> Recorded:
         """The call as a batch that can be written to a file."""
         positional, named = self.scene.inputs(self.config.score, self.form, self.layout)
         names = ("pred_boxes", "cls_logits", "priors", "gt_boxes", "gt_labels")
-        inputs: dict[str, Any] = dict(zip(names, positional, strict=True)) | {k: v for k, v in named.items() if v is not None}
+        inputs: dict[str, Any] = dict(zip(names, positional, strict=True)) | {
+            k: v for k, v in named.items() if v is not None
+        }
         return Recorded(str(self), self.config, inputs)
 
 
@@ -101,7 +108,13 @@ class Outcome(NamedTuple):
 
 
 def judged(
-    batch: Recorded, backend: str, device: torch.device, *, twin: str | None = None, kernels: Any = None, validate: bool | None = False
+    batch: Recorded,
+    backend: str,
+    device: torch.device,
+    *,
+    twin: str | None = None,
+    kernels: Any = None,
+    validate: bool | None = False,
 ) -> Outcome:
     """The answer of a backend, judged in float64 on the CPU.
 
@@ -119,12 +132,20 @@ def judged(
         verdict: Verdict = judge(result, pack(batch.config, **batch.inputs, validate=validate), batch.config)
     except Exception as error:  # what one needs to know is the batch
         return Outcome(0, 0, [f"{type(error).__name__}: {error}"])
-    return Outcome(verdict.positives, verdict.excused, [*verdict.unexplained, *(f"{name}: not the bits of {twin!r}" for name in different)])
+    return Outcome(
+        verdict.positives,
+        verdict.excused,
+        [*verdict.unexplained, *(f"{name}: not the bits of {twin!r}" for name in different)],
+    )
 
 
-def answer(batch: Recorded, backend: str, device: torch.device, kernels: Any = None, validate: bool | None = False) -> AssignResult:
+def answer(
+    batch: Recorded, backend: str, device: torch.device, kernels: Any = None, validate: bool | None = False
+) -> AssignResult:
     """The result of a backend, with its tensors on the CPU."""
-    return on_host(SimOTAAssigner(batch.config, backend=backend, kernels=kernels, validate=validate)(**batch.on(device)))
+    return on_host(
+        SimOTAAssigner(batch.config, backend=backend, kernels=kernels, validate=validate)(**batch.on(device))
+    )
 
 
 def on_host(result: AssignResult) -> AssignResult:

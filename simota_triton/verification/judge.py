@@ -1,37 +1,46 @@
-"""Judges an assignment against the float64 definition: for every prior, is the answer right, a near-tie, or wrong?
+"""Judges an assignment against the float64 definition: for every prior, is the answer right, a near-tie, or
+wrong?
 
-A backend computes in float32, so two costs closer than float32 can tell apart may come out in either order. The judge
-bounds every cost by an interval that float32 arithmetic cannot leave, and accepts an answer only if some choice of costs
-within the intervals gives it. Nothing is accepted because it is "close".
+A backend computes in float32, so two costs closer than float32 can tell apart may come out in either order.
+The judge bounds every cost by an interval that float32 arithmetic cannot leave, and accepts an answer only if
+some choice of costs within the intervals gives it. Nothing is accepted because it is "close".
 
 The slack of a pair's cost, before the penalty (``cost_intervals``):
 
 * 1e-5 * |cost|: rounding of the terms and of their sum (a relative error of some ulp each).
-* 1e-6 * iou_weight: the IoU's own error. Corners are exact inputs, so differences, areas, union and quotient are at most
+* 1e-6 * iou_weight: the IoU's own error. Corners are exact inputs, so differences, areas, union and quotient
+are at most
   16 roundings, 16 * 2^-24 = 9.5e-7 relative, which a logarithm makes absolute (and 1 - GIoU, of size 1, too).
-* 1e-6 * (what the class term sums and subtracts): the term is background - background of the gt's class + own, so its
+* 1e-6 * (what the class term sums and subtracts): the term is background - background of the gt's class +
+own, so its
   error follows the background, not the difference. For the gt's class alone: the BCE's summands, softplus(z).
-* Probabilities are float32 by definition, but a sigmoid may differ by 2 ulp from another's. log(1 - p) magnifies that
-  near p = 1 (1 ulp is the step from 15.9 to the clamp at 100), so the class term is evaluated at p +- 2 ulp. For "joint"
-  the product of two sigmoids moves by 2 ulp and its root by 1: a product below 1e-38 keeps few bits.
-* The IoU moves by 4 ulp in the class and IoU terms, which covers targets near p where a relative bound means nothing.
-* The distance in the centre prior moves by 4 ulp, which ``center_base ** distance`` magnifies by distance * log(base).
+* Probabilities are float32 by definition, but a sigmoid may differ by 2 ulp from another's. log(1 - p)
+magnifies that
+  near p = 1 (1 ulp is the step from 15.9 to the clamp at 100), so the class term is evaluated at p +- 2 ulp.
+  For "joint" the product of two sigmoids moves by 2 ulp and its root by 1: a product below 1e-38 keeps few
+  bits.
+* The IoU moves by 4 ulp in the class and IoU terms, which covers targets near p where a relative bound means
+nothing.
+* The distance in the centre prior moves by 4 ulp, which ``center_base ** distance`` magnifies by distance *
+log(base).
 
-Penalised costs are rounded to float32 by definition, so their interval is rounded too: it is a set of grid points. Costs
-are clamped at 3e38. What is selectable is decided in float32 by exact comparisons: no slack at all.
+Penalised costs are rounded to float32 by definition, so their interval is rounded too: it is a set of grid
+points. Costs are clamped at 3e38. What is selectable is decided in float32 by exact comparisons: no slack at
+all.
 
 ``dynamic_k`` may be floor(k_scale * (sum +- 1e-5)). With the k that came back, a pair (g, p)
 
 * must be selected if fewer than k other pairs of g could rank before it (their low end <= its high end),
 * may be selected if fewer than k other pairs rank before it for certain (their high end < its low end),
 
-and as many pairs are selected as the ks ask for. Equal costs of equal inputs are near-ties here; their order is tested elsewhere.
+and as many pairs are selected as the ks ask for. Equal costs of equal inputs are near-ties here; their order
+is tested elsewhere.
 
-With ``min_positives`` an answer is what two steps left behind. It is accepted only if an assignment before the second one is found
-that the first one could have given by all of the above, and from which the gts, each in its turn, can have taken exactly the
-priors that they have: each of them one that could be spared then, and that no other such prior was certainly cheaper than; and
-nobody was left short while there was one. Priors whose first gt is a near-tie are tried either way, as many at once as
-``MAX_TRIALS`` allows.
+With ``min_positives`` an answer is what two steps left behind. It is accepted only if an assignment before
+the second one is found that the first one could have given by all of the above, and from which the gts, each
+in its turn, can have taken exactly the priors that they have: each of them one that could be spared then, and
+that no other such prior was certainly cheaper than; and nobody was left short while there was one. Priors
+whose first gt is a near-tie are tried either way, as many at once as ``MAX_TRIALS`` allows.
 """
 
 from __future__ import annotations
@@ -53,7 +62,9 @@ IOU_ERROR = 1e-6
 SUM_ERROR = 1e-5
 ULP = 2.0**-23
 MAX_TRIALS = 200
-"""Assignments of an image before ``min_positives`` that are tried, one after the other, until one explains the answer."""
+"""Assignments of an image before ``min_positives`` that are tried, one after the other, until one explains
+the answer.
+"""
 
 
 class Verdict(NamedTuple):
@@ -71,7 +82,9 @@ class Verdict(NamedTuple):
 
 
 class Intervals(NamedTuple):
-    """Bounds of float32 costs, [B, G, P] float64, +inf where the gt may not take the prior, and the float64 IoU."""
+    """Bounds of float32 costs, [B, G, P] float64, +inf where the gt may not take the prior, and the float64
+    IoU.
+    """
 
     low: Tensor
     high: Tensor
@@ -90,10 +103,16 @@ def judge(result: Any, problem: Problem, config: SimOTAConfig) -> Verdict:
     )  # fmt: skip
     shapes = (expected.gt_index.shape, problem.gts.unpad(expected.dynamic_k).shape)
     if (result.gt_index.shape, result.dynamic_k.shape) != shapes:
-        return Verdict([f"shapes: expected {shapes}, got {result.gt_index.shape}, {result.dynamic_k.shape}"], 0, 0)
+        return Verdict(
+            [f"shapes: expected {shapes}, got {result.gt_index.shape}, {result.dynamic_k.shape}"], 0, 0
+        )
     bounds = cost_intervals(problem, config, cost)
     row, _ = problem.gts.slots()
-    k = result.dynamic_k.reshape(-1)[row] if row.numel() else torch.zeros(row.shape, dtype=torch.int64, device=row.device)
+    k = (
+        result.dynamic_k.reshape(-1)[row]
+        if row.numel()
+        else torch.zeros(row.shape, dtype=torch.int64, device=row.device)
+    )
     k = torch.where(gt_mask, k, 0)
     wrong = _judge_k(k, pool_iou, gt_mask, config)
     mask = problem.gts.mask
@@ -107,7 +126,9 @@ def judge(result: Any, problem: Problem, config: SimOTAConfig) -> Verdict:
 
 
 def cost_intervals(problem: Problem, config: SimOTAConfig, expected: Tensor) -> Intervals:
-    """Bounds of the cost of every pair; ``expected`` is the definition's float64 cost, which they are built around."""
+    """Bounds of the cost of every pair; ``expected`` is the definition's float64 cost, which they are built
+    around.
+    """
     row, gt_mask = problem.gts.slots()
     gt_boxes, gt_centers = problem.gts.boxes[row][:, :, None], problem.gts.centers[row][:, :, None]
     label = problem.gts.labels[row][:, :, None].expand(expected.shape)
@@ -126,7 +147,9 @@ def cost_intervals(problem: Problem, config: SimOTAConfig, expected: Tensor) -> 
         if config.cls_classes == "all":
             negatives = terms.background_cost(scores, config).sum(2)[:, None]
             cls = terms.swap_class(negatives, terms.background_cost(at_label(scores), config), cls)
-        return cls * config.cls_weight, terms.iou_cost(pred, gt_boxes.double(), iou, config) * config.iou_weight
+        return cls * config.cls_weight, terms.iou_cost(
+            pred, gt_boxes.double(), iou, config
+        ) * config.iou_weight
 
     iou = terms.pair_iou(pred, gt_boxes.double(), config)
     cls, iou_term = composed(scores, iou)
@@ -136,15 +159,24 @@ def cost_intervals(problem: Problem, config: SimOTAConfig, expected: Tensor) -> 
         center = terms.center_cost(priors.double(), gt_centers.double(), config) * config.center_weight
         distance = (priors[..., :2].double() - gt_centers.double()).square().sum(-1).sqrt() / priors[..., 2]
         base = base + center
-        center_slack = center.clamp(max=terms.COST_LIMIT) * 4 * ULP * (distance + abs(config.center_offset)) * math.log(config.center_base)
+        center_slack = (
+            center.clamp(max=terms.COST_LIMIT)
+            * 4
+            * ULP
+            * (distance + abs(config.center_offset))
+            * math.log(config.center_base)
+        )
     outside = ~terms.in_region(priors, gt_boxes, gt_centers, config.eligible, config.center_radius)
     outside = outside & bool(config.penalty)
     paid = torch.where(outside, (base + config.penalty).float().double(), base).clamp(max=terms.COST_LIMIT)
-    extra = None if problem.extra_cost is None else problem.extra_cost[row].double()  # where it is not finite, nothing is selectable
+    # where it is not finite, nothing is selectable
+    extra = None if problem.extra_cost is None else problem.extra_cost[row].double()
     if extra is not None:
         paid = (paid + extra).clamp(-terms.COST_LIMIT, terms.COST_LIMIT)
     selectable = expected < torch.inf
-    assert torch.equal(torch.where(selectable, paid, torch.inf), expected), "the judge composes another cost than the definition"
+    assert torch.equal(torch.where(selectable, paid, torch.inf), expected), (
+        "the judge composes another cost than the definition"
+    )
 
     # what the class term adds up, and how far the terms move with p and IoU
     softplus = torch.nn.functional.softplus(scores) if config.score == "logit" else torch.zeros_like(scores)
@@ -173,21 +205,27 @@ def cost_intervals(problem: Problem, config: SimOTAConfig, expected: Tensor) -> 
             value = (value + side * ULP * value.abs()).clamp(-terms.COST_LIMIT, terms.COST_LIMIT)
         return torch.where(selectable, value, torch.inf)
 
-    paid = torch.tensor(config.penalty, dtype=torch.float32, device="cpu")  # float32 arithmetic adds the rounded one
+    # float32 arithmetic adds the rounded one
+    paid = torch.tensor(config.penalty, dtype=torch.float32, device="cpu")
     penalties = (config.penalty, float(paid))
     low, high = final(base - slack, min(penalties), -1), final(base + slack, max(penalties), 1)
     return Intervals(low, high, torch.where(gt_mask[:, :, None], iou, 0.0))
 
 
 def _scores(problem: Problem, config: SimOTAConfig) -> tuple[Tensor, list[Tensor]]:
-    """Class scores as the definition takes them, and where a sigmoid of another make could put them, all float64."""
+    """Class scores as the definition takes them, and where a sigmoid of another make could put them, all
+    float64.
+    """
     logits = problem.cls_logits.dense().contiguous()
     objectness = None if problem.obj_logits is None else problem.obj_logits.dense().contiguous()
     p = terms.class_scores(logits, objectness, config)
     if config.score not in ("sigmoid", "joint"):
         return p.double(), []
     nudged = []
-    for end in (torch.zeros((), dtype=torch.float32, device=p.device), torch.ones((), dtype=torch.float32, device=p.device)):
+    for end in (
+        torch.zeros((), dtype=torch.float32, device=p.device),
+        torch.ones((), dtype=torch.float32, device=p.device),
+    ):
         if objectness is None:
             moved = p.nextafter(end).nextafter(end)
         else:
@@ -199,16 +237,26 @@ def _scores(problem: Problem, config: SimOTAConfig) -> tuple[Tensor, list[Tensor
 
 def _judge_k(k: Tensor, pool_iou: Tensor, gt_mask: Tensor, config: SimOTAConfig) -> list[str]:
     top = pool_iou.topk(min(config.candidate_topk, pool_iou.shape[2]), dim=2).values.clamp(min=0).sum(2)
-    low, high = (((top + error) * config.k_scale).floor().clamp(min=1).long() * gt_mask for error in (-SUM_ERROR, SUM_ERROR))
+    low, high = (
+        ((top + error) * config.k_scale).floor().clamp(min=1).long() * gt_mask
+        for error in (-SUM_ERROR, SUM_ERROR)
+    )
     wrong = ((k < low) | (k > high)).nonzero().tolist()
-    return [f"dynamic_k: image {b}, gt {g}: {int(k[b, g])} with a sum of IoUs of {float(top[b, g]):.7f}" for b, g in wrong]
+    return [
+        f"dynamic_k: image {b}, gt {g}: {int(k[b, g])} with a sum of IoUs of {float(top[b, g]):.7f}"
+        for b, g in wrong
+    ]
 
 
-def _judge_priors(result: Any, k: Tensor, bounds: Intervals, before: Tensor, config: SimOTAConfig) -> list[str]:
+def _judge_priors(
+    result: Any, k: Tensor, bounds: Intervals, before: Tensor, config: SimOTAConfig
+) -> list[str]:
     low, high, iou = bounds
     claims = result.claims.long()
     if low.numel() == 0:
-        return ["gt_index: a prior is assigned where there is no pair"] * int(((result.gt_index >= 0) | (claims != 0)).any())
+        return ["gt_index: a prior is assigned where there is no pair"] * int(
+            ((result.gt_index >= 0) | (claims != 0)).any()
+        )
     selectable = low < torch.inf
 
     # who must and who may have selected the prior
@@ -257,8 +305,11 @@ def _judge_priors(result: Any, k: Tensor, bounds: Intervals, before: Tensor, con
     return wrong
 
 
-def _before_min_positives(answer: Tensor, owners: Tensor, before: Tensor, bounds: Intervals, least: int) -> tuple[Tensor, list[str]]:
-    """The assignment that ``min_positives`` started from, [B, P], and a line for each image of which none is found.
+def _before_min_positives(
+    answer: Tensor, owners: Tensor, before: Tensor, bounds: Intervals, least: int
+) -> tuple[Tensor, list[str]]:
+    """The assignment that ``min_positives`` started from, [B, P], and a line for each image of which none is
+    found.
 
     Args:
         answer: [B, P], the assignment that came back.
@@ -274,13 +325,16 @@ def _before_min_positives(answer: Tensor, owners: Tensor, before: Tensor, bounds
                 found[b] = trial
                 break
         else:
-            wrong.append(f"image {b}: no order of its costs leads to these positives by min_positives = {least}")
+            wrong.append(
+                f"image {b}: no order of its costs leads to these positives by min_positives = {least}"
+            )
     return found, wrong
 
 
 def _first_assignments(answer: Tensor, owners: Tensor, before: Tensor) -> Iterator[Tensor]:
-    """Assignments [P] of an image in which every prior has a gt that ``owners`` [G, P] allows: the definition's ``before``, then that
-    nearest to ``answer``, then others that differ from these in a few priors.
+    """Assignments [P] of an image in which every prior has a gt that ``owners`` [G, P] allows: the
+    definition's ``before``, then that nearest to ``answer``, then others that differ from these in a few
+    priors.
     """
     number = owners.sum(0)
 
@@ -302,7 +356,9 @@ def _first_assignments(answer: Tensor, owners: Tensor, before: Tensor) -> Iterat
 
 
 def _leads_to(first: Tensor, answer: Tensor, low: Tensor, high: Tensor, least: int) -> bool:
-    """Whether gts that take priors by ``min_positives`` can turn the assignment ``first`` [P] of an image into ``answer`` [P]."""
+    """Whether gts that take priors by ``min_positives`` can turn the assignment ``first`` [P] of an image
+    into ``answer`` [P].
+    """
     moved = first != answer
     if bool((answer[moved] < 0).any()):
         return False
@@ -312,7 +368,8 @@ def _leads_to(first: Tensor, answer: Tensor, low: Tensor, high: Tensor, least: i
         """Whether the gt can have taken exactly these priors, in some order; if so, it has."""
         if int(count[gt]) >= least:
             return not left
-        free = ((owner < 0) | (count[owner.clamp(min=0)] > least)) & (low[gt] < torch.inf)  # it may take, and can be spared
+        # it may take, and can be spared
+        free = ((owner < 0) | (count[owner.clamp(min=0)] > least)) & (low[gt] < torch.inf)
         if not left:
             return not bool(free.any())
         limit = torch.where(free, high[gt], torch.inf).min()
@@ -336,7 +393,10 @@ def _judge_values(result: Any, problem: Problem, iou: Tensor, row: Tensor) -> li
     answer = result.gt_index
     positive = (answer >= 0) & (answer < row.shape[1])
     if row.numel() == 0:
-        matched, label = torch.zeros(answer.shape, dtype=torch.float64, device=answer.device), torch.zeros_like(answer)
+        matched, label = (
+            torch.zeros(answer.shape, dtype=torch.float64, device=answer.device),
+            torch.zeros_like(answer),
+        )
     else:
         slot = answer.clamp(0, row.shape[1] - 1)
         matched = torch.where(positive, iou.gather(1, slot[:, None])[:, 0], 0.0)

@@ -1,7 +1,8 @@
 """Small fixed problems whose answers are known: what a backend is asked before it is trusted on a GPU.
 
-Predictions are numbers of Python's own generator, which are the same on every machine, and answers are those of the float64
-definition on the CPU. No rounding can change one: no two costs that decide, and no IoU sum and an integer, are near each other.
+Predictions are numbers of Python's own generator, which are the same on every machine, and answers are those
+of the float64 definition on the CPU. No rounding can change one: no two costs that decide, and no IoU sum and
+an integer, are near each other.
 """
 
 from __future__ import annotations
@@ -21,12 +22,17 @@ from ..simulate import grid_priors
 from .judge import IOU_ERROR
 
 PRESETS = ("rtmdet", "rtmdet_mmyolo", "mmdet_simota")
-"""The class term over all classes with a centre prior; over the gt's own class, with IoUs of all priors; of class times objectness,
-with a penalty."""
+"""The class term over all classes with a centre prior; over the gt's own class, with IoUs of all priors; of
+class times objectness, with a penalty."""
 
 NUM_CLASSES = 3
-GT_BOXES = (((8.0, 10.0, 70.0, 66.0), (14.0, 18.0, 74.0, 80.0), (40.0, 30.0, 62.0, 58.0)), ((20.0, 4.0, 92.0, 50.0),))
-"""Those of the first image overlap, so that they want the same priors; the second has fewer, which is padded."""
+GT_BOXES = (
+    ((8.0, 10.0, 70.0, 66.0), (14.0, 18.0, 74.0, 80.0), (40.0, 30.0, 62.0, 58.0)),
+    ((20.0, 4.0, 92.0, 50.0),),
+)
+"""Those of the first image overlap, so that they want the same priors; the second has fewer, which is
+padded.
+"""
 
 Inputs = dict[str, Any]
 Answer = tuple[Matching, Tensor | None]
@@ -35,7 +41,9 @@ Run = Callable[[SimOTAConfig, Inputs], Answer]
 
 
 def problem(config: SimOTAConfig, device: torch.device) -> Inputs:
-    """The arguments of an assigner: two images of 96 pixels with padded gts, and two priors that cannot be read."""
+    """The arguments of an assigner: two images of 96 pixels with padded gts, and two priors that cannot be
+    read.
+    """
     rng = random.Random(0)
     priors = grid_priors(96, offset=0.5)
     batch, num_priors, width = len(GT_BOXES), len(priors), max(map(len, GT_BOXES))
@@ -50,9 +58,17 @@ def problem(config: SimOTAConfig, device: torch.device) -> Inputs:
         "pred_boxes": pred_boxes,
         "cls_logits": cls_logits,
         "priors": priors,
-        "gt_boxes": torch.tensor([[*gts, *pad * (width - len(gts))] for gts in GT_BOXES], dtype=torch.float32, device="cpu"),
-        "gt_labels": torch.tensor([[g if g < len(gts) else -1 for g in range(width)] for gts in GT_BOXES], dtype=torch.int64, device="cpu"),
-        "gt_mask": torch.tensor([[g < len(gts) for g in range(width)] for gts in GT_BOXES], dtype=torch.bool, device="cpu"),
+        "gt_boxes": torch.tensor(
+            [[*gts, *pad * (width - len(gts))] for gts in GT_BOXES], dtype=torch.float32, device="cpu"
+        ),
+        "gt_labels": torch.tensor(
+            [[g if g < len(gts) else -1 for g in range(width)] for gts in GT_BOXES],
+            dtype=torch.int64,
+            device="cpu",
+        ),
+        "gt_mask": torch.tensor(
+            [[g < len(gts) for g in range(width)] for gts in GT_BOXES], dtype=torch.bool, device="cpu"
+        ),
     }
     if config.score == "joint":
         inputs["obj_logits"] = obj_logits
@@ -69,7 +85,9 @@ def _box(rng: random.Random, gts: tuple[tuple[float, ...], ...]) -> list[float]:
 
 def _numbers(rng: random.Random, *shape: int) -> Tensor:
     count = torch.Size(shape).numel()
-    return torch.tensor([8.0 * rng.random() - 5.0 for _ in range(count)], dtype=torch.float32, device="cpu").view(shape)
+    return torch.tensor(
+        [8.0 * rng.random() - 5.0 for _ in range(count)], dtype=torch.float32, device="cpu"
+    ).view(shape)
 
 
 def runner(backend: str) -> Run:
@@ -85,7 +103,8 @@ def runner(backend: str) -> Run:
 def difference(run: Run, device: torch.device) -> str | None:
     """The first difference from a known answer; None where all are right.
 
-    IoUs may differ by ``judge.IOU_ERROR``, the most that their float32 roundings add up to; all else is compared exactly.
+    IoUs may differ by ``judge.IOU_ERROR``, the most that their float32 roundings add up to; all else is
+    compared exactly.
 
     Args:
         run: What computes the problems.

@@ -23,7 +23,9 @@ def check_seed(seed: int, backend: str, device: str, twin: str | None = None) ->
     return seed, judged(case_of(seed).batch(), backend, torch.device(device), twin=twin)
 
 
-def scan(check: Callable[[int], T], seeds: Iterator[int], workers: int = 1, seconds: float = float("inf")) -> Iterator[T]:
+def scan(
+    check: Callable[[int], T], seeds: Iterator[int], workers: int = 1, seconds: float = float("inf")
+) -> Iterator[T]:
     """What ``check`` gives for each seed, in order, until there are no more or time is up.
 
     Args:
@@ -55,5 +57,7 @@ def _one_thread() -> None:
 
 
 def processes() -> int:
-    """Processes that help: most of the time goes into compiling, or into a backend that computes on one thread."""
+    """Processes that help: most of the time goes into compiling, or into a backend that computes on one
+    thread.
+    """
     return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)

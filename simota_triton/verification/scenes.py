@@ -1,7 +1,7 @@
 """Seeded small scenes: inputs of an assigner that are realistic, crowded, degenerate or hostile.
 
-``make_scene(seed)`` gives the same scene for the same seed on every machine. A scene fits every configuration: it hands
-out objectness where the score is "joint" and probabilities where it is "prob".
+``make_scene(seed)`` gives the same scene for the same seed on every machine. A scene fits every
+configuration: it hands out objectness where the score is "joint" and probabilities where it is "prob".
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ FLOAT: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}
 INT: dict[str, Any] = {"dtype": torch.int64, "device": "cpu"}
 
 FORMS = ("list", "padded", "scattered", "packed", "spare")
-"""How gts are handed over. "scattered" is padded with real gts and padding in any order: indices then differ. "spare" is packed, with
-rows before and behind those that images own."""
+"""How gts are handed over. "scattered" is padded with real gts and padding in any order: indices then differ.
+"spare" is packed, with rows before and behind those that images own."""
 
 LAYOUTS = ("flat", "strided", "maps")
 """How logits are handed over: contiguous, a view with gaps or other strides, the head's level maps."""
@@ -35,7 +35,13 @@ LEVEL = 60.0
 
 NOT_FINITE = (float("nan"), -float("nan"), float("inf"), -float("inf"))
 
-JUNK_BOXES = ((float("nan"),) * 4, (float("inf"),) * 4, (0.0, 0.0, 0.0, 0.0), (-1e30, -1e30, 1e30, 1e30), (0.0, 0.0, 64.0, 64.0))
+JUNK_BOXES = (
+    (float("nan"),) * 4,
+    (float("inf"),) * 4,
+    (0.0, 0.0, 0.0, 0.0),
+    (-1e30, -1e30, 1e30, 1e30),
+    (0.0, 0.0, 64.0, 64.0),
+)
 JUNK_LABELS = (-1, 0, 1, 1 << 40, -(1 << 62))
 
 
@@ -68,26 +74,43 @@ class Scene:
         return pack(config, *args, **kwargs)
 
     def spoil(self, claims: Tensor) -> None:
-        """Put values that are not finite where they matter: into some of the priors that gts have claimed [B, P], contested ones first."""
+        """Put values that are not finite where they matter: into some of the priors that gts have claimed [B,
+        P], contested ones first.
+        """
         rng = random.Random(self.seed)
         claimed = claims.nonzero().tolist()
         claimed.sort(key=lambda place: (-int(claims[place[0], place[1]]), rng.random()))
         for b, p in claimed[: rng.randint(1, 3)]:
-            values = rng.choice([self.cls_logits, self.cls_logits, self.cls_logits, self.obj_logits, self.pred_boxes])
+            values = rng.choice(
+                [self.cls_logits, self.cls_logits, self.cls_logits, self.obj_logits, self.pred_boxes]
+            )
             values[b, p, rng.randrange(values.shape[2])] = rng.choice(NOT_FINITE)
 
-    def inputs(self, score: str, form: str = "list", layout: str = "flat") -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def inputs(
+        self, score: str, form: str = "list", layout: str = "flat"
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Arguments of an assigner whose configuration has this ``score``."""
         rng = random.Random(self.seed)
-        cls = self.cls_logits.float().sigmoid().to(self.cls_logits.dtype) if score == "prob" else self.cls_logits
+        cls = (
+            self.cls_logits.float().sigmoid().to(self.cls_logits.dtype)
+            if score == "prob"
+            else self.cls_logits
+        )
         kwargs: dict[str, Any] = {"ignore_boxes": self.ignore_boxes, "candidate_mask": self.candidate_mask}
         if score == "joint":
             kwargs["obj_logits"] = self._laid_out(self.obj_logits, layout, rng)
-        gts = {"list": self._as_list, "padded": self._padded, "scattered": self._padded, "packed": self._packed, "spare": self._packed}[
-            form
-        ]
+        gts = {
+            "list": self._as_list,
+            "padded": self._padded,
+            "scattered": self._padded,
+            "packed": self._packed,
+            "spare": self._packed,
+        }[form]
         boxes, labels, more = gts(rng, form)
-        return (self.pred_boxes, self._laid_out(cls, layout, rng), self.priors, boxes, labels), {**kwargs, **more}
+        return (self.pred_boxes, self._laid_out(cls, layout, rng), self.priors, boxes, labels), {
+            **kwargs,
+            **more,
+        }
 
     def _as_list(self, rng: random.Random, form: str) -> tuple[Any, Any, dict[str, Any]]:
         return self.gt_boxes, self.gt_labels, {"gt_centers": self.gt_centers}
@@ -96,7 +119,10 @@ class Scene:
         dtype = rng.choice([torch.int64, torch.int32])
         before, behind = (rng.randint(0, 3), rng.randint(1, 3)) if form == "spare" else (0, 0)
         offsets = torch.tensor([before] + [len(b) for b in self.gt_boxes], **INT).cumsum(0).to(dtype)
-        junk = [torch.tensor([rng.choice(JUNK_BOXES) for _ in range(n)], **FLOAT).view(n, 4) for n in (before, behind)]
+        junk = [
+            torch.tensor([rng.choice(JUNK_BOXES) for _ in range(n)], **FLOAT).view(n, 4)
+            for n in (before, behind)
+        ]
         boxes = torch.cat([junk[0], *self.gt_boxes, junk[1]])
         junk = [torch.tensor([rng.choice(JUNK_LABELS) for _ in range(n)], **INT) for n in (before, behind)]
         labels = torch.cat([junk[0], *self.gt_labels, junk[1]])
@@ -108,12 +134,18 @@ class Scene:
 
     def _padded(self, rng: random.Random, form: str) -> tuple[Any, Any, dict[str, Any]]:
         batch, width = len(self.gt_boxes), max(map(len, self.gt_boxes), default=0) + rng.randint(0, 4)
-        boxes = torch.tensor([[rng.choice(JUNK_BOXES) for _ in range(width)] for _ in range(batch)], **FLOAT).view(batch, width, 4)
-        labels = torch.tensor([[rng.choice(JUNK_LABELS) for _ in range(width)] for _ in range(batch)], **INT).view(batch, width)
+        boxes = torch.tensor(
+            [[rng.choice(JUNK_BOXES) for _ in range(width)] for _ in range(batch)], **FLOAT
+        ).view(batch, width, 4)
+        labels = torch.tensor(
+            [[rng.choice(JUNK_LABELS) for _ in range(width)] for _ in range(batch)], **INT
+        ).view(batch, width)
         centers = torch.full((batch, width, 2), float("nan"), **FLOAT)
         mask = torch.zeros(batch, width, dtype=torch.bool, device="cpu")
         for b, own in enumerate(self.gt_boxes):
-            slots = sorted(rng.sample(range(width), len(own))) if form == "scattered" else list(range(len(own)))
+            slots = (
+                sorted(rng.sample(range(width), len(own))) if form == "scattered" else list(range(len(own)))
+            )
             boxes[b, slots], labels[b, slots], mask[b, slots] = own, self.gt_labels[b], True
             if self.gt_centers is not None:
                 centers[b, slots] = self.gt_centers[b]
@@ -123,13 +155,18 @@ class Scene:
         batch, num_priors, channels = logits.shape
         if layout == "maps":
             levels = logits.split([rows * columns for rows, columns in self.cells], dim=1)
-            maps = [level.reshape(batch, *cell, channels).permute(0, 3, 1, 2) for level, cell in zip(levels, self.cells, strict=True)]
+            maps = [
+                level.reshape(batch, *cell, channels).permute(0, 3, 1, 2)
+                for level, cell in zip(levels, self.cells, strict=True)
+            ]
             return [m if rng.random() < 0.5 else m.contiguous() for m in maps]
         if layout == "strided":
             if rng.random() < 0.5:
                 return logits.transpose(1, 2).contiguous().transpose(1, 2)
             before, after = rng.randint(0, 5), rng.randint(1, 3)
-            wide = torch.full((batch, num_priors, before + channels + after), float("nan"), dtype=logits.dtype, device="cpu")
+            wide = torch.full(
+                (batch, num_priors, before + channels + after), float("nan"), dtype=logits.dtype, device="cpu"
+            )
             wide[..., before : before + channels] = logits
             return wide[..., before : before + channels]
         return logits
@@ -179,9 +216,13 @@ def _gts(scene: Scene, counts: list[int], size: int, generator: torch.Generator,
 
 
 def _predict(scene: Scene, phase: str, generator: torch.Generator) -> None:
-    """Predictions of a phase; "noisy" mixes near hits, hits on any gt and noise, with logits all over the range."""
+    """Predictions of a phase; "noisy" mixes near hits, hits on any gt and noise, with logits all over the
+    range.
+    """
     start = "mid" if phase == "noisy" else phase
-    pred = simulate_predictions(scene.gt_boxes, scene.gt_labels, scene.priors, scene.num_classes, start, generator)
+    pred = simulate_predictions(
+        scene.gt_boxes, scene.gt_labels, scene.priors, scene.num_classes, start, generator
+    )
     scene.pred_boxes, scene.cls_logits, scene.obj_logits = pred
     if phase != "noisy":
         return
@@ -192,7 +233,9 @@ def _predict(scene: Scene, phase: str, generator: torch.Generator) -> None:
         if len(boxes):
             target = boxes[torch.randint(len(boxes), (num_priors,), generator=generator, **INT)]
             moved = target + 6 * torch.randn(num_priors, 4, generator=generator, **FLOAT)
-            scene.pred_boxes[b] = torch.where(torch.rand(num_priors, 1, generator=generator, **FLOAT) < 0.5, moved, scene.pred_boxes[b])
+            scene.pred_boxes[b] = torch.where(
+                torch.rand(num_priors, 1, generator=generator, **FLOAT) < 0.5, moved, scene.pred_boxes[b]
+            )
 
 
 def _repeat(scene: Scene, rng: random.Random) -> None:
@@ -220,13 +263,19 @@ def _options(scene: Scene, size: int, rng: random.Random, generator: torch.Gener
         shape = rng.choice([(num_priors,), (batch, num_priors)])
         scene.candidate_mask = torch.rand(shape, generator=generator, **FLOAT) < 0.7
     if rng.random() < 0.15:
-        scene.gt_centers = [(b[:, :2] + b[:, 2:]) / 2 + 3 * torch.randn(len(b), 2, generator=generator, **FLOAT) for b in scene.gt_boxes]
+        scene.gt_centers = [
+            (b[:, :2] + b[:, 2:]) / 2 + 3 * torch.randn(len(b), 2, generator=generator, **FLOAT)
+            for b in scene.gt_boxes
+        ]
     if rng.random() < 0.1:
-        corners = [torch.rand(rng.randint(0, 3), 2, 2, generator=generator, **FLOAT) * size for _ in range(batch)]
+        corners = [
+            torch.rand(rng.randint(0, 3), 2, 2, generator=generator, **FLOAT) * size for _ in range(batch)
+        ]
         scene.ignore_boxes = [torch.cat([c.amin(1), c.amax(1)], 1) for c in corners]
 
 
-# Families. Those in _BEFORE change gts and priors before predictions are simulated, the others what was predicted.
+# Families. Those in _BEFORE change gts and priors before predictions are simulated, the others what was
+# predicted.
 
 
 def _random(scene: Scene, size: int, rng: random.Random, generator: torch.Generator) -> None:
@@ -238,7 +287,11 @@ _crowded = _untrained = _mid = _trained = _random
 
 def _tiny(scene: Scene, size: int, rng: random.Random, generator: torch.Generator) -> None:
     for b in range(len(scene.gt_boxes)):
-        scene.gt_boxes[b][:, 2:] = scene.gt_boxes[b][:, :2] + 0.5 + 6 * torch.rand(len(scene.gt_boxes[b]), 2, generator=generator, **FLOAT)
+        scene.gt_boxes[b][:, 2:] = (
+            scene.gt_boxes[b][:, :2]
+            + 0.5
+            + 6 * torch.rand(len(scene.gt_boxes[b]), 2, generator=generator, **FLOAT)
+        )
 
 
 def _huge(scene: Scene, size: int, rng: random.Random, generator: torch.Generator) -> None:
@@ -289,7 +342,9 @@ def _odd_strides(scene: Scene, size: int, rng: random.Random, generator: torch.G
         stride_x, stride_y = stride, rng.choice([stride, stride * 1.5, stride + 3])
         rows, columns = int(size // stride_y) + 1, size // stride_x + 1
         y, x = torch.meshgrid(
-            torch.arange(rows, **FLOAT) * float(stride_y), torch.arange(columns, **FLOAT) * float(stride_x), indexing="ij"
+            torch.arange(rows, **FLOAT) * float(stride_y),
+            torch.arange(columns, **FLOAT) * float(stride_x),
+            indexing="ij",
         )
         level = torch.stack([x, y, torch.full_like(x, stride_x), torch.full_like(y, stride_y)], -1)
         levels.append(level.reshape(-1, 4).float())
@@ -307,7 +362,8 @@ def _flat_gts(scene: Scene, size: int, rng: random.Random, generator: torch.Gene
         boxes[kind == 0, 2] = boxes[kind == 0, 0]  # no width
         boxes[kind == 1, 2:] = boxes[kind == 1, :2]  # a point
         kind[::2] += kind[::2] == 2
-        boxes[kind == 2] = boxes[kind == 2][:, [2, 3, 0, 1]]  # inverted, at most half of them: more are refused
+        # inverted, at most half of them: more are refused
+        boxes[kind == 2] = boxes[kind == 2][:, [2, 3, 0, 1]]
 
 
 def _far(scene: Scene, size: int, rng: random.Random, generator: torch.Generator) -> None:
@@ -335,11 +391,17 @@ def _perfect(scene: Scene, size: int, rng: random.Random, generator: torch.Gener
     for b, boxes in enumerate(scene.gt_boxes):
         if len(boxes):
             target = boxes[torch.randint(len(boxes), (len(scene.priors),), generator=generator, **INT)]
-            scene.pred_boxes[b] = torch.where(torch.rand(len(target), 1, generator=generator, **FLOAT) < 0.6, target, scene.pred_boxes[b])
+            scene.pred_boxes[b] = torch.where(
+                torch.rand(len(target), 1, generator=generator, **FLOAT) < 0.6, target, scene.pred_boxes[b]
+            )
 
 
 def _nonfinite(scene: Scene, size: int, rng: random.Random, generator: torch.Generator) -> None:
-    for values, share in ((scene.pred_boxes, 0.03), (scene.cls_logits, 0.03 / scene.num_classes**0.5), (scene.obj_logits, 0.05)):
+    for values, share in (
+        (scene.pred_boxes, 0.03),
+        (scene.cls_logits, 0.03 / scene.num_classes**0.5),
+        (scene.obj_logits, 0.05),
+    ):
         for bad in (float("nan"), float("inf"), -float("inf")):
             values[torch.rand(values.shape, generator=generator, **FLOAT) < share] = bad
     overflow = torch.rand(scene.pred_boxes.shape[:2], generator=generator, **FLOAT) < 0.02
@@ -363,7 +425,9 @@ def _saturated(scene: Scene, size: int, rng: random.Random, generator: torch.Gen
 def _swapped(scene: Scene, size: int, rng: random.Random, generator: torch.Generator) -> None:
     for b, boxes in enumerate(scene.gt_boxes):
         if len(boxes):
-            scene.pred_boxes[b] = boxes.roll(1, 0)[torch.randint(len(boxes), (len(scene.priors),), generator=generator, **INT)]
+            scene.pred_boxes[b] = boxes.roll(1, 0)[
+                torch.randint(len(boxes), (len(scene.priors),), generator=generator, **INT)
+            ]
             scene.pred_boxes[b] += torch.randn(len(scene.priors), 4, generator=generator, **FLOAT)
 
 

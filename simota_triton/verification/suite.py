@@ -105,7 +105,9 @@ class Target:
             NotRun: It is switched off, as tools that look for faults of memory ask for.
         """
         if "PYTORCH_NO_CUDA_MEMORY_CACHING" in os.environ:
-            raise NotRun("PYTORCH_NO_CUDA_MEMORY_CACHING is set: PyTorch then neither counts memory nor captures what takes some")
+            raise NotRun(
+                "PYTORCH_NO_CUDA_MEMORY_CACHING is set: PyTorch then neither counts memory nor captures what takes some"
+            )
 
     def need_kernels(self, why: str) -> None:
         """Leave a check that is about the kernels.
@@ -143,7 +145,9 @@ class Finding:
 Check = Callable[[Target], "str | tuple[str, list[dict[str, Any]]]"]
 
 
-def findings(target: Target, tell: Tell = lambda note: None, checks: Sequence[str] | None = None) -> Iterator[Finding]:
+def findings(
+    target: Target, tell: Tell = lambda note: None, checks: Sequence[str] | None = None
+) -> Iterator[Finding]:
     """Run all checks, one after the other, whatever they find.
 
     Args:
@@ -160,7 +164,9 @@ def findings(target: Target, tell: Tell = lambda note: None, checks: Sequence[st
             own = [batch for batch in target.batches if backends.computes(target.backend, batch.inputs)]
             if target.batches and not own:
                 raise NotRun("it takes no extra_cost and no pair_mask, which all of the batches have")
-            found = CHECKS[name](replace(target, batches=own, tell=partial(_tell, tell, f"{target.backend}, {name}")))
+            found = CHECKS[name](
+                replace(target, batches=own, tell=partial(_tell, tell, f"{target.backend}, {name}"))
+            )
             status, (detail, rows) = PASSED, (found, []) if isinstance(found, str) else found
         except NotRun as reason:
             status, detail = NOT_RUN, str(reason)
@@ -182,7 +188,10 @@ def record(found: Sequence[Finding], target: Target) -> dict[str, Any]:
         "machine": facts(target.device) | {"device": str(target.device)},
         "settings": settings | {"batches": [batch.name for batch in target.batches]},
         "passed": not any(finding.status == FAILED for finding in found),
-        "findings": [{f.name: getattr(finding, f.name) for f in fields(finding) if f.name != "batch"} for finding in found],
+        "findings": [
+            {f.name: getattr(finding, f.name) for f in fields(finding) if f.name != "batch"}
+            for finding in found
+        ],
     }
 
 
@@ -221,7 +230,11 @@ def same_bits_as_fused(target: Target) -> str:
     check = partial(check_seed, backend=target.backend, device=str(target.device), twin="triton")
     scenes = None if target.scenes is None else -(-target.scenes // 4)
     seeds = islice(varied_seeds(target.seed), scenes)
-    return _judged(target, scan(check, seeds, target.workers, target.seconds / 4 if scenes is None else float("inf")), "scenes")
+    return _judged(
+        target,
+        scan(check, seeds, target.workers, target.seconds / 4 if scenes is None else float("inf")),
+        "scenes",
+    )
 
 
 def _judged(target: Target, outcomes: Iterator[tuple[Any, Any]], what: str) -> str:
@@ -247,7 +260,9 @@ def full_size(target: Target) -> str:
     presets = SimOTAConfig.presets() if target.long else known.PRESETS
     calls = [(preset, phase) for preset in presets for phase in ("untrained", "mid", "trained")]
     batches = (recorded(FULL_SIZE, preset, phase, target.seed) for preset, phase in calls)
-    return _judged(target, ((batch, judged(batch, target.backend, target.device)) for batch in batches), "batches")
+    return _judged(
+        target, ((batch, judged(batch, target.backend, target.device)) for batch in batches), "batches"
+    )
 
 
 SMALL = Workload("small", 3, 320, 20, 12, 8, 8, 48.0, 0.7, "checks of behaviour")
@@ -263,11 +278,17 @@ def _forms(target: Target) -> dict[str, dict[str, Any]]:
     padded = _small(target).on(target.device)
     gts = {name: padded.pop(name) for name in ("gt_boxes", "gt_labels", "gt_mask")}
     counts = gts["gt_mask"].sum(1).tolist()
-    boxes, labels = ([row[:n] for row, n in zip(gts[name], counts, strict=True)] for name in ("gt_boxes", "gt_labels"))
+    boxes, labels = (
+        [row[:n] for row, n in zip(gts[name], counts, strict=True)] for name in ("gt_boxes", "gt_labels")
+    )
     offsets = torch.tensor([0, *counts], dtype=torch.int64, device="cpu").cumsum(0).to(target.device)
     forms = {"padded": gts, "list": {"gt_boxes": boxes, "gt_labels": labels}}
     if target.backend == "triton-stream":  # the fused backend reads the offsets back
-        forms["packed"] = {"gt_boxes": torch.cat(boxes), "gt_labels": torch.cat(labels), "gt_offsets": offsets}
+        forms["packed"] = {
+            "gt_boxes": torch.cat(boxes),
+            "gt_labels": torch.cat(labels),
+            "gt_offsets": offsets,
+        }
     return {name: padded | form for name, form in forms.items()}
 
 
@@ -334,12 +355,19 @@ def second_gpu(target: Target) -> str:
     """Tensors on a GPU that is not the current one."""
     target.need_gpu()
     here = torch.device("cuda", torch.cuda.current_device())
-    others = (torch.device("cuda", index) for index in range(torch.cuda.device_count()) if index != here.index)
+    others = (
+        torch.device("cuda", index) for index in range(torch.cuda.device_count()) if index != here.index
+    )
     there = next((other for other in others if Gpu.of(other) == Gpu.of(here)), None)
     if there is None:
-        raise NotRun("it needs a second GPU like the first: approximate units of another model may round otherwise")
+        raise NotRun(
+            "it needs a second GPU like the first: approximate units of another model may round otherwise"
+        )
     batch = _small(target)
-    results = [on_host(SimOTAAssigner(batch.config, backend=target.backend)(**batch.on(device))) for device in (here, there)]
+    results = [
+        on_host(SimOTAAssigner(batch.config, backend=target.backend)(**batch.on(device)))
+        for device in (here, there)
+    ]
     if torch.cuda.current_device() != here.index:
         raise Wrong(f"the current device was {here} and is now {torch.cuda.current_device()}")
     different = differing(*results)
@@ -357,7 +385,9 @@ def memory(target: Target) -> str:
     problem = batch.problem(target.device, tidy=target.backend not in backends.TIDYING)
     backends.assign(target.backend, problem, batch.config)
     peak = peak_bytes(lambda: backends.assign(target.backend, problem, batch.config), target.device)
-    promised = _outputs(problem) + (_stream_scratch if target.backend == "triton-stream" else _matrices)(problem, batch.config)
+    promised = _outputs(problem) + (_stream_scratch if target.backend == "triton-stream" else _matrices)(
+        problem, batch.config
+    )
     if peak > promised:
         raise Wrong(f"{peak / 1e6:.2f} MB for the coco workload, {promised / 1e6:.2f} MB are promised", batch)
     return f"{peak / 1e6:.2f} MB of {promised / 1e6:.2f} MB promised for the coco workload"
@@ -376,7 +406,9 @@ def _stream_scratch(problem: Problem, config: SimOTAConfig) -> int:
     kernels = configuration("triton-stream", problem.priors.device, FAMILIES["triton-stream"].shape(problem))
     levels = tuple(level.shape[1] for level in problem.cls_logits.levels)
     grid = launch.find_grid(problem.cells or (), kernels.tile, levels)
-    return launch.scratch_bytes(launch.scratch_sizes(batch, num_priors, problem.gts.boxes.shape[0], config, grid, kernels))
+    return launch.scratch_bytes(
+        launch.scratch_sizes(batch, num_priors, problem.gts.boxes.shape[0], config, grid, kernels)
+    )
 
 
 def _matrices(problem: Problem, config: SimOTAConfig) -> int:
@@ -403,7 +435,10 @@ def times(target: Target) -> tuple[str, list[dict[str, Any]]]:
             expected = SimOTAAssigner(batch.config, backend="torch")(**batch.on(target.device)).gt_index
             named = cases(batch, target.device, [target.backend])
             found = measure(named, target.device, rounds=15, seconds=5.0, expected=expected)
-            rows += [{"workload": workload.name, "batch": workload.batch, "backend": target.backend, **row} for row in found]
+            rows += [
+                {"workload": workload.name, "batch": workload.batch, "backend": target.backend, **row}
+                for row in found
+            ]
             ms = {row["case"]: row["median_ms"] for row in found}
             told.append(
                 f"{workload.name}, B = {workload.batch}: {ms[target.backend]:.3g} ms, plain PyTorch {ms[PLAIN]:.3g} ms "

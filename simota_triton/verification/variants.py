@@ -5,7 +5,17 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from ..config import CLS_CLASSES, CLS_COSTS, CONFLICTS, IOU_COSTS, K_POOLS, REGIONS, SCORES, UNION_RULES, SimOTAConfig
+from ..config import (
+    CLS_CLASSES,
+    CLS_COSTS,
+    CONFLICTS,
+    IOU_COSTS,
+    K_POOLS,
+    REGIONS,
+    SCORES,
+    UNION_RULES,
+    SimOTAConfig,
+)
 from .scenes import FAMILIES
 
 PRESETS = SimOTAConfig.presets()

@@ -1,5 +1,5 @@
-"""Executes both Triton backends as they are compiled for GPUs, without one, and holds every answer and every access of memory to what
-it must be; see README.md.
+"""Executes both Triton backends as they are compiled for GPUs, without one, and holds every answer and every
+access of memory to what it must be; see README.md.
 
     python -m tests.compiled                                      # about an hour on two processors
     python -m tests.compiled --short                              # a minute or two, what the tests run
@@ -37,17 +37,26 @@ PRESETS = sorted(SimOTAConfig.presets())
 Cases = Iterator[Case]
 
 
-def _of_presets(seeds: range, presets: list[str], capability: int, min_positives: int = 0, **fields: Any) -> Cases:
+def _of_presets(
+    seeds: range, presets: list[str], capability: int, min_positives: int = 0, **fields: Any
+) -> Cases:
     """Every preset on every scene; over fifteen scenes each meets every form in every layout."""
     for seed in seeds:
         for n, preset in enumerate(presets):
             turn = seed + n
             named = {"form": FORMS[turn % len(FORMS)], "layout": LAYOUTS[turn % len(LAYOUTS)], **fields}
-            yield Case(seed, SimOTAConfig.from_preset(preset, min_positives=min_positives), capability=capability, **named)
+            yield Case(
+                seed,
+                SimOTAConfig.from_preset(preset, min_positives=min_positives),
+                capability=capability,
+                **named,
+            )
 
 
 def _fuzz(seeds: range, presets: list[str], capability: int) -> Cases:
-    """Variants of presets with launch parameters of their own, some with unusable gts, some with very negative logits."""
+    """Variants of presets with launch parameters of their own, some with unusable gts, some with very
+    negative logits.
+    """
     for seed in seeds:
         form, layout = FORMS[seed // 3 % len(FORMS)], LAYOUTS[seed // 5 % len(LAYOUTS)]
         extra = {"junk": seed % 3 == 0, "negative": seed % 4 == 0, "vary": seed % 2 == 0}
@@ -57,7 +66,9 @@ def _fuzz(seeds: range, presets: list[str], capability: int) -> Cases:
 def _not_finite(seeds: range, presets: list[str], capability: int) -> Cases:
     """Scenes with NaN and Inf in every input, under all interleavings."""
     family = FAMILIES.index("nonfinite")
-    yield from _of_presets(range(family, family + len(seeds) * len(FAMILIES), len(FAMILIES)), presets, capability, turns=5)
+    yield from _of_presets(
+        range(family, family + len(seeds) * len(FAMILIES), len(FAMILIES)), presets, capability, turns=5
+    )
 
 
 def _far(seeds: range, presets: list[str], capability: int) -> Cases:
@@ -81,7 +92,13 @@ def _space(seeds: range, presets: list[str], capability: int) -> Cases:
     spaces = [family.space(family.heuristic(where, Shape(2, 336, 40))) for family in KERNEL_FAMILIES.values()]
     config = SimOTAConfig.from_preset("rtmdet" if "rtmdet" in presets else presets[0])
     for choices in itertools.zip_longest(*spaces):
-        yield Case(seeds.start + 1, config, capability=capability, turns=1, kernels=tuple(zip(KERNEL_FAMILIES, choices, strict=True)))
+        yield Case(
+            seeds.start + 1,
+            config,
+            capability=capability,
+            turns=1,
+            kernels=tuple(zip(KERNEL_FAMILIES, choices, strict=True)),
+        )
 
 
 PARTS: dict[str, Callable[[range, list[str], int], Cases]] = {
@@ -113,7 +130,9 @@ def short() -> Cases:
 
 
 SHORT = (1, 4, 16, 14, 25, 28, 40, 19, 3, 20, 49, 52, 64, 43)
-"""Scenes of the short form: many gts that claim the same priors, values that are not finite, and three others."""
+"""Scenes of the short form: many gts that claim the same priors, values that are not finite, and three
+others.
+"""
 
 
 def run(cases: Iterable[tuple[str, Case]], workers: int, until: float) -> tuple[dict[str, Outcome], bool]:
@@ -146,20 +165,30 @@ def report(outcomes: dict[str, Outcome], whole: bool) -> int:
         whole: Whether every race of the table has to have occurred.
     """
     total = Outcome()
-    print(f"{'part':12}{'cases':>8}{'assignments':>13}{'equal to torch':>16}{'near-ties':>11}{'10^6 instructions':>19}{'complaints':>12}")
+    print(
+        f"{'part':12}{'cases':>8}{'assignments':>13}{'equal to torch':>16}{'near-ties':>11}{'10^6 instructions':>19}{'complaints':>12}"
+    )
     rows = [*outcomes.items(), ("all", total)]
     for part, outcome in rows:
         counts = outcome.counts
         if outcome is not total:
             total.add(outcome)
-        numbers = (counts["cases"], counts["runs"], counts["equal"], counts["excused"], round(counts["instructions"] / 1e6))
+        numbers = (
+            counts["cases"],
+            counts["runs"],
+            counts["equal"],
+            counts["excused"],
+            round(counts["instructions"] / 1e6),
+        )
         print("{:12}{:8}{:13}{:16}{:11}{:19}{:12}".format(part, *numbers, len(outcome.complaints)))
     never = sorted({f"{kernel} at {line}" for (kernel, line), times in total.lines.items() if not times})
     print(f"lines whose instructions never ran: {', '.join(never) or 'none'}")
     complaints = len(total.complaints)
     for race in RACES:
         other = "writes" if race.other_writes else "reads"
-        print(f"race: {race.writer} writes {race.tensor} of {race.kernel}, {race.other} {other}: {total.races[race]} times")
+        print(
+            f"race: {race.writer} writes {race.tensor} of {race.kernel}, {race.other} {other}: {total.races[race]} times"
+        )
         if whole and not total.races[race]:
             complaints += 1
             print("  it never occurred: take it out of the table, or add a scene where it does")
@@ -168,15 +197,25 @@ def report(outcomes: dict[str, Outcome], whole: bool) -> int:
 
 def main() -> int:
     """Runs what is asked for; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m tests.compiled", description=(__doc__ or "").partition("\n\n")[0])
-    parser.add_argument(
-        "--short", action="store_true", help="each preset once, as the tests do; of the other options only --workers counts"
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.compiled", description=(__doc__ or "").partition("\n\n")[0]
     )
-    parser.add_argument("--parts", nargs="+", choices=tuple(PARTS), default=tuple(PARTS), help="of the long form, in turn")
-    parser.add_argument("--capability", type=int, nargs="+", default=(90,), help="compute capabilities, as 90")
+    parser.add_argument(
+        "--short",
+        action="store_true",
+        help="each preset once, as the tests do; of the other options only --workers counts",
+    )
+    parser.add_argument(
+        "--parts", nargs="+", choices=tuple(PARTS), default=tuple(PARTS), help="of the long form, in turn"
+    )
+    parser.add_argument(
+        "--capability", type=int, nargs="+", default=(90,), help="compute capabilities, as 90"
+    )
     parser.add_argument("--scenes", type=int, default=len(FAMILIES), help="scenes of each part")
     parser.add_argument("--seed", type=int, default=0, help="the first scene")
-    parser.add_argument("--presets", nargs="+", choices=PRESETS, default=PRESETS, metavar="PRESET", help=", ".join(PRESETS))
+    parser.add_argument(
+        "--presets", nargs="+", choices=PRESETS, default=PRESETS, metavar="PRESET", help=", ".join(PRESETS)
+    )
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no case after these")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
     options = parser.parse_args()
@@ -192,7 +231,9 @@ def main() -> int:
         ]
         cases = (case for turn in itertools.zip_longest(*parts) for case in turn if case is not None)
     outcomes, late = run(cases, options.workers, start + 60 * options.minutes)
-    whole = not late and (options.short or (len(options.parts) == len(PARTS) and len(options.presets) == len(PRESETS)))
+    whole = not late and (
+        options.short or (len(options.parts) == len(PARTS) and len(options.presets) == len(PRESETS))
+    )
     complaints = report(outcomes, whole)
     said = "out of time, " if late else ""
     print(f"Triton {triton.__version__}: {said}{complaints} complaints, {time.monotonic() - start:.0f} s")

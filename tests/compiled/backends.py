@@ -1,4 +1,6 @@
-"""The backends under the emulator: on CPU tensors, compiled and launched as on a GPU; and which of its findings are meant."""
+"""The backends under the emulator: on CPU tensors, compiled and launched as on a GPU; and which of its
+findings are meant.
+"""
 
 from __future__ import annotations
 
@@ -27,10 +29,14 @@ FIELDS = ("gt_index", "matched_iou", "dynamic_k", "claims", "labels")
 
 
 @contextmanager
-def gpu(capability: int, settings: Settings, transform: Callable[[str], str] | None = None) -> Iterator[Emulator]:
+def gpu(
+    capability: int, settings: Settings, transform: Callable[[str], str] | None = None
+) -> Iterator[Emulator]:
     """The backends run as on a GPU of this capability, by PTX that ``transform`` may have changed."""
     if launch.INTERPRETED:
-        raise RuntimeError("TRITON_INTERPRET: expected to be unset, since compiled kernels are executed; got 1; use a process of its own")
+        raise RuntimeError(
+            "TRITON_INTERPRET: expected to be unset, since compiled kernels are executed; got 1; use a process of its own"
+        )
     where = capability // 10, capability % 10
 
     def configuration(backend: str, device: Any, shape: Any) -> Any:
@@ -44,11 +50,15 @@ def gpu(capability: int, settings: Settings, transform: Callable[[str], str] | N
 
 
 def packed(backend: str, config: SimOTAConfig, args: Any, kwargs: Any) -> Problem:
-    """A call's inputs as they are packed on a GPU: values are not looked at, and the streaming backend tidies up by itself."""
+    """A call's inputs as they are packed on a GPU: values are not looked at, and the streaming backend tidies
+    up by itself.
+    """
     return pack(config, *args, **kwargs, validate=False, tidy=backend != "triton-stream")
 
 
-def answer(backend: str, problem: Problem, config: SimOTAConfig, kernels: Any = None) -> tuple[Matching, Tensor]:
+def answer(
+    backend: str, problem: Problem, config: SimOTAConfig, kernels: Any = None
+) -> tuple[Matching, Tensor]:
     """The matching and the labels."""
     if backend == "triton-stream":
         return triton_stream.assign_with_labels(problem, config, kernels)
@@ -75,23 +85,39 @@ def differences(found: tuple[Matching, Tensor], expected: tuple[Matching, Tensor
 
 def meant(finding: Finding) -> Race | None:
     """The entry of the table of races that a finding is an instance of, if any."""
-    if finding.kind != "race" or finding.between != "programs" or any(access.how == "atomic" for access in finding.accesses):
+    if (
+        finding.kind != "race"
+        or finding.between != "programs"
+        or any(access.how == "atomic" for access in finding.accesses)
+    ):
         return None
     writes = [access for access in finding.accesses if access.how == "write"]
     others = [access for access in finding.accesses if access.how == "read"] or writes[::-1]
     for race in RACES:
-        if (race.kernel, race.tensor, race.other_writes) != (finding.kernel, finding.buffer, len(writes) == 2):
+        if (race.kernel, race.tensor, race.other_writes) != (
+            finding.kernel,
+            finding.buffer,
+            len(writes) == 2,
+        ):
             continue
         if race.same_value and finding.same != finding.count:
             continue
-        if any((race.writer, race.other) == (w.function, o.function) for w, o in zip(writes, others, strict=True)):
+        if any(
+            (race.writer, race.other) == (w.function, o.function) for w, o in zip(writes, others, strict=True)
+        ):
             return race
     return None
 
 
 def harmless(finding: Finding) -> bool:
-    """Whether threads of one program write the same value to one place, which is how Triton stores what several of them hold."""
-    return finding.between in ("warps", "lanes") and all(a.how == "write" for a in finding.accesses) and finding.same == finding.count
+    """Whether threads of one program write the same value to one place, which is how Triton stores what
+    several of them hold.
+    """
+    return (
+        finding.between in ("warps", "lanes")
+        and all(a.how == "write" for a in finding.accesses)
+        and finding.same == finding.count
+    )
 
 
 def unexpected(findings: Iterable[Finding]) -> list[Finding]:

@@ -1,5 +1,5 @@
-"""Both backends, as compiled, on one of the project's seeded scenes: held to the torch backend, to each other and to their own
-findings.
+"""Both backends, as compiled, on one of the project's seeded scenes: held to the torch backend, to each other
+and to their own findings.
 """
 
 from __future__ import annotations
@@ -23,11 +23,19 @@ from .emulator import Findings, Settings, add
 from .ptx import Line
 
 INTERLEAVINGS = (
-    Settings(order="random", lanes="converge", quantum=1, inflight=16, approximation="exact", garbage="random"),
-    Settings(order="random", lanes="diverge", quantum=40, inflight=8, approximation="extreme", garbage="random"),
-    Settings(order="backward", lanes="scatter", quantum=1, inflight=64, approximation="exact", garbage="ones"),
+    Settings(
+        order="random", lanes="converge", quantum=1, inflight=16, approximation="exact", garbage="random"
+    ),
+    Settings(
+        order="random", lanes="diverge", quantum=40, inflight=8, approximation="extreme", garbage="random"
+    ),
+    Settings(
+        order="backward", lanes="scatter", quantum=1, inflight=64, approximation="exact", garbage="ones"
+    ),
     Settings(order="random", lanes="scatter", quantum=3, inflight=32, approximation="hash", garbage="random"),
-    Settings(order="forward", lanes="converge", quantum=1, inflight=200, approximation="extreme", garbage="zeros"),
+    Settings(
+        order="forward", lanes="converge", quantum=1, inflight=200, approximation="extreme", garbage="zeros"
+    ),
 )
 """Of any three in a row, one has exact units and one has wrong ones."""
 
@@ -76,8 +84,8 @@ class Outcome:
     """What came of cases.
 
     Attributes:
-        counts: Cases ("cases"), assignments ("runs"), those equal to the torch backend ("equal") and those that the judge of
-            near-ties excuses ("excused"), instructions of warps ("instructions").
+        counts: Cases ("cases"), assignments ("runs"), those equal to the torch backend ("equal") and those
+            that the judge of near-ties excuses ("excused"), instructions of warps ("instructions").
         complaints: What must not be.
         races: How often each meant race occurred.
         lines: How often instructions of each line of a kernel ran, those that did not included.
@@ -112,7 +120,9 @@ def _check(case: Case, outcome: Outcome) -> None:
     config, rng = case.config, random.Random(f"{case.seed} {case.config}")
     args, kwargs = _inputs(case, rng)
     problems = {backend: packed(backend, config, args, kwargs) for backend in BACKENDS}
-    chosen = {backend: random_launch(backend, rng) for backend in BACKENDS} if case.vary else dict(case.kernels)
+    chosen = (
+        {backend: random_launch(backend, rng) for backend in BACKENDS} if case.vary else dict(case.kernels)
+    )
     problem = problems["triton"]
     matching = torch_pruned.assign(problem, config)
     expected = matching, labels_of(problem, matching.gt_index)
@@ -169,11 +179,15 @@ def _spoil(scene: Scene, rng: random.Random) -> None:
             if kind == 0:
                 boxes[g] = torch.tensor(rng.choice(JUNK))
             elif kind == 1:
-                labels[g] = rng.choice([-1, scene.num_classes, scene.num_classes + 1, 1 << 32, 1 << 40, -(1 << 62)])
+                labels[g] = rng.choice(
+                    [-1, scene.num_classes, scene.num_classes + 1, 1 << 32, 1 << 40, -(1 << 62)]
+                )
 
 
 def _far_apart(logits: torch.Tensor) -> torch.Tensor:
-    """The same logits with classes so far apart that the last one lies beyond 2^31 elements; the memory between is never touched."""
+    """The same logits with classes so far apart that the last one lies beyond 2^31 elements; the memory
+    between is never touched.
+    """
     batch, num_priors, channels = logits.shape
     stride = (1 << 31) // max(channels - 1, 1) + 64
     memory = torch.empty(stride * max(channels - 1, 1) + batch * num_priors, dtype=logits.dtype)

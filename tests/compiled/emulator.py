@@ -1,5 +1,6 @@
-"""Runs what Triton compiles for a GPU on CPU tensors: every launch of a JITFunction is compiled as it would be for that GPU, and its
-PTX is executed by engine.c, with checks. No GPU and no interpreter are needed: TRITON_INTERPRET must not be set.
+"""Runs what Triton compiles for a GPU on CPU tensors: every launch of a JITFunction is compiled as it would
+be for that GPU, and its PTX is executed by engine.c, with checks. No GPU and no interpreter are needed:
+TRITON_INTERPRET must not be set.
 
     with Emulator(capability=90) as gpu:
         kernel[grid](tensors on the CPU ...)
@@ -88,7 +89,9 @@ class Finding:
         elif self.place:
             what += f" at {chain(self.place)}"
         same = f", {self.same} of which wrote what was there" if self.same else ""
-        return f"{what}{f' of {self.buffer}' if self.buffer else ''} ({self.count} times{same}; {self.example})"
+        return (
+            f"{what}{f' of {self.buffer}' if self.buffer else ''} ({self.count} times{same}; {self.example})"
+        )
 
 
 Findings = dict[tuple[Any, ...], Finding]
@@ -114,7 +117,8 @@ class Settings:
         lanes: How lanes of a warp go on, see ``engine.LANES``.
         approximation: Results of approximate instructions, see ``engine.APPROXIMATIONS``.
         races: Whether to look for them.
-        strict_lanes: Only bar.warp.sync and bar.sync order what lanes of a warp do; otherwise shuffles, votes and reductions do too.
+        strict_lanes: Only bar.warp.sync and bar.sync order what lanes of a warp do; otherwise shuffles, votes
+            and reductions do too.
         garbage: What memory holds that nobody has written: "random", "ones", "zeros".
         max_steps: Instructions after which programs are taken to wait for each other for ever.
     """
@@ -132,7 +136,9 @@ class Settings:
 
 
 class _Fresh(NamedTuple):
-    """Memory that a launcher asked for: its address, and a byte for each of its bytes, 0 where nobody has written."""
+    """Memory that a launcher asked for: its address, and a byte for each of its bytes, 0 where nobody has
+    written.
+    """
 
     address: int
     written: np.ndarray
@@ -146,7 +152,8 @@ class Emulator:
     Attributes:
         capability: Compute capability, as 90.
         settings: How programs run.
-        launchers: Modules, by the beginning of their name, whose ``torch.empty`` is memory that nobody has written.
+        launchers: Modules, by the beginning of their name, whose ``torch.empty`` is memory that nobody has
+            written.
         outputs: Parameters of kernels that have to be written to the last byte in the end.
         transform: What becomes of the PTX before it is executed.
         findings: All that was reported.
@@ -192,7 +199,10 @@ class Emulator:
             written = self._written(tensor.data_ptr())
             missing = 0 if written is None else int((written[: _extent(tensor)] == 0).sum())
             if missing:
-                add(self.findings, Finding(kernel, "output not written", buffer=name, count=1, example=f"{missing} bytes"))
+                add(
+                    self.findings,
+                    Finding(kernel, "output not written", buffer=name, count=1, example=f"{missing} bytes"),
+                )
         self._last.clear()
         self._fresh.clear()
 
@@ -232,10 +242,15 @@ class Emulator:
         regions, held, segments = self._regions([tensor for _, tensor in tensors])
         bases = iter(region.base for region in regions)
         arguments = [
-            next(bases) if isinstance(value, Tensor) else ptx.float_bits(value) if isinstance(value, float) else int(value)
+            next(bases)
+            if isinstance(value, Tensor)
+            else ptx.float_bits(value)
+            if isinstance(value, float)
+            else int(value)
             for _, value in values
         ]
-        arguments += [0] * (len(program.types) - len(arguments))  # scratch memory of Triton's own, which these kernels do not have
+        # scratch memory of Triton's own, which these kernels do not have
+        arguments += [0] * (len(program.types) - len(arguments))
         sizes, metadata, s, slots = (*grid, 1, 1)[:3], kernel.metadata, self.settings, program.slots
         self.counts["launches"] += 1
         values_at_start, known = program.initial(sizes, metadata.num_warps * 32)
@@ -269,11 +284,13 @@ class Emulator:
         self._last |= {name: (program.name, value) for name, value in tensors if name in self.outputs}
 
     def _regions(self, tensors: list[Tensor]) -> tuple[list[engine.Region], list[Any], list[int]]:
-        """An address range for each tensor with nothing around it, what has to be kept meanwhile, and the sizes of the pieces of
-        memory behind them: arguments that overlap share one.
+        """An address range for each tensor with nothing around it, what has to be kept meanwhile, and the
+        sizes of the pieces of memory behind them: arguments that overlap share one.
         """
         segments: list[list[int]] = []
-        for low, high in sorted((tensor.data_ptr() // 8 * 8, tensor.data_ptr() + _extent(tensor)) for tensor in tensors):
+        for low, high in sorted(
+            (tensor.data_ptr() // 8 * 8, tensor.data_ptr() + _extent(tensor)) for tensor in tensors
+        ):
             if segments and low < segments[-1][1]:
                 segments[-1][1] = max(segments[-1][1], high)
             else:
@@ -305,18 +322,27 @@ class Emulator:
 
     def summary(self) -> str:
         """Counts and findings."""
-        return "\n".join([f"sm_{self.capability}: {dict(self.counts)}", *sorted(map(str, self.findings.values()))])
+        return "\n".join(
+            [f"sm_{self.capability}: {dict(self.counts)}", *sorted(map(str, self.findings.values()))]
+        )
 
 
-def _finding(program: ptx.Program, report: engine.Report, tensors: list[tuple[str, Tensor]], grid: Any) -> Finding:
+def _finding(
+    program: ptx.Program, report: engine.Report, tensors: list[tuple[str, Tensor]], grid: Any
+) -> Finding:
     kind, first, second = engine.KINDS[report.kind], report.pc_a, report.pc_b
     buffer, example = "", f"program {report.cta_a} thread {report.lane} of grid {grid}: {program.text[first]}"
     if 0 <= report.region < len(tensors):
         buffer, tensor = tensors[report.region]
         example = f"byte {report.offset} of {list(tensor.shape)}, {example}"
     if kind not in ("race", "shared race"):
-        return Finding(program.name, kind, program.places[first], buffer=buffer, count=report.count, example=example)
-    accesses = tuple(Access(how, program.places[pc]) for how, pc in zip(engine.ACCESSES[report.what % 16], (first, second), strict=True))
+        return Finding(
+            program.name, kind, program.places[first], buffer=buffer, count=report.count, example=example
+        )
+    accesses = tuple(
+        Access(how, program.places[pc])
+        for how, pc in zip(engine.ACCESSES[report.what % 16], (first, second), strict=True)
+    )
     return Finding(
         program.name,
         kind,
@@ -338,7 +364,9 @@ def _extent(tensor: Tensor) -> int:
 
 
 def _elements(tensor: Tensor) -> np.ndarray | None:
-    """1 for each byte between a tensor's first and last that belongs to an element; None: all do, or it is too wide to tell."""
+    """1 for each byte between a tensor's first and last that belongs to an element; None: all do, or it is
+    too wide to tell.
+    """
     extent = _extent(tensor) // tensor.element_size()
     if tensor.is_contiguous() or extent > WIDEST_VIEW:
         return None

@@ -14,7 +14,9 @@ from pathlib import Path
 SOURCE = Path(__file__).with_name("engine.c")
 
 COMMAND = ("gcc", "-O2", "-march=native", "-ffp-contract=off", "-fno-strict-aliasing", "-shared", "-fPIC")
-"""Without contraction and aliasing rules: the engine rounds once an instruction, and looks at floats as bits."""
+"""Without contraction and aliasing rules: the engine rounds once an instruction, and looks at floats as
+bits.
+"""
 
 KINDS = (
     "",
@@ -55,13 +57,13 @@ ORDERS = ("forward", "backward", "random")
 """In which programs start."""
 
 LANES = ("converge", "diverge", "scatter")
-"""How lanes that branched apart go on: the lowest instruction first; any; any, and lanes drift apart where nothing holds them
-together, as independent thread scheduling allows.
+"""How lanes that branched apart go on: the lowest instruction first; any; any, and lanes drift apart where
+nothing holds them together, as independent thread scheduling allows.
 """
 
 APPROXIMATIONS = ("exact", "hash", "above", "below", "extreme")
-"""Results of approximate instructions: rounded correctly; off by a hash of the operand up to what is documented; off by all of
-it upwards; downwards; one way or the other.
+"""Results of approximate instructions: rounded correctly; off by a hash of the operand up to what is
+documented; off by all of it upwards; downwards; one way or the other.
 """
 
 
@@ -160,7 +162,11 @@ class Launch(ctypes.Structure):
 
 def missing() -> str | None:
     """Why the engine cannot be built here, or None."""
-    return None if shutil.which(COMMAND[0]) else f"compiled kernels are executed by an engine that {COMMAND[0]} builds: not found"
+    return (
+        None
+        if shutil.which(COMMAND[0])
+        else f"compiled kernels are executed by an engine that {COMMAND[0]} builds: not found"
+    )
 
 
 @functools.cache

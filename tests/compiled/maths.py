@@ -1,4 +1,5 @@
-"""How near the compiled terms come to the exact ones, on ordinary and on hard operands, with approximate units as wrong as documented.
+"""How near the compiled terms come to the exact ones, on ordinary and on hard operands, with approximate
+units as wrong as documented.
 
     python -m tests.compiled.maths
 
@@ -25,8 +26,8 @@ N = 1 << 14
 BLOCK = 1024
 
 MOST = {"fraction": 1.0, "root": 1.0, "sigmoid": 5.0, "softplus": 1.0, "minus_log_of_rest": 1e-6}
-"""The error that each may have: fractions and roots in float32 numbers between it and the nearest one (0 is correctly rounded), sigmoid
-in max(1, |x|) ulp, softplus in 2^-20 max(1, |x|), the logarithm relative.
+"""The error that each may have: fractions and roots in float32 numbers between it and the nearest one (0 is
+correctly rounded), sigmoid in max(1, |x|) ulp, softplus in 2^-20 max(1, |x|), the logarithm relative.
 """
 
 
@@ -58,7 +59,9 @@ def operands(kind: str, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         b = uniform() * 1e4 + 1
         steps = torch.randint(0, 4, (N,), generator=generator).int()
         return (b.view(torch.int32) - steps).view(torch.float32), b
-    if kind == "hardest":  # a / b = m / 2^25 - k / (b 2^25), m odd: as near to the middle of two numbers as quotients come
+    if (
+        kind == "hardest"
+    ):  # a / b = m / 2^25 - k / (b 2^25), m odd: as near to the middle of two numbers as quotients come
         k = torch.tensor([1, -1, 3, -3, 5, -5, 7, -7])[torch.randint(0, 8, (64 * N,), generator=generator)]
         m = torch.randint(2**24, 2**25, (64 * N,), generator=generator) | 1
         inverse = m.clone()
@@ -79,7 +82,9 @@ def errors(kind: str, approximation: str, capability: int = 90) -> dict[str, flo
     """Term -> its largest error, see ``MOST``."""
     a, b = operands(kind, torch.Generator().manual_seed(KINDS.index(kind)))
     out = torch.zeros(5, N)
-    with gpu(capability, Settings(approximation=approximation, order="forward", quantum=1000, races=False)) as emulator:
+    with gpu(
+        capability, Settings(approximation=approximation, order="forward", quantum=1000, races=False)
+    ) as emulator:
         terms[(N // BLOCK,)](a, b, out, N=N, BLOCK=BLOCK, num_warps=4, **OPTIONS)
     assert not emulator.findings, emulator.summary()
 
@@ -89,7 +94,11 @@ def errors(kind: str, approximation: str, capability: int = 90) -> dict[str, flo
     fraction, root, rest, softplus, sigmoid = out
     if kind != "probabilities":
         quotient = steps(fraction, a.double() / b.double())
-        return {"fraction": quotient if bool((fraction[a == b] == 1.0).all()) and bool((fraction <= 1.0).all()) else float("inf")}
+        return {
+            "fraction": quotient
+            if bool((fraction[a == b] == 1.0).all()) and bool((fraction <= 1.0).all())
+            else float("inf")
+        }
     logit, inside = b.double(), (a > 1e-30) & (a < 1)
     size = logit.abs().clamp(min=1)
     exact_rest, exact = -torch.log1p(-a[inside].double()), logit.sigmoid()
@@ -108,7 +117,9 @@ def main() -> int:
         for approximation in APPROXIMATIONS:
             found = errors(kind, approximation)
             wrong += sum(error > MOST[term] for term, error in found.items())
-            print(f"{kind:14} {approximation:8} {', '.join(f'{term} {error:.3g}' for term, error in found.items())}")
+            print(
+                f"{kind:14} {approximation:8} {', '.join(f'{term} {error:.3g}' for term, error in found.items())}"
+            )
     print(f"the terms as compiled: {wrong} farther off than they may be")
     return bool(wrong)
 

@@ -40,7 +40,12 @@ _ARITIES = {
 OPERANDS = {name: count for count, names in _ARITIES.items() for name in names.split()}
 """How many operands an operation reads, by the beginning of its name."""
 
-SPECIAL = (*(f"%{name}.{axis}" for name in ("tid", "ctaid", "nctaid") for axis in "xyz"), "%ntid.x", "%laneid", "%warpid")
+SPECIAL = (
+    *(f"%{name}.{axis}" for name in ("tid", "ctaid", "nctaid") for axis in "xyz"),
+    "%ntid.x",
+    "%laneid",
+    "%warpid",
+)
 """Registers that are set when a program starts."""
 
 
@@ -60,7 +65,9 @@ class Line(NamedTuple):
 
 
 Place = tuple[Line, ...]
-"""Where an instruction comes from: its line, then the call that it was inlined at, and so on up to the kernel."""
+"""Where an instruction comes from: its line, then the call that it was inlined at, and so on up to the
+kernel.
+"""
 
 
 @dataclass
@@ -120,7 +127,9 @@ class Program:
         values, known = np.zeros(len(self.slots), np.uint64), np.zeros(len(self.slots), np.uint8)
         special = dict.fromkeys(SPECIAL, 0) | {"%ntid.x": threads}
         special |= {f"%nctaid.{axis}": count for axis, count in zip("xyz", grid, strict=True)}
-        for slot, value in (self.constants | {self.slots[name]: value for name, value in special.items()}).items():
+        for slot, value in (
+            self.constants | {self.slots[name]: value for name, value in special.items()}
+        ).items():
             values[slot], known[slot] = value, 1
         return values, known
 
@@ -140,7 +149,11 @@ def _functions(path: str) -> tuple[tuple[int, int, str], ...]:
 
 
 def _line(path: str, number: int) -> Line:
-    within = [name for first, last, name in _functions(path) if first <= number <= last] if Path(path).exists() else []
+    within = (
+        [name for first, last, name in _functions(path) if first <= number <= last]
+        if Path(path).exists()
+        else []
+    )
     return Line(Path(path).name, number, within[-1] if within else "?")
 
 
@@ -148,13 +161,18 @@ class _Places:
     """Follows the .loc directives of a kernel."""
 
     def __init__(self, ptx: str) -> None:
-        self.files = {int(number): path for number, path in re.findall(r'^\s*\.file\s+(\d+)\s+"([^"]*)"', ptx, re.MULTILINE)}
+        self.files = {
+            int(number): path
+            for number, path in re.findall(r'^\s*\.file\s+(\d+)\s+"([^"]*)"', ptx, re.MULTILINE)
+        }
         self.callers: dict[tuple[int, ...], tuple[int, ...]] = {}
         self.at: tuple[int, ...] | None = None
 
     def follow(self, directive: str) -> None:
         """Takes note of one."""
-        numbers = re.match(r"\.loc\s+(\d+)\s+(\d+)\s+(\d+)(?:.*inlined_at\s+(\d+)\s+(\d+)\s+(\d+))?", directive)
+        numbers = re.match(
+            r"\.loc\s+(\d+)\s+(\d+)\s+(\d+)(?:.*inlined_at\s+(\d+)\s+(\d+)\s+(\d+))?", directive
+        )
         assert numbers, directive
         found = tuple(int(number) for number in numbers.groups() if number)
         self.at = found[:3]
@@ -246,7 +264,9 @@ def _register_bytes(name: str) -> int:
 class _Statement:
     """One instruction of PTX."""
 
-    def __init__(self, program: Program, statement: str, names: dict[str, int], jumps: list[tuple[int, str]]) -> None:
+    def __init__(
+        self, program: Program, statement: str, names: dict[str, int], jumps: list[tuple[int, str]]
+    ) -> None:
         self.program, self.names, self.jumps = program, names, jumps
         guard = re.match(r"@(!?)(%\w+)\s+(.*)", statement, re.DOTALL)
         self.guard = (program.slot(guard[2]), int(guard[1] == "!")) if guard else (-1, 0)
@@ -275,7 +295,9 @@ class _Statement:
         if re.match(r"^0[fF][0-9a-fA-F]{8}$", text) or re.match(r"^0[dD][0-9a-fA-F]{16}$", text):
             return self.program.constant(int(text[2:], 16))
         if re.match(r"^-?(0[xX][0-9a-fA-F]+U?|\d+U?)$", text):
-            width = 4 if self.parts[0] in ("shfl", "redux", "vote", "bar") else BYTES.get(self.parts[-1], 8) or 1
+            width = (
+                4 if self.parts[0] in ("shfl", "redux", "vote", "bar") else BYTES.get(self.parts[-1], 8) or 1
+            )
             return self.program.constant(int(text.rstrip("U"), 0) & ((1 << 8 * width) - 1))
         if text in self.names:
             return self.program.constant(self.names[text])
@@ -349,7 +371,9 @@ class _Statement:
 
     def _space(self) -> str:
         space = self.parts[1].removesuffix("::cta").upper()
-        if space not in ("GLOBAL", "SHARED") or {"volatile", "acquire", "release", "relaxed"} & set(self.parts):
+        if space not in ("GLOBAL", "SHARED") or {"volatile", "acquire", "release", "relaxed"} & set(
+            self.parts
+        ):
             raise Unsupported(self.head)
         return space
 
@@ -385,7 +409,9 @@ class _Statement:
 
     def _shfl(self) -> None:
         to, *rest = self.operands
-        self.emit(f"SHFL_{self.parts[2].upper()}", [name.strip() for name in to.split("|")], self.sources(rest))
+        self.emit(
+            f"SHFL_{self.parts[2].upper()}", [name.strip() for name in to.split("|")], self.sources(rest)
+        )
 
     def _plain(self, kind: str, last: str, sources: list[int]) -> None:
         """Instructions with one destination, which comes first."""
@@ -396,7 +422,9 @@ class _Statement:
             how = parts[2].upper()
             if "abs" in parts or "NaN" in parts:
                 raise Unsupported(self.head)
-            self.emit(f"REDUX_{how}_{last[0].upper()}" if how in ("MIN", "MAX") else f"REDUX_{how}", to, sources)
+            self.emit(
+                f"REDUX_{how}_{last[0].upper()}" if how in ("MIN", "MAX") else f"REDUX_{how}", to, sources
+            )
         elif kind == "vote":
             self.emit(f"VOTE_{parts[2].upper()}", to, sources)
         elif kind == "setp":
@@ -405,7 +433,9 @@ class _Statement:
             if last in ("f32", "f64", "f16", "bf16"):
                 self.emit(f"SETP_{last.upper()}", to, sources, a=COMPARISONS[parts[1]])
             elif last[0] in "bsu" and "f" not in last:
-                self.emit("SETP_INT", to, sources, a=COMPARISONS[parts[1]], size=BYTES[last], b=int(last[0] == "s"))
+                self.emit(
+                    "SETP_INT", to, sources, a=COMPARISONS[parts[1]], size=BYTES[last], b=int(last[0] == "s")
+                )
             else:
                 raise Unsupported(self.head)
         elif kind == "cvt":
@@ -429,7 +459,11 @@ class _Statement:
         elif kind == "sqrt":
             self.emit("SQRT_F32", to, sources)
         elif kind in ("mul", "mad") and parts[1] in ("lo", "wide", "hi"):
-            self.emit(f"{name}_LO_{bits}" if parts[1] == "lo" else f"{name}_{parts[1].upper()}_{last.upper()}", to, sources)
+            self.emit(
+                f"{name}_LO_{bits}" if parts[1] == "lo" else f"{name}_{parts[1].upper()}_{last.upper()}",
+                to,
+                sources,
+            )
         elif kind in ("min", "max") and last == "f32" and len(sources) == 3 and len(parts) == 2:
             part = f"%{len(self.program.code)} of three"
             self.emit(f"{name}_F32", [part], sources[:2])

@@ -1,5 +1,5 @@
-"""Does the emulator compute what Triton means, and does it find what is wrong? Small kernels, right and wrong, and PTX with its
-barriers taken out.
+"""Does the emulator compute what Triton means, and does it find what is wrong? Small kernels, right and
+wrong, and PTX with its barriers taken out.
 
     python -m tests.compiled.selftest
 """
@@ -137,7 +137,9 @@ def check_arithmetic(check: Checks, capability: int) -> None:
                 transpose[(1,)](square, back, 64, num_warps=warps)
             what = f"sm_{capability}, {warps} warps, {lanes}"
             check(f"{what}: sums", torch.allclose(total, x.sum(1), atol=1e-4))
-            check(f"{what}: maxima", torch.equal(largest, x.amax(1)) and torch.equal(where.long(), x.argmax(1)))
+            check(
+                f"{what}: maxima", torch.equal(largest, x.amax(1)) and torch.equal(where.long(), x.argmax(1))
+            )
             check(f"{what}: sorted", torch.equal(order, x.sort(1)[0]))
             check(f"{what}: running sums", torch.allclose(running, x.cumsum(1), atol=1e-4))
             check(f"{what}: transposed", torch.equal(back, square.T))
@@ -155,7 +157,10 @@ def check_integers(check: Checks, capability: int) -> None:
     found = out.view(8, 1024)
     quotient = torch.div(a.double(), b.double(), rounding_mode="trunc").long()
     unsigned = a.long() & 0xFFFFFFFF
-    check("division", torch.equal(found[0].long(), quotient) and torch.equal(found[1].long(), a.long() - quotient * b))
+    check(
+        "division",
+        torch.equal(found[0].long(), quotient) and torch.equal(found[1].long(), a.long() - quotient * b),
+    )
     check("shifts", torch.equal(found[2], (a >> 3) ^ (b << 2)))
     check("wide product", torch.equal(found[3], ((a.long() * b.long()) >> 16).int()))
     check("integer to float", torch.equal(found[4], a.float().view(torch.int32)))
@@ -171,31 +176,60 @@ def check_findings(check: Checks, capability: int) -> None:
     with Emulator(capability, Settings(seed=5)) as emulator:
         count[(8,)](bins, old, values, 1000, 128, num_warps=2)
     once = all(sorted(old[values == k].tolist()) == list(range(int(bins[k]))) for k in range(7))
-    check("atomics hand out every number once", once and torch.equal(bins.long(), values.bincount(minlength=7)), bins)
+    check(
+        "atomics hand out every number once",
+        once and torch.equal(bins.long(), values.bincount(minlength=7)),
+        bins,
+    )
     check("nothing is found of them", not emulator.findings, emulator.summary())
 
-    def found(what: str, kind: str | tuple[str, ...], launch: Any, settings: Settings | None = None, **fields: Any) -> Emulator:
+    def found(
+        what: str, kind: str | tuple[str, ...], launch: Any, settings: Settings | None = None, **fields: Any
+    ) -> Emulator:
         with Emulator(capability, settings or Settings(), **fields) as emulator:
             launch()
         expected = {kind} if isinstance(kind, str) else set(kind)
         check(what, bool(kinds(emulator) & expected) if kind else not emulator.findings, emulator.summary())
         return emulator
 
-    emulator = found("out of bounds", "out of bounds", lambda: no_mask[(8,)](torch.zeros(1000), torch.zeros(1000), 128))
-    check("each access out of bounds", {f.count for f in emulator.findings.values()} == {24}, emulator.summary())
+    emulator = found(
+        "out of bounds", "out of bounds", lambda: no_mask[(8,)](torch.zeros(1000), torch.zeros(1000), 128)
+    )
+    check(
+        "each access out of bounds", {f.count for f in emulator.findings.values()} == {24}, emulator.summary()
+    )
     gaps = torch.zeros(64)[::2]
     found("gaps of a view", "out of bounds", lambda: no_mask[(1,)](torch.zeros(32), gaps, 32, num_warps=1))
     found("races", "race", lambda: everybody[(4,)](torch.zeros(32, dtype=torch.int32), 32))
     here = {"launchers": (__name__,)}
-    unwritten = ("branch or guard on memory nobody wrote", "stores what nobody wrote")  # Triton may select instead of branching
+    # Triton may select instead of branching
+    unwritten = (
+        "branch or guard on memory nobody wrote",
+        "stores what nobody wrote",
+    )
     found("unwritten memory", unwritten, lambda: uses_unwritten[(1,)](torch.empty(1), torch.zeros(1)), **here)
-    found("dropped values", "", lambda: reads_unwritten_but_drops[(1,)](torch.empty(32), torch.zeros(32), 0, 32), **here)
+    found(
+        "dropped values",
+        "",
+        lambda: reads_unwritten_but_drops[(1,)](torch.empty(32), torch.zeros(32), 0, 32),
+        **here,
+    )
     out = torch.zeros(1)
     side_by_side = Settings(order="forward", inflight=2, max_steps=100000)
-    found("programs that meet", "", lambda: handshake[(2,)](torch.zeros(1, dtype=torch.int32), out), side_by_side)
+    found(
+        "programs that meet",
+        "",
+        lambda: handshake[(2,)](torch.zeros(1, dtype=torch.int32), out),
+        side_by_side,
+    )
     check("what they computed", out.item() == 1)
     one_by_one = Settings(order="forward", inflight=1, max_steps=100000)
-    found("a later one", "too many steps", lambda: handshake[(2,)](torch.zeros(1, dtype=torch.int32), out), one_by_one)
+    found(
+        "a later one",
+        "too many steps",
+        lambda: handshake[(2,)](torch.zeros(1, dtype=torch.int32), out),
+        one_by_one,
+    )
 
 
 def check_barriers(check: Checks, capability: int) -> None:
@@ -209,7 +243,9 @@ def check_barriers(check: Checks, capability: int) -> None:
                         transpose[(1,)](torch.randn(64, 64), torch.zeros(64, 64), 64, num_warps=4)
                     else:
                         rows_of(torch.randn(32, 64), 1)
-                found.append(any(f.kind == "shared race" and f.same < f.count for f in emulator.findings.values()))
+                found.append(
+                    any(f.kind == "shared race" and f.same < f.count for f in emulator.findings.values())
+                )
             check(f"a missing barrier, {warps} warps, seed {seed}", found == [False, True], found)
 
 
@@ -222,7 +258,9 @@ def check_barriers_of_the_project(check: Checks, capability: int) -> None:
         with gpu(capability, Settings(lanes="scatter"), transform) as emulator:
             answer("triton", problem, config, kernels)
         found.append({(finding.kernel, finding.kind) for finding in unexpected(emulator.findings.values())})
-    check("a missing barrier of prior_pass", not found[0] and ("prior_pass", "shared race") in found[1], found)
+    check(
+        "a missing barrier of prior_pass", not found[0] and ("prior_pass", "shared race") in found[1], found
+    )
 
 
 def main() -> int:

@@ -23,8 +23,15 @@ def main() -> int:
     parser.add_argument("--scenes", type=int, default=200, help="scenes for each peer")
     parser.add_argument("--first", type=int, default=0, help="seed of the first scene")
     parser.add_argument("--only", default="", help="peers whose package and name contain this")
-    parser.add_argument("--backend", action="append", choices=BACKENDS, help="ours; may be repeated; default: all that run on a CPU")
-    parser.add_argument("--allow-missing", action="append", default=[], metavar="PACKAGE", help="packages that may be absent")
+    parser.add_argument(
+        "--backend",
+        action="append",
+        choices=BACKENDS,
+        help="ours; may be repeated; default: all that run on a CPU",
+    )
+    parser.add_argument(
+        "--allow-missing", action="append", default=[], metavar="PACKAGE", help="packages that may be absent"
+    )
     options = parser.parse_args()
     warnings.simplefilter("ignore", FutureWarning)  # the originals use calls that torch has since deprecated
     warnings.filterwarnings("ignore", "torch.meshgrid")
@@ -38,7 +45,19 @@ def main() -> int:
     print(
         f"torch {torch.__version__}, scenes {seeds.start} to {seeds.stop - 1}, ours: {', '.join(names)}; where * stands the drop-in too\n"
     )
-    print(COLUMNS.format("package", "original", "preset", "scenes", "positives", "differing", "documented", "ties", "unexplained"))
+    print(
+        COLUMNS.format(
+            "package",
+            "original",
+            "preset",
+            "scenes",
+            "positives",
+            "differing",
+            "documented",
+            "ties",
+            "unexplained",
+        )
+    )
     failed = 0
     for peer in chosen:
         start = peer.package, peer.name + " *" * bool(peer.drop_in), peer.preset
@@ -48,7 +67,14 @@ def main() -> int:
             print(f"{peer.package:24}{peer.name:42}{peer.preset:22}skipped: {reason}")
             failed += peer.package.split()[0] not in options.allow_missing
             continue
-        counts = tally.scenes, tally.positives, tally.differing, tally.documented, tally.excused, len(tally.unexplained)
+        counts = (
+            tally.scenes,
+            tally.positives,
+            tally.differing,
+            tally.documented,
+            tally.excused,
+            len(tally.unexplained),
+        )
         print(COLUMNS.format(*start, *counts), flush=True)
         for line in tally.unexplained[:5]:
             print(f"    {line}")

@@ -54,7 +54,14 @@ def compare(peer: Peer, assign: Callable[..., Owners], seeds: Iterable[int], nam
         tally.scenes += 1
         tally.positives += int((original.gt_index >= 0).sum())
         for name in names:
-            compare_matchings(config, problem, original, backends.load(name).assign(problem, config), f"scene {seed}, {name}", tally)
+            compare_matchings(
+                config,
+                problem,
+                original,
+                backends.load(name).assign(problem, config),
+                f"scene {seed}, {name}",
+                tally,
+            )
         if drop_in:
             ours = as_matching(drop_in(scene, candidates(problem, config), **arguments))
             compare_matchings(config, problem, original, ours, f"scene {seed}, drop-in", tally)
@@ -84,15 +91,24 @@ def candidates(problem: Problem, config: SimOTAConfig) -> Tensor:
     return inside if problem.candidate_mask is None else inside & problem.candidate_mask
 
 
-def compare_matchings(config: SimOTAConfig, problem: Problem, original: Owners, ours: Matching, where: str, tally: Tally) -> None:
+def compare_matchings(
+    config: SimOTAConfig, problem: Problem, original: Owners, ours: Matching, where: str, tally: Tally
+) -> None:
     """Judge one answer of ours against the original's."""
     theirs = as_matching(original)
     differing = theirs.gt_index != ours.gt_index
     tally.differing += int(differing.sum())
     tally.documented += int((differing & original.documented).sum())
-    theirs = Matching(*(torch.where(original.documented, b, a) if a.ndim == 2 else a for a, b in zip(theirs, ours, strict=True)))
+    theirs = Matching(
+        *(
+            torch.where(original.documented, b, a) if a.ndim == 2 else a
+            for a, b in zip(theirs, ours, strict=True)
+        )
+    )
     differing = theirs.gt_index != ours.gt_index
-    same_iou = bool(torch.allclose(theirs.matched_iou, ours.matched_iou, rtol=0, atol=1e-6) or differing.any())
+    same_iou = bool(
+        torch.allclose(theirs.matched_iou, ours.matched_iou, rtol=0, atol=1e-6) or differing.any()
+    )
     if same_iou and not differing.any() and torch.equal(theirs.dynamic_k, ours.dynamic_k):
         return
     wrong = [

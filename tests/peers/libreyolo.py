@@ -15,7 +15,12 @@ from .scenes import Scene
 
 def load_module(name: str) -> Any:
     """``libreyolo.models.<name>.loss``."""
-    shells = {"libreyolo": {}, "libreyolo.models": {}, f"libreyolo.models.{name}": {}, "libreyolo.training": {}}
+    shells = {
+        "libreyolo": {},
+        "libreyolo.models": {},
+        f"libreyolo.models.{name}": {},
+        "libreyolo.training": {},
+    }
     with isolated(site("libreyolo", "1.6.0"), shells):
         return load(f"libreyolo.models.{name}.loss")
 
@@ -45,7 +50,9 @@ def load_rtmdet() -> Any:
         boxes = torch.stack([F.pad(own, (0, 0, 0, width - len(own))) for own in scene.gt_boxes])
         labels = torch.stack([F.pad(own, (0, width - len(own))) for own in scene.gt_labels])
         real = torch.stack([torch.arange(width) < len(own) for own in scene.gt_boxes]).float()
-        result = assigner(scene.pred_boxes, scene.cls_logits, scene.priors[:, :3], labels[..., None], boxes, real[..., None])
+        result = assigner(
+            scene.pred_boxes, scene.cls_logits, scene.priors[:, :3], labels[..., None], boxes, real[..., None]
+        )
         owners.iou[:] = result["assign_metrics"]
         return owners
 

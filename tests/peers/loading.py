@@ -1,8 +1,9 @@
 """Load single modules of large packages unchanged, without running the packages' ``__init__`` files.
 
-An assigner is one file that needs torch and little else, while importing its package would need CUDA ops, loggers and
-half of PyPI. So the packages around it become shells (they have a path and nothing in it), modules that the file
-imports but the assigner never executes become blanks, and ``sys.modules`` is put back afterwards.
+An assigner is one file that needs torch and little else, while importing its package would need CUDA ops,
+loggers and half of PyPI. So the packages around it become shells (they have a path and nothing in it),
+modules that the file imports but the assigner never executes become blanks, and ``sys.modules`` is put back
+afterwards.
 """
 
 from __future__ import annotations
@@ -60,8 +61,8 @@ class Blanks:
 
 
 def load_without_ops(*names: str) -> list[ModuleType]:
-    """Modules of packages that build on mmcv, imported whole. mmcv-lite has no compiled ops: mmdet imports them by name, in modules
-    that no assigner and no loss here runs.
+    """Modules of packages that build on mmcv, imported whole. mmcv-lite has no compiled ops: mmdet imports
+    them by name, in modules that no assigner and no loss here runs.
 
     Raises:
         Missing: Something that they need cannot be imported.
@@ -89,7 +90,8 @@ def site(distribution: str, version: str) -> Path:
 
 
 def unpacked(name: str) -> Path:
-    """A source distribution unpacked by ``install.sh`` beside the environment's packages (or under SIMOTA_TRITON_PEERS).
+    """A source distribution unpacked by ``install.sh`` beside the environment's packages (or under
+    SIMOTA_TRITON_PEERS).
 
     Raises:
         Missing: It is not there.
@@ -101,13 +103,16 @@ def unpacked(name: str) -> Path:
 
 
 @contextmanager
-def isolated(root: Path, shells: Mapping[str, Mapping[str, object]], blanks: tuple[str, ...] = ()) -> Iterator[None]:
-    """Import inside packages of ``root`` without their ``__init__`` files; ``sys.modules`` is restored at the end.
+def isolated(
+    root: Path, shells: Mapping[str, Mapping[str, object]], blanks: tuple[str, ...] = ()
+) -> Iterator[None]:
+    """Import inside packages of ``root`` without their ``__init__`` files; ``sys.modules`` is restored at the
+    end.
 
     Args:
         root: Folder that holds the packages.
-        shells: Package -> names it offers. A value that is a module's dotted name is that module's attribute of the same
-            name, imported when first asked for.
+        shells: Package -> names it offers. A value that is a module's dotted name is that module's attribute
+            of the same name, imported when first asked for.
         blanks: Modules to replace by blanks.
     """
     tops = {name.split(".")[0] for name in shells} | {name.split(".")[0] for name in blanks}
@@ -151,4 +156,6 @@ def export(package: str, *modules: str) -> None:
     """Copy the public names of a shell's submodules into it, as its ``__init__`` would."""
     for module in modules:
         names = vars(load(f"{package}.{module}"))
-        sys.modules[package].__dict__.update({key: value for key, value in names.items() if not key.startswith("__")})
+        sys.modules[package].__dict__.update(
+            {key: value for key, value in names.items() if not key.startswith("__")}
+        )

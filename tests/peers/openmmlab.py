@@ -1,4 +1,6 @@
-"""mmdet 3.3.0 (or onedl-mmdetection 3.5.1, where that is on the path) and mmyolo 0.6.0, and our drop-ins in their registries."""
+"""mmdet 3.3.0 (or onedl-mmdetection 3.5.1, where that is on the path) and mmyolo 0.6.0, and our drop-ins in
+their registries.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,10 @@ def load_package(*, with_mmyolo: bool = False) -> SimpleNamespace:
     site("mmengine", "0.10.7")
     assigners = "mmdet.models.task_modules.assigners"
     soft_label, simota, structures, registry = load_without_ops(
-        f"{assigners}.dynamic_soft_label_assigner", f"{assigners}.sim_ota_assigner", "mmengine.structures", "mmdet.registry"
+        f"{assigners}.dynamic_soft_label_assigner",
+        f"{assigners}.sim_ota_assigner",
+        "mmengine.structures",
+        "mmdet.registry",
     )
     load_without_ops("simota_triton.integrations.mmdet")
     classes = SimpleNamespace(
@@ -37,18 +42,29 @@ def load_package(*, with_mmyolo: bool = False) -> SimpleNamespace:
     )
     if with_mmyolo:
         site("mmyolo", "0.6.0")
-        module, registry = load_without_ops("mmyolo.models.task_modules.assigners.batch_dsl_assigner", "mmyolo.registry")
+        module, registry = load_without_ops(
+            "mmyolo.models.task_modules.assigners.batch_dsl_assigner", "mmyolo.registry"
+        )
         load_without_ops("simota_triton.integrations.mmyolo")
-        classes.BatchDynamicSoftLabelAssigner, classes.ours = module.BatchDynamicSoftLabelAssigner, registry.TASK_UTILS.get
+        classes.BatchDynamicSoftLabelAssigner, classes.ours = (
+            module.BatchDynamicSoftLabelAssigner,
+            registry.TASK_UTILS.get,
+        )
     return classes
 
 
-def per_image(scene: Scene, candidates: Tensor, assigner: Any, listener: Any, instances: list[tuple[Any, Any]]) -> Owners:
-    """``_get_targets_single`` of YOLOXHead and RTMDetHead: one image after the other, priors inside the image only."""
+def per_image(
+    scene: Scene, candidates: Tensor, assigner: Any, listener: Any, instances: list[tuple[Any, Any]]
+) -> Owners:
+    """``_get_targets_single`` of YOLOXHead and RTMDetHead: one image after the other, priors inside the image
+    only.
+    """
     owners = nobody(scene)
     for b, (predictions, gts) in enumerate(instances):
         with listener() as heard:
-            result = assigner.assign(pred_instances=predictions, gt_instances=gts, gt_instances_ignore=type(gts)())
+            result = assigner.assign(
+                pred_instances=predictions, gt_instances=gts, gt_instances_ignore=type(gts)()
+            )
         inside = scene.inside[b]
         heard.write(owners, b, candidates[b], inside)
         owners.gt_index[b, inside] = result.gt_inds - 1
@@ -56,12 +72,20 @@ def per_image(scene: Scene, candidates: Tensor, assigner: Any, listener: Any, in
     return owners
 
 
-def instances(scene: Scene, instance_data: Any, scores: Tensor, *, with_masks: bool = False) -> list[tuple[Any, Any]]:
+def instances(
+    scene: Scene, instance_data: Any, scores: Tensor, *, with_masks: bool = False
+) -> list[tuple[Any, Any]]:
     """Predictions and gts of each image, as ``assign`` takes them."""
     return [
         (
-            instance_data(bboxes=scene.pred_boxes[b][inside], scores=scores[b][inside], priors=scene.priors[inside]),
-            instance_data(bboxes=scene.gt_boxes[b], labels=scene.gt_labels[b], **({"masks": scene.masks[b]} if with_masks else {})),
+            instance_data(
+                bboxes=scene.pred_boxes[b][inside], scores=scores[b][inside], priors=scene.priors[inside]
+            ),
+            instance_data(
+                bboxes=scene.gt_boxes[b],
+                labels=scene.gt_labels[b],
+                **({"masks": scene.masks[b]} if with_masks else {}),
+            ),
         )
         for b, inside in enumerate(scene.inside)
     ]
@@ -105,10 +129,14 @@ def load_mmyolo(*, ours: bool = False) -> Any:
         inputs = padded(scene)
         if ours:
             with Results() as heard:
-                result = classes.ours("BatchDynamicSoftLabelAssigner")(num_classes=scene.num_classes, **arguments)(*inputs)
+                result = classes.ours("BatchDynamicSoftLabelAssigner")(
+                    num_classes=scene.num_classes, **arguments
+                )(*inputs)
             owners.gt_index[:] = heard.result.gt_index
             owners.claims[:] = heard.result.claims
-            owners.dynamic_k[:] = [k[: len(own)] for k, own in zip(heard.result.dynamic_k, scene.gt_boxes, strict=True)]
+            owners.dynamic_k[:] = [
+                k[: len(own)] for k, own in zip(heard.result.dynamic_k, scene.gt_boxes, strict=True)
+            ]
             owners.iou[:] = result["assign_metrics"]
             return owners
         assigner = classes.BatchDynamicSoftLabelAssigner(num_classes=scene.num_classes, **arguments)
@@ -143,14 +171,21 @@ def padded(scene: Scene) -> tuple[Tensor, ...]:
     boxes = torch.stack([F.pad(own, (0, 0, 0, width - len(own))) for own in scene.gt_boxes])
     labels = torch.stack([F.pad(own, (0, width - len(own))) for own in scene.gt_labels])
     real = torch.stack([torch.arange(width) < len(own) for own in scene.gt_boxes])
-    return scene.pred_boxes, scene.cls_logits, scene.priors, labels[..., None].float(), boxes, real[..., None].float()
+    return (
+        scene.pred_boxes,
+        scene.cls_logits,
+        scene.priors,
+        labels[..., None].float(),
+        boxes,
+        real[..., None].float(),
+    )
 
 
 class Order(Selections):
     """mmyolo selects by one sort of all costs and the ks.
 
-    We do not copy that a non-candidate, of cost 1e8, can be selected, and then goes before candidates of a larger cost;
-    nor that padding can win a conflict.
+    We do not copy that a non-candidate, of cost 1e8, can be selected, and then goes before candidates of a
+    larger cost; nor that padding can win a conflict.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -184,7 +219,9 @@ def inside_flags_and_masks(scene: Scene) -> dict[str, Any]:
 
 
 def inside_flags_and_edges(scene: Scene) -> dict[str, Any]:
-    """HorizontalBoxes hold their edge: which priors lie in any of them, for a configuration that asks no region."""
+    """HorizontalBoxes hold their edge: which priors lie in any of them, for a configuration that asks no
+    region.
+    """
     point = scene.priors[:, None, :2]  # [P, 1, 2]
     inside = [((point >= boxes[:, :2]) & (point <= boxes[:, 2:])).all(2).any(1) for boxes in scene.gt_boxes]
     return {"candidate_mask": scene.inside & torch.stack(inside)}
@@ -241,7 +278,9 @@ PEERS = (
         drop_in=lambda: load_soft_label(horizontal=True, ours=True),
         offset=0.0,
         inverted=True,
-        variants=tuple((arguments, {**overrides, "candidate": "all"}) for arguments, overrides in SOFT_LABEL_VARIANTS),
+        variants=tuple(
+            (arguments, {**overrides, "candidate": "all"}) for arguments, overrides in SOFT_LABEL_VARIANTS
+        ),
         extras=inside_flags_and_edges,
     ),
     Peer(

@@ -37,7 +37,12 @@ def load_picodet() -> Any:
             assigner = cls(num_classes=scene.num_classes, **{"iou_weight": 6.0, **arguments})
             _listen(assigner, paddle, owners, b, candidates[b])
             scores = scene.cls_logits[b].sigmoid()
-            assigner(*(paddle.to_tensor(x.numpy()) for x in (scores, scene.priors, scene.pred_boxes[b], boxes, labels[:, None])))
+            assigner(
+                *(
+                    paddle.to_tensor(x.numpy())
+                    for x in (scores, scene.priors, scene.pred_boxes[b], boxes, labels[:, None])
+                )
+            )
         return owners
 
     return assign

@@ -82,7 +82,9 @@ class Selections(TorchFunctionMode):
         self.lengths.add(length)
 
     def write(self, owners: Owners, image: int, candidates: Tensor, rows: Tensor | None = None) -> None:
-        """Claims and ks of an image whose rows are the priors in ``candidates`` [P] bool; nothing if it had none."""
+        """Claims and ks of an image whose rows are the priors in ``candidates`` [P] bool; nothing if it had
+        none.
+        """
         if self.rows:
             assert len(self.rows) == len(owners.dynamic_k[image]), "one topk a gt"
             assert self.lengths == {int(candidates.sum())}, "the original keeps other candidates than we do"
@@ -129,8 +131,8 @@ class Peer:
         name: Class or function, as in the package.
         package: Distribution and version.
         preset: Name of our preset.
-        load: Returns ``assign(scene, candidates, **arguments) -> Owners``, candidates [B, P] bool being the priors that take
-            part by our configuration; raises ``Missing``.
+        load: Returns ``assign(scene, candidates, **arguments) -> Owners``, candidates [B, P] bool being the
+            priors that take part by our configuration; raises ``Missing``.
         drop_in: The same for our class that takes the original's place in its package, where there is one.
         strides: Levels of the detector.
         offset: Where in its cell a prior lies, 0 or 0.5.
@@ -159,6 +161,8 @@ def to_cxcywh(boxes: Tensor) -> Tensor:
 
 
 def cells(scene: Scene) -> tuple[Tensor, Tensor, Tensor]:
-    """x_shifts, y_shifts and expanded_strides, [1, P] each, as the heads of the YOLOX family hold their priors."""
+    """x_shifts, y_shifts and expanded_strides, [1, P] each, as the heads of the YOLOX family hold their
+    priors.
+    """
     stride = scene.priors[None, :, 2]
     return scene.priors[None, :, 0] / stride - 0.5, scene.priors[None, :, 1] / stride - 0.5, stride

@@ -29,13 +29,16 @@ KINDS = (
     "specks",
     "aligned",
 )
-"""What the gts are like, or the predictions. "lucky": predictions lie close to gts everywhere, so that gts ask for many
-priors. "saturated": sigmoids reach 0 and 1. "inverted": corners are swapped, as RTMDet's distances can be negative.
-"aligned": gts end on priors.
-"specks": predictions, and some gts, are down to 1/4096 px: IoUs and unions as small as the guards against zero."""
+"""What the gts are like, or the predictions. "lucky": predictions lie close to gts everywhere, so that gts
+ask for many priors. "saturated": sigmoids reach 0 and 1. "inverted": corners are swapped, as RTMDet's
+distances can be negative. "aligned": gts end on priors.
+"specks": predictions, and some gts, are down to 1/4096 px: IoUs and unions as small as the guards against
+zero."""
 
 GRID = 1024
-"""Boxes of peers that hold them as centre and size lie on 1/1024 px: both forms then hold exactly the same box."""
+"""Boxes of peers that hold them as centre and size lie on 1/1024 px: both forms then hold exactly the same
+box.
+"""
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,9 @@ class Scene:
             corner, other = ((boxes[..., i : i + 2] * GRID).round() / GRID for i in (0, 2))
             return torch.cat([corner, torch.maximum(other, corner + 1 / GRID)], -1)
 
-        return replace(self, pred_boxes=snap(self.pred_boxes), gt_boxes=[snap(boxes) for boxes in self.gt_boxes])
+        return replace(
+            self, pred_boxes=snap(self.pred_boxes), gt_boxes=[snap(boxes) for boxes in self.gt_boxes]
+        )
 
 
 def make_scene(seed: int, strides: tuple[int, ...], offset: float, *, inverted: bool) -> Scene:
@@ -120,7 +125,9 @@ def _specks(points: Tensor, finest: float, coarsest: float, generator: torch.Gen
     return torch.cat([points - half[..., :2], points + half[..., 2:]], -1)
 
 
-def _gts(kind: str, size: tuple[int, int], num_classes: int, priors: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def _gts(
+    kind: str, size: tuple[int, int], num_classes: int, priors: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
     side = min(size)
     extent = torch.tensor([size[1], size[0]] * 2, dtype=torch.float32)
 

@@ -72,7 +72,9 @@ def load_fast() -> Any:
         counts = [len(boxes) for boxes in scene.gt_boxes]
         image = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
         first = torch.tensor([0, *counts]).cumsum(0)
-        targets = torch.cat([image[:, None], torch.cat(scene.gt_labels)[:, None], to_cxcywh(torch.cat(scene.gt_boxes))], 1)
+        targets = torch.cat(
+            [image[:, None], torch.cat(scene.gt_labels)[:, None], to_cxcywh(torch.cat(scene.gt_boxes))], 1
+        )
         owners = nobody(scene)
         count_k, combine = loss._compute_dynamic_ks, loss._combine_candidates_img_id_fg_id
 
@@ -84,13 +86,21 @@ def load_fast() -> Any:
             return result
 
         def listen_to_pairs(images: Tensor, priors: Tensor) -> Any:
-            owners.claims.index_put_((images, priors), torch.ones_like(images, dtype=torch.int32), accumulate=True)
+            owners.claims.index_put_(
+                (images, priors), torch.ones_like(images, dtype=torch.int32), accumulate=True
+            )
             return combine(images, priors)
 
         if not Selections.deaf:
             loss._compute_dynamic_ks, loss._combine_candidates_img_id_fg_id = listen_to_k, listen_to_pairs
         prior, _, gt, image, iou, _ = loss._compute_matching(
-            to_cxcywh(scene.pred_boxes), scene.cls_logits, scene.obj_logits, strides, x_shifts, y_shifts, targets
+            to_cxcywh(scene.pred_boxes),
+            scene.cls_logits,
+            scene.obj_logits,
+            strides,
+            x_shifts,
+            y_shifts,
+            targets,
         )
         owners.gt_index[image, prior] = gt - first[image]
         owners.iou[image, prior] = iou

@@ -1,4 +1,6 @@
-"""Our assigners in mmdet's registry: the original's fields to the letter, its configurations, and what they refuse."""
+"""Our assigners in mmdet's registry: the original's fields to the letter, its configurations, and what they
+refuse.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +65,9 @@ def both(mm: SimpleNamespace, name: str, predictions: Any, gts: Any, **arguments
     """The original's and our result for one image."""
     ours = mm.registry.TASK_UTILS.build({"type": name, **arguments})
     assert type(ours) is getattr(mm.integration, name)
-    return getattr(mm.classes, name)(**arguments).assign(predictions, gts), ours.assign(predictions, gts, mm.InstanceData())
+    return getattr(mm.classes, name)(**arguments).assign(predictions, gts), ours.assign(
+        predictions, gts, mm.InstanceData()
+    )
 
 
 def images(mm: SimpleNamespace, name: str, scene: Scene) -> list[tuple[Any, Any]]:
@@ -77,7 +81,9 @@ def same_fields(theirs: Any, ours: Any) -> None:
     assert ours.info.keys() == theirs.info.keys()
     for name, value in theirs.info.items():
         if isinstance(value, Tensor):
-            torch.testing.assert_close(ours.info[name], value, rtol=0, atol=1e-6 if name == "max_overlaps" else 0)
+            torch.testing.assert_close(
+                ours.info[name], value, rtol=0, atol=1e-6 if name == "max_overlaps" else 0
+            )
         else:
             assert ours.info[name] == value, name
 
@@ -104,7 +110,9 @@ def test_what_has_nothing_to_assign_is_the_originals(mm, name, dtype, empty):
     if empty == "candidates":
         gts.bboxes = gts.bboxes + 1e5
     theirs, ours = both(mm, name, predictions, gts)
-    if empty == "candidates":  # whether there are any, only the device knows: the dtype is that of images with candidates
+    if (
+        empty == "candidates"
+    ):  # whether there are any, only the device knows: the dtype is that of images with candidates
         assert ours.max_overlaps.dtype == torch.float32
         ours.max_overlaps = ours.max_overlaps.to(dtype)
     same_fields(theirs, ours)
@@ -114,11 +122,15 @@ def test_masks_come_in_three_forms(mm):
     scene = make_scene(0, (8, 16, 32), 0.0, inverted=False)
     predictions, gts = images(mm, NAMES[0], scene)[1]
     masks = gts.masks
-    assert not torch.allclose(mm.integration.mask_centers(masks, gts.bboxes), box_center(gts.bboxes), atol=1.0)
+    assert not torch.allclose(
+        mm.integration.mask_centers(masks, gts.bboxes), box_center(gts.bboxes), atol=1.0
+    )
     expected = both(mm, NAMES[0], predictions, gts)[0]
     gts.masks = mm.mask.BitmapMasks(masks.to(torch.uint8).numpy(), *scene.size)
     same_fields(expected, mm.integration.DynamicSoftLabelAssigner().assign(predictions, gts))
-    polygons = [[box[[0, 1, 2, 1, 2, 3, 0, 3]].double().numpy()] for box in gts.bboxes.clamp(0, min(scene.size))]
+    polygons = [
+        [box[[0, 1, 2, 1, 2, 3, 0, 3]].double().numpy()] for box in gts.bboxes.clamp(0, min(scene.size))
+    ]
     gts.masks = mm.mask.PolygonMasks(polygons, *scene.size)
     ours = mm.integration.DynamicSoftLabelAssigner().assign(predictions, gts)
     gts.masks = gts.masks.to_tensor(torch.bool, "cpu")
@@ -167,7 +179,10 @@ def test_the_original_of_simota_fails_on_horizontal_boxes_and_ours_takes_their_t
 @pytest.mark.parametrize("name", NAMES)
 def test_ious_of_axis_aligned_boxes_can_be_named_in_every_way(mm, name):
     calculator = mm.integration.PACKAGE.load("mmdet.models.task_modules.assigners").BboxOverlaps2D
-    for value in (*({"type": kind} for kind in ("BboxOverlaps2D", "mmdet.BboxOverlaps2D", calculator)), {"type": calculator, "scale": 2.0}):
+    for value in (
+        *({"type": kind} for kind in ("BboxOverlaps2D", "mmdet.BboxOverlaps2D", calculator)),
+        {"type": calculator, "scale": 2.0},
+    ):
         mm.registry.TASK_UTILS.build({"type": f"mmdet.{name}", "iou_calculator": value})
 
 
@@ -178,7 +193,13 @@ def test_a_configuration_may_name_the_class(mm, name):
 
 
 @pytest.mark.parametrize(
-    "calculator", [{"type": "RBboxOverlaps2D"}, {"type": "BboxOverlaps2D_GLIP"}, {"type": "BboxOverlaps2D", "dtype": "fp16"}, None]
+    "calculator",
+    [
+        {"type": "RBboxOverlaps2D"},
+        {"type": "BboxOverlaps2D_GLIP"},
+        {"type": "BboxOverlaps2D", "dtype": "fp16"},
+        None,
+    ],
 )
 @pytest.mark.parametrize("name", NAMES)
 def test_other_ious_are_refused_by_name(mm, name, calculator):
@@ -207,14 +228,24 @@ def test_boxes_of_another_kind_are_refused(mm):
     scene = make_scene(0, (8, 16, 32), 0.0, inverted=False)
     predictions, gts = images(mm, NAMES[0], scene)[0]
     gts = SimpleNamespace(bboxes=RotatedBoxes([0] * len(gts)), labels=gts.labels)
-    with pytest.raises(TypeError, match=r"gt_instances\.bboxes: expected a tensor \[\*, 4\] or HorizontalBoxes, got RotatedBoxes"):
+    with pytest.raises(
+        TypeError,
+        match=r"gt_instances\.bboxes: expected a tensor \[\*, 4\] or HorizontalBoxes, got RotatedBoxes",
+    ):
         mm.integration.DynamicSoftLabelAssigner().assign(predictions, gts)
 
 
 def head(mm: SimpleNamespace, name: str = "RTMDetSepBNHead", **more: Any) -> nn.Module:
     """A tiny head."""
     yolox = name == "YOLOXHead"
-    config = {"type": name, "num_classes": 3, "in_channels": 8, "feat_channels": 8, "stacked_convs": 1, "norm_cfg": {"type": "BN"}}
+    config = {
+        "type": name,
+        "num_classes": 3,
+        "in_channels": 8,
+        "feat_channels": 8,
+        "stacked_convs": 1,
+        "norm_cfg": {"type": "BN"},
+    }
     if not yolox:
         config["anchor_generator"] = {"type": "MlvlPointGenerator", "offset": 0, "strides": [8, 16, 32]}
         config["bbox_coder"] = {"type": "DistancePointBBoxCoder"}
@@ -228,11 +259,15 @@ def samples(mm: SimpleNamespace, counts: tuple[int, ...] = (3, 0), crowds: int =
     """Data samples of 64 px images with as many gts as ``counts`` says, and crowds beside them."""
     out = []
     for count in counts:
-        sample = mm.structures.DetDataSample(metainfo={"img_shape": (64, 64), "pad_shape": (64, 64), "batch_input_shape": (64, 64)})
+        sample = mm.structures.DetDataSample(
+            metainfo={"img_shape": (64, 64), "pad_shape": (64, 64), "batch_input_shape": (64, 64)}
+        )
         corner = 32 * torch.rand(count + crowds, 2)
         boxes = torch.cat([corner, corner + 8 + 20 * torch.rand(count + crowds, 2)], 1)
         sample.gt_instances = mm.InstanceData(bboxes=boxes[:count], labels=torch.randint(3, (count,)))
-        sample.ignored_instances = mm.InstanceData(bboxes=boxes[count:], labels=torch.zeros(crowds, dtype=torch.int64))
+        sample.ignored_instances = mm.InstanceData(
+            bboxes=boxes[count:], labels=torch.zeros(crowds, dtype=torch.int64)
+        )
         out.append(sample)
     return out
 
@@ -245,7 +280,10 @@ def test_targets_and_sampling_results_are_the_originals(mm):
     """Those too that no loss of mmdet's looks at, with priors outside the first image."""
     built = head(mm, pos_weight=2.0)
     scene = make_scene(26, (8, 16, 32), 0.0, inverted=False)
-    gts = [mm.InstanceData(bboxes=boxes, labels=labels) for boxes, labels in zip(scene.gt_boxes, scene.gt_labels, strict=True)]
+    gts = [
+        mm.InstanceData(bboxes=boxes, labels=labels)
+        for boxes, labels in zip(scene.gt_boxes, scene.gt_labels, strict=True)
+    ]
     with mm.integration.patch(built):
         *ours, our_samples = targets_of(built, scene, gts)
     built.assigner = mm.classes.DynamicSoftLabelAssigner()
@@ -260,7 +298,11 @@ def test_targets_and_sampling_results_are_the_originals(mm):
     for sample, expected in zip(our_samples, samples, strict=True):
         assert vars(sample).keys() == vars(expected).keys()
         for name, value in vars(expected).items():
-            same = torch.equal(getattr(sample, name), value) if isinstance(value, Tensor) else getattr(sample, name) == value
+            same = (
+                torch.equal(getattr(sample, name), value)
+                if isinstance(value, Tensor)
+                else getattr(sample, name) == value
+            )
             assert same, name
 
 
@@ -281,7 +323,11 @@ def test_a_batch_of_tensors_and_horizontal_boxes_follows_each_images_type(mm):
     for image in (0, 2):
         listed[image][1].bboxes = mm.bbox.HorizontalBoxes(listed[image][1].bboxes)
     result = mm.integration.DynamicSoftLabelAssigner().assign_batch(
-        scene.pred_boxes, scene.cls_logits, scene.priors, [gts for _, gts in listed], candidate_mask=scene.inside
+        scene.pred_boxes,
+        scene.cls_logits,
+        scene.priors,
+        [gts for _, gts in listed],
+        candidate_mask=scene.inside,
     )
     for image, (predictions, gts) in enumerate(listed):
         expected = mm.classes.DynamicSoftLabelAssigner().assign(predictions, gts)
@@ -290,9 +336,14 @@ def test_a_batch_of_tensors_and_horizontal_boxes_follows_each_images_type(mm):
 
 
 def test_ignored_boxes_are_looked_at_on_request_alone(mm):
-    """In one call and image by image: ``gt_inds`` -1, no weight in the head; whoever a gt gets stays its own."""
+    """In one call and image by image: ``gt_inds`` -1, no weight in the head; whoever a gt gets stays its
+    own.
+    """
     scene = make_scene(26, (8, 16, 32), 0.0, inverted=False)
-    gts = [mm.InstanceData(bboxes=boxes, labels=labels) for boxes, labels in zip(scene.gt_boxes, scene.gt_labels, strict=True)]
+    gts = [
+        mm.InstanceData(bboxes=boxes, labels=labels)
+        for boxes, labels in zip(scene.gt_boxes, scene.gt_labels, strict=True)
+    ]
     crowd = torch.tensor([[0.0, 0.0, 0.6 * scene.size[1], 1.2 * scene.size[0]]])
     ignored = [mm.InstanceData(bboxes=crowd), None, mm.InstanceData(bboxes=mm.bbox.HorizontalBoxes(crowd))]
     plain, wary = head(mm), head(mm, assigner={"type": NAMES[0], "use_ignored": True})
@@ -302,7 +353,8 @@ def test_ignored_boxes_are_looked_at_on_request_alone(mm):
         without, within = (built.assigner.assign(predictions, gts[image], own) for built in (plain, wary))
         inside = torch.zeros_like(without.gt_inds, dtype=torch.bool)
         if own is not None:
-            centers = predictions.priors[:, :2] + predictions.priors[:, 2:] / 2  # of the cells whose corners the priors are
+            # of the cells whose corners the priors are
+            centers = predictions.priors[:, :2] + predictions.priors[:, 2:] / 2
             inside = ((centers > crowd[:, :2]) & (centers < crowd[:, 2:])).all(1)
             assert 0 < (inside & (without.gt_inds == 0)).sum() < len(inside)
         assert torch.equal(within.gt_inds, torch.where(inside & (without.gt_inds == 0), -1, without.gt_inds))
@@ -310,7 +362,10 @@ def test_ignored_boxes_are_looked_at_on_request_alone(mm):
         together = targets_of(wary, scene, gts, ignored)
         unaware = targets_of(plain, scene, gts, ignored)
     alone = targets_of(wary, scene, gts, ignored)
-    assert any((weight == 0).sum() > (other == 0).sum() for weight, other in zip(together[2], unaware[2], strict=True))
+    assert any(
+        (weight == 0).sum() > (other == 0).sum()
+        for weight, other in zip(together[2], unaware[2], strict=True)
+    )
     for target, expected in zip(together[:5], alone[:5], strict=True):
         for level, value in zip(target, expected, strict=True):
             assert torch.equal(level, value)
@@ -319,14 +374,18 @@ def test_ignored_boxes_are_looked_at_on_request_alone(mm):
 
 
 @pytest.mark.parametrize("name", ["RTMDetHead", "RTMDetSepBNHead", "YOLOXHead"])
-@pytest.mark.parametrize(("counts", "crowds"), [((0, 0), 0), ((0, 0), 5), ((1000, 1), 0)], ids=["empty", "all-crowd", "1000-gts"])
+@pytest.mark.parametrize(
+    ("counts", "crowds"), [((0, 0), 0), ((0, 0), 5), ((1000, 1), 0)], ids=["empty", "all-crowd", "1000-gts"]
+)
 def test_heads_train_through(mm, name, counts, crowds):
     torch.manual_seed(0)
     built = head(mm, name)
     with mm.integration.patch(built):
         losses = built.loss(features(), samples(mm, counts, crowds))
     sum(sum(value) if isinstance(value, list) else value for value in losses.values()).backward()
-    assert all(parameter.grad.isfinite().all() for parameter in built.parameters() if parameter.grad is not None)
+    assert all(
+        parameter.grad.isfinite().all() for parameter in built.parameters() if parameter.grad is not None
+    )
 
 
 @pytest.mark.parametrize("name", ["RTMDetHead", "RTMDetSepBNHead", "YOLOXHead"])
@@ -338,7 +397,14 @@ def test_heads_train_under_autocast(mm, name):
     total = sum(sum(value) if isinstance(value, list) else value for value in losses.values())
     total.backward()
     assert total.isfinite()
-    assert sum(float(parameter.grad.abs().sum()) for parameter in built.parameters() if parameter.grad is not None) > 0
+    assert (
+        sum(
+            float(parameter.grad.abs().sum())
+            for parameter in built.parameters()
+            if parameter.grad is not None
+        )
+        > 0
+    )
 
 
 def test_an_image_without_a_valid_prior_is_background(mm):
@@ -364,7 +430,9 @@ def test_patching_twice_and_undoing_twice_is_harmless(mm):
 
 def replaceable(mm: SimpleNamespace) -> list[Any]:
     """What the patch replaces."""
-    rtmdet, yolox = (mm.integration.PACKAGE.load(f"mmdet.models.dense_heads.{name}_head") for name in ("rtmdet", "yolox"))
+    rtmdet, yolox = (
+        mm.integration.PACKAGE.load(f"mmdet.models.dense_heads.{name}_head") for name in ("rtmdet", "yolox")
+    )
     return [rtmdet.RTMDetHead.get_targets, yolox.multi_apply]
 
 
@@ -381,14 +449,18 @@ def test_heads_that_would_not_assign_in_one_call_are_refused_by_attribute(mm):
     built = head(mm)
     built.assigner = mm.classes.DynamicSoftLabelAssigner()
     for act in (lambda: mm.integration.patch(built), lambda: built.loss(features(), samples(mm))):
-        with pytest.raises(TypeError, match=r"RTMDetSepBNHead\.assigner: expected simota_triton.*import simota_triton"):
+        with pytest.raises(
+            TypeError, match=r"RTMDetSepBNHead\.assigner: expected simota_triton.*import simota_triton"
+        ):
             act()
         mm.integration.patch()
     built = head(mm, "YOLOXHead")
     built.sampler = None
     with pytest.raises(TypeError, match=r"YOLOXHead\.sampler: expected PseudoSampler, got NoneType"):
         mm.integration.patch(built)
-    with pytest.raises(ValueError, match="model: expected a RTMDetHead or YOLOXHead of mmdet in it, got Linear"):
+    with pytest.raises(
+        ValueError, match="model: expected a RTMDetHead or YOLOXHead of mmdet in it, got Linear"
+    ):
         mm.integration.patch(nn.Linear(1, 1))
 
 
@@ -401,14 +473,28 @@ def test_priors_that_differ_between_images_are_refused(mm):
         return [priors[0], [level + 1 for level in priors[0]]], flags
 
     built.get_anchors = moved
-    with mm.integration.patch(built), pytest.raises(ValueError, match="anchor_list: expected the same priors for every image"):
+    with (
+        mm.integration.patch(built),
+        pytest.raises(ValueError, match="anchor_list: expected the same priors for every image"),
+    ):
         built.loss(features(), samples(mm))
 
 
 def test_targets_that_are_not_mapped_back_are_refused(mm):
     built = head(mm)
-    with mm.integration.patch(built), pytest.raises(ValueError, match="unmap_outputs: expected True, got False; undo the patch"):
-        built.get_targets(None, None, [[torch.zeros(1, 4)]], [[torch.ones(1, dtype=torch.bool)]], [None], [{}], unmap_outputs=False)
+    with (
+        mm.integration.patch(built),
+        pytest.raises(ValueError, match="unmap_outputs: expected True, got False; undo the patch"),
+    ):
+        built.get_targets(
+            None,
+            None,
+            [[torch.zeros(1, 4)]],
+            [[torch.ones(1, dtype=torch.bool)]],
+            [None],
+            [{}],
+            unmap_outputs=False,
+        )
 
 
 class Photos(torch.utils.data.Dataset):
@@ -423,13 +509,20 @@ class Photos(torch.utils.data.Dataset):
         return 2
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"inputs": torch.randint(256, (3, 64, 64), dtype=torch.uint8), "data_samples": self.samples[index]}
+        return {
+            "inputs": torch.randint(256, (3, 64, 64), dtype=torch.uint8),
+            "data_samples": self.samples[index],
+        }
 
 
-@pytest.mark.parametrize("base", ["rtmdet/rtmdet_tiny_8xb32-300e_coco.py", "yolox/yolox_tiny_8xb8-300e_coco.py"])
+@pytest.mark.parametrize(
+    "base", ["rtmdet/rtmdet_tiny_8xb32-300e_coco.py", "yolox/yolox_tiny_8xb8-300e_coco.py"]
+)
 def test_the_readmes_two_lines_train_by_ours(mm, base, tmp_path, monkeypatch):
     """A published configuration, the two lines, and mmengine's runner for one step."""
-    (lines,) = re.findall(r"```python mmdet\n(.*?)```", (Path(__file__).parents[2] / "README.md").read_text(), re.S)
+    (lines,) = re.findall(
+        r"```python mmdet\n(.*?)```", (Path(__file__).parents[2] / "README.md").read_text(), re.S
+    )
     published = Path(mm.integration.PACKAGE.load("mmdet").__file__).parent / ".mim" / "configs" / base
     if not published.exists():
         pytest.skip("mmdet's source comes without its configurations")
@@ -445,7 +538,12 @@ def test_the_readmes_two_lines_train_by_ours(mm, base, tmp_path, monkeypatch):
     model["backbone"].pop("init_cfg", None)
     model["data_preprocessor"] = {"type": "DetDataPreprocessor"}
     model["bbox_head"]["num_classes"] = 3
-    loader = {"batch_size": 2, "num_workers": 0, "sampler": {"type": "DefaultSampler", "shuffle": False}, "dataset": Photos(mm)}
+    loader = {
+        "batch_size": 2,
+        "num_workers": 0,
+        "sampler": {"type": "DefaultSampler", "shuffle": False},
+        "dataset": Photos(mm),
+    }
     runner = mm.mmengine.runner.Runner(
         model=local_norms(model),
         work_dir=str(tmp_path),

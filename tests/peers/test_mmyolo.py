@@ -24,7 +24,11 @@ def mm() -> SimpleNamespace:
         pytest.skip(str(reason))
     (registry,) = load_without_ops("mmyolo.registry")
     (integration,) = load_without_ops("simota_triton.integrations.mmyolo")
-    return SimpleNamespace(original=classes.BatchDynamicSoftLabelAssigner, build=registry.TASK_UTILS.build, integration=integration)
+    return SimpleNamespace(
+        original=classes.BatchDynamicSoftLabelAssigner,
+        build=registry.TASK_UTILS.build,
+        integration=integration,
+    )
 
 
 def same_result(mm: SimpleNamespace, arguments: dict, inputs: tuple[Tensor, ...]) -> dict[str, Tensor]:
@@ -39,7 +43,9 @@ def same_result(mm: SimpleNamespace, arguments: dict, inputs: tuple[Tensor, ...]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("options", [{}, {"topk": 9, "batch_iou": False}, {"soft_center_radius": 2.0, "iou_weight": 1.5}])
+@pytest.mark.parametrize(
+    "options", [{}, {"topk": 9, "batch_iou": False}, {"soft_center_radius": 2.0, "iou_weight": 1.5}]
+)
 def test_every_entry_is_the_originals(mm, options, dtype):
     scene = make_scene(26, (8, 16, 32), 0.0, inverted=False)
     assert scene.kind == "plain"
@@ -67,9 +73,9 @@ def test_a_prior_inside_no_gt_is_never_assigned(mm):
     gt = torch.tensor([[[0.0, 0.0, 9.0, 16.0]]])
     inputs = gt.expand(1, 6, 4), torch.zeros(1, 6, 2), priors, torch.zeros(1, 1, 1), gt, torch.ones(1, 1, 1)
     assert (mm.original(num_classes=2)(*inputs)["assigned_labels"] == 0).sum() > 1
-    assert mm.build({"type": "mmyolo.BatchDynamicSoftLabelAssigner", "num_classes": 2})(*inputs)["assigned_labels"].tolist() == [
-        [2, 0, 2, 2, 2, 2]
-    ]
+    assert mm.build({"type": "mmyolo.BatchDynamicSoftLabelAssigner", "num_classes": 2})(*inputs)[
+        "assigned_labels"
+    ].tolist() == [[2, 0, 2, 2, 2, 2]]
 
 
 def test_ignored_priors_have_no_weight(mm):
@@ -77,7 +83,9 @@ def test_ignored_priors_have_no_weight(mm):
     ours = mm.integration.BatchDynamicSoftLabelAssigner(num_classes=scene.num_classes)
     crowd = torch.tensor([[[0.0, 0.0, 60.0, 1e4], [0.0, 0.0, 0.0, 0.0]]]).expand(len(scene.gt_boxes), -1, -1)
     expected, result = ours(*padded(scene)), ours(*padded(scene), ignore_boxes=crowd)
-    ignored = (scene.priors[:, 0] + scene.priors[:, 2] / 2 < 60) & (expected["assigned_labels"] == scene.num_classes)
+    ignored = (scene.priors[:, 0] + scene.priors[:, 2] / 2 < 60) & (
+        expected["assigned_labels"] == scene.num_classes
+    )
     assert 0 < ignored.sum() < ignored.numel()
     assert torch.equal(result["assigned_labels_weights"], (~ignored).float())
     for name in ("assigned_labels", "assigned_bboxes", "assign_metrics"):
@@ -85,7 +93,11 @@ def test_ignored_priors_have_no_weight(mm):
 
 
 def test_mmyolos_yolox_finds_mmdets_drop_in(mm):
-    config = {"type": "mmdet.SimOTAAssigner", "center_radius": 2.5, "iou_calculator": {"type": "mmdet.BboxOverlaps2D"}}
+    config = {
+        "type": "mmdet.SimOTAAssigner",
+        "center_radius": 2.5,
+        "iou_calculator": {"type": "mmdet.BboxOverlaps2D"},
+    }
     assert type(mm.build(config)).__module__ == "simota_triton.integrations.mmdet"
 
 
@@ -95,7 +107,9 @@ def test_a_thousand_gts(mm):
     corner = torch.rand(len(boxes), 1000, 2) * scene.size[0]
     gts = torch.cat([corner, corner + 4 + 30 * torch.rand(corner.shape)], 2)
     ours = mm.build({"type": "mmyolo.BatchDynamicSoftLabelAssigner", "num_classes": scene.num_classes})
-    result = ours(boxes, scores, priors, torch.zeros(len(boxes), 1000, 1), gts, torch.ones(len(boxes), 1000, 1))
+    result = ours(
+        boxes, scores, priors, torch.zeros(len(boxes), 1000, 1), gts, torch.ones(len(boxes), 1000, 1)
+    )
     assert (result["assigned_labels"] == 0).any(1).all()
 
 
@@ -115,7 +129,10 @@ def test_rotated_boxes_and_other_class_counts_are_refused(mm):
     scene = make_scene(26, (8, 16, 32), 0.0, inverted=False)
     boxes, scores, priors, labels, gts, real = padded(scene)
     ours = mm.integration.BatchDynamicSoftLabelAssigner(num_classes=scene.num_classes)
-    with pytest.raises(ValueError, match=r"gt_bboxes: expected axis-aligned boxes \[\.\.\., 4\], got .*, 5\]; keep mmyolo's own"):
+    with pytest.raises(
+        ValueError,
+        match=r"gt_bboxes: expected axis-aligned boxes \[\.\.\., 4\], got .*, 5\]; keep mmyolo's own",
+    ):
         ours(boxes, scores, priors, labels, torch.cat([gts, real], 2), real)
     with pytest.raises(ValueError, match=r"pred_scores: expected .* num_classes = "):
         ours(boxes, scores[..., :-1], priors, labels, gts, real)

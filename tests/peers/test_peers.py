@@ -24,7 +24,9 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning")  # the originals use calls that torch has since deprecated
+@pytest.mark.filterwarnings(
+    "ignore::FutureWarning"
+)  # the originals use calls that torch has since deprecated
 @pytest.mark.parametrize("peer", PEERS, ids=lambda peer: f"{peer.package}-{peer.name}".replace(" ", "-"))
 def test_same_assignment(peer: Peer) -> None:
     try:

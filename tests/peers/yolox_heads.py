@@ -14,13 +14,23 @@ from .scenes import Scene
 
 
 def per_image(scene: Scene, candidates: Tensor, head: Any, *, old_layout: bool = False) -> Owners:
-    """``get_losses``: images without gts are background, the others go through ``get_assignments`` one by one."""
+    """``get_losses``: images without gts are background, the others go through ``get_assignments`` one by
+    one.
+    """
     owners = nobody(scene)
     x_shifts, y_shifts, strides = cells(scene)
     for b, (boxes, labels) in enumerate(zip(scene.gt_boxes, scene.gt_labels, strict=True)):
         if not len(boxes):
             continue
-        common = (to_cxcywh(boxes), labels.float(), to_cxcywh(scene.pred_boxes[b]), strides, x_shifts, y_shifts, scene.cls_logits)
+        common = (
+            to_cxcywh(boxes),
+            labels.float(),
+            to_cxcywh(scene.pred_boxes[b]),
+            strides,
+            x_shifts,
+            y_shifts,
+            scene.cls_logits,
+        )
         if old_layout:
             arguments = (b, len(boxes), len(scene.priors), *common, None, scene.obj_logits, None, None)
         else:
@@ -71,7 +81,25 @@ def load_libreyolo() -> Any:
 
 
 PEERS = (
-    Peer(name="YOLOXHead.get_assignments", package="yolox 0.3.0", preset="yolox", load=load_megvii, on_grid=True),
-    Peer(name="YoloxHead.get_assignments", package="pixeltable-yolox 0.4.3", preset="yolox_main", load=load_pixeltable, on_grid=True),
-    Peer(name="YOLOXHead.get_assignments", package="libreyolo 1.6.0", preset="yolox_main", load=load_libreyolo, on_grid=True),
+    Peer(
+        name="YOLOXHead.get_assignments",
+        package="yolox 0.3.0",
+        preset="yolox",
+        load=load_megvii,
+        on_grid=True,
+    ),
+    Peer(
+        name="YoloxHead.get_assignments",
+        package="pixeltable-yolox 0.4.3",
+        preset="yolox_main",
+        load=load_pixeltable,
+        on_grid=True,
+    ),
+    Peer(
+        name="YOLOXHead.get_assignments",
+        package="libreyolo 1.6.0",
+        preset="yolox_main",
+        load=load_libreyolo,
+        on_grid=True,
+    ),
 )

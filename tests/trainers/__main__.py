@@ -20,7 +20,9 @@ def main() -> int:
     parser.add_argument("--scenes", type=int, default=200, help="scenes for each loss")
     parser.add_argument("--first", type=int, default=0, help="seed of the first scene")
     parser.add_argument("--only", default="", help="losses whose package and name contain this")
-    parser.add_argument("--allow-missing", action="append", default=[], metavar="PACKAGE", help="packages that may be absent")
+    parser.add_argument(
+        "--allow-missing", action="append", default=[], metavar="PACKAGE", help="packages that may be absent"
+    )
     options = parser.parse_args()
     warnings.simplefilter("ignore", FutureWarning)  # the originals use calls that torch has since deprecated
     torch.set_num_threads(1)  # on tensors this small a second thread costs time
@@ -29,7 +31,16 @@ def main() -> int:
         parser.error(f"--only: no loss's package and name contain {options.only!r}")
     seeds = range(options.first, options.first + options.scenes)
     print(f"torch {torch.__version__}, scenes {seeds.start} to {seeds.stop - 1}\n")
-    columns = ("scenes", "positives", "differing", "documented", "ties", "equal losses", "repaired", "unexplained")
+    columns = (
+        "scenes",
+        "positives",
+        "differing",
+        "documented",
+        "ties",
+        "equal losses",
+        "repaired",
+        "unexplained",
+    )
     print(f"{'package':24}{'loss':28}" + "".join(f"{column:>14}" for column in columns))
     failed = 0
     for trainer in chosen:

@@ -1,7 +1,9 @@
-"""Ranks started by a package's own launcher, one step each: ``python -m tests.trainers.launched PACKAGE FOLDER [patch]``.
+"""Ranks started by a package's own launcher, one step each: ``python -m tests.trainers.launched PACKAGE
+FOLDER [patch]``.
 
-With ``patch`` this process patches the package before it launches. Each rank writes whether it was patched, and its losses, as
-``FOLDER/<rank>.pt``. No launcher lets ranks run without CUDA; where there is none, those of yolox are told that there is.
+With ``patch`` this process patches the package before it launches. Each rank writes whether it was patched,
+and its losses, as ``FOLDER/<rank>.pt``. No launcher lets ranks run without CUDA; where there is none, those
+of yolox are told that there is.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ from torch.nn.parallel import DistributedDataParallel
 HEADS = {"yolox": "yolox.models.yolo_head", "libreyolo": "libreyolo.models.yolox.nn"}
 RANKS = 2
 
-if __name__ in ("__main__", "__mp_main__") and not torch.cuda.is_available():  # a rank of yolox's asserts CUDA, on which it runs nothing
+if (
+    __name__ in ("__main__", "__mp_main__") and not torch.cuda.is_available()
+):  # a rank of yolox's asserts CUDA, on which it runs nothing
     torch.cuda.is_available = lambda: True
     torch.cuda.device_count = lambda: RANKS
     torch.cuda.set_device = lambda device: None
@@ -41,9 +45,13 @@ def launch_yolox(folder: str) -> None:
 
 
 def launch_libreyolo(folder: str) -> None:
-    """As ``train(device="0,1")`` does once it has looked for CUDA: a coordinator in a process of its own, which spawns the ranks."""
+    """As ``train(device="0,1")`` does once it has looked for CUDA: a coordinator in a process of its own,
+    which spawns the ranks.
+    """
     spawn = importlib.import_module("libreyolo.training.distributed").spawn_ddp_train
-    rank = importlib.import_module("tests.trainers.launched").libreyolo_rank  # not __main__'s, which no rank of libreyolo imports
+    rank = importlib.import_module(
+        "tests.trainers.launched"
+    ).libreyolo_rank  # not __main__'s, which no rank of libreyolo imports
     spawn(rank, (folder,), RANKS, str(Path(folder) / "result.json"))
 
 
@@ -65,7 +73,11 @@ def step(package: str, folder: str) -> None:
     module = importlib.import_module(HEADS[package])
     integration = importlib.import_module(f"simota_triton.integrations.{package}")
     head = make_head(getattr(module, "YoloxHead", None) or module.YOLOXHead)
-    report: dict[str, Any] = {"patched": integration.is_patched(), "world": dist.get_world_size(), "losses": []}
+    report: dict[str, Any] = {
+        "patched": integration.is_patched(),
+        "world": dist.get_world_size(),
+        "losses": [],
+    }
     for unpatch in (False, True):
         if unpatch:
             report["calls"] = integration.calls()
@@ -73,7 +85,9 @@ def step(package: str, folder: str) -> None:
         network = DistributedDataParallel(head)
         loss = total(network, dist.get_rank())
         loss.backward()
-        gradient = torch.cat([parameter.grad.flatten() for parameter in head.parameters() if parameter.grad is not None])
+        gradient = torch.cat(
+            [parameter.grad.flatten() for parameter in head.parameters() if parameter.grad is not None]
+        )
         report["losses"].append((loss.item(), gradient.norm().item()))
         head.zero_grad()
     torch.save(report, Path(folder) / f"{dist.get_rank()}.pt")
@@ -92,7 +106,9 @@ def total(network: nn.Module, rank: int) -> Tensor:
     torch.manual_seed(rank)
     maps = [torch.randn(2, 4 * 2**level, 8 >> level, 8 >> level) for level in range(3)]
     sizes = 16 + 16 * torch.rand(2, 4, 2)
-    labels = torch.cat([torch.randint(3, (2, 4, 1)).float(), 16 + 32 * torch.rand(2, 4, 2), sizes], 2)  # [B, G, 5]
+    labels = torch.cat(
+        [torch.randint(3, (2, 4, 1)).float(), 16 + 32 * torch.rand(2, 4, 2), sizes], 2
+    )  # [B, G, 5]
     losses = network(maps, labels, torch.zeros(2, 3, 64, 64))
     loss: Tensor = losses["total_loss"] if isinstance(losses, dict) else losses[0]
     return loss

@@ -27,13 +27,19 @@ class LibreLoss(Trainer):
             return libreyolo.patch()
 
     def make(self, num_classes: int, **arguments: Any) -> Any:
-        return getattr(self.modules[self.module], self.name)(num_classes=num_classes, strides=self.strides, **arguments)
+        return getattr(self.modules[self.module], self.name)(
+            num_classes=num_classes, strides=self.strides, **arguments
+        )
 
-    def loss(self, made: Any, predictions: dict[str, Any], gt_boxes: list[Tensor], gt_labels: list[Tensor]) -> dict[str, Tensor]:
+    def loss(
+        self, made: Any, predictions: dict[str, Any], gt_boxes: list[Tensor], gt_labels: list[Tensor]
+    ) -> dict[str, Tensor]:
         device = predictions["cls"][0].device
         own = [boxes.to(device) for boxes in gt_boxes], [labels.to(device) for labels in gt_labels]
         result = made(predictions["cls"], predictions["box"], *own)
-        return {name.removesuffix("_loss"): value for name, value in result.items() if isinstance(value, Tensor)}
+        return {
+            name.removesuffix("_loss"): value for name, value in result.items() if isinstance(value, Tensor)
+        }
 
 
 class RTMDet(LibreLoss):
@@ -44,7 +50,10 @@ class RTMDet(LibreLoss):
     variants = ({}, {"assigner_topk": 9}, {"soft_center_radius": 2.0, "iou_weight": 1.5})
 
     def predictions(self, scene: Scene) -> dict[str, Any]:
-        return {"cls": to_maps(scene.cls_logits, scene.priors), "box": to_maps(distances(scene), scene.priors)}
+        return {
+            "cls": to_maps(scene.cls_logits, scene.priors),
+            "box": to_maps(distances(scene), scene.priors),
+        }
 
     def listen(self, made: Any, ear: Ear) -> None:
         assigner, images = made.assigner, iter(ear.images)

@@ -34,30 +34,47 @@ class Head(Trainer):
 
     def load(self) -> None:
         self.classes = load_package()
-        _, self.registry, self.masks = load_without_ops("mmdet.models", "mmdet.registry", "mmdet.structures.mask")
+        _, self.registry, self.masks = load_without_ops(
+            "mmdet.models", "mmdet.registry", "mmdet.structures.mask"
+        )
         (self.integration,) = load_without_ops("simota_triton.integrations.mmdet")
 
     def patch(self) -> Patch:
         return self.integration.patch()
 
-    def make(self, num_classes: int, *, pos_weight: float = -1, use_l1: bool = False, **arguments: Any) -> Any:
-        train_cfg = {"assigner": {"type": self.assigner, **arguments}, "allowed_border": -1, "pos_weight": pos_weight}
-        head = self.registry.MODELS.build({"type": self.name, "num_classes": num_classes, **CONVS, **self.config, "train_cfg": train_cfg})
+    def make(
+        self, num_classes: int, *, pos_weight: float = -1, use_l1: bool = False, **arguments: Any
+    ) -> Any:
+        train_cfg = {
+            "assigner": {"type": self.assigner, **arguments},
+            "allowed_border": -1,
+            "pos_weight": pos_weight,
+        }
+        head = self.registry.MODELS.build(
+            {"type": self.name, "num_classes": num_classes, **CONVS, **self.config, "train_cfg": train_cfg}
+        )
         head.use_l1 = use_l1
         original = getattr(self.classes, self.assigner)(**arguments)
         return SimpleNamespace(head=head, ours=head.assigner, original=original, inside=None)
 
-    def loss(self, made: Any, predictions: dict[str, Any], gt_boxes: list[Tensor], gt_labels: list[Tensor]) -> dict[str, Tensor]:
+    def loss(
+        self, made: Any, predictions: dict[str, Any], gt_boxes: list[Tensor], gt_labels: list[Tensor]
+    ) -> dict[str, Tensor]:
         made.inside = predictions["inside"]
         size = predictions["size"]
         metas = [{"img_shape": size, "pad_shape": size} for _ in gt_boxes]
         metas[0]["pad_shape"] = predictions["pad_shape"]
-        gts = [self.classes.InstanceData(bboxes=own, labels=labels) for own, labels in zip(gt_boxes, gt_labels, strict=True)]
+        gts = [
+            self.classes.InstanceData(bboxes=own, labels=labels)
+            for own, labels in zip(gt_boxes, gt_labels, strict=True)
+        ]
         for own, masks in zip(gts, predictions.get("masks", ()), strict=False):
             own.masks = self.masks.BitmapMasks(masks.to(torch.uint8).numpy(), *size)
         terms = made.head.loss_by_feat(*predictions["maps"], gts, metas)
         flat = {
-            f"{name} {i}": term for name, value in terms.items() for i, term in enumerate(value if isinstance(value, list) else [value])
+            f"{name} {i}": term
+            for name, value in terms.items()
+            for i, term in enumerate(value if isinstance(value, list) else [value])
         }
         return flat | {"total": torch.stack(list(flat.values())).sum()}
 
@@ -69,7 +86,11 @@ class Head(Trainer):
             result = ear.call(image, assign, pred_instances, gt_instances, gt_instances_ignore)
             fg_mask = torch.zeros_like(made.inside[image])
             fg_mask[made.inside[image]] = result.gt_inds > 0
-            ear.write(image, fg_mask, *(value[result.gt_inds > 0] for value in (result.gt_inds - 1, result.max_overlaps)))
+            ear.write(
+                image,
+                fg_mask,
+                *(value[result.gt_inds > 0] for value in (result.gt_inds - 1, result.max_overlaps)),
+            )
             return result
 
         made.original.assign, made.head.assigner = listen, made.original
@@ -105,7 +126,10 @@ class RTMDet(Head):
             "maps": (to_maps(scene.cls_logits, scene.priors), to_maps(distances(scene), scene.priors)),
             "inside": scene.inside,
             "size": scene.size,
-            "pad_shape": (0.9 * scene.size[0], 0.8 * scene.size[1]),  # of the first image: where Scene.inside is True
+            "pad_shape": (
+                0.9 * scene.size[0],
+                0.8 * scene.size[1],
+            ),  # of the first image: where Scene.inside is True
         }
 
 
@@ -115,10 +139,14 @@ class RTMDetIns(RTMDet):
     def predictions(self, scene: Scene) -> dict[str, Any]:
         generator = torch.Generator().manual_seed(scene.seed)
         batch, count, _ = scene.pred_boxes.shape
-        kernels = 0.1 * torch.randn(batch, count, 169, generator=generator)  # three dynamic convolutions: 10 x 8 + 8, 8 x 8 + 8, 8 + 1
+        # three dynamic convolutions: 10 x 8 + 8, 8 x 8 + 8, 8 + 1
+        kernels = 0.1 * torch.randn(batch, count, 169, generator=generator)
         features = torch.randn(batch, 8, *level_shapes(scene.priors)[0], generator=generator)
         own = super().predictions(scene)
-        return own | {"maps": (*own["maps"], to_maps(kernels, scene.priors), features.requires_grad_()), "masks": scene.masks}
+        return own | {
+            "maps": (*own["maps"], to_maps(kernels, scene.priors), features.requires_grad_()),
+            "masks": scene.masks,
+        }
 
 
 class YOLOX(Head):
@@ -126,15 +154,22 @@ class YOLOX(Head):
 
     name = "YOLOXHead"
     assigner = "SimOTAAssigner"
-    variants = ({}, {"use_l1": True, "center_radius": 1.5, "candidate_topk": 20, "iou_weight": 1.0, "cls_weight": 2.5})
+    variants = (
+        {},
+        {"use_l1": True, "center_radius": 1.5, "candidate_topk": 20, "iou_weight": 1.0, "cls_weight": 2.5},
+    )
     config = {}  # noqa: RUF012
 
     def predictions(self, scene: Scene) -> dict[str, Any]:
         corner, stride = scene.priors[:, :2] - scene.priors[:, 2:] / 2, scene.priors[:, 2:]
         size = (scene.pred_boxes[..., 2:] - scene.pred_boxes[..., :2]).clamp(min=2**-13)
-        boxes = torch.cat([(scene.pred_boxes[..., :2] + size / 2 - corner) / stride, (size / stride).log()], 2)
+        boxes = torch.cat(
+            [(scene.pred_boxes[..., :2] + size / 2 - corner) / stride, (size / stride).log()], 2
+        )
         return {
-            "maps": tuple(to_maps(values, scene.priors) for values in (scene.cls_logits, boxes, scene.obj_logits)),
+            "maps": tuple(
+                to_maps(values, scene.priors) for values in (scene.cls_logits, boxes, scene.obj_logits)
+            ),
             "inside": torch.ones_like(scene.inside),
             "size": scene.size,
             "pad_shape": scene.size,

@@ -20,7 +20,9 @@ ASSIGNER = "BatchDynamicSoftLabelAssigner"
 
 
 class RTMDet(Trainer):
-    """``loss_by_feat`` of a head that a configuration built: our assigner is registered, and there is nothing to patch."""
+    """``loss_by_feat`` of a head that a configuration built: our assigner is registered, and there is nothing
+    to patch.
+    """
 
     name = "RTMDetHead"
     package = "mmyolo 0.6.0"
@@ -31,17 +33,27 @@ class RTMDet(Trainer):
 
     def load(self) -> None:
         self.classes = load_package(with_mmyolo=True)
-        _, self.registry, self.config = load_without_ops("mmyolo.models", "mmyolo.registry", "mmengine.config")
+        _, self.registry, self.config = load_without_ops(
+            "mmyolo.models", "mmyolo.registry", "mmengine.config"
+        )
         load_without_ops("simota_triton.integrations.mmyolo")
 
     def patch(self) -> Patch:
         return Patch(Package("mmyolo", {"mmyolo": ("0.6",)}, "pip install mmyolo==0.6.0")).apply([])
 
     def make(self, num_classes: int, **arguments: Any) -> Any:
-        module = {"type": "RTMDetSepBNHeadModule", "num_classes": num_classes, "in_channels": 4, "feat_channels": 4, "stacked_convs": 1}
+        module = {
+            "type": "RTMDetSepBNHeadModule",
+            "num_classes": num_classes,
+            "in_channels": 4,
+            "feat_channels": 4,
+            "stacked_convs": 1,
+        }
         assigner = {"type": f"mmyolo.{ASSIGNER}", "num_classes": num_classes, **arguments}
         train_cfg = self.config.ConfigDict(assigner=assigner, allowed_border=-1, pos_weight=-1)
-        head = self.registry.MODELS.build({"type": "mmyolo.RTMDetHead", "head_module": module, "train_cfg": train_cfg})
+        head = self.registry.MODELS.build(
+            {"type": "mmyolo.RTMDetHead", "head_module": module, "train_cfg": train_cfg}
+        )
         original = self.classes.BatchDynamicSoftLabelAssigner(num_classes, **arguments)
         return SimpleNamespace(head=head, ours=head.assigner, original=original)
 
@@ -49,9 +61,13 @@ class RTMDet(Trainer):
         sides = distances(scene) / scene.priors[:, 2:3]
         return {"maps": (to_maps(scene.cls_logits, scene.priors), to_maps(sides, scene.priors))}
 
-    def loss(self, made: Any, predictions: dict[str, Any], gt_boxes: list[Tensor], gt_labels: list[Tensor]) -> dict[str, Tensor]:
+    def loss(
+        self, made: Any, predictions: dict[str, Any], gt_boxes: list[Tensor], gt_labels: list[Tensor]
+    ) -> dict[str, Tensor]:
         rows = [
-            torch.cat([torch.full((len(boxes), 1), image), labels[:, None], boxes], 1)[boxes.sum(1) > 0]  # other gts are padding to mmyolo
+            torch.cat([torch.full((len(boxes), 1), image), labels[:, None], boxes], 1)[
+                boxes.sum(1) > 0
+            ]  # other gts are padding to mmyolo
             for image, (boxes, labels) in enumerate(zip(gt_boxes, gt_labels, strict=True))
         ]
         terms = made.head.loss_by_feat(*predictions["maps"], torch.cat(rows), [{} for _ in rows])

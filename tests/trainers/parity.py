@@ -1,4 +1,6 @@
-"""Run a loss with and without our patch on the same scene, and judge every prior on which the assignments differ."""
+"""Run a loss with and without our patch on the same scene, and judge every prior on which the assignments
+differ.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ class LossTally(Tally):
     """What a comparison found, losses included.
 
     Attributes:
-        same_loss: Scenes with equal assignments; their losses and gradients were equal too, or are among the unexplained.
+        same_loss: Scenes with equal assignments; their losses and gradients were equal too, or are among the
+            unexplained.
         repaired: Images without a candidate prior, on which the original fails.
     """
 
@@ -34,7 +37,12 @@ def compare(trainer: Trainer, seeds: Iterable[int]) -> LossTally:
     tally = LossTally()
     for seed in seeds:
         scene = make_scene(seed, trainer.strides, trainer.offset, inverted=trainer.inverted)
-        compare_on(trainer, scene.on_grid() if trainer.on_grid else scene, trainer.variants[seed // 7 % len(trainer.variants)], tally)
+        compare_on(
+            trainer,
+            scene.on_grid() if trainer.on_grid else scene,
+            trainer.variants[seed // 7 % len(trainer.variants)],
+            tally,
+        )
     return tally
 
 
@@ -59,7 +67,9 @@ def compare_on(trainer: Trainer, scene: Scene, arguments: dict[str, Any], tally:
         scale = value[value.isfinite()].abs().max() if value.isfinite().any() else 0.0
         if not torch.allclose(ours[name], value, rtol=error, atol=float(scale) * error, equal_nan=True):
             worst = float((ours[name] - value).abs().nan_to_num().max())
-            tally.unexplained.append(f"scene {scene.seed}, {name}: differs by {worst:.3g} of {float(scale):.3g} without and with the patch")
+            tally.unexplained.append(
+                f"scene {scene.seed}, {name}: differs by {worst:.3g} of {float(scale):.3g} without and with the patch"
+            )
 
 
 def run(trainer: Trainer, made: Any, scene: Scene) -> dict[str, Tensor]:

@@ -1,4 +1,6 @@
-"""Losses with our patch in two processes: equal to one process, and patched in the ranks of each package's own launcher."""
+"""Losses with our patch in two processes: equal to one process, and patched in the ranks of each package's
+own launcher.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ def run(*command: str, folder: Path, sources: tuple[str, ...] = ()) -> list[dict
 @pytest.mark.parametrize("how", ["patch", "run"])
 @pytest.mark.parametrize("package", ["yolox 0.3.0", "pixeltable-yolox 0.4.3", "libreyolo 1.6.0"])
 def test_ranks_of_the_packages_own_launcher_are_patched(tmp_path: Path, package: str, how: str) -> None:
-    """By ``patch()`` in the process that launches, which no rank runs, and by ``simota-triton run``, which asks for no code."""
+    """By ``patch()`` in the process that launches, which no rank runs, and by ``simota-triton run``, which
+    asks for no code.
+    """
     sources: tuple[str, ...] = ()
     try:
         if package == "yolox 0.3.0":

@@ -1,4 +1,6 @@
-"""A package whose losses are not laid out as expected is refused by the name of what is missing; half precision is not."""
+"""A package whose losses are not laid out as expected is refused by the name of what is missing; half
+precision is not.
+"""
 
 from __future__ import annotations
 
@@ -44,21 +46,32 @@ def load(trainer: Trainer) -> Any:
     return trainer
 
 
-@pytest.mark.parametrize(("kind", "owner", "name"), CASES, ids=lambda value: value if isinstance(value, str) else value.__name__)
-def test_what_is_missing_or_different_is_named(monkeypatch: pytest.MonkeyPatch, kind: type[Trainer], owner: str, name: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "owner", "name"), CASES, ids=lambda value: value if isinstance(value, str) else value.__name__
+)
+def test_what_is_missing_or_different_is_named(
+    monkeypatch: pytest.MonkeyPatch, kind: type[Trainer], owner: str, name: str
+) -> None:
     trainer = load(kind())
     found = attrgetter(owner)(trainer)
     before = dict(vars(found))
     with monkeypatch.context() as changed:
         changed.setattr(found, name, lambda something, different: None)
-        with pytest.raises(TypeError, match=rf"{name}: expected parameters .*, got \(something, different\); works with .*pip install"):
+        with pytest.raises(
+            TypeError,
+            match=rf"{name}: expected parameters .*, got \(something, different\); works with .*pip install",
+        ):
             trainer.patch()
     with monkeypatch.context() as changed:
         for base in found.__mro__[:-1] if isinstance(found, type) else [found]:
             if name in vars(base):
                 changed.delattr(base, name)
-        expected = "forward|_forward_unimplemented" if name == "forward" else "get_geometry_constraint|" + name
-        with pytest.raises((AttributeError, TypeError), match=rf"({expected}): expected.*; works with .*pip install"):
+        expected = (
+            "forward|_forward_unimplemented" if name == "forward" else "get_geometry_constraint|" + name
+        )
+        with pytest.raises(
+            (AttributeError, TypeError), match=rf"({expected}): expected.*; works with .*pip install"
+        ):
             trainer.patch()
     assert dict(vars(found)) == before, "nothing is replaced where something does not fit"
 
@@ -76,7 +89,9 @@ def test_heads_train_in_half_precision(kind: type[YoloxHead]) -> None:
     def total() -> Tensor:
         leaf = outputs.clone().requires_grad_()
         with torch.autocast("cpu", torch.float16):
-            result = trainer.head.get_losses(head, None, labels=labels, outputs=leaf, dtype=torch.float16, **predictions)
+            result = trainer.head.get_losses(
+                head, None, labels=labels, outputs=leaf, dtype=torch.float16, **predictions
+            )
             value = result["total_loss"] if isinstance(result, dict) else result[0]
         value.backward()
         assert leaf.grad is not None
@@ -112,7 +127,9 @@ def test_an_assigner_built_before_the_patch_is_patched() -> None:
     ids=lambda value: value if isinstance(value, str) else value.__name__,
 )
 def test_a_subclass_that_overrides_the_rule_is_refused(kind: type[Trainer], owner: str, method: str) -> None:
-    """By the function that would go past it; the method is there in each package, so that the refusal can happen."""
+    """By the function that would go past it; the method is there in each package, so that the refusal can
+    happen.
+    """
     trainer = load(kind())
     base = attrgetter(owner)(trainer)
     own = type("Own", (base,), {method: lambda self, *args: pytest.fail("the rule that the user wrote")})
@@ -121,12 +138,18 @@ def test_a_subclass_that_overrides_the_rule_is_refused(kind: type[Trainer], owne
         if id(base) in replaced:
             replacement = replaced[id(base)]
             made, arguments = own.__new__(own), [None] * (len(signature(replacement.function).parameters) - 1)
-            with pytest.raises(TypeError, match=rf"Own\.{method}: expected {base.__name__}'s own.*override; train this class without"):
+            with pytest.raises(
+                TypeError,
+                match=rf"Own\.{method}: expected {base.__name__}'s own.*override; train this class without",
+            ):
                 getattr(own, replacement.name)(made, *arguments)
         else:  # PicoDet's loss holds its assigner
             loss = trainer.picodet.PICODETLoss(3)
             loss.assigner = own()
-            maps = ([torch.zeros(1, channels, 8 >> level, 8 >> level) for level in range(4)] for channels in (3, 32))
+            maps = (
+                [torch.zeros(1, channels, 8 >> level, 8 >> level) for level in range(4)]
+                for channels in (3, 32)
+            )
             with pytest.raises(TypeError, match=rf"Own\.{method}: expected SimOTAAssigner's own"):
                 loss(*maps, [], [])
 

@@ -1,4 +1,6 @@
-"""Losses with our patch are the originals': a sample of what ``python -m tests.trainers`` compares, and what else a trainer may meet."""
+"""Losses with our patch are the originals': a sample of what ``python -m tests.trainers`` compares, and what
+else a trainer may meet.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-@pytest.fixture(params=TRAINERS, ids=lambda trainer: f"{trainer.package}-{trainer.name}".replace(" ", "-"), scope="module")
+@pytest.fixture(
+    params=TRAINERS, ids=lambda trainer: f"{trainer.package}-{trainer.name}".replace(" ", "-"), scope="module"
+)
 def trainer(request: pytest.FixtureRequest) -> Trainer:
     try:
         request.param.load()
@@ -47,7 +51,10 @@ def scene_of(trainer: Trainer, counts: tuple[int, ...]) -> Scene:
     generator = torch.Generator().manual_seed(0)
     boxes, labels, masks = [], [], []
     for count in counts:
-        corner, side = 100 * torch.rand(count, 2, generator=generator), 4 + 60 * torch.rand(count, 2, generator=generator)
+        corner, side = (
+            100 * torch.rand(count, 2, generator=generator),
+            4 + 60 * torch.rand(count, 2, generator=generator),
+        )
         boxes.append(torch.cat([corner, corner + side], 1))
         labels.append(torch.randint(scene.num_classes, (count,), generator=generator))
         masks.append(rectangles(boxes[-1], scene.size))
@@ -69,7 +76,9 @@ def test_same_losses_gradients_and_assignment(trainer: Trainer) -> None:
     assert tally.same_loss > 7
 
 
-@pytest.mark.parametrize("counts", [(0, 0, 0), (0, 3, 0), (1000, 0, 2)], ids=["no-gts", "empty-images", "1000-gts"])
+@pytest.mark.parametrize(
+    "counts", [(0, 0, 0), (0, 3, 0), (1000, 0, 2)], ids=["no-gts", "empty-images", "1000-gts"]
+)
 def test_trains_through(trainer: Trainer, counts: tuple[int, ...]) -> None:
     """Images without gts, which is also what crowds leave, and an image with 1,000."""
     scene, tally = scene_of(trainer, counts), LossTally()
@@ -105,8 +114,14 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
 
 
 CIRCUMSTANCES = {
-    **{f"default-{str(dtype)[6:]}": partial(default_dtype, dtype) for dtype in (torch.bfloat16, torch.float16, torch.float64)},
-    **{f"autocast-{str(dtype)[6:]}": partial(torch.autocast, "cpu", dtype) for dtype in (torch.bfloat16, torch.float16)},
+    **{
+        f"default-{str(dtype)[6:]}": partial(default_dtype, dtype)
+        for dtype in (torch.bfloat16, torch.float16, torch.float64)
+    },
+    **{
+        f"autocast-{str(dtype)[6:]}": partial(torch.autocast, "cpu", dtype)
+        for dtype in (torch.bfloat16, torch.float16)
+    },
 }
 """Name -> what a trainer may have set around the loss."""
 
@@ -121,7 +136,11 @@ def test_default_dtype_and_autocast_change_no_assignment(trainer: Trainer, name:
         with circumstance(), trainer.patch(), hearing() as calls:
             total = trainer.loss(made, predictions, scene.gt_boxes, scene.gt_labels)["total"]
         total.backward()
-        leaves = [leaf.grad for leaf in tree_leaves(predictions) if isinstance(leaf, Tensor) and leaf.grad is not None]
+        leaves = [
+            leaf.grad
+            for leaf in tree_leaves(predictions)
+            if isinstance(leaf, Tensor) and leaf.grad is not None
+        ]
         assert leaves
         assert all(gradient.isfinite().all() for gradient in leaves)
         answers.append((total.detach().float(), calls[0].matching))
@@ -140,10 +159,14 @@ def test_twice_and_back(trainer: Trainer) -> None:
     originals = [getattr(owner, name) for owner, name in replaced]
     trainer.patch()
     trainer.patch()
-    assert not any(getattr(owner, name) is original for (owner, name), original in zip(replaced, originals, strict=True))
+    assert not any(
+        getattr(owner, name) is original for (owner, name), original in zip(replaced, originals, strict=True)
+    )
     with hearing() as calls:
         run(trainer, made, scene)
     assert len(calls) == 1, "one call for the batch"
     patch.undo()
     patch.undo()
-    assert all(getattr(owner, name) is original for (owner, name), original in zip(replaced, originals, strict=True))
+    assert all(
+        getattr(owner, name) is original for (owner, name), original in zip(replaced, originals, strict=True)
+    )

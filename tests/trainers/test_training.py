@@ -1,4 +1,6 @@
-"""``bench.train`` at a tiny size: the original and ours agree beside each other, and RTMDet's losses are equal without and with ours."""
+"""``bench.train`` at a tiny size: the original and ours agree beside each other, and RTMDet's losses are
+equal without and with ours.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +27,26 @@ def test_three_steps_of_each_detector(tmp_path: Path) -> None:
             site(*package)
         except Missing as reason:
             pytest.skip(str(reason))
-    options = ["--steps", "3", "--size", "96", "--batch", "4", "--out", str(tmp_path), "--capture", str(tmp_path), "--captured", "2"]
+    options = [
+        "--steps",
+        "3",
+        "--size",
+        "96",
+        "--batch",
+        "4",
+        "--out",
+        str(tmp_path),
+        "--capture",
+        str(tmp_path),
+        "--captured",
+        "2",
+    ]
     done = subprocess.run(
-        [sys.executable, "-m", "bench.train", *options], cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=300
+        [sys.executable, "-m", "bench.train", *options],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     reports = {path.stem: json.loads(path.read_text()) for path in tmp_path.glob("*.json")}

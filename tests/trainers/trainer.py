@@ -1,4 +1,6 @@
-"""What a trainer is: an original loss, run as its own trainer runs it, that can be listened to while it assigns."""
+"""What a trainer is: an original loss, run as its own trainer runs it, that can be listened to while it
+assigns.
+"""
 
 from __future__ import annotations
 
@@ -81,7 +83,10 @@ class Ear:
     def write(self, image: int, fg_mask: Tensor, gt_index: Tensor, iou: Tensor) -> None:
         """Image's positives [P] bool, and the gt and IoU of each of them."""
         fg_mask = fg_mask.cpu()
-        self.owners.gt_index[image, fg_mask], self.owners.iou[image, fg_mask] = gt_index.cpu(), iou.detach().cpu().float()
+        self.owners.gt_index[image, fg_mask], self.owners.iou[image, fg_mask] = (
+            gt_index.cpu(),
+            iou.detach().cpu().float(),
+        )
 
 
 class Trainer(ABC):
@@ -95,8 +100,8 @@ class Trainer(ABC):
         inverted: The detector can predict boxes whose corners are swapped.
         on_grid: It holds boxes as centre and size; scenes are rounded so that both forms are exact.
         variants: Arguments of the loss, taken in turn.
-        relative_error: Of losses and gradients where both assignments are the same: float32 sums in another order, IoUs formed
-            by another expression.
+        relative_error: Of losses and gradients where both assignments are the same: float32 sums in another
+            order, IoUs formed by another expression.
     """
 
     name: str
@@ -125,7 +130,9 @@ class Trainer(ABC):
         """What the network would hand the loss so that it sees the scene's predictions."""
 
     @abstractmethod
-    def loss(self, made: Any, predictions: dict[str, Any], gt_boxes: list[Tensor], gt_labels: list[Tensor]) -> dict[str, Tensor]:
+    def loss(
+        self, made: Any, predictions: dict[str, Any], gt_boxes: list[Tensor], gt_labels: list[Tensor]
+    ) -> dict[str, Tensor]:
         """The terms of the loss, the total as ``"total"``; gts xyxy."""
 
     @abstractmethod

@@ -1,4 +1,6 @@
-"""The YOLOX family: the heads of yolox 0.3.0, pixeltable-yolox 0.4.3 and libreyolo 1.6.0, and super-gradients' losses."""
+"""The YOLOX family: the heads of yolox 0.3.0, pixeltable-yolox 0.4.3 and libreyolo 1.6.0, and
+super-gradients' losses.
+"""
 
 from __future__ import annotations
 
@@ -52,10 +54,18 @@ class YoloxHead(Trainer):
             "origin_preds": [raw.requires_grad_()],
         }
 
-    def loss(self, made: Any, predictions: dict[str, Any], gt_boxes: list[Tensor], gt_labels: list[Tensor]) -> dict[str, Tensor]:
+    def loss(
+        self, made: Any, predictions: dict[str, Any], gt_boxes: list[Tensor], gt_labels: list[Tensor]
+    ) -> dict[str, Tensor]:
         labels = pad_labels(gt_boxes, gt_labels).to(predictions["outputs"].device)
-        result = type(made).get_losses(made, None, labels=labels, dtype=predictions["outputs"].dtype, **predictions)
-        values = [result[f"{name}_loss"] for name in TERMS[:5]] + [result["num_fg"]] if isinstance(result, dict) else result
+        result = type(made).get_losses(
+            made, None, labels=labels, dtype=predictions["outputs"].dtype, **predictions
+        )
+        values = (
+            [result[f"{name}_loss"] for name in TERMS[:5]] + [result["num_fg"]]
+            if isinstance(result, dict)
+            else result
+        )
         return dict(zip(TERMS, map(torch.as_tensor, values), strict=True))
 
     def listen(self, made: Any, ear: Ear) -> None:
@@ -120,11 +130,19 @@ class SuperGradients(Trainer):
         raw = torch.randn(*outputs.shape[:2], 4, generator=torch.Generator().manual_seed(scene.seed))
         return {"cells": cells(scene), "outputs": outputs.requires_grad_(), "raw": raw.requires_grad_()}
 
-    def loss(self, made: Any, predictions: dict[str, Any], gt_boxes: list[Tensor], gt_labels: list[Tensor]) -> dict[str, Tensor]:
+    def loss(
+        self, made: Any, predictions: dict[str, Any], gt_boxes: list[Tensor], gt_labels: list[Tensor]
+    ) -> dict[str, Tensor]:
         """The loss decodes raw outputs; it is handed decoded ones, so that boxes stay on their grid."""
-        made.prepare_predictions = lambda raw: (*predictions["cells"], predictions["outputs"], predictions["raw"])
+        made.prepare_predictions = lambda raw: (
+            *predictions["cells"],
+            predictions["outputs"],
+            predictions["raw"],
+        )
         image = torch.arange(len(gt_boxes)).repeat_interleave(torch.tensor([len(own) for own in gt_boxes]))
-        targets = torch.cat([image[:, None], torch.cat(gt_labels)[:, None], to_cxcywh(torch.cat(gt_boxes))], 1)
+        targets = torch.cat(
+            [image[:, None], torch.cat(gt_labels)[:, None], to_cxcywh(torch.cat(gt_boxes))], 1
+        )
         if self.interleaved:
             place = torch.cat([torch.arange(len(own)) for own in gt_boxes])
             targets = targets[place.argsort(stable=True)]
@@ -144,7 +162,11 @@ class SuperGradientsFast(SuperGradients):
     variants = ({}, {"dynamic_ks_bias": 1.3}, {"dynamic_ks_bias": None})
 
     def listen(self, made: Any, ear: Ear) -> None:
-        compute, count_k, combine = made._compute_matching, made._compute_dynamic_ks, made._combine_candidates_img_id_fg_id
+        compute, count_k, combine = (
+            made._compute_matching,
+            made._compute_dynamic_ks,
+            made._combine_candidates_img_id_fg_id,
+        )
         counts = [len(own) for own in ear.owners.dynamic_k]
         first = torch.tensor([0, *counts]).cumsum(0)
 
@@ -156,7 +178,9 @@ class SuperGradientsFast(SuperGradients):
             return result
 
         def pairs(images: Tensor, priors: Tensor) -> Any:
-            ear.owners.claims.index_put_((images, priors), torch.ones_like(images, dtype=torch.int32), accumulate=True)
+            ear.owners.claims.index_put_(
+                (images, priors), torch.ones_like(images, dtype=torch.int32), accumulate=True
+            )
             return combine(images, priors)
 
         def matching(*args: Any) -> Any:
@@ -164,7 +188,11 @@ class SuperGradientsFast(SuperGradients):
             ear.owners.gt_index[image, prior], ear.owners.iou[image, prior] = gt - first[image], iou
             return result
 
-        made._compute_matching, made._compute_dynamic_ks, made._combine_candidates_img_id_fg_id = matching, ks, pairs
+        made._compute_matching, made._compute_dynamic_ks, made._combine_candidates_img_id_fg_id = (
+            matching,
+            ks,
+            pairs,
+        )
 
     def deafen(self, made: Any) -> None:
         del made._compute_matching, made._compute_dynamic_ks, made._combine_candidates_img_id_fg_id
@@ -173,7 +201,10 @@ class SuperGradientsFast(SuperGradients):
 def pad_labels(gt_boxes: list[Tensor], gt_labels: list[Tensor]) -> Tensor:
     """[B, G, 5] class, centre and size, zero rows after each image's gts."""
     width = max(1, *(len(own) for own in gt_boxes))
-    rows = [torch.cat([own_labels[:, None].float(), to_cxcywh(own)], 1) for own, own_labels in zip(gt_boxes, gt_labels, strict=True)]
+    rows = [
+        torch.cat([own_labels[:, None].float(), to_cxcywh(own)], 1)
+        for own, own_labels in zip(gt_boxes, gt_labels, strict=True)
+    ]
     return torch.stack([F.pad(own, (0, 0, 0, width - len(own))) for own in rows])
 
 

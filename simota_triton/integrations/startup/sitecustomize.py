@@ -1,7 +1,8 @@
 """What every Python process that ``simota-triton run`` or ``patch()`` reaches does at its start.
 
-It waits for the packages that SIMOTA_TRITON_PATCH names, and patches each at the end of its first import. Then it runs the
-``sitecustomize`` that it hides. It imports nothing but the standard library, so that other processes pay nothing.
+It waits for the packages that SIMOTA_TRITON_PATCH names, and patches each at the end of its first import.
+Then it runs the ``sitecustomize`` that it hides. It imports nothing but the standard library, so that other
+processes pay nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from typing import Any
 
 
 class PatchAfterImport:
-    """A finder that stands before all others and lets them find; a package that it waits for is patched when they have loaded it."""
+    """A finder that stands before all others and lets them find; a package that it waits for is patched when
+    they have loaded it.
+    """
 
     def __init__(self, names: Iterable[str]) -> None:
         self.names = {name for name in names if name}
@@ -47,7 +50,9 @@ class PatchAfterImport:
 sys.meta_path.insert(0, PatchAfterImport(os.environ.get("SIMOTA_TRITON_PATCH", "").split(",")))
 
 here = os.path.dirname(os.path.abspath(__file__))
-hidden = PathFinder.find_spec("sitecustomize", [folder for folder in sys.path if os.path.abspath(folder) != here])
+hidden = PathFinder.find_spec(
+    "sitecustomize", [folder for folder in sys.path if os.path.abspath(folder) != here]
+)
 if hidden is not None and hidden.loader is not None:
     sys.modules["sitecustomize"] = module_from_spec(hidden)
     hidden.loader.exec_module(sys.modules["sitecustomize"])

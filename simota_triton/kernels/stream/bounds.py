@@ -1,27 +1,32 @@
 """What is known of pairs before their cost is formed.
 
-Every cost is at least the sum of what its parts are at least. With LEAST = -iou_weight * log(1 + log_eps), or 0 for GIoU:
+Every cost is at least the sum of what its parts are at least. With LEAST = -iou_weight * log(1 + log_eps), or
+0 for GIoU:
 
 * class term >= 0: it is clamped there.
-* IoU cost >= iou_weight * -log(u + log_eps), or iou_weight * (1 - u), for any u >= IoU, hence >= LEAST: the logarithm falls with
+* IoU cost >= iou_weight * -log(u + log_eps), or iou_weight * (1 - u), for any u >= IoU, hence >= LEAST: the
+logarithm falls with
   the IoU, and GIoU <= IoU.
-* centre term >= 0, and center_weight * center_base ** (d - center_offset) for any d that is not above distance / stride.
+* centre term >= 0, and center_weight * center_base ** (d - center_offset) for any d that is not above
+distance / stride.
 * a pair outside its gt's eligible region pays the penalty.
 
 Of a pair with a cost of at most c it follows that
 
 * its IoU is at least exp(-c / iou_weight) - log_eps, or 1 - c / iou_weight (``lowest_iou``),
-* its distance is at most center_offset + log((c - LEAST) / center_weight) / log(center_base) strides (``farthest``),
+* its distance is at most center_offset + log((c - LEAST) / center_weight) / log(center_base) strides
+(``farthest``),
 * and if it pays the penalty, both hold of c - penalty, which must not be below LEAST (``pair_limits``).
 
-Of the pairs of a tile and a gt of area a, whose predictions lie in a box that shares the area o with the gt and have areas from l
-to m: an intersection is at most i = min(o, m), a union at least a, and at least a + l - i, since i / (a + l - i) grows with i.
-Small and large boxes of a tile are bounded each for themselves, by l = 0 and m = SMALL times the largest area, and by l = SMALL
-times the largest and m = the largest (``tile_iou``).
+Of the pairs of a tile and a gt of area a, whose predictions lie in a box that shares the area o with the gt
+and have areas from l to m: an intersection is at most i = min(o, m), a union at least a, and at least a + l -
+i, since i / (a + l - i) grows with i. Small and large boxes of a tile are bounded each for themselves, by l =
+0 and m = SMALL times the largest area, and by l = SMALL times the largest and m = the largest (``tile_iou``).
 
-These hold for real numbers. Kernels compare costs rounded to float32, so each bound is given away by more than rounding can
-be off: costs by 2^-12 of their size and IoUs by 1e-5, where rounding is some 2^-20; the penalised sum, whose grid is 2^-24 of its
-size, by 2^-22. A bound that is too weak costs time, one that is too strong an answer.
+These hold for real numbers. Kernels compare costs rounded to float32, so each bound is given away by more
+than rounding can be off: costs by 2^-12 of their size and IoUs by 1e-5, where rounding is some 2^-20; the
+penalised sum, whose grid is 2^-24 of its size, by 2^-22. A bound that is too weak costs time, one that is too
+strong an answer.
 """
 
 import triton
@@ -44,23 +49,33 @@ def least_cost(RULE: tl.constexpr):
 
 @triton.jit
 def lowest_iou(cost, RULE: tl.constexpr, FAST: tl.constexpr):
-    """The smallest IoU of a pair that costs at most ``cost``; negative where any will do, as with a cost of +inf."""
+    """The smallest IoU of a pair that costs at most ``cost``; negative where any will do, as with a cost of
+    +inf.
+    """
     IOU_COST: tl.constexpr = RULE.value.iou_cost
     WEIGHT: tl.constexpr = RULE.value.iou_weight
     cost += tl.abs(cost) * const.SLACK
     if WEIGHT == 0.0:
         return tl.minimum(cost, 0.0) * 0.0 - 1.0
     elif IOU_COST == "log":
-        return exp2(cost * (-const.LOG2E / WEIGHT), FAST) * (1.0 - const.SLACK) - RULE.value.log_eps - const.IOU_SLACK
+        return (
+            exp2(cost * (-const.LOG2E / WEIGHT), FAST) * (1.0 - const.SLACK)
+            - RULE.value.log_eps
+            - const.IOU_SLACK
+        )
     else:
         return cost * (-1.0 / WEIGHT) + (1.0 - const.IOU_SLACK)
 
 
 @triton.jit
 def farthest(cost, RULE: tl.constexpr, FAST: tl.constexpr):
-    """The square of the largest distance, in strides, of a pair that costs at most ``cost``; -1 where none can."""
+    """The square of the largest distance, in strides, of a pair that costs at most ``cost``; -1 where none
+    can.
+    """
     if RULE.value.distance_counts:
-        center = tl.maximum((cost - least_cost(RULE)) * ((1.0 + const.SLACK) / RULE.value.center_weight), 1e-37)
+        center = tl.maximum(
+            (cost - least_cost(RULE)) * ((1.0 + const.SLACK) / RULE.value.center_weight), 1e-37
+        )
         strides = RULE.value.center_offset + log2(center, FAST) * (1.0 / RULE.value.log2_center_base)
         strides += tl.abs(strides) * const.IOU_SLACK
         return tl.where(strides > 0.0, strides * strides * (1.0 + const.IOU_SLACK), -1.0)
@@ -70,10 +85,12 @@ def farthest(cost, RULE: tl.constexpr, FAST: tl.constexpr):
 
 @triton.jit
 def pair_limits(cost, RULE: tl.constexpr, FAST: tl.constexpr):
-    """What a pair that costs at most ``cost`` must satisfy, for :func:`may_cost`: its least IoU, its least IoU if it pays the
-    penalty (2 where it cannot afford that), and its largest distance as :func:`farthest` gives it.
+    """What a pair that costs at most ``cost`` must satisfy, for :func:`may_cost`: its least IoU, its least
+    IoU if it pays the penalty (2 where it cannot afford that), and its largest distance as :func:`farthest`
+    gives it.
     """
-    cost = tl.where(cost < const.COST_LIMIT, cost, float("inf"))  # costs are clamped there: nothing follows from such a cost
+    # costs are clamped to COST_LIMIT, and nothing follows from one that was
+    cost = tl.where(cost < const.COST_LIMIT, cost, float("inf"))
     iou = lowest_iou(cost, RULE, FAST)
     iou_if_paid = iou
     if RULE.value.penalized:
@@ -84,7 +101,9 @@ def pair_limits(cost, RULE: tl.constexpr, FAST: tl.constexpr):
 
 @triton.jit
 def may_cost(inter, union, x, y, stride_x, cx, cy, outside, iou, iou_if_paid, reach, RULE: tl.constexpr):
-    """Whether pairs satisfy ``iou``, ``iou_if_paid`` and ``reach`` of :func:`pair_limits`: no division, no logarithm."""
+    """Whether pairs satisfy ``iou``, ``iou_if_paid`` and ``reach`` of :func:`pair_limits`: no division, no
+    logarithm.
+    """
     if RULE.value.penalized:
         iou = tl.where(outside, iou_if_paid, iou)
     may = ~below(inter, union, iou)
@@ -103,7 +122,9 @@ def below(inter, union, iou):
 
 @triton.jit
 def span(low, high, center, reach, present, REGION: tl.constexpr):
-    """An interval along one axis outside which no point lies in a region of a gt; empty where the gt is not ``present``."""
+    """An interval along one axis outside which no point lies in a region of a gt; empty where the gt is not
+    ``present``.
+    """
     if REGION == "all":
         return tl.where(present, float("-inf"), float("inf")), tl.where(present, float("inf"), float("-inf"))
     elif REGION == "box":
@@ -117,9 +138,11 @@ def span(low, high, center, reach, present, REGION: tl.constexpr):
 
 
 @triton.jit
-def meets(left, top, right, bottom, stride, gx1, gy1, gx2, gy2, cx, cy, RULE: tl.constexpr, REGION: tl.constexpr):
-    """Whether any point in a box, of a prior of at most this stride, can lie in a region of a gt: exact, since subtraction and
-    comparison round monotonically.
+def meets(
+    left, top, right, bottom, stride, gx1, gy1, gx2, gy2, cx, cy, RULE: tl.constexpr, REGION: tl.constexpr
+):
+    """Whether any point in a box, of a prior of at most this stride, can lie in a region of a gt: exact,
+    since subtraction and comparison round monotonically.
     """
     reach = RULE.value.center_radius * stride
     present = gx1 < float("inf")
@@ -130,8 +153,9 @@ def meets(left, top, right, bottom, stride, gx1, gy1, gx2, gy2, cx, cy, RULE: tl
 
 @triton.jit
 def tile_iou(summary_ptr, gx1, gy1, gx2, gy2, gt_area, FAST: tl.constexpr):
-    """An upper bound of the IoUs of a gt and the priors of tiles, 0 where none of them meets it; and twice the centre of the box
-    around each tile's small boxes, (0, 0) where there are none. For a gt without area it may be 1, though it meets nothing.
+    """An upper bound of the IoUs of a gt and the priors of tiles, 0 where none of them meets it; and twice
+    the centre of the box around each tile's small boxes, (0, 0) where there are none. For a gt without area
+    it may be 1, though it meets nothing.
     """
     largest = tl.load(summary_ptr + 4 * 32)
     most_of_small = largest * const.SMALL
@@ -139,7 +163,9 @@ def tile_iou(summary_ptr, gx1, gy1, gx2, gy2, gt_area, FAST: tl.constexpr):
     shared = tl.minimum(shared, largest)
     share = shared * reciprocal(gt_area + tl.maximum(most_of_small - shared, 0.0), FAST)
     shared_by_small, x, y = _tile_overlap(summary_ptr + 5 * 32, gx1, gy1, gx2, gy2)
-    share = tl.maximum(share, tl.minimum(shared_by_small, most_of_small) * reciprocal(gt_area, FAST)) * (1.0 + const.IOU_SLACK)
+    share = tl.maximum(share, tl.minimum(shared_by_small, most_of_small) * reciprocal(gt_area, FAST)) * (
+        1.0 + const.IOU_SLACK
+    )
     return tl.where(share < 1.0, share, 1.0), x, y
 
 
@@ -161,7 +187,9 @@ def tile_points(summary_ptr):
 
 @triton.jit
 def tile_distance(left, top, right, bottom, stride, cx, cy, FAST: tl.constexpr):
-    """The square of a lower bound of the distance, in strides, from a gt's centre to the priors of tiles; see :func:`tile_points`."""
+    """The square of a lower bound of the distance, in strides, from a gt's centre to the priors of tiles; see
+    :func:`tile_points`.
+    """
     dx = tl.maximum(tl.maximum(left - cx, cx - right), 0.0)
     dy = tl.maximum(tl.maximum(top - cy, cy - bottom), 0.0)
     per_stride = reciprocal(tl.maximum(stride, 1e-37), FAST)
@@ -172,8 +200,8 @@ def tile_distance(left, top, right, bottom, stride, cx, cy, FAST: tl.constexpr):
 
 @triton.jit
 def farthest_rank(cost, reach, RULE: tl.constexpr):
-    """What ``select`` ranks tiles by is at most this where a pair may cost at most ``cost``, and lie at most ``reach`` away (see
-    :func:`pair_limits`).
+    """What ``select`` ranks tiles by is at most this where a pair may cost at most ``cost``, and lie at most
+    ``reach`` away (see :func:`pair_limits`).
     """
     if RULE.value.by_distance:
         return reach
@@ -187,7 +215,8 @@ def tile_apart(distance_squared, eligible, RULE: tl.constexpr, FAST: tl.constexp
 
     Args:
         distance_squared: See :func:`tile_distance`.
-        eligible: Whether a prior of the tile can lie in the gt's eligible region; read where there is a penalty.
+        eligible: Whether a prior of the tile can lie in the gt's eligible region; read where there is a
+            penalty.
     """
     apart = tl.zeros_like(distance_squared)
     if RULE.value.distance_counts:
@@ -209,7 +238,10 @@ def tile_iou_cost(iou, RULE: tl.constexpr, FAST: tl.constexpr):
     IOU_COST: tl.constexpr = RULE.value.iou_cost
     WEIGHT: tl.constexpr = RULE.value.iou_weight
     if IOU_COST == "log":
-        cost = log2(tl.fma(iou, 1.0 + const.IOU_SLACK, RULE.value.log_eps), FAST) * (-const.LN2 * WEIGHT) - 1e-6 * WEIGHT
+        cost = (
+            log2(tl.fma(iou, 1.0 + const.IOU_SLACK, RULE.value.log_eps), FAST) * (-const.LN2 * WEIGHT)
+            - 1e-6 * WEIGHT
+        )
     else:
         cost = (iou - (1.0 - const.IOU_SLACK)) * -WEIGHT
     return tl.maximum((cost - least_cost(RULE)) * (1.0 - const.SLACK), 0.0)

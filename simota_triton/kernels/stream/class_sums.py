@@ -1,4 +1,6 @@
-"""The sum of each prior's background costs, in slot order: one half of ``survey``, where all classes count."""
+"""The sum of each prior's background costs, in slot order: one half of ``survey``, where all classes
+count.
+"""
 
 import triton
 import triton.language as tl
@@ -20,8 +22,8 @@ def class_sums(
 
         slots[4]   the sum over classes of background_cost(cls_logits[b, p, c]) for candidates
 
-    A prior with a class logit that is not finite takes no part: its slot gets +inf, and a box that meets no gt; ``lost[b]`` tells of
-    it. Logits of priors that do not count are not read.
+    A prior with a class logit that is not finite takes no part: its slot gets +inf, and a box that meets no
+    gt; ``lost[b]`` tells of it. Logits of priors that do not count are not read.
 
     Twin: ``terms.background_cost`` summed over the classes.
     """
@@ -33,18 +35,30 @@ def class_sums(
     background = tl.load(slots_ptr + 4 * TILE)
     read = background < float("inf")
     if tl.max(read.to(tl.int32), 0) != 0:
-        level, level_start, origin, width, left, end = find_cells(first // TILE, starts, widths, first_tiles, TILE, WIDTH)
+        level, level_start, origin, width, left, end = find_cells(
+            first // TILE, starts, widths, first_tiles, TILE, WIDTH
+        )
         p, _ = cells(tl.multiple_of(first % TILE, ROWS) + row, origin, width, left, end, WIDTH)
         if len(cls_levels) == 1:
             level_start = 0
         logits, stride_p, stride_c = find_logits(
-            level, image, level_start, cls_levels, cls_strides_b, cls_strides_p, cls_strides_c, LAYOUT, ALIGNED_LOGITS
+            level,
+            image,
+            level_start,
+            cls_levels,
+            cls_strides_b,
+            cls_strides_p,
+            cls_strides_c,
+            LAYOUT,
+            ALIGNED_LOGITS,
         )
         objectness = background
         if RULE.value.joint:
             objectness = tl.load(slots_ptr + 5 * TILE)
         logits += p.to(tl.int64) * stride_p
-        total, readable = sum_background(logits, stride_c, read, objectness, decode(C, ALIGNED_LOGITS), RULE, FAST, ROWS)
+        total, readable = sum_background(
+            logits, stride_c, read, objectness, decode(C, ALIGNED_LOGITS), RULE, FAST, ROWS
+        )
         lost = read & ~readable
         total = tl.where(background < 0.0, -1.0, total)
         tl.store(slots_ptr + 4 * TILE, tl.where(read & ~lost, total, float("inf")))

@@ -32,7 +32,8 @@ Cells = tuple[tuple[int, int], ...]
 
 @functools.cache
 def guess_cells(num_priors: int) -> Cells:
-    """The square pyramid of this many priors, each level half as wide as the one before (rounded up); () if there is none.
+    """The square pyramid of this many priors, each level half as wide as the one before (rounded up); () if
+    there is none.
 
     A wrong guess groups priors badly, which costs time and nothing else.
     """
@@ -74,7 +75,9 @@ def find_grid(cells: Cells, tile: int, levels: tuple[int, ...]) -> Grid:
     Priors of which no grid is known are tiled as they come: each level as rows as wide as a tile.
     """
     tile_width = 1 << ((tile.bit_length() - 1) // 2 + (tile.bit_length() - 1) % 2)
-    cells = tuple((rows, columns) for rows, columns in cells if rows * columns) or (guess_cells(sum(levels)) if len(levels) == 1 else ())
+    cells = tuple((rows, columns) for rows, columns in cells if rows * columns) or (
+        guess_cells(sum(levels)) if len(levels) == 1 else ()
+    )
     if cells and (len(levels) == 1 or tuple(rows * columns for rows, columns in cells) == levels):
         sizes, widths = [rows * columns for rows, columns in cells], [columns for _, columns in cells]
     else:
@@ -82,14 +85,17 @@ def find_grid(cells: Cells, tile: int, levels: tuple[int, ...]) -> Grid:
     height = tile // tile_width
     rows = (-(-size // width) for size, width in zip(sizes, widths, strict=True))
     tiles = (-(-width // tile_width) * -(-down // height) for width, down in zip(widths, rows, strict=True))
-    return Grid(tuple(accumulate(sizes, initial=0)), tuple(widths), tuple(accumulate(tiles, initial=0)), tile_width)
+    return Grid(
+        tuple(accumulate(sizes, initial=0)), tuple(widths), tuple(accumulate(tiles, initial=0)), tile_width
+    )
 
 
 OLD_COMPILER = tuple(int(part) for part in triton.__version__.split(".")[:2]) < (3, 9)
 
 REGISTERS = 104 if OLD_COMPILER else 80
-"""Registers a thread of the kernels may use; 24 warps fit a processor at 80. Left alone, ptxas takes up to 124, to have more loads
-under way; those that come with Triton 3.3 and 3.6 spill a few of ``select`` where it may use fewer than 104.
+"""Registers a thread of the kernels may use; 24 warps fit a processor at 80. Left alone, ptxas takes up to
+124, to have more loads under way; those that come with Triton 3.3 and 3.6 spill a few of ``select`` where it
+may use fewer than 104.
 """
 
 LIMIT = {} if INTERPRETED else {"maxnreg": REGISTERS}
@@ -111,8 +117,12 @@ class Scratch(NamedTuple):
     cheapest: Tensor | None
 
 
-def scratch_sizes(batch: int, num_priors: int, num_gts: int, config: SimOTAConfig, grid: Grid, kernels: StreamConfig) -> tuple[int, ...]:
-    """Elements of each part of the scratch memory: four of float32, four of int32, three of int64; multiples of 4."""
+def scratch_sizes(
+    batch: int, num_priors: int, num_gts: int, config: SimOTAConfig, grid: Grid, kernels: StreamConfig
+) -> tuple[int, ...]:
+    """Elements of each part of the scratch memory: four of float32, four of int32, three of int64; multiples
+    of 4.
+    """
     slots = grid.num_tiles * kernels.tile
     contested = _padded(min(batch * num_priors, num_gts * config.max_dynamic_k // 2) + 1)
     return (
@@ -131,7 +141,9 @@ def scratch_sizes(batch: int, num_priors: int, num_gts: int, config: SimOTAConfi
 
 
 def _padded(elements: int) -> int:
-    """Every part starts at a multiple of 16 bytes: Triton compiles a kernel again for an address that does not."""
+    """Every part starts at a multiple of 16 bytes: Triton compiles a kernel again for an address that does
+    not.
+    """
     return -(-elements // 4) * 4
 
 
@@ -150,15 +162,21 @@ def _allocate(sizes: tuple[int, ...], device: torch.device) -> Scratch:
             f"backend: 'triton-stream' needs {scratch_bytes(sizes) / 1e6:.1f} MB of scratch memory for this batch; use fewer images at "
             f"once, or free memory that PyTorch has cached with torch.cuda.empty_cache() ({error})"
         ) from error
-    slots, points, tiles, contested_cost, ints, rest = memory.split_with_sizes((*sizes[:4], sum(sizes[4:8]), longs))
+    slots, points, tiles, contested_cost, ints, rest = memory.split_with_sizes(
+        (*sizes[:4], sum(sizes[4:8]), longs)
+    )
     slot_of, top, lost, num_contested = ints.view(torch.int32).split_with_sizes(sizes[4:8])
     gts, contested, claimed = rest.view(torch.int64).split_with_sizes(sizes[8:])
     cheapest = claimed if sizes[10] else None
-    return Scratch(slots, points, tiles, contested_cost, slot_of, top, lost, num_contested, gts, contested, cheapest)
+    return Scratch(
+        slots, points, tiles, contested_cost, slot_of, top, lost, num_contested, gts, contested, cheapest
+    )
 
 
 class Plan(NamedTuple):
-    """The arguments of the kernels that follow from the configuration and from shapes other than the number of gts."""
+    """The arguments of the kernels that follow from the configuration and from shapes other than the number
+    of gts.
+    """
 
     grid: Grid
     prepare: dict[str, Any]
@@ -242,7 +260,9 @@ def run(problem: Problem, config: SimOTAConfig, kernels: StreamConfig) -> tuple[
     plan = _plan(config, kernels, levels.layout, problem.cells or (), channels)
     num_tiles = plan.grid.num_tiles
     scratch = _allocate(scratch_sizes(batch, num_priors, num_gts, config, plan.grid, kernels), device)
-    slots, points, tiles, contested_cost, slot_of, top, lost, num_contested, table, contested, cheapest = scratch
+    slots, points, tiles, contested_cost, slot_of, top, lost, num_contested, table, contested, cheapest = (
+        scratch
+    )
     gt_index = torch.empty((batch, num_priors), dtype=torch.int64, device=device)
     matched_iou = torch.empty((batch, num_priors), dtype=torch.float32, device=device)
     labels = torch.empty_like(gt_index)

@@ -1,4 +1,6 @@
-"""The cost of a few pairs, and its key: the same steps as in ``cost_pass``, so that every path rounds alike."""
+"""The cost of a few pairs, and its key: the same steps as in ``cost_pass``, so that every path rounds
+alike.
+"""
 
 import triton
 import triton.language as tl
@@ -14,7 +16,9 @@ def cost_of_pairs(
     """Cost and IoU of pairs, from their intersection and union; see ``maths`` for the rest."""
     iou = fraction(inter, union, FAST)
     gap = giou_gap(x1, y1, x2, y2, gx1, gy1, gx2, gy2, union, RULE, FAST)
-    center = center_prior(x - cx, y - cy, RULE.value.log2_center_base * reciprocal(stride_x, FAST), RULE, FAST)
+    center = center_prior(
+        x - cx, y - cy, RULE.value.log2_center_base * reciprocal(stride_x, FAST), RULE, FAST
+    )
     cls = class_cost(logit, objectness, iou, background, RULE, FAST)
     return pair_cost(cls, iou, gap, center, outside, RULE, FAST), iou
 

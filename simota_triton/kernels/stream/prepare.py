@@ -1,4 +1,6 @@
-"""The first kernel: candidates, tiles and what is known of them, the table of gts, and outputs as they are without any gt."""
+"""The first kernel: candidates, tiles and what is known of them, the table of gts, and outputs as they are
+without any gt.
+"""
 
 import triton
 import triton.language as tl
@@ -44,15 +46,16 @@ def prepare(
 ):  # fmt: skip
     """For a tile of priors of an image, in slot order::
 
-        slots[:4]  boxes of the priors that count for dynamic_k, boxes that meet no gt for the others; in tiles with one that counts
-        slots[4]   0 for candidates, -1 for priors that only count for dynamic_k (k_pool "all"), +inf for the others
-        slots[5]   sigmoid(obj_logits), where the score is "joint"
+        slots[:4]  boxes of the priors that count for dynamic_k, boxes that meet no gt for the others; in
+        tiles with one that counts slots[4]   0 for candidates, -1 for priors that only count for dynamic_k
+        (k_pool "all"), +inf for the others slots[5]   sigmoid(obj_logits), where the score is "joint"
         tiles      see ``tiles.SUMMARY``
 
-    Which priors take part, and which of them are candidates, is as in ``prior_pass`` but for the class logits, at which
-    ``survey`` and ``select`` look. The points of the priors (slots hold the same priors in every image) are written by the
-    programs of image 0, the table of gts by all programs together. Gts are held against the tile's box first, GTS at a time,
-    and only those that meet it against its priors, until all of these are candidates.
+    Which priors take part, and which of them are candidates, is as in ``prior_pass`` but for the class
+    logits, at which ``survey`` and ``select`` look. The points of the priors (slots hold the same priors in
+    every image) are written by the programs of image 0, the table of gts by all programs together. Gts are
+    held against the tile's box first, GTS at a time, and only those that meet it against its priors, until
+    all of these are candidates.
 
     Grid: (B * tiles,). Twin: ``reference.usable_priors`` and ``terms.in_region``.
     """
@@ -64,13 +67,16 @@ def prepare(
     place = tl.arange(0, TILE)
     level, level_start, origin, width, left, end = find_cells(tile, starts, widths, first_tiles, TILE, WIDTH)
     p, here = cells(place, origin, width, left, end, WIDTH)
-    x, y, stride_x, stride_y, x1, y1, x2, y2 = load_priors(priors_ptr, boxes_ptr, image, p, here, box_stride_b, box_stride_p, box_stride_c)
+    x, y, stride_x, stride_y, x1, y1, x2, y2 = load_priors(
+        priors_ptr, boxes_ptr, image, p, here, box_stride_b, box_stride_p, box_stride_c
+    )
     area = box_area(x1, y1, x2, y2)
     usable = here & usable_priors(x, y, stride_x, stride_y, x1, y1, x2, y2)
     if candidate_mask_ptr is not None:
         allowed = candidate_mask_ptr + image * mask_stride_b + p.to(tl.int64) * mask_stride_p
         usable &= tl.load(allowed, mask=here, other=0) != 0
-    # slot_stride is passed so that no store is known to be aligned: a wider one would need another layout, by way of shared memory
+    # slot_stride is passed so that no store is known to be aligned: a wider one would need another layout, by
+    # way of shared memory
     slots_ptr += (image * num_tiles + tile) * slot_stride + place
     if obj_levels is not None:
         if len(obj_levels) == 1:
@@ -99,7 +105,9 @@ def prepare(
         gx1, gy1, gx2, gy2, cx, cy, _ = load_gts(
             gt_boxes_ptr, gt_centers_ptr, gt_labels_ptr, gt_mask_ptr, gt_first, gt, g + lane < num_gts, C
         )
-        near = meets(box_left, box_top, box_right, box_bottom, stride, gx1, gy1, gx2, gy2, cx, cy, RULE, REGION)
+        near = meets(
+            box_left, box_top, box_right, box_bottom, stride, gx1, gy1, gx2, gy2, cx, cy, RULE, REGION
+        )
         waiting = tl.where(near, lane, GTS)
         nearest = tl.min(waiting)
         while nearest < GTS:
@@ -173,13 +181,28 @@ def prepare(
             gt_boxes_ptr, gt_centers_ptr, gt_labels_ptr, gt_mask_ptr, 0, tl.minimum(gt, N - 1), owned, C
         )
         image_of = tl.zeros([GTS], tl.int32) + image_index
-        store_gts(gt_table_ptr, gt, gt < end_row, sx1, sy1, sx2, sy2, scx, scy, label, image_of, (gt - gt_first).to(tl.int32))
+        store_gts(
+            gt_table_ptr,
+            gt,
+            gt < end_row,
+            sx1,
+            sy1,
+            sx2,
+            sy2,
+            scx,
+            scy,
+            label,
+            image_of,
+            (gt - gt_first).to(tl.int32),
+        )
         row += num_tiles * GTS
 
 
 @triton.jit
 def max_from_zero(x):
-    """Maximum of float32 >= 0, which are ordered like their bits: one instruction on a warp, a tree of shuffles for floats."""
+    """Maximum of float32 >= 0, which are ordered like their bits: one instruction on a warp, a tree of
+    shuffles for floats.
+    """
     return tl.max(x.to(tl.int32, bitcast=True)).to(tl.float32, bitcast=True)
 
 

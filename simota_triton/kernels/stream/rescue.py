@@ -28,15 +28,16 @@ def rescue(
     # compiled in
     RULE: tl.constexpr, LAYOUT: tl.constexpr, FAST: tl.constexpr, TILE: tl.constexpr, BOUNDS: tl.constexpr,
 ):  # fmt: skip
-    """The gts of an image in turn: while one has fewer than ``min_positives`` priors, it takes the cheapest that can be spared, of
-    equals the lowest.
+    """The gts of an image in turn: while one has fewer than ``min_positives`` priors, it takes the cheapest
+    that can be spared, of equals the lowest.
 
-    A gt that is short visits tiles as in ``select``, with the cheapest prior so far in place of a list: the same bounds hold, since
-    leaving out priors that cannot be spared makes no other pair cheaper. Who has a prior, and how many its gt has, is looked up
+    A gt that is short visits tiles as in ``select``, with the cheapest prior so far in place of a list: the
+    same bounds hold, since leaving out priors that cannot be spared makes no other pair cheaper. Who has a
+    prior, and how many its gt has, is looked up
     for pairs whose cost is to be formed.
 
-    Grid: (B,), since each gt's turn waits for the one before; see ``positives`` for what that asks of memory. Twin:
-    ``matching.rescue``.
+    Grid: (B,), since each gt's turn waits for the one before; see ``positives`` for what that asks of memory.
+    Twin: ``matching.rescue``.
     """
     P = decode(starts[len(starts) - 1], False)
     PLANES: tl.constexpr = RULE.value.planes
@@ -63,7 +64,9 @@ def rescue(
             part = 0
             while part < parts:
                 tile = tl.arange(0, BOUNDS) * parts + part
-                waiting = rank_tiles(tile, limit, tiles_ptr, num_tiles, gx1, gy1, gx2, gy2, cx, cy, gt_area, RULE, FAST, BOUNDS)
+                waiting = rank_tiles(
+                    tile, limit, tiles_ptr, num_tiles, gx1, gy1, gx2, gy2, cx, cy, gt_area, RULE, FAST, BOUNDS
+                )
                 next_visit = tl.min(waiting)
                 least_iou, least_iou_if_paid, reach = pair_limits(limit, RULE, FAST)
                 while least_bound(next_visit, BOUNDS) <= farthest_rank(limit, reach, RULE):
@@ -99,7 +102,9 @@ def rescue(
                 at = slots_ptr + slot_at(tl.load(slot_of_ptr + prior), PLANES, TILE)
                 won_x1, won_y1, won_x2, won_y2 = load_four(at, TILE)
                 won_area = box_area(won_x1, won_y1, won_x2, won_y2)
-                shared, joined = intersection_and_union(won_x1, won_y1, won_x2, won_y2, won_area, gx1, gy1, gx2, gy2, gt_area, RULE)
+                shared, joined = intersection_and_union(
+                    won_x1, won_y1, won_x2, won_y2, won_area, gx1, gy1, gx2, gy2, gt_area, RULE
+                )
                 tl.store(matched_iou_ptr + prior, fraction(shared, joined, FAST))
                 tl.store(labels_ptr + prior, label64)
         g += 1

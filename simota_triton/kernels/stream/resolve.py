@@ -25,13 +25,13 @@ def resolve(
     # compiled in
     RULE: tl.constexpr, CONFLICT: tl.constexpr, LAYOUT: tl.constexpr, FAST: tl.constexpr, TILE: tl.constexpr, GTS: tl.constexpr,
 ):  # fmt: skip
-    """For each contested prior, in turn over the programs: its gt by ``CONFLICT``, among equals the lower one, written over
-    whatever its claimants wrote.
+    """For each contested prior, in turn over the programs: its gt by ``CONFLICT``, among equals the lower
+    one, written over whatever its claimants wrote.
 
-    "all" is the gt of least cost of all of its image, whether or not it claimed the prior. One claim's cost is known, so a gt
-    matters only if its pair may cost no more: GTS gts at a time are held against that by IoU, distance and penalty (see
-    ``bounds``), and costs are formed of those that are left. "max_iou" is the gt of largest IoU, found in the same way.
-    "matched", the cheapest claim, is known from ``select``.
+    "all" is the gt of least cost of all of its image, whether or not it claimed the prior. One claim's cost
+    is known, so a gt matters only if its pair may cost no more: GTS gts at a time are held against that by
+    IoU, distance and penalty (see ``bounds``), and costs are formed of those that are left. "max_iou" is the
+    gt of largest IoU, found in the same way. "matched", the cheapest claim, is known from ``select``.
 
     Grid: any. Twin: the conflicts of ``matching.dynamic_k_matching``.
     """
@@ -63,7 +63,15 @@ def resolve(
                 objectness = tl.load(at + 5 * TILE)
             level, level_start = find_level(slot // TILE, starts, first_tiles, len(cls_levels))
             logits, stride_p, stride_c = find_logits(
-                level, image, level_start, cls_levels, cls_strides_b, cls_strides_p, cls_strides_c, LAYOUT, False
+                level,
+                image,
+                level_start,
+                cls_levels,
+                cls_strides_b,
+                cls_strides_p,
+                cls_strides_c,
+                LAYOUT,
+                False,
             )
             logits += p.to(tl.int64) * stride_p
             num_gts = (tl.load(gt_offsets_ptr + image + 1) - gt_first).to(tl.int32)
@@ -76,17 +84,25 @@ def resolve(
             g = 0
             while g < num_gts:
                 mask = g + lane < num_gts
-                gx1, gy1, gx2, gy2, cx, cy, gt_area, label = load_table(gt_table_ptr, gt_first + g + lane, mask)
+                gx1, gy1, gx2, gy2, cx, cy, gt_area, label = load_table(
+                    gt_table_ptr, gt_first + g + lane, mask
+                )
                 worth = label >= 0
                 inter, union = intersection_and_union(x1, y1, x2, y2, area, gx1, gy1, gx2, gy2, gt_area, RULE)
                 outside = worth
                 if RULE.value.penalized:
-                    outside = region_depth(x, y, reach_x, reach_y, gx1, gy1, gx2, gy2, cx, cy, ELIGIBLE) <= 0.0
-                worth &= may_cost(inter, union, x, y, stride_x, cx, cy, outside, least_iou, least_iou_if_paid, reach, RULE)
+                    outside = (
+                        region_depth(x, y, reach_x, reach_y, gx1, gy1, gx2, gy2, cx, cy, ELIGIBLE) <= 0.0
+                    )
+                worth &= may_cost(
+                    inter, union, x, y, stride_x, cx, cy, outside, least_iou, least_iou_if_paid, reach, RULE
+                )
                 if RULE.value.own_pairs_only:
                     worth &= region_depth(x, y, reach_x, reach_y, gx1, gy1, gx2, gy2, cx, cy, CANDIDATE) > 0.0
                 if tl.max(worth.to(tl.int32)) != 0:
-                    logit = tl.load(logits + label.to(tl.int64) * stride_c, mask=worth, other=0.0).to(tl.float32)
+                    logit = tl.load(logits + label.to(tl.int64) * stride_c, mask=worth, other=0.0).to(
+                        tl.float32
+                    )
                     if RULE.value.gt_class_only:
                         worth &= finite(logit)
                     if CONFLICT == "max_iou":
@@ -107,8 +123,12 @@ def resolve(
                             least_iou, least_iou_if_paid, reach = pair_limits(limit, RULE, FAST)
                 g += GTS
         # names of their own: Triton 3.3 takes those of the loop over gts for the same variables
-        won_x1, won_y1, won_x2, won_y2, _cx, _cy, won_area, won_label = load_table(gt_table_ptr, gt_first + winner, None)
-        shared, joined = intersection_and_union(x1, y1, x2, y2, area, won_x1, won_y1, won_x2, won_y2, won_area, RULE)
+        won_x1, won_y1, won_x2, won_y2, _cx, _cy, won_area, won_label = load_table(
+            gt_table_ptr, gt_first + winner, None
+        )
+        shared, joined = intersection_and_union(
+            x1, y1, x2, y2, area, won_x1, won_y1, won_x2, won_y2, won_area, RULE
+        )
         tl.store(gt_index_ptr + out, winner.to(tl.int64))
         tl.store(matched_iou_ptr + out, fraction(shared, joined, FAST))
         tl.store(labels_ptr + out, won_label.to(tl.int64))

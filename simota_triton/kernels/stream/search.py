@@ -1,5 +1,5 @@
-"""How a gt looks for its cheapest priors: which tile comes next, and which of a tile's pairs are worth their cost. For ``select``
-and ``rescue``.
+"""How a gt looks for its cheapest priors: which tile comes next, and which of a tile's pairs are worth their
+cost. For ``select`` and ``rescue``.
 """
 
 import triton
@@ -7,7 +7,16 @@ import triton.language as tl
 
 from .. import constants as const
 from ..maths import box_area, finite, intersection_and_union, region_depth
-from .bounds import least_cost, may_cost, meets, tile_apart, tile_distance, tile_iou, tile_iou_cost, tile_points
+from .bounds import (
+    least_cost,
+    may_cost,
+    meets,
+    tile_apart,
+    tile_distance,
+    tile_iou,
+    tile_iou_cost,
+    tile_points,
+)
 from .pairs import cost_of_pairs, key_of
 from .tiles import find_column, load_four, summary_at
 from .visits import nearer, order
@@ -15,11 +24,24 @@ from .visits import nearer, order
 
 @triton.jit
 def rank_tiles(
-    tile, limit, tiles_ptr, num_tiles, gx1, gy1, gx2, gy2, cx, cy, gt_area, RULE: tl.constexpr, FAST: tl.constexpr, BOUNDS: tl.constexpr
+    tile,
+    limit,
+    tiles_ptr,
+    num_tiles,
+    gx1,
+    gy1,
+    gx2,
+    gy2,
+    cx,
+    cy,
+    gt_area,
+    RULE: tl.constexpr,
+    FAST: tl.constexpr,
+    BOUNDS: tl.constexpr,
 ):
-    """Keys of tiles [BOUNDS] in ascending order of what their pairs with a gt cost at least, or of their distance
-    (``Rule.by_distance``); see ``visits.order``. Those without a candidate, and those that cannot cost ``limit`` or less, are not
-    visited.
+    """Keys of tiles [BOUNDS] in ascending order of what their pairs with a gt cost at least, or of their
+    distance (``Rule.by_distance``); see ``visits.order``. Those without a candidate, and those that cannot
+    cost ``limit`` or less, are not visited.
     """
     CANDIDATE: tl.constexpr = RULE.value.candidate
     ELIGIBLE: tl.constexpr = RULE.value.eligible
@@ -39,7 +61,9 @@ def rank_tiles(
         apart = tile_apart(distance, eligible, RULE, FAST)
         alive &= apart <= limit - least_cost(RULE)
         # one look after the other: together their loads take more registers than there are
-        bound, _x, _y = tile_iou(tiles_ptr + summary_at(tl.where(alive, tile, 0)), gx1, gy1, gx2, gy2, gt_area, FAST)
+        bound, _x, _y = tile_iou(
+            tiles_ptr + summary_at(tl.where(alive, tile, 0)), gx1, gy1, gx2, gy2, gt_area, FAST
+        )
         rank = apart + tile_iou_cost(bound, RULE, FAST) + nearer(distance, 1.0)
     return order(rank, alive, BOUNDS)
 
@@ -65,7 +89,16 @@ def find_pairs(
     x, y, stride_x, stride_y = load_four(point, TILE)
     background, p = tl.load(slot + 4 * TILE), tl.load(point + 4 * TILE).to(tl.int32, bitcast=True)
     logits, stride_p = find_column(
-        visited, image, label, starts, first_tiles, cls_levels, cls_strides_b, cls_strides_p, cls_strides_c, LAYOUT
+        visited,
+        image,
+        label,
+        starts,
+        first_tiles,
+        cls_levels,
+        cls_strides_b,
+        cls_strides_p,
+        cls_strides_c,
+        LAYOUT,
     )
     # a sum of class costs or 0, and no flag: in [0, inf), in one instruction
     candidate = background.to(tl.uint32, bitcast=True) < 0x7F800000
@@ -83,12 +116,30 @@ def find_pairs(
         worth &= region_depth(x, y, reach_x, reach_y, gx1, gy1, gx2, gy2, cx, cy, CANDIDATE) > 0.0
     worth &= candidate
     if LAYOUT == "priors":
-        # where all classes count, what is not finite was lost: this keeps the compiler from loading it behind the branch, and
-        # waiting for it there
+        # where all classes count, what is not finite was lost: this keeps the compiler from loading it behind
+        # the branch, and waiting for it there
         worth &= finite(logit)
     else:
         worth &= p >= 0  # always: the same for p
-    return worth, p, slot, x1, y1, x2, y2, x, y, stride_x, inter, union, outside, logits, stride_p, logit, background
+    return (
+        worth,
+        p,
+        slot,
+        x1,
+        y1,
+        x2,
+        y2,
+        x,
+        y,
+        stride_x,
+        inter,
+        union,
+        outside,
+        logits,
+        stride_p,
+        logit,
+        background,
+    )
 
 
 @triton.jit

@@ -19,7 +19,8 @@ from .visits import index_of, least_bound, without
 def select(
     # outputs: [B, P] each, and dynamic_k [N]
     gt_index_ptr, matched_iou_ptr, labels_ptr, claims_ptr, dynamic_k_ptr,
-    # scratch, see ``prepare``; gts as int64, contested [capacity] int64 (image and slot) with the cost of a claim each
+    # scratch, see ``prepare``; gts as int64, contested [capacity] int64 (image and slot) with the cost of a
+    # claim each
     top_ptr, slots_ptr, points_ptr, slot_of_ptr, tiles_ptr, gt_table_ptr, lost_ptr, num_contested_ptr, contested_ptr, contested_cost_ptr,
     cheapest_ptr,
     # predictions
@@ -32,15 +33,18 @@ def select(
     """For a gt::
 
         dynamic_k = max(1, floor(k_scale * sum of its candidate_topk largest IoUs)), the sum in float64
-        claims[b, p] += 1 for each p of its dynamic_k cheapest priors, the lower prior first where costs are equal
+        claims[b, p] += 1 for each p of its dynamic_k cheapest priors, the lower prior first where costs are
+        equal
 
-    Tiles are visited in ascending order of what their pairs cost at least, or of their distance (``Rule.by_distance``). Once the
-    list of the k cheapest is full, its dearest entry is what a pair may cost at most: where the next tile is above it, the rest is
-    left alone, and pairs are dropped by IoU, distance and penalty before their cost is formed (see ``bounds``). So logits are read
-    of some dozen priors a gt, or of its tiles' candidates where these lie side by side, since then no load waits for the decision.
+    Tiles are visited in ascending order of what their pairs cost at least, or of their distance
+    (``Rule.by_distance``). Once the list of the k cheapest is full, its dearest entry is what a pair may cost
+    at most: where the next tile is above it, the rest is left alone, and pairs are dropped by IoU, distance
+    and penalty before their cost is formed (see ``bounds``). So logits are read of some dozen priors a gt, or
+    of its tiles' candidates where these lie side by side, since then no load waits for the decision.
 
-    A claim is written to the outputs at once. It stands unless another gt claims the same prior: the second claimant notes the
-    prior as contested, and ``resolve`` decides. Where the cheapest claim wins ("matched"), claims are compared as they are made.
+    A claim is written to the outputs at once. It stands unless another gt claims the same prior: the second
+    claimant notes the prior as contested, and ``resolve`` decides. Where the cheapest claim wins ("matched"),
+    claims are compared as they are made.
 
     Grid: (N,). Twin: ``matching.dynamic_k_matching`` on rows of ``reference.cost_matrix``.
     """
@@ -77,7 +81,9 @@ def select(
     part = 0
     while part < parts:
         tile = tl.arange(0, BOUNDS) * parts + part
-        waiting = rank_tiles(tile, limit, tiles_ptr, num_tiles, gx1, gy1, gx2, gy2, cx, cy, gt_area, RULE, FAST, BOUNDS)
+        waiting = rank_tiles(
+            tile, limit, tiles_ptr, num_tiles, gx1, gy1, gx2, gy2, cx, cy, gt_area, RULE, FAST, BOUNDS
+        )
         next_visit = tl.min(waiting)
         least_iou, least_iou_if_paid, reach = pair_limits(limit, RULE, FAST)
         while least_bound(next_visit, BOUNDS) <= farthest_rank(limit, reach, RULE):
@@ -97,7 +103,9 @@ def select(
                 )  # fmt: skip
                 cheapest = tl.min(found)
                 prior = tl.min(tl.where(found == cheapest, p, const.NONE))
-                while (cheapest < dearest) | ((cheapest == dearest) & (prior < last) & (cheapest != const.NONE)):
+                while (cheapest < dearest) | (
+                    (cheapest == dearest) & (prior < last) & (cheapest != const.NONE)
+                ):
                     found = tl.where(p == prior, const.NONE, found)
                     out = (costs == dearest) & (priors == last)
                     costs = tl.where(out, cheapest, costs)
@@ -114,7 +122,9 @@ def select(
     out = image * P + priors
     slot_of = tl.load(slot_of_ptr + priors, mask=taken, other=0)
     x1, y1, x2, y2 = load_four(slots_ptr + slot_at(slot_of, PLANES, TILE), TILE)
-    inter, union = intersection_and_union(x1, y1, x2, y2, box_area(x1, y1, x2, y2), gx1, gy1, gx2, gy2, gt_area, RULE)
+    inter, union = intersection_and_union(
+        x1, y1, x2, y2, box_area(x1, y1, x2, y2), gx1, gy1, gx2, gy2, gt_area, RULE
+    )
     tl.store(gt_index_ptr + out, tl.zeros([const.LANES], tl.int64) + index, mask=taken)
     tl.store(matched_iou_ptr + out, fraction(inter, union, FAST), mask=taken)
     tl.store(labels_ptr + out, tl.zeros([const.LANES], tl.int64) + label, mask=taken)
@@ -123,7 +133,9 @@ def select(
     before = tl.atomic_add(claims_ptr + out, 1, mask=taken, sem="relaxed")
     second = taken & (before == 1)
     if tl.max(second.to(tl.int32)) != 0:
-        entry = tl.atomic_add(num_contested_ptr + tl.zeros([const.LANES], tl.int32), 1, mask=second, sem="relaxed")
+        entry = tl.atomic_add(
+            num_contested_ptr + tl.zeros([const.LANES], tl.int32), 1, mask=second, sem="relaxed"
+        )
         tl.store(contested_ptr + entry, (image << 32) | slot_of, mask=second)
         tl.store(contested_cost_ptr + entry, value_of(costs), mask=second)
 

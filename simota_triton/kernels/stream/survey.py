@@ -1,4 +1,6 @@
-"""The second kernel: class sums and the largest IoUs of each gt, side by side. The former wait for memory, the latter compute."""
+"""The second kernel: class sums and the largest IoUs of each gt, side by side. The former wait for memory,
+the latter compute.
+"""
 
 import triton
 import triton.language as tl
@@ -9,7 +11,9 @@ from .class_sums import class_sums
 from .top_iou import largest_ious
 
 
-@triton.jit(do_not_specialize=["candidate_topk", "num_tiles", "splits_log2", "few", "every_log2", "few_are_gts"])
+@triton.jit(
+    do_not_specialize=["candidate_topk", "num_tiles", "splits_log2", "few", "every_log2", "few_are_gts"]
+)
 def survey(
     # output [N, splits, 32] int32
     top_ptr,
@@ -25,13 +29,15 @@ def survey(
     RULE: tl.constexpr, LAYOUT: tl.constexpr, ALIGNED_LOGITS: tl.constexpr, FAST: tl.constexpr, TILE: tl.constexpr, WIDTH: tl.constexpr,
     ROWS: tl.constexpr, BOUNDS: tl.constexpr,
 ):  # fmt: skip
-    """``top[n, split]`` of ``largest_ious``, of real gts, and ``slots`` of ``class_sums`` where all classes count.
+    """``top[n, split]`` of ``largest_ious``, of real gts, and ``slots`` of ``class_sums`` where all classes
+    count.
 
-    A prior that ``class_sums`` loses has its box taken away while others may look at it, so the lists of its image may hold it: ``select``
-    does not use them.
+    A prior that ``class_sums`` loses has its box taken away while others may look at it, so the lists of its
+    image may hold it: ``select`` does not use them.
 
-    Grid: (N * splits programs for the gts, and slots / ROWS for the sums). Those that are fewer are spread among the others: they
-    are the first of each 2^every_log2 programs, so that both kinds are under way together.
+    Grid: (N * splits programs for the gts, and slots / ROWS for the sums). Those that are fewer are spread
+    among the others: they are the first of each 2^every_log2 programs, so that both kinds are under way
+    together.
     """
     program = tl.program_id(0)
     if RULE.value.all_classes:

@@ -17,12 +17,14 @@ def largest_ious(
     wanted, candidate_topk, split, splits, num_tiles, starts, first_tiles, cls_strides_b, cls_strides_p, cls_strides_c,
     RULE: tl.constexpr, LAYOUT: tl.constexpr, FAST: tl.constexpr, TILE: tl.constexpr, BOUNDS: tl.constexpr,
 ):  # fmt: skip
-    """Of a gt and every ``splits``-th tile of its image: the ``candidate_topk`` largest IoUs above 0, as the bits of float32, which
-    are ordered like the numbers; then zeros, in any order, [LANES] int32. All zeros unless ``wanted``.
+    """Of a gt and every ``splits``-th tile of its image: the ``candidate_topk`` largest IoUs above 0, as the
+    bits of float32, which are ordered like the numbers; then zeros, in any order, [LANES] int32. All zeros
+    unless ``wanted``.
 
-    Tiles are visited in descending order of the IoU they may hold. The least of the list, once it is full, is what an IoU must
-    exceed: where the next tile's bound does not, the rest is left alone, and pairs are dropped before the quotient is formed.
-    What is left, some 18 to 37 pairs a gt, is inserted in place of the least.
+    Tiles are visited in descending order of the IoU they may hold. The least of the list, once it is full, is
+    what an IoU must
+    exceed: where the next tile's bound does not, the rest is left alone, and pairs are dropped before the
+    quotient is formed. What is left, some 18 to 37 pairs a gt, is inserted in place of the least.
 
     ``slots`` and ``tiles`` are those of the gt's image. Twin: ``matching.dynamic_k_matching``'s ``top_iou``.
     """
@@ -33,8 +35,9 @@ def largest_ious(
     least = tl.min(best)
     place = tl.arange(0, TILE)
     per_area = tl.maximum(reciprocal(tl.maximum(gt_area, 1e-30), FAST), 1e-30)
-    # parts hold tiles of the whole image, so that the first one already fills the list with good ones; there are none for a gt that
-    # takes no part or meets nothing (Triton 3.3 cannot compile a loop within a condition)
+    # parts hold tiles of the whole image, so that the first one already fills the list with good ones; there
+    # are none for a gt that takes no part or meets nothing (Triton 3.3 cannot compile a loop within a
+    # condition)
     parts = tl.where(wanted & (gt_area > 0.0), tl.cdiv(num_tiles, BOUNDS * splits), 0)
     part = 0
     while part < parts:
@@ -48,7 +51,11 @@ def largest_ious(
             bound = tl.where(own, bound, 0.0)
         # among tiles that may hold as much, the one whose small boxes lie nearest
         dx, dy = middle_x - 2.0 * cx, middle_y - 2.0 * cy
-        waiting = order(1.0 - bound + nearer(tl.fma(dx, dx, dy * dy), 0.25 * per_area), (bound > 0.0) & (tile < num_tiles), BOUNDS)
+        waiting = order(
+            1.0 - bound + nearer(tl.fma(dx, dx, dy * dy), 0.25 * per_area),
+            (bound > 0.0) & (tile < num_tiles),
+            BOUNDS,
+        )
         next_visit = tl.min(waiting)
         while 1.0 - least_bound(next_visit, BOUNDS) > least.to(tl.float32, bitcast=True):
             visited = (index_of(next_visit, BOUNDS) * parts + part) * splits + split
@@ -70,11 +77,21 @@ def largest_ious(
                     p = tl.load(point + 4 * TILE).to(tl.int32, bitcast=True)
                     level, level_start = find_level(visited, starts, first_tiles, len(cls_levels))
                     logits, stride_p, stride_c = find_logits(
-                        level, image, level_start, cls_levels, cls_strides_b, cls_strides_p, cls_strides_c, LAYOUT, False
+                        level,
+                        image,
+                        level_start,
+                        cls_levels,
+                        cls_strides_b,
+                        cls_strides_p,
+                        cls_strides_c,
+                        LAYOUT,
+                        False,
                     )
-                    logit = tl.load(logits + label.to(tl.int64) * stride_c + p.to(tl.int64) * stride_p, mask=worth, other=0.0).to(
-                        tl.float32
-                    )
+                    logit = tl.load(
+                        logits + label.to(tl.int64) * stride_c + p.to(tl.int64) * stride_p,
+                        mask=worth,
+                        other=0.0,
+                    ).to(tl.float32)
                     worth &= finite(logit)
                 found = tl.where(worth, fraction(inter, union, FAST).to(tl.int32, bitcast=True), -1)
                 largest = tl.max(found)

@@ -1,11 +1,11 @@
 """The order in which a gt visits tiles: the most promising first, in one int32 key a tile.
 
-A key holds the bits of a non-negative float32, which are ordered like the number, with the tile's index among BOUNDS in place of
-the last bits. So the next visit is a minimum of integers, one instruction on a warp, ties are decided, and as soon as the next
-tile cannot matter, none of the others can.
+A key holds the bits of a non-negative float32, which are ordered like the number, with the tile's index among
+BOUNDS in place of the last bits. So the next visit is a minimum of integers, one instruction on a warp, ties
+are decided, and as soon as the next tile cannot matter, none of the others can.
 
-What a tile is ranked by is a bound, plus a share of NEARER that grows with the distance: among tiles of (nearly) the same bound
-the nearest goes first, since what fills the lists early is what prunes.
+What a tile is ranked by is a bound, plus a share of NEARER that grows with the distance: among tiles of
+(nearly) the same bound the nearest goes first, since what fills the lists early is what prunes.
 """
 
 import triton
@@ -22,7 +22,9 @@ def nearer(distance_squared, unit_squared):
 
 @triton.jit
 def order(rank, alive, BOUNDS: tl.constexpr):
-    """Keys of tiles by ``rank`` >= 0, a bound and :func:`nearer`, [BOUNDS]; those not ``alive`` are never visited."""
+    """Keys of tiles by ``rank`` >= 0, a bound and :func:`nearer`, [BOUNDS]; those not ``alive`` are never
+    visited.
+    """
     key = (rank.to(tl.int32, bitcast=True) & (-BOUNDS)) | tl.arange(0, BOUNDS)
     return tl.where(alive, key, const.NONE)
 

@@ -1,4 +1,6 @@
-"""For the processes of ``launched.py``: what their packages import beside what is run there, as blanks where it is not installed."""
+"""For the processes of ``launched.py``: what their packages import beside what is run there, as blanks where
+it is not installed.
+"""
 
 import importlib.util
 import sys
@@ -15,4 +17,14 @@ UNUSED = {
 }
 """Package -> modules that need it."""
 
-sys.meta_path.insert(0, Blanks(*(blank for name, blanks in UNUSED.items() if importlib.util.find_spec(name) is None for blank in blanks)))
+sys.meta_path.insert(
+    0,
+    Blanks(
+        *(
+            blank
+            for name, blanks in UNUSED.items()
+            if importlib.util.find_spec(name) is None
+            for blank in blanks
+        )
+    ),
+)
