@@ -9,8 +9,7 @@ from .config import SimOTAConfig
 from .masks import mask_centers
 from .matching import dynamic_k_matching
 from .result import AssignResult, AssignSummary, ImageAssignment
-
-__version__ = "0.1.0"
+from .version import __version__ as __version__
 
 __all__ = [
     "AssignResult",

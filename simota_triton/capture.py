@@ -28,6 +28,7 @@ from torch import Tensor
 
 from . import env
 from .config import SimOTAConfig
+from .files import locked
 from .inputs import Problem, pack
 from .tuning.buckets import bucket
 from .tuning.kernel_config import Shape
@@ -168,8 +169,6 @@ class Recorder:
         Raises:
             OSError: The file cannot be written; it is as it was.
         """
-        from .tuning.store import locked
-
         blob = io.BytesIO()
         torch.save(
             {

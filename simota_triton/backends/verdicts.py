@@ -22,9 +22,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from .. import __version__
-from ..measure.machine import driver_version, triton_version
-from ..tuning.store import Gpu, locked, user_folder, write_whole
+from ..files import locked, write_whole
+from ..tuning.store import Gpu, user_folder
+from ..version import __version__, driver_version, triton_version
 
 SCHEMA = 1
 PACKAGE = Path(__file__).parents[1]

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from .. import __version__
+from ..version import __version__
 from . import bench, compare, demo, info, run, tune, verify
 from .errors import CommandError, report
 

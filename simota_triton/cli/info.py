@@ -17,11 +17,12 @@ from typing import Any
 
 import torch
 
-from .. import __version__, backends, env
+from .. import backends, env
 from ..backends import verdicts
 from ..backends.auto import c_compiler
 from ..tuning.families import FAMILIES
 from ..tuning.store import Gpu, StoreError, packaged_file, read, user_file, user_folder
+from ..version import __version__
 
 Row = tuple[str, str]
 

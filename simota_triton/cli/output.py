@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ..tuning.store import write_whole
+from ..files import write_whole
 from .errors import CommandError
 
 ROOM = 1 << 16

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .. import __version__
 from ..tuning.families import FAMILIES, Family
 from ..tuning.kernel_config import PROCESSORS
+from ..version import __version__
 from .arguments import add_batches, batches, check_batches, choice_of, number, refuse
 from .errors import CommandError, report
 from .progress import Bar

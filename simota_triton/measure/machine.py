@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import platform
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from .. import __version__
+from ..version import __version__, driver_version, first_line, triton_version
 
 CHECKOUT = Path(__file__).parents[2]
 """Where the package lies: a git checkout, or the folder it is installed in."""
@@ -32,7 +30,7 @@ def facts(device: torch.device | None = None) -> dict[str, Any]:
         "date": datetime.date.today().isoformat(),
     }
     if (CHECKOUT / ".git").exists():
-        found["commit"] = _output("git", "-C", str(CHECKOUT), "rev-parse", "HEAD")
+        found["commit"] = first_line("git", "-C", str(CHECKOUT), "rev-parse", "HEAD")
     if device is None:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cuda":
@@ -70,30 +68,3 @@ def cpu_name() -> str:
         lines = []
     model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
     return model or platform.processor() or platform.machine()
-
-
-def triton_version() -> str | None:
-    """Triton's version; None where it cannot be imported."""
-    try:
-        import triton
-    except ImportError:
-        return None
-    return str(triton.__version__)
-
-
-def driver_version() -> str:
-    """The NVIDIA driver's version, as Linux tells it, else nvidia-smi; empty where neither does."""
-    with contextlib.suppress(OSError):
-        told = re.search(r"Kernel Module[\w ]*? +(\d[\d.]+)", Path("/proc/driver/nvidia/version").read_text())
-        if told:
-            return told[1]
-    return _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
-
-
-def _output(*command: str) -> str:
-    """The first line that a command prints; empty where it fails."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except OSError:
-        return ""
-    return done.stdout.split("\n")[0].strip() if done.returncode == 0 else ""
