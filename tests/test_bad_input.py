@@ -2,8 +2,6 @@
 it.
 """
 
-# ruff: noqa: E501 (a table, one case a line)
-
 import json
 import os
 import re
