@@ -53,7 +53,7 @@ from simota_triton.measure.cases import least_bytes
 from simota_triton.measure.machine import facts
 from simota_triton.measure.peak import peak_bytes
 from simota_triton.measure.timing import L2_BYTES, GraphTimer
-from simota_triton.simulate import STRIDES
+from simota_triton.priors import STRIDES
 from simota_triton.verification.suite import CHECKS, FAILED, OF_BATCHES, Finding, Target, findings, record
 
 LOOPED = ("coco", "mosaic")

@@ -32,10 +32,12 @@ import torch
 from bench.static_report import CASES, RESULTS, measure
 from bench.stream_events import Events, Image, count_events
 from bench.workloads import WORKLOADS, Workload, gt_counts
+from simota_triton import grid_priors
 from simota_triton.config import SimOTAConfig
 from simota_triton.inputs import pack
 from simota_triton.kernels.stream.launch import find_grid
-from simota_triton.simulate import PHASES, STRIDES, grid_priors, random_gts, simulate_predictions
+from simota_triton.measure.simulate import PHASES, random_gts, simulate_predictions
+from simota_triton.priors import STRIDES
 from simota_triton.tuning.kernel_config import Shape
 from simota_triton.tuning.stream_config import StreamConfig, stream_heuristic
 

@@ -8,6 +8,7 @@ from .boxes import box_giou, box_iou, convert_boxes
 from .config import SimOTAConfig
 from .masks import mask_centers
 from .matching import dynamic_k_matching
+from .priors import grid_priors
 from .result import AssignResult, AssignSummary, ImageAssignment
 from .version import __version__ as __version__
 
@@ -22,5 +23,6 @@ __all__ = [
     "box_iou",
     "convert_boxes",
     "dynamic_k_matching",
+    "grid_priors",
     "mask_centers",
 ]

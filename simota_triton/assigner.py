@@ -168,7 +168,7 @@ class SimOTAAssigner:
             ValueError: Shape, dtype, device or value of an argument; the message says what was expected and what came.
 
         Example:
-            >>> from simota_triton.simulate import grid_priors
+            >>> from simota_triton import grid_priors
             >>> priors, gt = grid_priors(32, (8,)), torch.tensor([[0.0, 0.0, 32.0, 32.0]])
             >>> inputs = gt.expand(1, 16, 4), torch.zeros(1, 16, 1), priors, [gt], [torch.tensor([0])]
             >>> assigner = SimOTAAssigner("nanodet")

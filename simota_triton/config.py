@@ -104,7 +104,7 @@ class SimOTAConfig:
             are too small to hold a prior's point want ``candidate="box_or_center"`` too: under ``"box"`` they have at best
             the priors that other gts hold.
         prior_offset: Where in its cell a prior's point lies, in strides from the upper left: 0.0 for corners,
-            0.5 for centres, as the ``offset`` of ``simulate.grid_priors``. Only ``ignore_boxes`` asks for it: what a prior stands for is its cell,
+            0.5 for centres, as the ``offset`` of ``grid_priors``. Only ``ignore_boxes`` asks for it: what a prior stands for is its cell,
             which is ignored where the cell's centre lies strictly inside such a box.
         preset: Name of the preset this configuration started from; not part of its identity.
 

@@ -500,7 +500,10 @@ def _check_priors(priors: Tensor) -> None:
 
 _GOOD_PRIORS: dict[int, Tensor] = {}
 
-NOT_ANCHORS = "priors are points and strides, not boxes: simota_triton.simulate.grid_priors(image_size, strides, offset) forms them"
+NOT_ANCHORS = (
+    "priors are points and strides, not boxes: simota_triton.grid_priors(image_size, strides, offset) "
+    "forms them"
+)
 """What to do where xyxy anchors were passed as priors."""
 
 

@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from simota_triton import SimOTAAssigner
-from simota_triton.simulate import grid_priors, random_gts
+from simota_triton import SimOTAAssigner, grid_priors
+from simota_triton.measure.simulate import random_gts
 from tests.trainers.maps import to_maps
 from tests.trainers.trainer import hearing
 

@@ -20,7 +20,7 @@ from simota_triton.inputs import Problem, Scores, pack
 from simota_triton.kernels import launch
 from simota_triton.kernels.stream import launch as stream
 from simota_triton.matching import Matching
-from simota_triton.simulate import random_gts, simulate_predictions
+from simota_triton.measure.simulate import random_gts, simulate_predictions
 from simota_triton.tuning.stream_config import StreamConfig
 
 DEVICE = torch.device("cpu" if launch.INTERPRETED else "cuda")

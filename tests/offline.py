@@ -32,13 +32,13 @@ from bench.offline import Census, census, compiled_for, problem
 from bench.static_report import CAPABILITIES
 from bench.static_report import FAMILIES as PRESETS
 from simota_triton import config as configs
+from simota_triton import grid_priors
 from simota_triton.backends import TIDYING
 from simota_triton.config import SimOTAConfig
 from simota_triton.inputs import Problem
 from simota_triton.kernels.launch import Levels
 from simota_triton.kernels.stream import launch as stream
 from simota_triton.measure.workloads import WORKLOADS
-from simota_triton.simulate import grid_priors
 from simota_triton.tuning.families import FAMILIES
 from simota_triton.tuning.kernel_config import Shape
 from simota_triton.tuning.static import MAX_SPILLS

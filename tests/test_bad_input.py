@@ -12,10 +12,9 @@ import pytest
 import torch
 
 import simota_triton
-from simota_triton import SimOTAAssigner, SimOTAConfig, assign, convert_boxes, mask_centers
+from simota_triton import SimOTAAssigner, SimOTAConfig, assign, convert_boxes, grid_priors, mask_centers
 from simota_triton.backends import BACKENDS
 from simota_triton.inputs import pack
-from simota_triton.simulate import grid_priors
 from simota_triton.verification.scenes import make_scene
 
 from .interpreter import QUICK
@@ -125,7 +124,7 @@ CASES = [
     ("padded", {"priors": torch.tensor([[8.0, 8.0, -4.0]]).repeat(P, 1)}, ValueError, "priors: expected strides > 0 in column"),
     ("padded", {"priors": torch.ones(B, P, 4)}, ValueError, "priors: expected [P, 4] x, y, stride_x, stride_y (or [P, 3] x, y, stride), got [2, 6, 4]; all images share their priors: pass priors[0]"),
     ("padded", {"priors": torch.ones(P, 2)}, ValueError, "priors: expected [P, 4] x, y, stride_x, stride_y (or [P, 3] x, y, stride), got [6, 2]; append the stride of each: torch.cat([priors, strides[:, None]], 1)"),
-    ("padded", {"priors": ANCHORS}, ValueError, "priors: expected strides in columns 2 and 3, the distances between priors, got values above columns 0 and 1 in all rows, as [8.0, 0.0, 24.0, 16.0] in row 1; priors are points and strides, not boxes: simota_triton.simulate.grid_priors(image_size, strides, offset) forms them"),
+    ("padded", {"priors": ANCHORS}, ValueError, "priors: expected strides in columns 2 and 3, the distances between priors, got values above columns 0 and 1 in all rows, as [8.0, 0.0, 24.0, 16.0] in row 1; priors are points and strides, not boxes: simota_triton.grid_priors(image_size, strides, offset) forms them"),
     ("padded", {"priors": ANCHORS - 20}, ValueError, "priors: expected strides > 0 in columns 2 and 3, got [-20.0, -20.0, -4.0, -4.0] in row 0; priors are points and strides, not boxes"),
     # gt boxes, any form
     ("padded", {"gt_boxes": None}, TypeError, "gt_boxes: expected a tensor or a list of tensors, got NoneType"),

@@ -20,13 +20,13 @@ from PIL import Image
 from rich.console import Console
 
 import simota_triton
-from simota_triton import SimOTAAssigner, SimOTAConfig, backends, env
+from simota_triton import SimOTAAssigner, SimOTAConfig, backends, env, grid_priors
 from simota_triton.cli import COMMANDS, main
 from simota_triton.cli import arguments as cli_arguments
 from simota_triton.demo import run as demo_run
 from simota_triton.demo.coco import read_coco
 from simota_triton.demo.scene import SHIPPED, load_scene
-from simota_triton.simulate import grid_priors, simulate_predictions
+from simota_triton.measure.simulate import simulate_predictions
 
 from .test_demo import COCO80, annotation, needs_coco, write_coco
 

@@ -11,9 +11,8 @@ import pytest
 import torch
 
 import simota_triton
-from simota_triton import SimOTAAssigner, SimOTAConfig, mask_centers
+from simota_triton import SimOTAAssigner, SimOTAConfig, grid_priors, mask_centers
 from simota_triton.backends import BACKENDS
-from simota_triton.simulate import grid_priors
 from simota_triton.verification.scenes import FAMILIES, FORMS, make_scene
 
 from .interpreter import QUICK

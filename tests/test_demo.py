@@ -16,16 +16,16 @@ import torch
 from matplotlib import font_manager
 from PIL import Image
 
-from simota_triton import SimOTAAssigner, SimOTAConfig
+from simota_triton import SimOTAAssigner, SimOTAConfig, grid_priors
 from simota_triton.cli import main
 from simota_triton.cli.errors import CommandError
 from simota_triton.demo.coco import read_coco
 from simota_triton.demo.fonts import fonts_for
 from simota_triton.demo.labels import place_labels
-from simota_triton.demo.outcome import PRIOR_OFFSET, run_presets, totals
+from simota_triton.demo.outcome import run_presets, totals
 from simota_triton.demo.picture import PALETTE, draw, gt_colors
 from simota_triton.demo.scene import SHIPPED, load_scene
-from simota_triton.simulate import PHASES, grid_priors, simulate_predictions
+from simota_triton.measure.simulate import PHASES, simulate_predictions
 
 CPU = torch.device("cpu")
 COCO80 = Path(os.environ.get("SIMOTA_TRITON_COCO") or Path(__file__).parents[1] / "../shared/data/coco80")
@@ -231,19 +231,11 @@ def test_the_shipped_scene_has_what_it_is_there_to_show():
 # numbers
 
 
-def test_priors_lie_where_each_original_puts_them():
-    corners = {name for name, offset in PRIOR_OFFSET.items() if offset == 0.0}
-    assert corners == {"rtmdet", "rtmdet_mmyolo", "libre_rtmdet", "nanodet", "damo", "seed"}
-    assert {name for name, offset in PRIOR_OFFSET.items() if offset == 0.5} == set(
-        SimOTAConfig.presets()
-    ) - corners
-
-
 @pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize("preset", ["rtmdet", "yolox", "damo", "picodet"])
 def test_what_each_gt_got_is_what_the_assigner_gave(preset, phase):
     scene, [outcome] = shipped(preset, phase=phase, seed=3)
-    priors = grid_priors(640, offset=PRIOR_OFFSET[preset])
+    priors = grid_priors(640, offset=SimOTAConfig.from_preset(preset).prior_offset)
     simulated = simulate_predictions(
         [scene.gt_boxes],
         [scene.gt_labels],

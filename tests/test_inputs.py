@@ -6,12 +6,11 @@ from itertools import pairwise
 import pytest
 import torch
 
-from simota_triton import SimOTAAssigner, SimOTAConfig, backends, inputs, mask_centers
+from simota_triton import SimOTAAssigner, SimOTAConfig, backends, grid_priors, inputs, mask_centers
 from simota_triton.backends import BACKENDS
 from simota_triton.boxes import box_center
 from simota_triton.inputs import pack
 from simota_triton.matching import Matching
-from simota_triton.simulate import grid_priors
 from simota_triton.verification.scenes import FAMILIES, FORMS, LAYOUTS, make_scene
 
 from .interpreter import QUICK, SMALL

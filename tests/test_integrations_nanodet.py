@@ -12,8 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from simota_triton import grid_priors
 from simota_triton.integrations import nanodet
-from simota_triton.simulate import grid_priors, random_gts, simulate_predictions
+from simota_triton.measure.simulate import random_gts, simulate_predictions
 from tests.literal import RULES, Image, matched
 
 MODULE = "nanodet.model.head.assigner.dsl_assigner"

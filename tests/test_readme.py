@@ -8,11 +8,10 @@ import pytest
 import torch
 
 import simota_triton
-from simota_triton import SimOTAConfig
+from simota_triton import SimOTAConfig, grid_priors
 from simota_triton.backends import CHOICES
 from simota_triton.cli import main
 from simota_triton.env import VARIABLES
-from simota_triton.simulate import grid_priors
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -9,11 +9,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from simota_triton import SimOTAAssigner, SimOTAConfig
+from simota_triton import SimOTAAssigner, SimOTAConfig, grid_priors
 from simota_triton.backends import triton_stream
 from simota_triton.inputs import pack
 from simota_triton.kernels import launch
-from simota_triton.simulate import grid_priors, random_gts, simulate_predictions
+from simota_triton.measure.simulate import random_gts, simulate_predictions
 from simota_triton.tuning.stream_config import StreamConfig
 from simota_triton.verification.judge import judge
 from simota_triton.verification.scenes import FAMILIES, FORMS, LAYOUTS, make_scene

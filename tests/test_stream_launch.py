@@ -16,12 +16,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.workloads import WORKLOADS
-from simota_triton import SimOTAConfig
+from simota_triton import SimOTAConfig, grid_priors
 from simota_triton.backends import triton_stream
 from simota_triton.inputs import pack
 from simota_triton.kernels import launch as fused
 from simota_triton.kernels.stream import launch as stream
-from simota_triton.simulate import grid_priors
 from simota_triton.tuning.kernel_config import KernelConfig, Shape
 from simota_triton.tuning.stream_config import MAX_SPLITS, StreamConfig, stream_heuristic
 

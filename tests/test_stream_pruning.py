@@ -8,9 +8,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from simota_triton import SimOTAConfig
+from simota_triton import SimOTAConfig, grid_priors
 from simota_triton.inputs import pack
-from simota_triton.simulate import grid_priors, simulate_predictions
+from simota_triton.measure.simulate import simulate_predictions
 from simota_triton.tuning.stream_config import StreamConfig
 from simota_triton.verification.judge import judge
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from simota_triton import SimOTAAssigner, SimOTAConfig, terms
+from simota_triton import SimOTAAssigner, SimOTAConfig, grid_priors, terms
 from simota_triton.backends import candidates, compact, pairs, torch_pruned
 from simota_triton.backends import priors as known_priors
 from simota_triton.backends.candidates import Gts, near_priors
@@ -14,7 +14,7 @@ from simota_triton.backends.levels import SLACK, Levels
 from simota_triton.backends.priors import Priors
 from simota_triton.boxes import box_center
 from simota_triton.inputs import pack
-from simota_triton.simulate import grid_priors, random_gts, simulate_predictions
+from simota_triton.measure.simulate import random_gts, simulate_predictions
 
 ANY_SIZE = 1 << 60
 

@@ -10,7 +10,7 @@ import torch
 
 from ..backends import CHOICES
 from ..config import PRESETS
-from ..simulate import PHASES
+from ..measure.simulate import PHASES
 from .arguments import device_of, number, refuse
 from .errors import require
 

@@ -9,14 +9,10 @@ import torch
 from torch import Tensor
 
 from ..assigner import SimOTAAssigner
-from ..config import PRESETS
+from ..measure.simulate import simulate_predictions
+from ..priors import STRIDES, grid_priors
 from ..result import AssignResult, AssignSummary, ImageAssignment
-from ..simulate import STRIDES, grid_priors, simulate_predictions
 from .scene import Scene
-
-CORNER_PRESETS = ("seed", "rtmdet", "rtmdet_mmyolo", "libre_rtmdet", "nanodet", "damo")
-PRIOR_OFFSET = {name: 0.0 if name in CORNER_PRESETS else 0.5 for name in PRESETS}
-"""Where in its cell each preset's prior lies, in strides: the corner or the centre, as in its original."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +58,8 @@ def run_presets(
     outcomes = []
     predictions = {}
     for preset in presets:
-        offset = PRIOR_OFFSET[preset]
+        assigner = SimOTAAssigner(preset, backend=backend)
+        offset = assigner.config.prior_offset
         if offset not in predictions:
             priors = grid_priors(scene.image_size, offset=offset)
             generator = torch.Generator().manual_seed(seed)
@@ -71,7 +68,6 @@ def run_presets(
             )
             predictions[offset] = priors, simulated
         priors, simulated = predictions[offset]
-        assigner = SimOTAAssigner(preset, backend=backend)
         result = assigner(
             simulated.pred_boxes.to(device),
             simulated.cls_logits.to(device),

@@ -13,8 +13,9 @@ import torch
 
 from ..capture import Recorded
 from ..config import SimOTAConfig
-from ..simulate import grid_priors, random_gts, simulate_predictions
+from ..priors import grid_priors
 from .cases import BY_IMAGE, COMPILED, PLAIN, cases, clock, copy_bandwidth, least_bytes, measure
+from .simulate import random_gts, simulate_predictions
 
 MOST_PAIRS = 6e7
 """Pairs (gt, prior) that a case may hold at once: a few GB."""

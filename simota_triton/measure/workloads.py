@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ..capture import Recorded
 from ..config import SimOTAConfig
-from ..simulate import grid_priors, random_gts, simulate_predictions
+from ..priors import grid_priors
+from .simulate import random_gts, simulate_predictions
 
 
 @dataclass(frozen=True)

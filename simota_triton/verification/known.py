@@ -18,7 +18,7 @@ from .. import backends, reference
 from ..config import SimOTAConfig
 from ..inputs import pack
 from ..matching import Matching
-from ..simulate import grid_priors
+from ..priors import grid_priors
 from .judge import IOU_ERROR
 
 PRESETS = ("rtmdet", "rtmdet_mmyolo", "mmdet_simota")

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from ..inputs import Problem, pack
-from ..simulate import PHASES, grid_priors, simulate_predictions
+from ..measure.simulate import PHASES, simulate_predictions
+from ..priors import grid_priors
 
 FLOAT: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}
 INT: dict[str, Any] = {"dtype": torch.int64, "device": "cpu"}

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from simota_triton.simulate import PHASES, grid_priors, random_gts, simulate_predictions
+from simota_triton import grid_priors
+from simota_triton.measure.simulate import PHASES, random_gts, simulate_predictions
 
 SIZES = ((32, 32), (64, 64), (96, 160), (128, 128), (192, 128), (256, 256), (320, 416), (640, 640))
 """Image sizes (height, width). The smallest has fewer priors than any detector's ``candidate_topk``."""
@@ -48,7 +49,7 @@ class Scene:
     Attributes:
         seed: What made it.
         kind: One of ``KINDS``.
-        phase: One of ``simulate.PHASES``.
+        phase: One of ``measure.simulate.PHASES``.
         size: Height and width of the images.
         priors: [P, 4] x, y, stride_x, stride_y.
         pred_boxes: [B, P, 4] xyxy.

@@ -14,10 +14,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .terms import in_region
+from ..terms import in_region
 
 PHASES = ("untrained", "mid", "trained")
-STRIDES = (8, 16, 32)
 
 _BOX_NOISE = {"mid": 0.2, "trained": 0.05}
 _OWN_LOGIT = {"mid": (-1.0, 1.5), "trained": (1.5, 1.0)}
@@ -32,32 +31,6 @@ class Predictions(NamedTuple):
     pred_boxes: Tensor
     cls_logits: Tensor
     obj_logits: Tensor
-
-
-def grid_priors(
-    image_size: int | tuple[int, int], strides: Sequence[int] = STRIDES, offset: float = 0.0
-) -> Tensor:
-    """Priors of level grids, finest first, each row-major: [P, 4] x, y, stride_x, stride_y.
-
-    Args:
-        image_size: Pixels, or (height, width).
-        strides: One level each; a level has ceil(size / stride) cells a side.
-        offset: 0.0 for cell corners (RTMDet, NanoDet, DAMO-YOLO), 0.5 for centres (YOLOX, PicoDet).
-
-    Example:
-        >>> grid_priors(640).shape
-        torch.Size([8400, 4])
-    """
-    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-    levels = []
-    for stride in strides:
-        cells = (
-            torch.arange(-(-side // stride), dtype=torch.float32, device="cpu") for side in (height, width)
-        )
-        y, x = torch.meshgrid(*cells, indexing="ij")
-        points = (torch.stack([x, y], -1).reshape(-1, 2) + offset) * stride
-        levels.append(torch.cat([points, torch.full_like(points, stride)], 1))
-    return torch.cat(levels)
 
 
 def random_gts(
