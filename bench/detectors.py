@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from simota_triton.demo.coco import read_coco
+from simota_triton.cli.demo.coco import read_coco
 from tests.peers.loading import isolated, load, site
 from tests.trainers.libreyolo import RTMDet
 from tests.trainers.trainer import Trainer

@@ -23,9 +23,9 @@ import simota_triton
 from simota_triton import SimOTAAssigner, SimOTAConfig, backends, env, grid_priors
 from simota_triton.cli import COMMANDS, main
 from simota_triton.cli import arguments as cli_arguments
-from simota_triton.demo import run as demo_run
-from simota_triton.demo.coco import read_coco
-from simota_triton.demo.scene import SHIPPED, load_scene
+from simota_triton.cli.demo import run as demo_run
+from simota_triton.cli.demo.coco import read_coco
+from simota_triton.cli.demo.scene import SHIPPED, load_scene
 from simota_triton.measure.simulate import simulate_predictions
 
 from .test_demo import COCO80, annotation, needs_coco, write_coco

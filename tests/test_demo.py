@@ -18,13 +18,13 @@ from PIL import Image
 
 from simota_triton import SimOTAAssigner, SimOTAConfig, grid_priors
 from simota_triton.cli import main
+from simota_triton.cli.demo.coco import read_coco
+from simota_triton.cli.demo.fonts import fonts_for
+from simota_triton.cli.demo.labels import place_labels
+from simota_triton.cli.demo.outcome import run_presets, totals
+from simota_triton.cli.demo.picture import PALETTE, draw, gt_colors
+from simota_triton.cli.demo.scene import SHIPPED, load_scene
 from simota_triton.cli.errors import CommandError
-from simota_triton.demo.coco import read_coco
-from simota_triton.demo.fonts import fonts_for
-from simota_triton.demo.labels import place_labels
-from simota_triton.demo.outcome import run_presets, totals
-from simota_triton.demo.picture import PALETTE, draw, gt_colors
-from simota_triton.demo.scene import SHIPPED, load_scene
 from simota_triton.measure.simulate import PHASES, simulate_predictions
 
 CPU = torch.device("cpu")

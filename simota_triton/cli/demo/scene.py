@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..cli.errors import CommandError
+from ..errors import CommandError
 from .coco import ImageRecord
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from ..priors import STRIDES
+from ...priors import STRIDES
 from .outcome import Outcome
 from .scene import Scene
 

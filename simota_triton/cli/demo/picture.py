@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..priors import STRIDES
+from ...priors import STRIDES
 from .labels import gap, place_labels, text_width
 from .legend import FAINT_INK, INK, ROW, dot_size, legend_rows, place_rows
 from .outcome import Outcome, totals

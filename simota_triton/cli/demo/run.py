@@ -12,10 +12,10 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ..backends import choose
-from ..cli.arguments import check_backend
-from ..cli.errors import CommandError, report
-from ..result import AssignSummary
+from ...backends import choose
+from ...result import AssignSummary
+from ..arguments import check_backend
+from ..errors import CommandError, report
 from .coco import ImageRecord, read_coco
 from .fonts import fonts_for
 from .outcome import Outcome, count, run_presets, totals

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..priors import STRIDES
+from ...priors import STRIDES
 from .labels import text_width
 from .outcome import Outcome, count
 from .scene import Scene

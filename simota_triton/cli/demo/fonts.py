@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ..cli.errors import report
+from ..errors import report
 
 PLACEHOLDERS = "Last Resort"
 """A font of matplotlib's that has every character, as a square."""

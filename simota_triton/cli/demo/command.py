@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from ..backends import CHOICES
-from ..config import PRESETS
-from ..measure.simulate import PHASES
-from .arguments import device_of, number, refuse
-from .errors import require
+from ...backends import CHOICES
+from ...config import PRESETS
+from ...measure.simulate import PHASES
+from ..arguments import device_of, number, refuse
+from ..errors import require
 
 DESCRIPTION = """\
 Assign priors to ground-truth boxes and show what came out: a table and a picture for each image and preset.
@@ -106,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
             "needs --coco FILE, the annotations of your images; without it there is the shipped scene",
         )
     require(rich="rich", matplotlib="matplotlib", PIL="pillow")
-    from ..demo.run import Options, run
+    from .run import Options, run
 
     names = args.presets or ["rtmdet", "yolox"]
     presets = PRESETS if "all" in names else tuple(dict.fromkeys(names))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..cli.errors import CommandError
+from ..errors import CommandError
 
 LARGEST_SIDE = 1e6
 """Pixels. A box beyond this is a mistake, and its area would leave float32's comfort."""
