@@ -1,4 +1,4 @@
-"""Empty batches to compile kernels for, where no GPU is; :mod:`simota_triton.tuning.offline` compiles."""
+"""Empty batches to compile kernels for, where no GPU is; :mod:`simota_triton.measure.compiling` compiles."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import torch
 
 from simota_triton.config import SimOTAConfig
 from simota_triton.inputs import Problem, pack
-from simota_triton.tuning.offline import Census, Loop, census, compiled_for
+from simota_triton.measure.compiling import compiled_for
+from simota_triton.measure.machine_code import Census, Loop, census
 
 __all__ = ["Census", "Loop", "census", "compiled_for", "problem"]
 

@@ -68,13 +68,13 @@ def steady(backend: str) -> dict[str, float]:
 
     from simota_triton.assigner import SimOTAAssigner, _result
     from simota_triton.backends import TIDYING
+    from simota_triton.cli.tune.families import TUNABLE
     from simota_triton.inputs import pack
     from simota_triton.matching import Matching
+    from simota_triton.measure.compiling import compiled_for
     from simota_triton.tuning.choice import configuration
-    from simota_triton.tuning.families import FAMILIES
-    from simota_triton.tuning.offline import compiled_for
 
-    family = FAMILIES[backend]
+    family = TUNABLE[backend]
     given, gts = inputs()
     config = SimOTAAssigner("rtmdet").config
 
@@ -134,9 +134,9 @@ def first_call(backend: str) -> dict[str, float]:
     from simota_triton import SimOTAAssigner
     from simota_triton.assigner import _result
     from simota_triton.backends import TIDYING, load
+    from simota_triton.cli.tune.families import TUNABLE
     from simota_triton.inputs import pack
     from simota_triton.matching import Matching
-    from simota_triton.tuning.families import FAMILIES
 
     given, gts = inputs()
     parts: dict[str, float] = {}
@@ -151,11 +151,11 @@ def first_call(backend: str) -> dict[str, float]:
     problem = step("pack", lambda: pack(config, **given, **gts, validate=False, tidy=backend not in TIDYING))
     step("backend", lambda: load(backend))
 
+    from simota_triton.measure.compiling import compiled_for
     from simota_triton.tuning.choice import choose
-    from simota_triton.tuning.offline import compiled_for
     from simota_triton.tuning.store import Gpu
 
-    family = FAMILIES[backend]
+    family = TUNABLE[backend]
     kernels = step(
         "look-up",
         lambda: choose(backend, Gpu("a GPU that is not here", (9, 0)), family.shape(problem)).kernels,
@@ -180,15 +180,15 @@ def main() -> None:
     if args.part:
         print(json.dumps({"steady": steady, "first": first_call}[args.part[0]](args.part[1])))
         return
+    from simota_triton.cli.tune.families import TUNABLE
     from simota_triton.measure.machine import facts
-    from simota_triton.tuning.families import FAMILIES
 
     record: dict[str, Any] = {"machine": facts(torch.device("cpu"))}
     with tempfile.TemporaryDirectory() as cache:
         environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"} | {
             "TRITON_CACHE_DIR": cache
         }
-        for backend in FAMILIES:
+        for backend in TUNABLE:
             for kind, title, unit in (("steady", "a call", "us"), ("first", "the first call", "ms")):
                 command = [sys.executable, "-m", "bench.overhead", "--part", kind, backend]
                 done = subprocess.run(command, check=True, env=environment, stdout=subprocess.PIPE, text=True)

@@ -30,8 +30,7 @@ from . import env
 from .config import SimOTAConfig
 from .files import locked
 from .inputs import Problem, pack
-from .tuning.buckets import bucket
-from .tuning.kernel_config import Shape
+from .tuning.kernel_config import Shape, bucket
 
 MAGIC = b"simota_triton batches 1\n"
 LIMIT = 8

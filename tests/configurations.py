@@ -24,9 +24,9 @@ from typing import Any, NamedTuple
 
 import torch
 
+from simota_triton.cli.tune.families import TUNABLE, Tunable
 from simota_triton.config import SimOTAConfig
 from simota_triton.inputs import Problem
-from simota_triton.tuning.families import FAMILIES, Family
 
 from . import interpreter
 
@@ -63,12 +63,12 @@ def scene(seed: int) -> tuple[Problem, SimOTAConfig]:
     return random_problem(config, num_priors, counts, 3 + 5 * seed % 18, seed), config
 
 
-def space(family: Family, problem: Problem) -> list[Any]:
+def space(family: Tunable, problem: Problem) -> list[Any]:
     """The family's whole space for a problem."""
     return family.space(family.heuristic((9, 0), family.shape(problem)))
 
 
-def compare(family: Family, problem: Problem, config: SimOTAConfig, candidates: Sequence[Any]) -> Compared:
+def compare(family: Tunable, problem: Problem, config: SimOTAConfig, candidates: Sequence[Any]) -> Compared:
     """Candidates against the interpreter's own configuration."""
     with interpreter.remembering() as counts:
         expected = [value.clone() for value in family.launch(problem, config, family.interpreter)]
@@ -85,7 +85,7 @@ def _compare_scene(backend: str, seed: int) -> Compared:
     torch.use_deterministic_algorithms(True)  # memory that nothing has written holds NaN
     interpreter.prepare()
     problem, config = scene(seed)
-    return compare(FAMILIES[backend], problem, config, space(FAMILIES[backend], problem))
+    return compare(TUNABLE[backend], problem, config, space(TUNABLE[backend], problem))
 
 
 def main() -> int:
@@ -94,14 +94,14 @@ def main() -> int:
         prog="python -m tests.configurations", description=__doc__.splitlines()[0]
     )
     parser.add_argument(
-        "--backend", choices=tuple(FAMILIES), action="append", help="kernel family; default: all"
+        "--backend", choices=tuple(TUNABLE), action="append", help="kernel family; default: all"
     )
     parser.add_argument("--scenes", type=int, default=20)
     parser.add_argument("--workers", type=int, default=1, help="processes; default: 1")
     args = parser.parse_args()
     wrong = 0
     with ProcessPoolExecutor(args.workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        for name in args.backend or FAMILIES:
+        for name in args.backend or TUNABLE:
             start, done = time.perf_counter(), []
             for seed, found in enumerate(pool.map(partial(_compare_scene, name), range(args.scenes))):
                 done.append(found)

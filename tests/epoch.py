@@ -16,11 +16,11 @@ from collections import Counter
 import torch
 
 from simota_triton.backends import TIDYING
+from simota_triton.cli.tune.families import TUNABLE
 from simota_triton.config import SimOTAConfig
 from simota_triton.inputs import pack
+from simota_triton.measure.compiling import compiled_for
 from simota_triton.tuning.choice import choose
-from simota_triton.tuning.families import FAMILIES
-from simota_triton.tuning.offline import compiled_for
 from simota_triton.tuning.store import Gpu
 
 MAX_BINARIES = 24
@@ -32,7 +32,7 @@ def binaries(backend: str, padded: bool) -> Counter[str]:
     """Kernel -> different binaries of an epoch, its last batch smaller; gts padded to the most of a step, or
     as lists.
     """
-    family, config, generator = FAMILIES[backend], SimOTAConfig.rtmdet(), random.Random(0)
+    family, config, generator = TUNABLE[backend], SimOTAConfig.rtmdet(), random.Random(0)
     found: dict[int, str] = {}
     with compiled_for(10 * GPU.capability[0] + GPU.capability[1]) as compiled:
         for step in range(STEPS):
@@ -69,7 +69,7 @@ def main() -> int:
     """The command line; returns the exit code."""
     worst = 0
     for form in ("padded", "list"):
-        counts = {backend: binaries(backend, form == "padded") for backend in FAMILIES}
+        counts = {backend: binaries(backend, form == "padded") for backend in TUNABLE}
         total = sum(count.total() for count in counts.values())
         worst = max(worst, total)
         print(

@@ -34,14 +34,14 @@ from bench.static_report import FAMILIES as PRESETS
 from simota_triton import config as configs
 from simota_triton import grid_priors
 from simota_triton.backends import TIDYING
+from simota_triton.cli.tune.families import TUNABLE
+from simota_triton.cli.tune.model import MAX_SPILLS
 from simota_triton.config import SimOTAConfig
 from simota_triton.inputs import Problem
 from simota_triton.kernels.launch import Levels
 from simota_triton.kernels.stream import launch as stream
 from simota_triton.measure.workloads import WORKLOADS
-from simota_triton.tuning.families import FAMILIES
 from simota_triton.tuning.kernel_config import Shape
-from simota_triton.tuning.static import MAX_SPILLS
 
 MAX_BINARIES = {"triton": 4, "triton-stream": 7}
 """Of an epoch: each of the two fused kernels with and without rows of priors that are a multiple of 4; each
@@ -152,10 +152,10 @@ def check(capability: int, name: str) -> list[str]:
         (capability // 10, capability % 10),
         shapes()[CASES.index((capability, name)) % len(WORKLOADS)],
     )
-    problems = {backend: INPUTS[name](tidy=backend not in TIDYING) for backend in FAMILIES}
+    problems = {backend: INPUTS[name](tidy=backend not in TIDYING) for backend in TUNABLE}
     with compiled_for(capability) as binaries:
         for backend, (config, case) in problems.items():
-            FAMILIES[backend].launch(case, config, FAMILIES[backend].heuristic(target, shape))
+            TUNABLE[backend].launch(case, config, TUNABLE[backend].heuristic(target, shape))
     gaps = Levels.of(case).layout.layout == "any"
     return [
         f"sm_{capability}, {binary.metadata.name}, {name}: {complaint}"
@@ -200,7 +200,7 @@ def binaries_of_an_epoch(backend: str) -> int:
     """Binaries compiled while image sizes and numbers of gts change from step to step, for one head and
     configuration.
     """
-    config, family = SimOTAConfig.rtmdet(), FAMILIES[backend]
+    config, family = SimOTAConfig.rtmdet(), TUNABLE[backend]
     with compiled_for(90) as binaries:
         for step in range(60):
             side = 10 + step % 11  # images of 320 to 640 pixels

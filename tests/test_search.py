@@ -16,12 +16,13 @@ import pytest
 import torch
 
 from simota_triton.cli import main
-from simota_triton.tuning import static
-from simota_triton.tuning.families import FAMILIES, Family
-from simota_triton.tuning.journal import Journal
+from simota_triton.cli.tune import model, search
+from simota_triton.cli.tune.families import TUNABLE, Tunable
+from simota_triton.cli.tune.journal import Journal
+from simota_triton.cli.tune.model import Static, launch_cycles
+from simota_triton.cli.tune.search import TOGETHER, Task, prune, sweep
+from simota_triton.tuning import store
 from simota_triton.tuning.kernel_config import Shape
-from simota_triton.tuning.search import TOGETHER, Task, prune, sweep
-from simota_triton.tuning.static import Static, launch_cycles
 from simota_triton.tuning.store import Gpu, read
 
 from . import interpreter
@@ -50,15 +51,15 @@ class Kernels:
         self.ms = ms or (lambda made: 1.0 + abs(made.width - 16) / 40 + abs(made.depth - 2) / 40)
         self.launched, self.timed = Counter(), Counter()
         axes = tuple({name: (1, 2, 4, 8, 16, 32)} for name in ("width", "depth"))
-        self.family = Family(
-            "made",
-            Made,
-            lambda *_: Made(),
-            Made(),
-            lambda _: Shape(1, 1, 1),
-            axes,
-            self.launch,
-            lambda *_: 1.0,
+        self.family = Tunable(
+            backend="made",
+            config=Made,
+            heuristic=lambda *_: Made(),
+            interpreter=Made(),
+            stages=axes,
+            shape=lambda _: Shape(1, 1, 1),
+            launch=self.launch,
+            instructions=lambda *_: 1.0,
         )
         self.candidates = self.family.space(Made())
         self.stop_after = None
@@ -234,21 +235,21 @@ def test_modelled_cycles_grow_with_work_and_with_registers_that_keep_warps_out()
 
 def test_the_outline_of_a_batch_holds_no_memory_and_all_shapes():
     problem, _ = scene(0)
-    hollow = static.outline(problem)
+    hollow = model.outline(problem)
     for name in ("pred_boxes", "priors"):
         ours, theirs = getattr(hollow, name), getattr(problem, name)
         assert ours.is_meta
         assert (ours.shape, ours.stride(), ours.dtype) == (theirs.shape, theirs.stride(), theirs.dtype)
     assert hollow.shape == problem.shape
     assert hollow.gts.boxes.is_meta
-    for family in FAMILIES.values():
+    for family in TUNABLE.values():
         assert family.shape(hollow) == family.shape(problem)
 
 
 # the real kernels
 
 
-@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+@pytest.mark.parametrize("family", TUNABLE.values(), ids=TUNABLE)
 def test_configurations_change_no_bit(family):
     for seed in range(3):
         problem, config = scene(seed)
@@ -257,7 +258,7 @@ def test_configurations_change_no_bit(family):
         assert found.differing == []
 
 
-@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+@pytest.mark.parametrize("family", TUNABLE.values(), ids=TUNABLE)
 def test_a_launch_that_is_remembered_gives_what_it_gave(family):
     problem, config = scene(1)
     candidates = space(family, problem)[::90]
@@ -290,7 +291,7 @@ def tried(tmp_path, monkeypatch):
     def examine(backend, problem, config, capability, candidates, workers=2):
         return [report(float(i), spills=float(i == 3)) for i, _ in enumerate(candidates)]
 
-    monkeypatch.setattr(static, "examine", examine)
+    monkeypatch.setattr(model, "examine", examine)
     monkeypatch.setenv("SIMOTA_TRITON_CONFIG_DIR", str(tmp_path / "user"))
 
     def run(*more):
@@ -315,7 +316,7 @@ class TestCommand:
         path = tmp_path / f"{gpu.slug}.json"
         assert str(path) in out
         entry = json.loads(path.read_text())["kernels"]["triton"]["b1-p128-g4"]
-        assert read(path, gpu)["triton"]["b1-p128-g4"] == FAMILIES["triton"].config(**entry["config"])
+        assert read(path, gpu)["triton"]["b1-p128-g4"] == TUNABLE["triton"].config(**entry["config"])
         assert {"triton", "torch", "simota_triton", "workload", "date"} <= set(entry["measured"])
         assert not [p for p in (tmp_path / "unfinished").iterdir() if p.suffix == ".jsonl"]
 
@@ -324,8 +325,6 @@ class TestCommand:
         assert not (tmp_path / "user").exists()
 
     def test_a_full_disk_at_the_end_loses_nothing(self, tried, tmp_path, capsys, monkeypatch):
-        from simota_triton.tuning import store
-
         monkeypatch.setattr(
             store, "write_whole", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device"))
         )
@@ -349,8 +348,6 @@ class TestCommand:
         assert "another simota-triton tune is measuring this" in capsys.readouterr().err
 
     def test_interrupted_it_says_what_is_kept(self, tried, tmp_path, capsys, monkeypatch):
-        from simota_triton.tuning import search
-
         monkeypatch.setattr(search, "interleaved", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         assert tried("--out", str(tmp_path)) == 130
         err = capsys.readouterr().err

@@ -15,11 +15,11 @@ import pytest
 import torch
 
 from simota_triton import SimOTAAssigner
+from simota_triton.cli.tune.families import TUNABLE
 from simota_triton.tuning import choice, store
-from simota_triton.tuning.buckets import bucket
 from simota_triton.tuning.choice import choose
 from simota_triton.tuning.families import FAMILIES
-from simota_triton.tuning.kernel_config import PROCESSORS, KernelConfig, Shape
+from simota_triton.tuning.kernel_config import PROCESSORS, KernelConfig, Shape, bucket
 from simota_triton.tuning.store import SCHEMA, Gpu, StoreError, packaged_file, read, save, user_file
 from simota_triton.tuning.stream_config import StreamConfig
 
@@ -34,7 +34,7 @@ INPUTS = (
     [torch.rand(1, 4).cumsum(1)],
     [torch.tensor([0])],
 )
-FAMILY = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+FAMILY = pytest.mark.parametrize("family", TUNABLE.values(), ids=TUNABLE)
 
 
 @pytest.fixture(autouse=True)

@@ -14,9 +14,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from .buckets import bucket
 from .families import FAMILIES
-from .kernel_config import Shape
+from .kernel_config import Shape, bucket
 from .store import Gpu, StoreError, Tuned, packaged_file, read, user_file
 
 LOGGER = logging.getLogger("simota_triton")

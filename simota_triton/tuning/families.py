@@ -1,24 +1,13 @@
-"""The kernel families: for each backend that has launch parameters, everything that tuning needs to know. One
-entry each.
-"""
+"""The kernel families: for each backend that has launch parameters, which there are and which are tried."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
-from . import fused, stream
 from .kernel_config import INTERPRETER, KernelConfig, Shape, heuristic
 from .stream_config import STREAM_INTERPRETER, StreamConfig, stream_heuristic
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from ..config import SimOTAConfig
-    from ..inputs import Problem
-    from .offline import Census
 
 Axes = Mapping[str, tuple[int, ...]]
 """Field -> the values that are tried."""
@@ -33,48 +22,15 @@ class Family:
         config: Its frozen dataclass of launch parameters, all of them integers.
         heuristic: (compute capability, shape) -> launch parameters.
         interpreter: The launch parameters in Triton's interpreter.
-        shape: What ``heuristic`` is given for a problem.
-        stages: Fields that act together, in order: each stage is swept with the fields of the others held.
-        launch: (problem, configuration, launch parameters) -> outputs, which are the same bits for all launch
-            parameters.
-        instructions: (kernel, its census, problem, launch parameters) -> instructions that a warp issues,
-            estimated.
+        stages: The values that tuning tries. Fields that act together are one stage, which is tried with the
+            fields of the others held.
     """
 
     backend: str
     config: type[Any]
     heuristic: Callable[[tuple[int, int], Shape], Any]
     interpreter: Any
-    shape: Callable[[Problem], Shape]
     stages: tuple[Axes, ...]
-    launch: Callable[[Problem, SimOTAConfig, Any], Sequence[Tensor]]
-    instructions: Callable[[str, Census, Problem, Any], float]
-
-    def stage(self, index: int, base: Any) -> list[Any]:
-        """``base``, then every other valid choice of a stage's fields."""
-        axes = self.stages[index]
-        found = [base]
-        for values in itertools.product(*axes.values()):
-            try:
-                candidate = replace(base, **dict(zip(axes, values, strict=True)))
-            except ValueError:  # fields that do not go together
-                continue
-            if candidate != base:
-                found.append(candidate)
-        return found
-
-    def stage_of(self, candidate: Any, base: Any) -> int:
-        """The first stage whose fields differ from ``base``."""
-        differs = (
-            any(getattr(candidate, name) != getattr(base, name) for name in axes) for axes in self.stages
-        )
-        return next((index for index, one in enumerate(differs) if one), 0)
-
-    def space(self, base: Any) -> list[Any]:
-        """``base``, then every choice of every stage around it."""
-        return list(
-            dict.fromkeys(itertools.chain.from_iterable(self.stage(i, base) for i in range(len(self.stages))))
-        )
 
     def read(self, values: object) -> Any:
         """Launch parameters from a file, which must lie within what is tried when tuning.
@@ -106,7 +62,6 @@ FAMILIES = {
             config=KernelConfig,
             heuristic=heuristic,
             interpreter=INTERPRETER,
-            shape=fused.shape,
             stages=(
                 {
                     "rows": (8, 16, 32, 64, 128),
@@ -119,15 +74,12 @@ FAMILIES = {
                     "gts_per_program": (4, 8, 16, 32, 64, 128, 256, 512, 1 << 14),
                 },
             ),
-            launch=fused.launch,
-            instructions=fused.instructions,
         ),
         Family(
             backend="triton-stream",
             config=StreamConfig,
             heuristic=stream_heuristic,
             interpreter=STREAM_INTERPRETER,
-            shape=stream.shape,
             stages=(
                 # a tile's priors decide how many tiles there are for these to look at: one that is tried with
                 # what suits another loses
@@ -140,8 +92,6 @@ FAMILIES = {
                 {"rows": (8, 16, 32)},
                 {"gts": (32, 64, 128, 256, 512), "resolvers": (64, 256, 512, 1024, 2048, 4096)},
             ),
-            launch=stream.launch,
-            instructions=stream.instructions,
         ),
     )
 }
@@ -160,7 +110,8 @@ def backend_of(kernels: object, backend: str) -> str:
             if backend not in ("auto", family.backend):
                 name = family.config.__name__
                 raise ValueError(
-                    f"kernels: {name} is for backend {family.backend!r}, got backend {backend!r}; leave one of the two out"
+                    f"kernels: {name} is for backend {family.backend!r}, got backend {backend!r}; "
+                    "leave one of the two out"
                 )
             return family.backend
     expected = " or ".join(f"a {family.config.__name__}" for family in FAMILIES.values())

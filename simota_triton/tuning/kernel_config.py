@@ -83,6 +83,18 @@ class Shape(NamedTuple):
     num_gts: int
 
 
+def bucket(shape: Shape) -> str:
+    """The bucket of a shape, whose shapes share a measured configuration: each size up to the next power of
+    two.
+
+    Example:
+        >>> bucket(Shape(batch=32, num_priors=8400, num_gts=40))
+        'b32-p16384-g64'
+    """
+    batch, num_priors, num_gts = (1 << max(size - 1, 0).bit_length() for size in shape)
+    return f"b{batch}-p{num_priors}-g{num_gts}"
+
+
 def heuristic(capability: tuple[int, int], shape: Shape) -> KernelConfig:
     """The configuration for a compute capability and a shape.
 

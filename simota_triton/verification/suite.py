@@ -24,6 +24,7 @@ from ..measure.peak import peak_bytes
 from ..measure.workloads import TINY, WORKLOADS, Workload, recorded
 from ..tuning.choice import configuration
 from ..tuning.families import FAMILIES
+from ..tuning.kernel_config import Shape
 from ..tuning.store import Gpu
 from ..waits import debug_mode
 from . import known
@@ -403,12 +404,12 @@ def _stream_scratch(problem: Problem, config: SimOTAConfig) -> int:
     from ..kernels.stream import launch
 
     batch, num_priors, _ = problem.shape
-    kernels = configuration("triton-stream", problem.priors.device, FAMILIES["triton-stream"].shape(problem))
+    num_gts = problem.gts.boxes.shape[0]
+    shape = Shape(batch, num_priors, num_gts)
+    kernels = configuration("triton-stream", problem.priors.device, shape)
     levels = tuple(level.shape[1] for level in problem.cls_logits.levels)
     grid = launch.find_grid(problem.cells or (), kernels.tile, levels)
-    return launch.scratch_bytes(
-        launch.scratch_sizes(batch, num_priors, problem.gts.boxes.shape[0], config, grid, kernels)
-    )
+    return launch.scratch_bytes(launch.scratch_sizes(batch, num_priors, num_gts, config, grid, kernels))
 
 
 def _matrices(problem: Problem, config: SimOTAConfig) -> int:

@@ -23,9 +23,9 @@ from typing import Any
 
 import triton
 
+from simota_triton.cli.tune.families import TUNABLE
 from simota_triton.config import SimOTAConfig
 from simota_triton.kernels.races import RACES
-from simota_triton.tuning.families import FAMILIES as KERNEL_FAMILIES
 from simota_triton.tuning.kernel_config import Shape
 from simota_triton.verification.scenes import FAMILIES, FORMS, LAYOUTS
 from simota_triton.verification.variants import config_of
@@ -89,7 +89,7 @@ def _short_of_positives(seeds: range, presets: list[str], capability: int) -> Ca
 def _space(seeds: range, presets: list[str], capability: int) -> Cases:
     """All launch parameters that are tried when tuning, on one scene."""
     where = capability // 10, capability % 10
-    spaces = [family.space(family.heuristic(where, Shape(2, 336, 40))) for family in KERNEL_FAMILIES.values()]
+    spaces = [family.space(family.heuristic(where, Shape(2, 336, 40))) for family in TUNABLE.values()]
     config = SimOTAConfig.from_preset("rtmdet" if "rtmdet" in presets else presets[0])
     for choices in itertools.zip_longest(*spaces):
         yield Case(
@@ -97,7 +97,7 @@ def _space(seeds: range, presets: list[str], capability: int) -> Cases:
             config,
             capability=capability,
             turns=1,
-            kernels=tuple(zip(KERNEL_FAMILIES, choices, strict=True)),
+            kernels=tuple(zip(TUNABLE, choices, strict=True)),
         )
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
-from simota_triton.tuning.offline import Target
+from simota_triton.measure.compiling import Target
 
 from . import engine, ptx
 from .engine import APPROXIMATIONS, LANES, ORDERS

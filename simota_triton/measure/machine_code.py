@@ -1,8 +1,6 @@
-"""Compiles the Triton kernels for a GPU that is not there, and reads their machine code.
+"""Reads the machine code of compiled kernels: registers, spills, instructions by class, loops.
 
-Triton is handed a driver that names a target and nothing else, and every launch stops after compilation. So
-what is compiled is what the package's own launches ask for, argument by argument. ptxas, cuobjdump and
-nvdisasm come with Triton.
+nvdisasm and cuobjdump, which do the reading, come with Triton.
 """
 
 from __future__ import annotations
@@ -12,16 +10,11 @@ import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import triton
-from triton.backends.compiler import GPUTarget
-from triton.runtime import driver
-from triton.runtime.jit import JITFunction
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
@@ -36,53 +29,6 @@ CLASSES = {
     "uniform": r"U[A-Z]|R2UR|S2UR",
 }
 """Classes of instructions; what is none of these is counted as integer."""
-
-
-class Target:
-    """A driver that only knows what to compile for."""
-
-    def __init__(self, capability: int) -> None:
-        self.capability = capability
-
-    def get_current_target(self) -> GPUTarget:
-        return GPUTarget("cuda", self.capability, 32)
-
-    def get_current_device(self) -> int:
-        return self.capability
-
-    def set_current_device(self, device: int) -> None:
-        pass
-
-    def get_current_stream(self, device: int) -> int:
-        return 0
-
-    def get_active_torch_device(self) -> torch.device:
-        return torch.device("cpu")
-
-
-@contextmanager
-def compiled_for(capability: int, grids: list[tuple[int, ...]] | None = None) -> Iterator[list[Any]]:
-    """Collects the binaries that launches in its block compile for, say, 90 (sm_90), and their grids; nothing
-    runs.
-
-    For a process of its own, where Triton was imported without TRITON_INTERPRET: Triton launches nothing
-    there afterwards.
-    """
-    binaries: list[Any] = []
-    run = JITFunction.run
-
-    def compile_only(self: Any, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> Any:
-        binaries.append(run(self, *args, grid=grid, warmup=True, **kwargs))
-        if grids is not None:
-            grids.append(grid)
-        return binaries[-1]
-
-    driver.set_active(Target(capability))
-    JITFunction.run = compile_only
-    try:
-        yield binaries
-    finally:
-        JITFunction.run = run
 
 
 @dataclass(frozen=True)
@@ -151,7 +97,7 @@ class Census:
 
 
 def census(binary: Any) -> Census:
-    """Reads a binary of :func:`compiled_for`."""
+    """Reads a binary of :func:`.compiling.compiled_for`."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(binary.asm["cubin"])
         file.flush()

@@ -14,22 +14,23 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from ..tuning.families import FAMILIES, Family
-from ..tuning.kernel_config import PROCESSORS
-from ..version import __version__
-from .arguments import add_batches, batches, check_batches, choice_of, number, refuse
-from .errors import CommandError, report
-from .progress import Bar
-
-if TYPE_CHECKING:
-    from ..tuning.journal import Journal
-    from ..tuning.search import Outcome, Progress, Task
-    from ..tuning.static import Static
-    from ..tuning.store import Gpu
+from ...backends import TIDYING, triton_refusal
+from ...measure.timing import GraphTimer, Timer, WallTimer
+from ...tuning import choice
+from ...tuning.kernel_config import PROCESSORS, bucket
+from ...tuning.store import Gpu, save, user_file, user_folder
+from ...version import __version__
+from ..arguments import add_batches, batches, check_batches, choice_of, number, refuse
+from ..errors import CommandError, report
+from ..progress import Bar
+from . import model
+from .families import TUNABLE, Tunable
+from .journal import Journal
+from .search import Outcome, Progress, Task, prune, sweep
 
 DESCRIPTION = """\
 Find the fastest launch parameters of the Triton kernels for this GPU and keep them in the user's folder, where every
@@ -59,8 +60,8 @@ def add_parser(commands: Any) -> None:
     )
     add = parser.add_argument
     add_batches(parser, default=("coco", "mosaic", "o365", "dota"))
-    add("--backend", choices=tuple(FAMILIES), action="append", metavar="NAME",
-        help=f"kernel family; repeat it for several; default: all of {', '.join(FAMILIES)}")  # fmt: skip
+    add("--backend", choices=tuple(TUNABLE), action="append", metavar="NAME",
+        help=f"kernel family; repeat it for several; default: all of {', '.join(TUNABLE)}")  # fmt: skip
     add("--device", metavar="NAME",
         help="cuda (default), cuda:N, or cpu: a try-out in Triton's interpreter, on a tiny batch, which measures nothing")  # fmt: skip
     add("--dry-run", action="store_true", help="compile and rank, run nothing, write nothing; needs no GPU")
@@ -109,12 +110,10 @@ def run(args: argparse.Namespace) -> int:
         os.environ.setdefault("TRITON_INTERPRET", "1")
     device = _device(args.device or "cuda")
     with _folder(args.out, interpreted) as folder:
-        return max(_tune(args, device, folder, FAMILIES[name]) for name in args.backend or FAMILIES)
+        return max(_tune(args, device, folder, TUNABLE[name]) for name in args.backend or TUNABLE)
 
 
 def _device(name: str) -> torch.device:
-    from ..backends import triton_refusal
-
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise CommandError(
             "no CUDA device is available; --dry-run ranks candidates without one, --device cpu tries this command out"
@@ -134,8 +133,6 @@ def _device(name: str) -> torch.device:
 @contextmanager
 def _folder(out: Path | None, interpreted: bool) -> Iterator[Path]:
     """Where the file goes: what the interpreter "measures" is never put where an assigner would find it."""
-    from ..tuning.store import user_folder
-
     if out is not None:
         yield out
     elif interpreted:
@@ -145,12 +142,7 @@ def _folder(out: Path | None, interpreted: bool) -> Iterator[Path]:
         yield user_folder()
 
 
-def _tune(args: argparse.Namespace, device: torch.device, folder: Path, family: Family) -> int:
-    from ..measure.timing import GraphTimer, Timer, WallTimer
-    from ..tuning.buckets import bucket
-    from ..tuning.search import sweep
-    from ..tuning.store import Gpu
-
+def _tune(args: argparse.Namespace, device: torch.device, folder: Path, family: Tunable) -> int:
     interpreted = device.type != "cuda"
     gpu = Gpu("Triton's interpreter", (9, 0)) if interpreted else Gpu.of(device)
     timer: Timer = WallTimer() if interpreted else GraphTimer(device)
@@ -183,19 +175,14 @@ def _tune(args: argparse.Namespace, device: torch.device, folder: Path, family: 
 
 
 def _tasks(
-    args: argparse.Namespace, family: Family, device: torch.device, tiny: bool = False
+    args: argparse.Namespace, family: Tunable, device: torch.device, tiny: bool = False
 ) -> Iterator[Task]:
-    from ..backends import TIDYING
-    from ..tuning.search import Task
-
     for batch in batches(args, tiny):
         yield Task(batch.name, batch.problem(device, tidy=family.backend not in TIDYING), batch.config)
 
 
 @contextmanager
-def _journal(folder: Path, gpu: Gpu, family: Family, task: Task, name: str) -> Iterator[Journal]:
-    from ..tuning.journal import Journal
-
+def _journal(folder: Path, gpu: Gpu, family: Tunable, task: Task, name: str) -> Iterator[Journal]:
     path = folder / "unfinished" / f"{gpu.slug}.{family.backend}.{name}.jsonl"
     journal = Journal(
         path, {"gpu": gpu.name, "backend": family.backend, "task": task.name, "bucket": name, **_versions()}
@@ -216,17 +203,14 @@ def _journal(folder: Path, gpu: Gpu, family: Family, task: Task, name: str) -> I
 
 def _compile(
     args: argparse.Namespace,
-    family: Family,
+    family: Tunable,
     task: Task,
     capability: tuple[int, int],
     space: list[Any],
     title: str,
 ) -> tuple[list[Any], dict[Any, str]]:
-    from ..tuning.search import prune
-    from ..tuning.static import examine
-
     with Bar(f"{title}: compiling", len(space)) as bar:
-        reports = examine(family.backend, task.problem, task.config, capability, space, args.workers)
+        reports = model.examine(family.backend, task.problem, task.config, capability, space, args.workers)
         return prune(family, space, reports, args.keep or 32, lambda: bar.update(bar.done + 1))
 
 
@@ -241,11 +225,8 @@ def _fields(kernels: Any) -> str:
     return ", ".join(f"{name}={value}" for name, value in asdict(kernels).items())
 
 
-def _finish(folder: Path, gpu: Gpu, family: Family, task: Task, name: str, outcome: Outcome) -> int:
+def _finish(folder: Path, gpu: Gpu, family: Tunable, task: Task, name: str, outcome: Outcome) -> int:
     """Write the file and say what came out; the result is told even where the file cannot be written."""
-    from ..tuning import choice
-    from ..tuning.store import save, user_file
-
     entry = {
         "config": asdict(outcome.winner),
         "median_ms": outcome.median_ms,
@@ -294,20 +275,18 @@ def _versions() -> dict[str, str]:
 
 def _dry_run(args: argparse.Namespace) -> int:
     """Compile the space for a GPU that need not be here and print it, best first."""
-    from ..tuning.static import examine
-
     capability = args.capability or (
         torch.cuda.get_device_capability() if torch.cuda.is_available() else (9, 0)
     )
-    for backend in args.backend or FAMILIES:
-        family = FAMILIES[backend]
+    for backend in args.backend or TUNABLE:
+        family = TUNABLE[backend]
         for task in _tasks(args, family, torch.device("cpu")):
             space = family.space(family.heuristic(capability, family.shape(task.problem)))[: args.limit]
-            rows: list[tuple[float, int, Any, Static]] = []
+            rows: list[tuple[float, int, Any, model.Static]] = []
             with Bar(f"{backend}, {task.name}: compiling", len(space)) as bar:
                 for candidate, found in zip(
                     space,
-                    examine(backend, task.problem, task.config, capability, space, args.workers),
+                    model.examine(backend, task.problem, task.config, capability, space, args.workers),
                     strict=True,
                 ):
                     rows.append(

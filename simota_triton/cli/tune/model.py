@@ -23,10 +23,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..config import SimOTAConfig
-from ..inputs import Problem, Scores
-from .families import FAMILIES
-from .kernel_config import PROCESSORS, known_capability
+from ...config import SimOTAConfig
+from ...inputs import Problem, Scores
+from ...tuning.kernel_config import PROCESSORS, known_capability
+from .families import TUNABLE
 
 REGISTERS, MAX_PROGRAMS = 65536, 32
 """Of a multiprocessor: 32-bit registers, and the most programs it holds (NVIDIA's CUDA programming guide,
@@ -160,9 +160,10 @@ def _examine(
 def _examine_one(
     backend: str, problem: Problem, config: SimOTAConfig, capability: tuple[int, int], kernels: Any
 ) -> Static:
-    from .offline import census, compiled_for
+    from ...measure.compiling import compiled_for
+    from ...measure.machine_code import census
 
-    family = FAMILIES[backend]
+    family = TUNABLE[backend]
     grids: list[tuple[int, ...]] = []
     try:
         with compiled_for(10 * capability[0] + capability[1], grids) as binaries:

@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ..config import SimOTAConfig
-from ..inputs import Problem
-from ..measure.timing import Timer
-from .families import Family
+from ...config import SimOTAConfig
+from ...inputs import Problem
+from ...measure.timing import Timer
+from .families import Tunable
 from .journal import Journal
-from .static import Static
+from .model import Static
 
 TOGETHER = 8
 """Candidates that are timed in turns with each other and the default."""
@@ -87,7 +87,7 @@ class Outcome:
 
 
 def prune(
-    family: Family,
+    family: Tunable,
     candidates: Sequence[Any],
     reports: Iterable[Static],
     keep: int,
@@ -128,7 +128,7 @@ def prune(
 
 
 def sweep(
-    task: Task, family: Family, candidates: Sequence[Any], timer: Timer, journal: Journal, rounds: int,
+    task: Task, family: Tunable, candidates: Sequence[Any], timer: Timer, journal: Journal, rounds: int,
     on_progress: Callable[[Progress], None],
 ) -> Outcome:  # fmt: skip
     """Verify and time the candidates.
@@ -199,7 +199,7 @@ def sweep(
 
 
 def interleaved(
-    family: Family, task: Task, candidates: Sequence[Any], timer: Timer, rounds: int
+    family: Tunable, task: Task, candidates: Sequence[Any], timer: Timer, rounds: int
 ) -> dict[Any, list[float]]:
     """Times of each candidate in ms, in turns: one run of each, then again."""
 
@@ -214,7 +214,7 @@ def interleaved(
     return times
 
 
-def _failure(family: Family, task: Task, candidate: Any, expected: Sequence[torch.Tensor]) -> str | None:
+def _failure(family: Tunable, task: Task, candidate: Any, expected: Sequence[torch.Tensor]) -> str | None:
     """What a candidate does that the default does not, or None."""
     try:
         found = family.launch(task.problem, task.config, candidate)
@@ -224,7 +224,7 @@ def _failure(family: Family, task: Task, candidate: Any, expected: Sequence[torc
     return None if same else "gave other bits than the default"
 
 
-def _combine(family: Family, default: Any, ratios: dict[Any, float]) -> Any:
+def _combine(family: Tunable, default: Any, ratios: dict[Any, float]) -> Any:
     """The default with the fields of the best candidate of each stage."""
     combined = default
     for axes in family.stages:

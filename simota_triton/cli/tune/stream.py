@@ -6,14 +6,14 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .kernel_config import Shape
+from ...tuning.kernel_config import Shape
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..config import SimOTAConfig
-    from ..inputs import Problem
-    from .offline import Census
+    from ...config import SimOTAConfig
+    from ...inputs import Problem
+    from ...measure.machine_code import Census
 
 VISITS = 16
 """Tiles of 64 priors that a gt looks at: 5 to 51 in simulated scenes."""
@@ -27,7 +27,7 @@ def shape(problem: Problem) -> Shape:
 
 def launch(problem: Problem, config: SimOTAConfig, kernels: Any) -> Sequence[Tensor]:
     """All kernels: the matching and the labels."""
-    from ..kernels.stream import launch as stream
+    from ...kernels.stream import launch as stream
 
     matching, labels = stream.run(problem, config, kernels)
     return *matching, labels
@@ -39,7 +39,7 @@ def instructions(kernel: str, census: Census, problem: Problem, kernels: Any) ->
 
     Tiles smaller than ``VISITS`` speaks of are looked at as often as their area asks for.
     """
-    from ..kernels.constants import COLUMNS
+    from ...kernels.constants import COLUMNS
 
     batch, num_priors, num_classes = problem.shape
     gts = problem.gts.boxes.shape[0] / max(batch, 1)

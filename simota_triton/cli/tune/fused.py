@@ -6,14 +6,14 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .kernel_config import Shape
+from ...tuning.kernel_config import Shape
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..config import SimOTAConfig
-    from ..inputs import Problem
-    from .offline import Census
+    from ...config import SimOTAConfig
+    from ...inputs import Problem
+    from ...measure.machine_code import Census
 
 
 def shape(problem: Problem) -> Shape:
@@ -25,7 +25,7 @@ def shape(problem: Problem) -> Shape:
 
 def launch(problem: Problem, config: SimOTAConfig, kernels: Any) -> Sequence[Tensor]:
     """Both passes: cost and IoU."""
-    from ..kernels import launch as fused
+    from ...kernels import launch as fused
 
     return fused.run(problem, config, kernels, shape(problem).num_gts)
 
@@ -34,7 +34,7 @@ def instructions(kernel: str, census: Census, problem: Problem, kernels: Any) ->
     """Instructions that a warp of a pass issues, estimated: what is outside loops once, the rest for each gt
     or class.
     """
-    from ..kernels.constants import COLUMNS, GTS
+    from ...kernels.constants import COLUMNS, GTS
 
     batch, _, num_classes = problem.shape
     straight = census.straight

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..files import locked
+from ...files import locked
 
 
 class Journal:
