@@ -39,8 +39,8 @@ import triton
 
 from bench.offline import Census, Loop, census, compiled_for, problem
 from simota_triton.config import SimOTAConfig
-from simota_triton.kernels import launch
 from simota_triton.kernels.constants import COLUMNS, GTS
+from simota_triton.kernels.fused import launch
 from simota_triton.kernels.stream import launch as stream
 from simota_triton.tuning.kernel_config import KernelConfig, Shape, heuristic
 from simota_triton.tuning.stream_config import StreamConfig, stream_heuristic

@@ -17,7 +17,7 @@ from torch import Tensor
 from simota_triton import terms
 from simota_triton.config import SimOTAConfig
 from simota_triton.kernels.rule import Rule
-from simota_triton.kernels.stream.launch import Grid
+from simota_triton.kernels.stream.grid import Grid
 from simota_triton.tuning.stream_config import StreamConfig
 
 NONE = 0x7FFFFFFF

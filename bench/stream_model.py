@@ -35,7 +35,7 @@ from bench.workloads import WORKLOADS, Workload, gt_counts
 from simota_triton import grid_priors
 from simota_triton.config import SimOTAConfig
 from simota_triton.inputs import pack
-from simota_triton.kernels.stream.launch import find_grid
+from simota_triton.kernels.stream.grid import find_grid
 from simota_triton.measure.simulate import PHASES, random_gts, simulate_predictions
 from simota_triton.priors import STRIDES
 from simota_triton.tuning.kernel_config import Shape

@@ -17,13 +17,13 @@ from triton.runtime.interpreter import TensorHandle
 from simota_triton.backends import triton_fused, triton_stream
 from simota_triton.config import SimOTAConfig
 from simota_triton.inputs import Problem, Scores, pack
-from simota_triton.kernels import launch
+from simota_triton.kernels import host
 from simota_triton.kernels.stream import launch as stream
 from simota_triton.matching import Matching
 from simota_triton.measure.simulate import random_gts, simulate_predictions
 from simota_triton.tuning.stream_config import StreamConfig
 
-DEVICE = torch.device("cpu" if launch.INTERPRETED else "cuda")
+DEVICE = torch.device("cpu" if host.INTERPRETED else "cuda")
 PRESETS = SimOTAConfig.presets()
 
 
@@ -141,7 +141,7 @@ class ApproximateUnits:
     def __init__(self, monkeypatch: Any) -> None:
         self.calls = 0
         monkeypatch.setattr(tl, "inline_asm_elementwise", self)
-        monkeypatch.setattr(launch, "FAST", True)
+        monkeypatch.setattr(host, "FAST", True)
         monkeypatch.setattr(stream, "_plan", stream._plan.__wrapped__)  # plans are kept, and hold FAST
 
     def __call__(self, asm: str, constraints: str, args: list[Any], **_: Any) -> Any:

@@ -38,7 +38,7 @@ from simota_triton.cli.tune.families import TUNABLE
 from simota_triton.cli.tune.model import MAX_SPILLS
 from simota_triton.config import SimOTAConfig
 from simota_triton.inputs import Problem
-from simota_triton.kernels.launch import Levels
+from simota_triton.kernels.host import Logits
 from simota_triton.kernels.stream import launch as stream
 from simota_triton.measure.workloads import WORKLOADS
 from simota_triton.tuning.kernel_config import Shape
@@ -156,7 +156,7 @@ def check(capability: int, name: str) -> list[str]:
     with compiled_for(capability) as binaries:
         for backend, (config, case) in problems.items():
             TUNABLE[backend].launch(case, config, TUNABLE[backend].heuristic(target, shape))
-    gaps = Levels.of(case).layout.layout == "any"
+    gaps = Logits.of(case).layout.layout == "any"
     return [
         f"sm_{capability}, {binary.metadata.name}, {name}: {complaint}"
         for binary in binaries

@@ -17,7 +17,9 @@ import triton.language as tl
 from simota_triton import reference, terms
 from simota_triton.config import SimOTAConfig
 from simota_triton.inputs import Scores, pack
-from simota_triton.kernels import constants, launch
+from simota_triton.kernels import constants
+from simota_triton.kernels.fused import launch
+from simota_triton.kernels.host import INTERPRETED, Logits, codes
 from simota_triton.kernels.levels import find_logits, find_tile, matrix_row
 from simota_triton.kernels.rule import Rule
 from simota_triton.kernels.stream import launch as stream
@@ -85,7 +87,7 @@ def test_any_level_of_the_logits(preset, units, monkeypatch):
     """Where a softplus is nothing but rounding, a sum of them is still no flag."""
     config = SimOTAConfig.from_preset(preset)
     if units != "as it runs":
-        if not launch.INTERPRETED:
+        if not INTERPRETED:
             pytest.skip("a GPU has its own units")
         ApproximateUnits(monkeypatch)
     level = torch.tensor(LEVELS).repeat(20)[:, None]
@@ -104,7 +106,7 @@ def test_any_level_of_the_logits(preset, units, monkeypatch):
 def test_every_preset(preset, units, monkeypatch):
     config = SimOTAConfig.from_preset(preset)
     if units != "as it runs":
-        if not launch.INTERPRETED:
+        if not INTERPRETED:
             pytest.skip("a GPU has its own units")
         emulated = ApproximateUnits(monkeypatch)
     for phase, seed in (("mid", 1), ("trained", 2)):
@@ -203,7 +205,7 @@ def test_nothing_is_copied_that_can_be_read_in_place():
         problem = pack(config, pred, LAYOUTS[layout](cls), *rest, obj_logits=LAYOUTS[layout](obj))
         shared = launch.Shared.of(problem, config)
         own = [*problem.cls_logits.levels, *problem.obj_logits.levels, problem.pred_boxes]
-        assert [t.data_ptr() for t in (*shared.levels.cls, *shared.levels.obj, shared.boxes)] == [
+        assert [t.data_ptr() for t in (*shared.logits.cls, *shared.logits.obj, shared.boxes)] == [
             t.data_ptr() for t in own
         ]
 
@@ -343,7 +345,7 @@ def test_the_rows_of_the_first_pass():
 
 def levels_of(logits):
     pred, _, _, *rest = random_inputs(252, [1, 1], 4)
-    return launch.Levels.of(pack(CONFIG, pred, logits, *rest)).layout
+    return Logits.of(pack(CONFIG, pred, logits, *rest)).layout
 
 
 def test_what_a_launch_may_assume_about_addresses():
@@ -446,8 +448,8 @@ def test_offsets_beyond_32_bits(layout):
     strides = {"strides_b": (7, stride_b), "strides_p": (7, stride_p), "strides_c": (7, stride_c)}
     with np.errstate(all="ignore"):
         _offsets[(1,)](
-            out, base, (base, base), starts=launch.codes((0, 30, 90)), image=50_000, g=4000, G=5000, P=33_600, LAYOUT=layout,
-            **{name: launch.codes(value) for name, value in strides.items()},
+            out, base, (base, base), starts=codes((0, 30, 90)), image=50_000, g=4000, G=5000, P=33_600, LAYOUT=layout,
+            **{name: codes(value) for name, value in strides.items()},
         )  # fmt: skip
     first = 30  # tiles 0 and 1 cover level 0
     logits = 50_000 * stride_b + (first - 30) * stride_p + 300 * stride_c

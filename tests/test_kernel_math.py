@@ -13,7 +13,7 @@ import triton.language as tl
 from simota_triton import terms
 from simota_triton.boxes import box_giou, box_iou
 from simota_triton.config import CLS_COSTS, REGIONS, SCORES, UNION_RULES, SimOTAConfig
-from simota_triton.kernels import launch
+from simota_triton.kernels import host
 from simota_triton.kernels.constants import ABSENT
 from simota_triton.kernels.maths import (
     add_background_cost,
@@ -43,8 +43,8 @@ N = 4096
 def fast(request, monkeypatch):
     """FAST: once as the kernels run here, once with emulated units."""
     if request.param == "as it runs":
-        return launch.FAST
-    if not launch.INTERPRETED:
+        return host.FAST
+    if not host.INTERPRETED:
         pytest.skip("a GPU has its own units")
     ApproximateUnits(monkeypatch)
     return True
@@ -154,7 +154,7 @@ def run(kernel, *tensors, outputs=1, **keywords):
     out = [torch.empty(N, device=DEVICE) for _ in range(outputs)]
     with np.errstate(all="ignore"):
         kernel[(1,)](
-            *(t.float().to(DEVICE).contiguous() for t in tensors), *out, N=N, **keywords, **launch.OPTIONS
+            *(t.float().to(DEVICE).contiguous() for t in tensors), *out, N=N, **keywords, **host.OPTIONS
         )
     return out[0].cpu() if outputs == 1 else tuple(t.cpu() for t in out)
 
@@ -361,7 +361,7 @@ def test_the_class_term_never_falls_below_zero(preset):
     config = SimOTAConfig.from_preset(preset)
     x, iou, objectness = uniform(1, 9, 3), uniform(0.6, 1, 6), torch.ones(N)
     # no background: less than its part
-    found = run(_class, x, objectness, iou, torch.zeros(N), RULE=Rule.of(config), FAST=launch.FAST)
+    found = run(_class, x, objectness, iou, torch.zeros(N), RULE=Rule.of(config), FAST=host.FAST)
     assert (found >= 0).all()
     assert (found == 0).sum() > N / 4
 

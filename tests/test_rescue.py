@@ -11,7 +11,7 @@ import torch
 
 from simota_triton import SimOTAAssigner, SimOTAConfig, dynamic_k_matching, grid_priors, op, reference
 from simota_triton.inputs import pack
-from simota_triton.kernels import launch
+from simota_triton.kernels.fused import launch
 from simota_triton.matching import Matching, rescue
 from simota_triton.measure.simulate import random_gts, simulate_predictions
 from simota_triton.tuning.stream_config import StreamConfig

@@ -12,7 +12,7 @@ import torch
 from simota_triton import SimOTAAssigner, SimOTAConfig, grid_priors
 from simota_triton.backends import triton_stream
 from simota_triton.inputs import pack
-from simota_triton.kernels import launch
+from simota_triton.kernels.host import INTERPRETED
 from simota_triton.measure.simulate import random_gts, simulate_predictions
 from simota_triton.tuning.stream_config import StreamConfig
 from simota_triton.verification.judge import judge
@@ -85,7 +85,7 @@ def test_a_thousand_scenes_under_every_launch():
         )
 
 
-@pytest.mark.skipif(not launch.INTERPRETED, reason="a GPU has its own approximate units")
+@pytest.mark.skipif(not INTERPRETED, reason="a GPU has its own approximate units")
 def test_with_the_approximate_units_of_a_gpu(monkeypatch):
     units = ApproximateUnits(monkeypatch)
     for seed, preset in enumerate(("rtmdet", "yolox", "seed", "picodet_lightly")):

@@ -18,10 +18,17 @@ from torch import Tensor
 from simota_triton import terms
 from simota_triton.boxes import box_area
 from simota_triton.config import REGIONS, SimOTAConfig
-from simota_triton.kernels import launch
+from simota_triton.kernels import host
 from simota_triton.kernels.constants import AWAY, NEARER, SMALL, SUMMARY
 from simota_triton.kernels.maths import box_area as device_area
-from simota_triton.kernels.maths import intersection_and_union, region_depth
+from simota_triton.kernels.maths import (
+    center_rate,
+    cost_of_pairs,
+    intersection_and_union,
+    key_of,
+    region_depth,
+    value_of,
+)
 from simota_triton.kernels.rule import Rule
 from simota_triton.kernels.stream.bounds import (
     least_cost,
@@ -34,9 +41,8 @@ from simota_triton.kernels.stream.bounds import (
     tile_iou_cost,
     tile_points,
 )
-from simota_triton.kernels.stream.pairs import cost_of_pairs, key_of, value_of
+from simota_triton.kernels.stream.order import index_of, least_bound, nearer, order, without
 from simota_triton.kernels.stream.tiles import summary_at
-from simota_triton.kernels.stream.visits import index_of, least_bound, nearer, order, without
 from simota_triton.matching import sortable
 
 from .kernels_support import DEVICE, PRESETS, ApproximateUnits
@@ -73,8 +79,8 @@ configurations = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS
 def fast(request, monkeypatch):
     """FAST: once as the kernels run here, once with emulated units."""
     if request.param == "as it runs":
-        return launch.FAST
-    if not launch.INTERPRETED:
+        return host.FAST
+    if not host.INTERPRETED:
         pytest.skip("a GPU has its own units")
     ApproximateUnits(monkeypatch)
     return True
@@ -213,28 +219,9 @@ def _pairs(out_ptr, in_ptr, limit_ptr, RULE: tl.constexpr, FAST: tl.constexpr, N
     area, gt_area = device_area(x1, y1, x2, y2), device_area(gx1, gy1, gx2, gy2)
     inter, union = intersection_and_union(x1, y1, x2, y2, area, gx1, gy1, gx2, gy2, gt_area, RULE)
     cost, iou = cost_of_pairs(
-        x1,
-        y1,
-        x2,
-        y2,
-        x,
-        y,
-        stride_x,
-        gx1,
-        gy1,
-        gx2,
-        gy2,
-        cx,
-        cy,
-        inter,
-        union,
-        outside,
-        logit,
-        objectness,
-        background,
-        RULE,
-        FAST,
-    )
+        x1, y1, x2, y2, x, y, center_rate(stride_x, RULE, FAST), gx1, gy1, gx2, gy2, cx, cy,
+        inter, union, outside, logit, objectness, background, RULE, FAST,
+    )  # fmt: skip
     tl.store(out_ptr + i, cost)
     tl.store(out_ptr + N + i, iou)
     least, least_if_paid, reach = pair_limits(cost, RULE, FAST)
@@ -252,7 +239,7 @@ def look_at(
     out = torch.empty(4, N, device=DEVICE)
     limit = torch.as_tensor(limit, dtype=torch.float32).expand(N).contiguous().to(DEVICE)
     with np.errstate(all="ignore"):
-        _pairs[(1,)](out, pairs.planes(config), limit, RULE=Rule.of(config), FAST=fast, N=N, **launch.OPTIONS)
+        _pairs[(1,)](out, pairs.planes(config), limit, RULE=Rule.of(config), FAST=fast, N=N, **host.OPTIONS)
     cost, iou, own, given = out.cpu()
     return cost, iou, own > 0, given > 0
 
@@ -274,10 +261,10 @@ def test_a_pair_is_never_excluded_by_what_it_costs(config, fast):
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_larger_limit_excludes_no_more(preset):
     config, pairs = SimOTAConfig.from_preset(preset), Pairs.random(2)
-    cost, *_ = look_at(pairs, config, launch.FAST)
+    cost, *_ = look_at(pairs, config, host.FAST)
     may = torch.zeros(N, dtype=torch.bool)
     for limit in (*cost[~cost.isnan()].quantile(torch.tensor([0.1, 0.5, 0.9])).tolist(), torch.inf):
-        before, may = may, look_at(pairs, config, launch.FAST, limit)[3]
+        before, may = may, look_at(pairs, config, host.FAST, limit)[3]
         assert not (before & ~may).any()
         assert may[cost <= limit].all()
     assert may[~cost.isnan()].all()  # a limit of +inf excludes nothing
@@ -290,9 +277,9 @@ def test_limits_exclude_most_of_what_costs_more(preset):
     """
     config, pairs = SimOTAConfig.from_preset(preset), Pairs.random(3)
     pairs.logits[:], pairs.objectness[:], pairs.others[:] = 60.0, 60.0, 0.0
-    cost, *_ = look_at(pairs, config, launch.FAST)
+    cost, *_ = look_at(pairs, config, host.FAST)
     limit = float(cost.nanquantile(0.3))
-    may = look_at(pairs, config, launch.FAST, limit)[3]
+    may = look_at(pairs, config, host.FAST, limit)[3]
     dearer = cost > limit
     assert (dearer & ~may).sum() > 0.5 * dearer.sum()
 
@@ -345,7 +332,7 @@ def look_at_tiles(pairs: Pairs, config: SimOTAConfig, fast: bool) -> tuple[Tenso
     with np.errstate(all="ignore"):
         _tiles[(1,)](
             out, summary.to(DEVICE), gts.to(DEVICE),
-            RULE=Rule.of(config), CANDIDATE=config.candidate, ELIGIBLE=config.eligible, FAST=fast, T=num_tiles, **launch.OPTIONS,
+            RULE=Rule.of(config), CANDIDATE=config.candidate, ELIGIBLE=config.eligible, FAST=fast, T=num_tiles, **host.OPTIONS,
         )  # fmt: skip
     iou, distance, eligible, candidate, floor = out.cpu().repeat_interleave(A_TILE, 1)
     return iou, distance, eligible > 0, candidate > 0, floor
@@ -393,7 +380,7 @@ def test_a_large_box_does_not_hide_how_small_the_others_are():
         torch.tensor([300.0, 300.0, 320.0, 320.0]),
         torch.tensor([90.0, 90.0, 110.0, 110.0]),
     )
-    iou = look_at_tiles(pairs, SimOTAConfig.rtmdet(), launch.FAST)[0]
+    iou = look_at_tiles(pairs, SimOTAConfig.rtmdet(), host.FAST)[0]
     assert torch.allclose(iou[N // 2 :], torch.tensor(400.0 / (400.0 + 160000.0 / 8 - 400.0)), rtol=1e-4)
     assert torch.allclose(iou[: N // 2], torch.tensor(100.0 / 400.0), rtol=1e-4)
 
@@ -403,7 +390,7 @@ def test_a_tile_meets_a_region_if_one_of_its_priors_lies_in_it(region):
     pairs = Pairs.random(8)
     config = SimOTAConfig.yolox(candidate=region, eligible=region, center_radius=1.5)
     inside = terms.in_region(pairs.priors, pairs.gts, pairs.centers, region, config.center_radius)
-    _, _, eligible, candidate, _ = look_at_tiles(pairs, config, launch.FAST)
+    _, _, eligible, candidate, _ = look_at_tiles(pairs, config, host.FAST)
     assert torch.equal(eligible, candidate)
     assert candidate[inside].all()
     assert inside.float().mean() > 0.05

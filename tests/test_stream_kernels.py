@@ -15,9 +15,11 @@ from simota_triton import reference, terms
 from simota_triton.boxes import box_area
 from simota_triton.config import SimOTAConfig
 from simota_triton.inputs import Problem, pack
-from simota_triton.kernels import launch
 from simota_triton.kernels.constants import AWAY, POINT, SMALL, SUMMARY, UNCLAIMED
+from simota_triton.kernels.fused import launch
 from simota_triton.kernels.stream import launch as stream
+from simota_triton.kernels.stream.grid import Grid
+from simota_triton.kernels.stream.scratch import Scratch
 from simota_triton.tuning.kernel_config import INTERPRETER
 from simota_triton.tuning.stream_config import StreamConfig
 
@@ -38,8 +40,8 @@ class State(NamedTuple):
     """Outputs and scratch memory after some of the kernels, on the CPU, by prior and by tile."""
 
     out: Answer
-    scratch: stream.Scratch
-    grid: stream.Grid
+    scratch: Scratch
+    grid: Grid
     batch: int
 
     @property
@@ -98,12 +100,12 @@ def run_until(last: str, problem: Problem, config: SimOTAConfig, kernels: Stream
         patch.setattr(
             torch, "empty_like", lambda value: poisoned(value.shape, dtype=value.dtype, device=value.device)
         )
-        patch.setattr(stream, "_allocate", keep("scratch", stream._allocate))
+        patch.setattr(stream, "allocate", keep("scratch", stream.allocate))
         patch.setattr(stream, "_plan", keep("plan", stream._plan))
         for name in KERNELS[KERNELS.index(last) + 1 :]:
             patch.setattr(stream, name, Nothing())
         out = Answer.of(*stream.run(on_device(problem), config, kernels))
-    scratch = stream.Scratch(*(None if part is None else part.cpu() for part in kept["scratch"]))
+    scratch = Scratch(*(None if part is None else part.cpu() for part in kept["scratch"]))
     return State(out, scratch, kept["plan"].grid, problem.shape[0])
 
 
@@ -184,7 +186,7 @@ def check_prepare(problem: Problem, config: SimOTAConfig, kernels: StreamConfig 
     return state
 
 
-def expected_tile(grid: stream.Grid, tile: int, num_priors: int) -> Tensor:
+def expected_tile(grid: Grid, tile: int, num_priors: int) -> Tensor:
     """[P], tile of each prior: blocks of cells, row by row, level after level."""
     height, first, parts = tile // grid.tile_width, 0, []
     for start, end, width in zip(grid.starts[:-1], grid.starts[1:], grid.widths, strict=True):

@@ -19,8 +19,10 @@ from bench.workloads import WORKLOADS
 from simota_triton import SimOTAConfig, grid_priors
 from simota_triton.backends import triton_stream
 from simota_triton.inputs import pack
-from simota_triton.kernels import launch as fused
+from simota_triton.kernels.fused import launch as fused
 from simota_triton.kernels.stream import launch as stream
+from simota_triton.kernels.stream.grid import find_grid, guess_cells
+from simota_triton.kernels.stream.scratch import allocate, scratch_bytes, scratch_parts
 from simota_triton.tuning.kernel_config import KernelConfig, Shape
 from simota_triton.tuning.stream_config import MAX_SPLITS, StreamConfig, stream_heuristic
 
@@ -52,9 +54,9 @@ def launches(monkeypatch):
 # scratch memory
 
 
-def scratch_bytes(batch, num_priors, num_gts, config, kernels):
-    grid = stream.find_grid((), kernels.tile, (num_priors,))
-    return stream.scratch_bytes(stream.scratch_sizes(batch, num_priors, num_gts, config, grid, kernels))
+def bytes_needed(batch, num_priors, num_gts, config, kernels):
+    grid = find_grid((), kernels.tile, (num_priors,))
+    return scratch_bytes(scratch_parts(batch, num_priors, num_gts, config, grid, kernels))
 
 
 @pytest.mark.parametrize(("name", "megabytes"), [("coco", 10), ("o365", 12), ("xview", 60)])
@@ -65,9 +67,7 @@ def test_scratch_of_the_named_workloads(name, megabytes):
     for capability in CAPABILITIES:
         kernels = stream_heuristic(capability, Shape(workload.batch, num_priors, rows))
         for preset in PRESETS:
-            needed = scratch_bytes(
-                workload.batch, num_priors, rows, SimOTAConfig.from_preset(preset), kernels
-            )
+            needed = bytes_needed(workload.batch, num_priors, rows, SimOTAConfig.from_preset(preset), kernels)
             assert needed <= megabytes * 1e6, (capability, preset)
 
 
@@ -87,16 +87,16 @@ def test_nothing_is_allocated_besides_scratch_and_outputs(preset, launches, monk
     with Counting():
         matching, labels = stream.run(problem, config, kernels)
     outputs = sum(value.numel() * value.element_size() for value in (*matching, labels))
-    assert sum(allocated) - outputs == scratch_bytes(3, 333, 9, config, kernels)
+    assert sum(allocated) - outputs == bytes_needed(3, 333, 9, config, kernels)
     assert len(allocated) == 6  # the scratch memory is one allocation
 
 
 def test_every_part_of_the_scratch_memory_is_aligned_and_its_own():
     for preset in ("rtmdet", "super_gradients_fast"):
         config, kernels = SimOTAConfig.from_preset(preset), StreamConfig(splits=4)
-        grid = stream.find_grid((), kernels.tile, (333,))
-        sizes = stream.scratch_sizes(3, 333, 7, config, grid, kernels)
-        parts = [part for part in stream._allocate(sizes, torch.device("cpu")) if part is not None]
+        grid = find_grid((), kernels.tile, (333,))
+        needed = scratch_parts(3, 333, 7, config, grid, kernels)
+        parts = [part for part in allocate(needed, torch.device("cpu")) if part is not None]
         ranges = sorted(
             (part.data_ptr(), part.data_ptr() + part.numel() * part.element_size()) for part in parts
         )
@@ -111,12 +111,10 @@ def test_contested_priors_always_find_room():
     """
     config = SimOTAConfig.rtmdet()
     for batch, num_priors, num_gts in ((2, 333, 7), (1, 5, 1000), (1, 1, 1), (3, 100, 1)):
-        grid = stream.find_grid((), 64, (num_priors,))
-        sizes = stream.Scratch(
-            *stream.scratch_sizes(batch, num_priors, num_gts, config, grid, StreamConfig())
-        )
-        assert sizes.contested == sizes.contested_cost
-        assert sizes.contested >= min(batch * num_priors, num_gts * 13 // 2)
+        grid = find_grid((), 64, (num_priors,))
+        parts = scratch_parts(batch, num_priors, num_gts, config, grid, StreamConfig())
+        assert parts["contested"][1] == parts["contested_cost"][1]
+        assert parts["contested"][1] >= min(batch * num_priors, num_gts * 13 // 2)
 
 
 # what is issued
@@ -231,18 +229,18 @@ def test_gts_of_an_image_fit_their_axis_and_priors_that_do_not_are_refused(launc
 def test_square_pyramids_are_recognised():
     for size in (64, 96, 320, 416, 640, 1024, 1280):
         for strides in ((8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32), (8, 16, 32, 64, 128)):
-            cells = stream.guess_cells(len(grid_priors(size, strides)))
+            cells = guess_cells(len(grid_priors(size, strides)))
             assert sum(rows * columns for rows, columns in cells) == len(grid_priors(size, strides))
-    assert stream.guess_cells(8400) == ((80, 80), (40, 40), (20, 20))
-    assert stream.guess_cells(8399) == ()
-    assert stream.find_grid((), 64, (8399,)).widths == (8,)  # rows as wide as a tile
+    assert guess_cells(8400) == ((80, 80), (40, 40), (20, 20))
+    assert guess_cells(8399) == ()
+    assert find_grid((), 64, (8399,)).widths == (8,)  # rows as wide as a tile
 
 
 def test_levels_without_cells_and_shapes_that_do_not_fit_are_left_out():
-    grid = stream.find_grid(((0, 5), (4, 6), (2, 3)), 32, (24, 6))
+    grid = find_grid(((0, 5), (4, 6), (2, 3)), 32, (24, 6))
     assert grid.starts == (0, 24, 30)
     assert grid.widths == (6, 3)
-    other = stream.find_grid(((2, 3), (4, 6)), 32, (24, 6))  # of other sizes than the maps: not taken
+    other = find_grid(((2, 3), (4, 6)), 32, (24, 6))  # of other sizes than the maps: not taken
     assert other.starts == (0, 24, 30)
     assert other.widths == (8, 8)
 
@@ -326,7 +324,7 @@ def test_scratch_that_cannot_be_allocated_is_named(monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     monkeypatch.setattr(torch, "empty", full)
-    needed = scratch_bytes(2, 5000, 6, config, StreamConfig()) / 1e6
+    needed = bytes_needed(2, 5000, 6, config, StreamConfig()) / 1e6
     assert needed > 0.3
     with pytest.raises(
         torch.OutOfMemoryError,

@@ -12,8 +12,9 @@ from bench.workloads import WORKLOADS, make_batch
 from simota_triton import reference
 from simota_triton.config import SimOTAConfig
 from simota_triton.inputs import pack
-from simota_triton.kernels.launch import INTERPRETED
+from simota_triton.kernels.host import INTERPRETED
 from simota_triton.kernels.stream import launch
+from simota_triton.kernels.stream.grid import find_grid
 from simota_triton.tuning.stream_config import StreamConfig
 
 CALLED = {
@@ -34,7 +35,7 @@ def scene(kernels, phase):
     )
     batch = make_batch(workload, phase, seed=1)
     problem = pack(config, batch.pred_boxes, batch.cls_logits, batch.priors, batch.gt_boxes, batch.gt_labels)
-    grid = launch.find_grid((), kernels.tile, (len(batch.priors),))
+    grid = find_grid((), kernels.tile, (len(batch.priors),))
     image = Image(
         batch.pred_boxes[0],
         batch.cls_logits[0],

@@ -14,7 +14,7 @@ import torch
 from simota_triton import SimOTAAssigner, SimOTAConfig
 from simota_triton.backends import triton_fused
 from simota_triton.inputs import pack
-from simota_triton.kernels import launch
+from simota_triton.kernels.host import INTERPRETED
 from simota_triton.matching import Matching
 from simota_triton.tuning.kernel_config import KernelConfig, Shape, heuristic
 from simota_triton.verification.judge import judge
@@ -52,7 +52,7 @@ def test_every_answer_is_explained():
     assert sum(map(explained, SEEDS)) > 20 * len(SEEDS)
 
 
-@pytest.mark.skipif(not launch.INTERPRETED, reason="a GPU has its own approximate units")
+@pytest.mark.skipif(not INTERPRETED, reason="a GPU has its own approximate units")
 def test_every_answer_is_explained_with_the_approximate_units_of_a_gpu(monkeypatch):
     units = ApproximateUnits(monkeypatch)
     assert sum(explained(seed + 30) for seed in SEEDS) > 20 * len(SEEDS)

@@ -25,7 +25,10 @@ BACKENDS = {
 ``triton`` a fused cost pass for NVIDIA GPUs with the matching in PyTorch behind it, ``triton-stream`` kernels
 that form no matrix."""
 
-KERNELS = {"triton": "simota_triton.kernels.launch", "triton-stream": "simota_triton.kernels.stream.launch"}
+KERNELS = {
+    "triton": "simota_triton.kernels.fused.launch",
+    "triton-stream": "simota_triton.kernels.stream.launch",
+}
 """Backend name -> module with its kernels, whose import takes a quarter of a second with Triton's; see also
 ``kernels.ready``.
 """
@@ -114,7 +117,7 @@ def triton_refusal(device: torch.device) -> str | None:
     if refusal is not None:
         return refusal
     if device.type != "cuda":
-        from ..kernels.launch import INTERPRETED
+        from ..kernels.host import INTERPRETED
 
         if INTERPRETED:
             return None

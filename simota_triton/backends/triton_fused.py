@@ -35,7 +35,7 @@ def assign(problem: Problem, config: SimOTAConfig, kernels: KernelConfig | None 
         cost, iou, gt_mask = cost_matrix(problem, config, kernels)
         matching = match(cost, iou, config, gt_mask, min_positives=0)
         if config.min_positives:
-            from ..kernels import launch
+            from ..kernels.fused import launch
 
             launch.run_rescue_pass(matching, cost, iou, config)
     except torch.OutOfMemoryError as error:
@@ -61,7 +61,7 @@ def cost_matrix(
     refusal = triton_refusal(device)
     if refusal is not None:
         raise RuntimeError(f"backend: 'triton' cannot run on {device}: {refusal}; use backend='torch'")
-    from ..kernels import launch
+    from ..kernels.fused import launch
 
     gt_mask = problem.gts.slots()[1]
     batch, num_priors, _ = problem.shape

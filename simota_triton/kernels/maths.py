@@ -233,17 +233,23 @@ def giou_gap(x1, y1, x2, y2, gx1, gy1, gx2, gy2, union, RULE: tl.constexpr, FAST
 
 
 @triton.jit
-def center_prior(dx, dy, log2_base_per_stride, RULE: tl.constexpr, FAST: tl.constexpr):
+def center_rate(stride, RULE: tl.constexpr, FAST: tl.constexpr):
+    """log2(center_base) / stride: how fast the centre prior grows with the distance, a prior's own."""
+    return RULE.value.log2_center_base * reciprocal(stride, FAST)
+
+
+@triton.jit
+def center_prior(dx, dy, rate, RULE: tl.constexpr, FAST: tl.constexpr):
     """center_base ** (distance / stride - center_offset); +inf past about 41 strides, which ``pair_cost``
     clamps.
 
     Args:
-        log2_base_per_stride: log2(center_base) / stride.
+        dx: From the gt's centre to the prior's point along x.
+        dy: The same along y.
+        rate: See :func:`center_rate`.
     """
     distance = square_root(tl.fma(dx, dx, dy * dy), FAST)
-    return exp2(
-        tl.fma(distance, log2_base_per_stride, -RULE.value.center_offset * RULE.value.log2_center_base), FAST
-    )
+    return exp2(tl.fma(distance, rate, -RULE.value.center_offset * RULE.value.log2_center_base), FAST)
 
 
 @triton.jit
@@ -347,3 +353,39 @@ def pair_cost(cls, iou, giou_gap, center, outside, RULE: tl.constexpr, FAST: tl.
     if RULE.value.penalized:
         cost = tl.where(outside, cost + RULE.value.penalty, cost)
     return tl.minimum(cost, const.COST_LIMIT)
+
+
+@triton.jit
+def cost_of_pairs(
+    x1, y1, x2, y2, x, y, rate, gx1, gy1, gx2, gy2, cx, cy, inter, union, outside, logit, objectness, background,
+    RULE: tl.constexpr, FAST: tl.constexpr,
+):  # fmt: skip
+    """Cost and IoU of pairs, the same steps in every kernel, so that all of them round alike.
+
+    Args:
+        x1, y1, x2, y2: Boxes of the priors.
+        x, y: Their points.
+        rate: See :func:`center_rate`, of the stride along x.
+        gx1, gy1, gx2, gy2, cx, cy: Boxes and centres of the gts.
+        inter, union: See :func:`intersection_and_union`.
+        outside: Pairs that pay the penalty; read where there is one.
+        logit, objectness, background: See :func:`class_cost`.
+    """
+    iou = fraction(inter, union, FAST)
+    gap = giou_gap(x1, y1, x2, y2, gx1, gy1, gx2, gy2, union, RULE, FAST)
+    center = center_prior(x - cx, y - cy, rate, RULE, FAST)
+    cls = class_cost(logit, objectness, iou, background, RULE, FAST)
+    return pair_cost(cls, iou, gap, center, outside, RULE, FAST), iou
+
+
+@triton.jit
+def key_of(value):
+    """float32 -> int32 with the same order; -0.0 is 0.0. Twin: ``matching.sortable``."""
+    bits = (value + 0.0).to(tl.int32, bitcast=True)
+    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
+
+
+@triton.jit
+def value_of(key):
+    """The inverse of :func:`key_of`."""
+    return (key ^ ((key >> 31) & 0x7FFFFFFF)).to(tl.float32, bitcast=True)

@@ -401,15 +401,16 @@ def _outputs(problem: Problem) -> int:
 
 
 def _stream_scratch(problem: Problem, config: SimOTAConfig) -> int:
-    from ..kernels.stream import launch
+    from ..kernels.stream.grid import find_grid
+    from ..kernels.stream.scratch import scratch_bytes, scratch_parts
 
     batch, num_priors, _ = problem.shape
     num_gts = problem.gts.boxes.shape[0]
     shape = Shape(batch, num_priors, num_gts)
     kernels = configuration("triton-stream", problem.priors.device, shape)
     levels = tuple(level.shape[1] for level in problem.cls_logits.levels)
-    grid = launch.find_grid(problem.cells or (), kernels.tile, levels)
-    return launch.scratch_bytes(launch.scratch_sizes(batch, num_priors, num_gts, config, grid, kernels))
+    grid = find_grid(problem.cells or (), kernels.tile, levels)
+    return scratch_bytes(scratch_parts(batch, num_priors, num_gts, config, grid, kernels))
 
 
 def _matrices(problem: Problem, config: SimOTAConfig) -> int:

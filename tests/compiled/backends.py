@@ -15,7 +15,7 @@ from torch import Tensor
 from simota_triton.backends import triton_fused, triton_stream
 from simota_triton.config import SimOTAConfig
 from simota_triton.inputs import Problem, pack
-from simota_triton.kernels import launch
+from simota_triton.kernels.host import INTERPRETED
 from simota_triton.kernels.races import RACES, Race
 from simota_triton.matching import Matching
 from simota_triton.tuning.families import FAMILIES
@@ -33,7 +33,7 @@ def gpu(
     capability: int, settings: Settings, transform: Callable[[str], str] | None = None
 ) -> Iterator[Emulator]:
     """The backends run as on a GPU of this capability, by PTX that ``transform`` may have changed."""
-    if launch.INTERPRETED:
+    if INTERPRETED:
         raise RuntimeError(
             "TRITON_INTERPRET: expected to be unset, since compiled kernels are executed; got 1; use a process of its own"
         )

@@ -16,7 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from simota_triton.kernels import maths
-from simota_triton.kernels.launch import OPTIONS
+from simota_triton.kernels.host import OPTIONS
 
 from .backends import gpu
 from .emulator import Settings

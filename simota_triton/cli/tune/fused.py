@@ -25,7 +25,7 @@ def shape(problem: Problem) -> Shape:
 
 def launch(problem: Problem, config: SimOTAConfig, kernels: Any) -> Sequence[Tensor]:
     """Both passes: cost and IoU."""
-    from ...kernels import launch as fused
+    from ...kernels.fused import launch as fused
 
     return fused.run(problem, config, kernels, shape(problem).num_gts)
 

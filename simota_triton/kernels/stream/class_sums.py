@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 
 from .. import constants as const
-from ..class_sum import sum_background
+from ..background import sum_background
 from ..levels import decode, find_logits
 from ..maths import divide
 from .tiles import cells, find_cells

@@ -8,9 +8,8 @@ import triton.language as tl
 from .. import constants as const
 from ..gts import load_gts, store_gts
 from ..levels import decode, find_logits, load_priors, usable_priors
-from ..maths import box_area, divide, finite, region_depth, sigmoid
+from ..maths import box_area, divide, finite, key_of, region_depth, sigmoid, value_of
 from .bounds import meets
-from .pairs import key_of, value_of
 from .tiles import cells, find_cells, summary_at
 
 

@@ -6,9 +6,18 @@ import triton.language as tl
 from .. import constants as const
 from ..gts import load_table
 from ..levels import decode, find_logits
-from ..maths import box_area, finite, fraction, intersection_and_union, region_depth
+from ..maths import (
+    box_area,
+    center_rate,
+    cost_of_pairs,
+    finite,
+    fraction,
+    intersection_and_union,
+    key_of,
+    region_depth,
+    value_of,
+)
 from .bounds import may_cost, pair_limits
-from .pairs import cost_of_pairs, key_of, value_of
 from .tiles import find_level, load_four, slot_at
 
 
@@ -109,8 +118,8 @@ def resolve(
                         key = -fraction(inter, union, FAST).to(tl.int32, bitcast=True)
                     else:
                         cost, _unused = cost_of_pairs(
-                            x1, y1, x2, y2, x, y, stride_x, gx1, gy1, gx2, gy2, cx, cy, inter, union, outside, logit, objectness,
-                            background, RULE, FAST,
+                            x1, y1, x2, y2, x, y, center_rate(stride_x, RULE, FAST), gx1, gy1, gx2, gy2, cx, cy,
+                            inter, union, outside, logit, objectness, background, RULE, FAST,
                         )  # fmt: skip
                         key = key_of(cost)
                     key = tl.where(worth, key, const.NONE)

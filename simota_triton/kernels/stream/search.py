@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 
 from .. import constants as const
-from ..maths import box_area, finite, intersection_and_union, region_depth
+from ..maths import box_area, center_rate, cost_of_pairs, finite, intersection_and_union, key_of, region_depth
 from .bounds import (
     least_cost,
     may_cost,
@@ -17,9 +17,8 @@ from .bounds import (
     tile_iou_cost,
     tile_points,
 )
-from .pairs import cost_of_pairs, key_of
+from .order import nearer, order
 from .tiles import find_column, load_four, summary_at
-from .visits import nearer, order
 
 
 @triton.jit
@@ -40,7 +39,7 @@ def rank_tiles(
     BOUNDS: tl.constexpr,
 ):
     """Keys of tiles [BOUNDS] in ascending order of what their pairs with a gt cost at least, or of their
-    distance (``Rule.by_distance``); see ``visits.order``. Those without a candidate, and those that cannot
+    distance (``Rule.by_distance``); see ``order.order``. Those without a candidate, and those that cannot
     cost ``limit`` or less, are not visited.
     """
     CANDIDATE: tl.constexpr = RULE.value.candidate
@@ -156,6 +155,7 @@ def keys_of_pairs(
         if RULE.value.gt_class_only:
             worth &= finite(logit)
     cost, _ = cost_of_pairs(
-        x1, y1, x2, y2, x, y, stride_x, gx1, gy1, gx2, gy2, cx, cy, inter, union, outside, logit, objectness, background, RULE, FAST,
+        x1, y1, x2, y2, x, y, center_rate(stride_x, RULE, FAST), gx1, gy1, gx2, gy2, cx, cy,
+        inter, union, outside, logit, objectness, background, RULE, FAST,
     )  # fmt: skip
     return tl.where(worth, key_of(cost), const.NONE)

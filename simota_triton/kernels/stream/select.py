@@ -6,13 +6,12 @@ import triton.language as tl
 from .. import constants as const
 from ..gts import load_place, load_table
 from ..levels import decode
-from ..maths import box_area, fraction, intersection_and_union
+from ..maths import box_area, fraction, intersection_and_union, value_of
 from .bounds import farthest_rank, pair_limits
-from .pairs import value_of
+from .order import index_of, least_bound, without
 from .search import find_pairs, keys_of_pairs, rank_tiles
 from .tiles import load_four, slot_at
 from .top_iou import largest_ious
-from .visits import index_of, least_bound, without
 
 
 @triton.jit(do_not_specialize=["k_scale", "candidate_topk", "num_tiles", "splits"])

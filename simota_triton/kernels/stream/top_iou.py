@@ -7,8 +7,8 @@ from .. import constants as const
 from ..levels import find_logits
 from ..maths import box_area, finite, fraction, intersection_and_union, reciprocal, region_depth
 from .bounds import meets, tile_iou, tile_points
+from .order import index_of, least_bound, nearer, order, without
 from .tiles import find_level, load_four, summary_at
-from .visits import index_of, least_bound, nearer, order, without
 
 
 @triton.jit

@@ -5,11 +5,11 @@ costs.
 import triton
 import triton.language as tl
 
-from . import constants as const
-from .class_sum import sum_background
-from .gts import load_gts, store_gts
-from .levels import decode, find_logits, find_tile, load_priors, usable_priors
-from .maths import divide, finite, region_depth, sigmoid
+from .. import constants as const
+from ..background import sum_background
+from ..gts import load_gts, store_gts
+from ..levels import decode, find_logits, find_tile, load_priors, usable_priors
+from ..maths import divide, finite, region_depth, sigmoid
 
 
 @triton.jit(

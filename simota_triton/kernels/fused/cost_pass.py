@@ -3,17 +3,13 @@
 import triton
 import triton.language as tl
 
-from .gts import load_table
-from .levels import decode, find_logits, find_tile, load_priors, matrix_row
-from .maths import (
+from ..gts import load_table
+from ..levels import decode, find_logits, find_tile, load_priors, matrix_row
+from ..maths import (
     box_area,
-    center_prior,
-    class_cost,
-    fraction,
-    giou_gap,
+    center_rate,
+    cost_of_pairs,
     intersection_and_union,
-    pair_cost,
-    reciprocal,
     region_depth,
 )
 
@@ -70,7 +66,7 @@ def cost_pass(
     )
     area = box_area(x1, y1, x2, y2)
     reach_x, reach_y = RULE.value.center_radius * stride_x, RULE.value.center_radius * stride_y
-    log2_base_per_stride = RULE.value.log2_center_base * reciprocal(stride_x, FAST)
+    rate = center_rate(stride_x, RULE, FAST)
     objectness = background
     if objectness_ptr is not None:
         objectness = tl.load(objectness_ptr + image * P + p, mask=counts, other=0.0)
@@ -102,11 +98,10 @@ def cost_pass(
             if RULE.value.penalized:
                 outside = region_depth(x, y, reach_x, reach_y, gx1, gy1, gx2, gy2, cx, cy, ELIGIBLE) <= 0.0
             inter, union = intersection_and_union(x1, y1, x2, y2, area, gx1, gy1, gx2, gy2, gt_area, RULE)
-            iou = fraction(inter, union, FAST)
-            gap = giou_gap(x1, y1, x2, y2, gx1, gy1, gx2, gy2, union, RULE, FAST)
-            center = center_prior(x - cx, y - cy, log2_base_per_stride, RULE, FAST)
-            cls = class_cost(logit, objectness, iou, background, RULE, FAST)
-            cost = pair_cost(cls, iou, gap, center, outside, RULE, FAST)
+            cost, iou = cost_of_pairs(
+                x1, y1, x2, y2, x, y, rate, gx1, gy1, gx2, gy2, cx, cy, inter, union, outside,
+                logit, objectness, background, RULE, FAST,
+            )  # fmt: skip
 
             pair_counts, pair_selectable = counts, selectable
             if RULE.value.gt_class_only:

@@ -3,10 +3,10 @@
 import triton
 import triton.language as tl
 
-from . import constants as const
-from .levels import matrix_row
-from .positives import can_be_spared, count_positives, hand_over
-from .stream.pairs import key_of
+from .. import constants as const
+from ..levels import matrix_row
+from ..maths import key_of
+from ..positives import can_be_spared, count_positives, hand_over
 
 
 @triton.jit(do_not_specialize=["G", "P", "min_positives"])

@@ -1,0 +1,97 @@
+"""The scratch memory of a call: one allocation, and the parts that kernels see of it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ...config import SimOTAConfig
+from ...tuning.stream_config import StreamConfig
+from .. import constants as const
+from ..rule import Rule
+from .grid import Grid
+
+Parts = dict[str, tuple[torch.dtype, int]]
+"""Dtype and elements of each part, by name."""
+
+
+class Scratch(NamedTuple):
+    """Parts of the scratch memory. Who writes and who reads each is in the guide, ``kernels.stream``.
+
+    Attributes:
+        slots: [B, T, planes, TILE], see ``prepare``.
+        points: [T, POINT, TILE], see ``constants.POINT``.
+        tiles: [B, ceil(T / 32), SUMMARY, 32], see ``constants.SUMMARY``.
+        contested_cost: The cost of one claim on each entry of ``contested``.
+        slot_of: [P], the slot of each prior.
+        top: [N, splits, LANES], lists of largest IoUs.
+        lost: [B], whether an image lost a prior.
+        num_contested: Entries of ``contested`` in use; one number, the rest is padding.
+        gts: The table of gts, [N, TABLE_COLUMNS] float32, two of which are one int64.
+        contested: Image and slot of each contested prior.
+        cheapest: [B, P], the cheapest claim on each prior, or None where none is asked for.
+    """
+
+    slots: Tensor
+    points: Tensor
+    tiles: Tensor
+    contested_cost: Tensor
+    slot_of: Tensor
+    top: Tensor
+    lost: Tensor
+    num_contested: Tensor
+    gts: Tensor
+    contested: Tensor
+    cheapest: Tensor | None = None
+
+
+def scratch_parts(
+    batch: int, num_priors: int, num_gts: int, config: SimOTAConfig, grid: Grid, kernels: StreamConfig
+) -> Parts:
+    """What a call needs."""
+    slots = grid.num_tiles * kernels.tile
+    # two claims at least make a conflict
+    contested = min(batch * num_priors, num_gts * config.max_dynamic_k // 2) + 1
+    parts = {
+        "slots": (torch.float32, Rule.of(config).planes * batch * slots),
+        "points": (torch.float32, const.POINT.value * slots),
+        "tiles": (torch.float32, const.SUMMARY.value * 32 * batch * -(-grid.num_tiles // 32)),
+        "contested_cost": (torch.float32, contested),
+        "slot_of": (torch.int32, num_priors),
+        "top": (torch.int32, const.LANES.value * kernels.splits * num_gts),
+        "lost": (torch.int32, batch),
+        "num_contested": (torch.int32, 1),
+        "gts": (torch.int64, const.TABLE_COLUMNS.value // 2 * num_gts),
+        "contested": (torch.int64, contested),
+    }
+    if config.conflict == "matched":
+        parts["cheapest"] = (torch.int64, batch * num_priors)
+    # every part begins at a multiple of 16 bytes: Triton compiles a kernel again for an address that does not
+    return {name: (dtype, -(-elements // 4) * 4) for name, (dtype, elements) in parts.items()}
+
+
+def scratch_bytes(parts: Parts) -> int:
+    """Bytes of all parts together."""
+    return sum(dtype.itemsize * elements for dtype, elements in parts.values())
+
+
+def allocate(parts: Parts, device: torch.device) -> Scratch:
+    """All parts in one allocation.
+
+    Raises:
+        torch.OutOfMemoryError: It does not fit; the message says how much is needed.
+    """
+    try:
+        memory = torch.empty(scratch_bytes(parts), dtype=torch.uint8, device=device)
+    except torch.OutOfMemoryError as error:
+        raise torch.OutOfMemoryError(
+            f"backend: 'triton-stream' needs {scratch_bytes(parts) / 1e6:.1f} MB of scratch memory for this "
+            "batch; use fewer images at once, or free memory that PyTorch has cached with "
+            f"torch.cuda.empty_cache() ({error})"
+        ) from error
+    pieces = memory.split_with_sizes([dtype.itemsize * elements for dtype, elements in parts.values()])
+    return Scratch(
+        **{name: piece.view(dtype) for (name, (dtype, _)), piece in zip(parts.items(), pieces, strict=True)}
+    )
