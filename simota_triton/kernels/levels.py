@@ -10,7 +10,7 @@ from .maths import box_area, finite
 
 @triton.jit
 def decode(code, ALIGNED: tl.constexpr):
-    """An integer of a tuple argument, see ``launch.codes``; a multiple of 4 where ``ALIGNED``."""
+    """An integer of a tuple argument, see ``host.codes``; a multiple of 4 where ``ALIGNED``."""
     value = (code - 3) >> 1
     if ALIGNED:
         value = tl.multiple_of(value, 4)

@@ -23,7 +23,7 @@ def find_cells(tile, starts, widths, first_tiles, TILE: tl.constexpr, WIDTH: tl.
 
     Args:
         tile: Index of the tile; tiles count row by row through each level, level after level.
-        starts: First prior of each level of the grid, and P, coded (see ``launch.codes``).
+        starts: First prior of each level of the grid, and P, coded (see ``host.codes``).
         widths: Cells a row of each level, coded.
         first_tiles: First tile of each level, coded.
         TILE: Priors a tile.
