@@ -1,4 +1,6 @@
-"""How fast, never what: nothing in here may change an answer."""
+"""Launch parameters of the kernels: where a call takes them from. They decide how fast it is, never its
+answer.
+"""
 
 from .kernel_config import KernelConfig
 from .stream_config import StreamConfig

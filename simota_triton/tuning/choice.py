@@ -1,8 +1,8 @@
-"""Which launch parameters a call takes: those it was given, else the user's file, the package's file, the
-heuristic.
+"""Which launch parameters a call takes where it is given none: those in the user's file, else those in the
+package's file, else the heuristic's.
 
-Files are read when a GPU computes for the first time, and those that changed since after :func:`forget`: a
-call costs one look-up in a dictionary.
+Files are read when a GPU computes for the first time. After that a call costs one look-up in a dictionary,
+until :func:`forget` makes the next call look for files that have changed.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ LOGGER = logging.getLogger("simota_triton")
 
 
 class Choice(NamedTuple):
-    """Launch parameters and where they come from."""
+    """Launch parameters, and in words where they come from."""
 
     kernels: Any
     source: str
 
 
 def configuration(backend: str, device: torch.device, shape: Shape) -> Any:
-    """The launch parameters of a backend on a device for a shape, where the call names none."""
+    """The launch parameters of a backend on a device for a shape."""
     return _on_device(backend, device, shape)
 
 
@@ -41,7 +41,7 @@ def _on_device(backend: str, device: torch.device, shape: Shape) -> Any:
 
 
 def choose(backend: str, gpu: Gpu, shape: Shape) -> Choice:
-    """As :func:`configuration`, for a GPU that need not be here, with the source."""
+    """As :func:`configuration`, with the source, for a GPU that need not be in this machine."""
     name = bucket(shape)
     for path, any_name in ((user_file(gpu), False), (packaged_file(gpu), True)):
         found = tuned(path, gpu, any_name).get(backend, {}).get(name)
@@ -51,8 +51,8 @@ def choose(backend: str, gpu: Gpu, shape: Shape) -> Choice:
 
 
 def tuned(path: Path, gpu: Gpu, any_name: bool = False) -> Tuned:
-    """What a file holds; nothing where it is missing, and nothing after one warning where it cannot be
-    used.
+    """The launch parameters in a file; none if it is missing. A file that cannot be used counts as missing,
+    after one warning.
     """
     try:
         changed = path.stat().st_mtime_ns
@@ -71,5 +71,5 @@ def _read_once(path: Path, changed: int, gpu: Gpu, any_name: bool) -> Tuned:
 
 
 def forget() -> None:
-    """Look at files that changed, and at SIMOTA_TRITON_CONFIG_DIR, again."""
+    """Read SIMOTA_TRITON_CONFIG_DIR, and files that have changed, at the next call."""
     _on_device.cache_clear()

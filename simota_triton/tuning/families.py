@@ -1,4 +1,4 @@
-"""The kernel families: for each backend that has launch parameters, which there are and which are tried."""
+"""The kernel families: for each backend with kernels, its launch parameters and the values that are tried."""
 
 from __future__ import annotations
 
@@ -10,20 +10,18 @@ from .kernel_config import INTERPRETER, KernelConfig, Shape, heuristic
 from .stream_config import STREAM_INTERPRETER, StreamConfig, stream_heuristic
 
 Axes = Mapping[str, tuple[int, ...]]
-"""Field -> the values that are tried."""
+"""Field of launch parameters -> the values that tuning tries."""
 
 
 @dataclass(frozen=True)
 class Family:
     """The kernels of one backend.
 
-    Attributes:
-        backend: Its name.
-        config: Its frozen dataclass of launch parameters, all of them integers.
-        heuristic: (compute capability, shape) -> launch parameters.
-        interpreter: The launch parameters in Triton's interpreter.
-        stages: The values that tuning tries. Fields that act together are one stage, which is tried with the
-            fields of the others held.
+    Attributes: backend: The backend's name. config: The frozen dataclass of its launch parameters, all of
+        them integers. heuristic: (compute capability, shape) -> the launch parameters that are taken where
+        none are measured. interpreter: The launch parameters in Triton's interpreter. stages: The values that
+        tuning tries. Fields that depend on each other form a stage; tuning tries all
+            combinations of a stage's values, while the fields of the other stages keep the heuristic's.
     """
 
     backend: str
@@ -33,10 +31,10 @@ class Family:
     stages: tuple[Axes, ...]
 
     def read(self, values: object) -> Any:
-        """Launch parameters from a file, which must lie within what is tried when tuning.
+        """Launch parameters from a file's values, which must lie within the range that tuning tries.
 
         Raises:
-            ValueError: They are not; the message names the field.
+            ValueError: A field is missing, unknown or out of range; the message names it.
         """
         names = [field.name for field in fields(self.config)]
         if not isinstance(values, dict) or set(values) != set(names):
@@ -81,8 +79,8 @@ FAMILIES = {
             heuristic=stream_heuristic,
             interpreter=STREAM_INTERPRETER,
             stages=(
-                # a tile's priors decide how many tiles there are for these to look at: one that is tried with
-                # what suits another loses
+                # The number of priors in a tile decides how many tiles there are, and with that which values
+                # of the others are good: a value of "tile" that is tried alone loses.
                 {
                     "tile": (32, 64, 128),
                     "bounds": (32, 64, 128, 256, 512),
@@ -95,15 +93,16 @@ FAMILIES = {
         ),
     )
 }
-"""Backend -> its family."""
+"""Backend -> its kernel family."""
 
 
 def backend_of(kernels: object, backend: str) -> str:
-    """The backend that launch parameters are for, which must be the one asked for unless that is "auto".
+    """The backend that the launch parameters ``kernels`` belong to. It must be the backend that was asked
+    for, unless that is "auto".
 
     Raises:
-        TypeError: They are no family's.
-        ValueError: They are another backend's.
+        TypeError: ``kernels`` are no launch parameters.
+        ValueError: They belong to another backend.
     """
     for family in FAMILIES.values():
         if isinstance(kernels, family.config):

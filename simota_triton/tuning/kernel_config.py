@@ -1,4 +1,6 @@
-"""Launch parameters of the kernels: one frozen dataclass, and a pure function that picks it without a GPU."""
+"""Launch parameters of backend ``"triton"``, and the heuristic that chooses them. Also the shapes that launch
+parameters of every backend are chosen by.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +8,22 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 PROCESSORS = {(8, 0): 108, (8, 6): 84, (8, 9): 128, (9, 0): 132, (10, 0): 148, (12, 0): 170}
-"""Streaming multiprocessors of the largest GPU of a compute capability, from NVIDIA's data sheets."""
+"""Compute capability -> streaming multiprocessors of its largest GPU, from NVIDIA's data sheets."""
 
 PROGRAMS_PER_PROCESSOR = 6
-"""Programs of 4 warps that a processor's 65,536 registers hold at 80 registers a thread."""
+"""How many programs of 4 warps a multiprocessor's 65,536 registers hold, at 80 registers a thread."""
 
 MIN_GTS_PER_PROGRAM = 16
-"""Loading a tile's priors takes a lane about 400 instructions, a gt 215 (RTMDet's rule): the former are then
-12 % of the latter.
+"""A program takes about 400 instructions a lane to load its tile of priors and 215 for each gt (RTMDet's
+rule). With 16 gts, loading is 12 % of the rest.
 """
 
 
 def check_integer(name: str, value: object, *, least: int = 1, power_of_two: bool = False) -> None:
-    """Refuse what a launch parameter cannot be.
+    """Check the value of a launch parameter.
 
     Raises:
-        ValueError: It is no integer of at least ``least``, or no power of two; the message names it.
+        ValueError: It is no integer of at least ``least``, or no power of two where it must be one.
     """
     if not isinstance(value, int) or value < least or (power_of_two and value & (value - 1)):
         kind = "a power of two" if power_of_two else "a positive integer"
@@ -32,21 +34,20 @@ def check_integer(name: str, value: object, *, least: int = 1, power_of_two: boo
 
 @dataclass(frozen=True)
 class KernelConfig:
-    """How the kernels are launched. Every choice gives the same bits.
+    """How the kernels of backend ``"triton"`` are launched. Every choice gives the same bits.
 
-    Attributes:
-        rows: Priors a program of ``prior_pass``. Its tile is 16 columns wide.
-        prior_warps: Warps of those programs.
-        prior_registers: Registers a thread of them may use. Left alone, ptxas aims for fewer than 100 and
-            spills a few.
-        tile: Priors a program of ``cost_pass``; a lane holds tile / (32 * cost_warps) of them, whose boxes
-            stay in registers.
-        cost_warps: Warps of those programs.
-        gts_per_program: Gts a program of ``cost_pass`` loops over.
+    Attributes: rows: Priors of a program of ``prior_pass``, which reads their logits in tiles of ``rows`` x
+        16 classes. prior_warps: Warps of a program of ``prior_pass``. prior_registers: Registers that a
+        thread of ``prior_pass`` may use. Without this limit ptxas aims for
+            fewer than 100 and spills a few.
+        tile: Priors of a program of ``cost_pass``. Each lane holds the boxes of tile / (32 * cost_warps)
+            priors in registers.
+        cost_warps: Warps of a program of ``cost_pass``.
+        gts_per_program: Gts that a program of ``cost_pass`` loops over.
 
-    Raises:
-        ValueError: A field is no power of two (``gts_per_program``: no positive number), or too small for its
-            warps.
+    Raises: ValueError: A field is no power of two (``gts_per_program``: no positive number), or ``tile`` has
+        fewer
+            priors than the program has lanes.
     """
 
     rows: int = 32
@@ -62,12 +63,13 @@ class KernelConfig:
         check_integer("gts_per_program", self.gts_per_program)
         if self.tile < 32 * self.cost_warps:
             raise ValueError(
-                f"tile: expected at least a prior a lane, 32 * cost_warps = {32 * self.cost_warps}, got {self.tile}"
+                f"tile: expected at least a prior a lane, 32 * cost_warps = {32 * self.cost_warps}, "
+                f"got {self.tile}"
             )
 
 
 INTERPRETER = KernelConfig(rows=512, tile=1024, gts_per_program=1 << 20)
-"""For Triton's interpreter, where an operation costs about the same on a tile of any size."""
+"""For Triton's interpreter, which takes about the same time for an operation on a tile of any size."""
 
 
 def known_capability(capability: tuple[int, int]) -> tuple[int, int]:
@@ -76,7 +78,9 @@ def known_capability(capability: tuple[int, int]) -> tuple[int, int]:
 
 
 class Shape(NamedTuple):
-    """What a configuration is chosen by."""
+    """The shape of a batch, which launch parameters are chosen by: B, P and the number of gts, which is that
+    of the largest image for backend ``"triton"`` and that of the whole batch for ``"triton-stream"``.
+    """
 
     batch: int
     num_priors: int
@@ -84,8 +88,8 @@ class Shape(NamedTuple):
 
 
 def bucket(shape: Shape) -> str:
-    """The bucket of a shape, whose shapes share a measured configuration: each size up to the next power of
-    two.
+    """The name of the bucket that a shape falls into: each size is rounded up to a power of two. Shapes in
+    one bucket share measured launch parameters.
 
     Example:
         >>> bucket(Shape(batch=32, num_priors=8400, num_gts=40))
@@ -96,15 +100,16 @@ def bucket(shape: Shape) -> str:
 
 
 def heuristic(capability: tuple[int, int], shape: Shape) -> KernelConfig:
-    """The configuration for a compute capability and a shape.
+    """Launch parameters of backend ``"triton"`` for a compute capability and a shape.
 
-    ``cost_pass`` is bound by its stores, so tiles are as wide as registers allow and gts are split over
-    programs only as far as it takes to fill the GPU: a split loads the tile's priors again.
+    ``cost_pass`` is bound by its stores, so tiles are as wide as registers allow. The gts are divided among
+    several programs only as far as it takes to fill the GPU, because each of these programs loads the tile's
+    priors again.
 
-    Args:
-        capability: Compute capability, as ``torch.cuda.get_device_capability`` gives it; unknown ones count
+    Args: capability: Compute capability, as ``torch.cuda.get_device_capability`` gives it. An unknown one
+        counts
             as the nearest known below.
-        shape: B, P and G.
+        shape: B, P and the number of gts of the largest image.
     """
     wanted = PROCESSORS[known_capability(capability)] * PROGRAMS_PER_PROCESSOR
     base = KernelConfig()

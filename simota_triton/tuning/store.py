@@ -1,11 +1,13 @@
-"""Measured configurations on disk: one JSON file a GPU, written whole or not at all, read with every value
-checked.
+"""Measured launch parameters on disk: one JSON file for each GPU.
+
+A file is written whole or not at all, and every value is checked when it is read:
 
     {"schema": 1, "gpu": "NVIDIA H100 80GB HBM3", "capability": [9, 0],
      "kernels": {"triton": {"b32-p16384-g64": {"config": {...}, "median_ms": ..., "default_ms": ...,
      "measured": {...}}}}}
 
-``measured`` holds the workload, the versions of Triton, torch and this package, and the date.
+``kernels`` holds, for each backend, an entry for each bucket of shapes; an entry's ``measured`` holds the
+workload, the versions of Triton, torch and this package, and the date.
 """
 
 from __future__ import annotations
@@ -24,14 +26,14 @@ from .families import FAMILIES
 
 SCHEMA = 1
 PACKAGED = Path(__file__).parent / "measured"
-"""Files that come with the package, by compute capability: ``sm_90.json``."""
+"""Folder of the files that come with the package, one for each compute capability: ``sm_90.json``."""
 
 Tuned = dict[str, dict[str, Any]]
 """Backend -> bucket -> launch parameters."""
 
 
 class Gpu(NamedTuple):
-    """What a file is measured on."""
+    """The GPU that a file is measured on."""
 
     name: str
     capability: tuple[int, int]
@@ -43,7 +45,7 @@ class Gpu(NamedTuple):
 
     @property
     def slug(self) -> str:
-        """The name as a file's.
+        """The name in the form of a file's name.
 
         Example:
             >>> Gpu("NVIDIA H100 80GB HBM3", (9, 0)).slug
@@ -53,37 +55,37 @@ class Gpu(NamedTuple):
 
 
 class StoreError(Exception):
-    """A file that cannot be used; the message names it and the remedy."""
+    """A file that cannot be used. The message names the file and the remedy."""
 
 
 def user_folder() -> Path:
-    """SIMOTA_TRITON_CONFIG_DIR, else ``simota_triton`` in the user's cache folder."""
+    """The folder SIMOTA_TRITON_CONFIG_DIR, else ``simota_triton`` in the user's cache folder."""
     chosen = env.config_dir()
     if chosen:
-        return Path(os.path.expanduser(chosen))  # which stays as it is where no home is known
+        return Path(os.path.expanduser(chosen))  # leaves "~" as it is if no home is known
     return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "simota_triton"
 
 
 def user_file(gpu: Gpu, folder: Path | None = None) -> Path:
-    """The file of a GPU in the user's folder."""
+    """The file of a GPU in ``folder``, by default the user's."""
     return (user_folder() if folder is None else folder) / f"{gpu.slug}.json"
 
 
 def packaged_file(gpu: Gpu) -> Path:
-    """The file of a GPU's family in the package."""
+    """The file in the package for GPUs of this compute capability."""
     return PACKAGED / "sm_{}{}.json".format(*gpu.capability)
 
 
 def read(path: Path, gpu: Gpu, any_name: bool = False) -> Tuned:
-    """Launch parameters of a file; nothing where there is none.
+    """The launch parameters in a file; none if there is no file.
 
     Args:
         path: The file.
-        gpu: The GPU it must be for.
-        any_name: Only the compute capability has to agree.
+        gpu: The GPU that it must be for.
+        any_name: The compute capability must agree, the GPU's name need not.
 
     Raises:
-        StoreError: The file cannot be read, is of a newer schema, for another GPU, or holds values that are
+        StoreError: The file cannot be read, has a newer schema, is for another GPU, or holds values that are
             out of range.
     """
     try:
@@ -112,7 +114,7 @@ def read(path: Path, gpu: Gpu, any_name: bool = False) -> Tuned:
 
 
 def _load(path: Path) -> dict[str, Any] | None:
-    """The file's content if its outline is right, None where there is no file."""
+    """The file's content, its outline checked; None if there is no file."""
     try:
         text = path.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError):
@@ -129,15 +131,16 @@ def _load(path: Path) -> dict[str, Any] | None:
 
 
 def save(path: Path, gpu: Gpu, backend: str, entries: dict[str, dict[str, Any]]) -> Path | None:
-    """Add buckets to a file, replacing those it has of that name; everything else in it stays.
+    """Add buckets to a file, in place of those of the same name. Everything else in it stays.
 
-    Processes that write at once take turns. A file that cannot be understood is kept under another name.
+    Processes that write at the same time take turns. A file that cannot be understood is moved to another
+    name first.
 
     Returns:
-        Where such a file went, or None.
+        The new name of such a file, or None.
 
     Raises:
-        OSError: The file cannot be written; it is as it was.
+        OSError: The file cannot be written; it stays as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path.with_name(f".{path.name}.lock")):

@@ -1,4 +1,4 @@
-"""Launch parameters of the streaming kernels, and the pure function that picks them without a GPU."""
+"""Launch parameters of backend ``"triton-stream"``, and the heuristic that chooses them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from .kernel_config import PROCESSORS, Shape, check_integer, known_capability
 
 MAX_SPLITS = 8
-"""Most programs that share a gt's search for its largest IoUs: ``select`` merges their lists of 32 in the
-registers of a warp.
+"""At most so many programs share a gt's search for its largest IoUs: ``select`` merges their lists, of 32
+IoUs each, in the registers of one warp.
 """
 
 WARPS_PER_PROCESSOR = 24
-"""Programs of one warp that a processor's 65,536 registers hold at 80 registers a thread."""
+"""How many programs of one warp a multiprocessor's 65,536 registers hold, at 80 registers a thread."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class StreamConfig:
     """How the streaming kernels are launched. Every choice gives the same bits.
 
     Attributes:
-        tile: Priors a tile, which lie in a block of cells of one level. A tile is looked at or skipped as a
+        tile: Priors of a tile, which lie in a block of cells of one level. A tile is visited or skipped as a
             whole.
         rows: Priors a program of ``survey`` that sums logits; 16 at most where these are not a head's maps.
         bounds: Tiles whose bounds a program of ``select`` keeps in registers at once.
@@ -65,19 +65,19 @@ class StreamConfig:
 
 
 STREAM_INTERPRETER = StreamConfig(tile=1024, rows=1024, bounds=32, iou_bounds=32, resolvers=1)
-"""For Triton's interpreter, where an operation costs about the same on a tile of any size."""
+"""For Triton's interpreter, which takes about the same time for an operation on a tile of any size."""
 
 
 def stream_heuristic(capability: tuple[int, int], shape: Shape) -> StreamConfig:
-    """The configuration for a compute capability and a shape.
+    """Launch parameters of backend ``"triton-stream"`` for a compute capability and a shape.
 
-    A gt is one warp, so few gts leave most of a GPU idle: then several warps share each gt's search for its
-    largest IoUs, which costs some insertions more (26 to 77 a gt in simulated scenes) but divides its
-    latency. There are no more of them than the GPU holds at once, since sums over classes take their turns
-    between them.
+    One warp works for one gt, so a few gts would leave most of a GPU idle. Then several warps share each gt's
+    search for its largest IoUs. That takes a few more insertions into their lists (26 to 77 a gt in simulated
+    scenes) but divides the time of the search. There are no more such warps than the GPU holds at once,
+    because the programs that sum over classes take turns with them.
 
-    Args:
-        capability: Compute capability, as ``torch.cuda.get_device_capability`` gives it; unknown ones count
+    Args: capability: Compute capability, as ``torch.cuda.get_device_capability`` gives it. An unknown one
+        counts
             as the nearest known below.
         shape: B, P and the number of gts of the whole batch.
     """
@@ -87,12 +87,13 @@ def stream_heuristic(capability: tuple[int, int], shape: Shape) -> StreamConfig:
     while splits < MAX_SPLITS and 2 * splits * shape.num_gts <= room:
         splits *= 2
     tiles = -(-shape.num_priors // StreamConfig.tile)
-    # in fewer parts fewer tiles are visited, but more than there are cost what they would
+    # Keeping more bounds at once visits fewer tiles. But places for more bounds than there are tiles cost as
+    # much as full ones.
     bounds, iou_bounds = (256, 64) if tiles <= 256 else (128, 128)
-    # blocks of gts that an image does not fill cost what full ones do
+    # A block of gts that an image does not fill costs as much as a full one.
     gts = 128 if shape.num_gts > 128 * shape.batch else 64
-    # a program's first 250 instructions are the same for any number of rows; for Blackwell's data centre GPUs
-    # ptxas spills at 32
+    # A program's first 250 instructions are the same for any number of rows, so 32 rows are better than 16.
+    # For compute capability 10.0 ptxas spills at 32.
     rows = 16 if known_capability(capability) == (10, 0) else 32
     return StreamConfig(
         rows=rows, bounds=bounds, iou_bounds=iou_bounds, splits=splits, gts=gts, resolvers=8 * processors

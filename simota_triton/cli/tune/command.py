@@ -1,6 +1,4 @@
-"""``simota-triton tune``: the fastest launch parameters for this GPU, found ahead of time and kept on
-disk.
-"""
+"""``simota-triton tune``: finds the fastest launch parameters for this GPU and keeps them on disk."""
 
 from __future__ import annotations
 
@@ -9,7 +7,7 @@ import datetime
 import os
 import platform
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -33,12 +31,13 @@ from .journal import Journal
 from .search import Outcome, Progress, Task, prune, sweep
 
 DESCRIPTION = """\
-Find the fastest launch parameters of the Triton kernels for this GPU and keep them in the user's folder, where every
-assigner finds them. Nothing has to be tuned: without it a heuristic decides. No choice changes an answer, and this command
-throws out every candidate whose result differs from the default's by a single bit.
+Find the fastest launch parameters of the Triton kernels for this GPU and keep them in the user's folder,
+where every assigner finds them. You need not tune: a heuristic decides until you do. Launch parameters never
+change an answer: this command throws out every candidate whose result differs from the default's by a bit.
 
-Candidates are compiled first and those that spill registers, or that a static model ranks low, are never run. The rest is
-timed as CUDA graphs in turns with the default. Ctrl-C stops it; the same command goes on where it stopped."""
+It compiles all candidates first. Those that spill registers, and those that a static model ranks low, are
+never run. The others are timed as CUDA graphs, in turns with the default. Ctrl-C stops the command; start it
+again and it continues where it stopped."""
 
 EXAMPLES = """\
 examples:
@@ -46,7 +45,7 @@ examples:
   simota-triton tune --workload coco --dtype float16
   SIMOTA_TRITON_CAPTURE=mine.batches python train.py   keeps a few of your own batches, then
   simota-triton tune --batches mine.batches
-  simota-triton tune --dry-run --capability 90         without a GPU: compile all candidates and rank them by their code"""
+  simota-triton tune --dry-run --capability 90         needs no GPU: compile all candidates and rank them"""
 
 
 def add_parser(commands: Any) -> None:
@@ -62,17 +61,26 @@ def add_parser(commands: Any) -> None:
     add_batches(parser, default=("coco", "mosaic", "o365", "dota"))
     add("--backend", choices=tuple(TUNABLE), action="append", metavar="NAME",
         help=f"kernel family; repeat it for several; default: all of {', '.join(TUNABLE)}")  # fmt: skip
-    add("--device", metavar="NAME",
-        help="cuda (default), cuda:N, or cpu: a try-out in Triton's interpreter, on a tiny batch, which measures nothing")  # fmt: skip
+    add(
+        "--device",
+        metavar="NAME",
+        help="cuda (default), cuda:N, or cpu, which only tries this command out: on a tiny batch, in "
+        "Triton's interpreter, whose times say nothing about a GPU",
+    )
     add("--dry-run", action="store_true", help="compile and rank, run nothing, write nothing; needs no GPU")
     capabilities = {f"{major}{minor}": (major, minor) for major, minor in PROCESSORS}
-    add("--capability", type=choice_of(capabilities), metavar="NN",
-        help=f"compute capability for --dry-run, of {', '.join(capabilities)}; default: this GPU's, else 90")  # fmt: skip
+    add(
+        "--capability",
+        type=choice_of(capabilities),
+        metavar="NN",
+        help=f"with --dry-run: compute capability, one of {', '.join(capabilities)}; "
+        "default: this GPU's, or 90 without one",
+    )
     add(
         "--keep",
         type=number(1, 10**6),
         metavar="N",
-        help="candidates of each stage that are run, by the model; default: 32",
+        help="how many candidates of each stage are run, the best by the static model; default: 32",
     )
     add("--rounds", type=number(1, 10**4), metavar="N", help="timings of each candidate; default: 15")
     add(
@@ -93,7 +101,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Tune, or rank without a GPU."""
+    """Tune, or with ``--dry-run`` rank the candidates without a GPU."""
     check_batches(args)
     if args.dry_run:
         refuse(args, ("device", "keep", "rounds", "out"), "not with --dry-run, which runs and writes nothing")
@@ -114,9 +122,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _device(name: str) -> torch.device:
+    """The device of a name, which the kernels can run on.
+
+    Raises:
+        CommandError: There is no such device, or the kernels cannot run there.
+    """
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise CommandError(
-            "no CUDA device is available; --dry-run ranks candidates without one, --device cpu tries this command out"
+            "no CUDA device is available; --dry-run ranks candidates without one, "
+            "--device cpu tries this command out"
         )
     try:
         device = torch.device(name)
@@ -132,7 +146,7 @@ def _device(name: str) -> torch.device:
 
 @contextmanager
 def _folder(out: Path | None, interpreted: bool) -> Iterator[Path]:
-    """Where the file goes: what the interpreter "measures" is never put where an assigner would find it."""
+    """The folder of the file: a temporary one for the interpreter's times, which no assigner may find."""
     if out is not None:
         yield out
     elif interpreted:
@@ -143,6 +157,7 @@ def _folder(out: Path | None, interpreted: bool) -> Iterator[Path]:
 
 
 def _tune(args: argparse.Namespace, device: torch.device, folder: Path, family: Tunable) -> int:
+    """Tune one family for every batch that was asked for; returns the exit code."""
     interpreted = device.type != "cuda"
     gpu = Gpu("Triton's interpreter", (9, 0)) if interpreted else Gpu.of(device)
     timer: Timer = WallTimer() if interpreted else GraphTimer(device)
@@ -177,12 +192,18 @@ def _tune(args: argparse.Namespace, device: torch.device, folder: Path, family: 
 def _tasks(
     args: argparse.Namespace, family: Tunable, device: torch.device, tiny: bool = False
 ) -> Iterator[Task]:
+    """The batches that were asked for, packed for the family's backend."""
     for batch in batches(args, tiny):
         yield Task(batch.name, batch.problem(device, tidy=family.backend not in TIDYING), batch.config)
 
 
 @contextmanager
 def _journal(folder: Path, gpu: Gpu, family: Tunable, task: Task, name: str) -> Iterator[Journal]:
+    """The journal of a run, opened.
+
+    Raises:
+        CommandError: Another process has it open, or the folder cannot be written.
+    """
     path = folder / "unfinished" / f"{gpu.slug}.{family.backend}.{name}.jsonl"
     journal = Journal(
         path, {"gpu": gpu.name, "backend": family.backend, "task": task.name, "bucket": name, **_versions()}
@@ -192,11 +213,13 @@ def _journal(folder: Path, gpu: Gpu, family: Tunable, task: Task, name: str) -> 
             stack.enter_context(journal.opened())
         except BlockingIOError as error:
             raise CommandError(
-                f"another simota-triton tune is measuring this ({path}); wait for it, or choose another --out"
+                f"another simota-triton tune is measuring this ({path}); "
+                "wait for it, or choose another folder with --out"
             ) from error
         except OSError as error:
             raise CommandError(
-                f"{folder} cannot be written ({error.strerror}); choose another folder with --out or SIMOTA_TRITON_CONFIG_DIR"
+                f"{folder} cannot be written ({error.strerror}); "
+                "choose another folder with --out or SIMOTA_TRITON_CONFIG_DIR"
             ) from error
         yield journal
 
@@ -209,16 +232,15 @@ def _compile(
     space: list[Any],
     title: str,
 ) -> tuple[list[Any], dict[Any, str]]:
+    """Candidates that are worth running, and why the others are not; see :func:`.search.prune`."""
     with Bar(f"{title}: compiling", len(space)) as bar:
         reports = model.examine(family.backend, task.problem, task.config, capability, space, args.workers)
         return prune(family, space, reports, args.keep or 32, lambda: bar.update(bar.done + 1))
 
 
 def _show(bar: Bar, at: Progress) -> None:
-    bar.update(
-        at.done,
-        f"best so far {at.speed_up:.2f}x the default" + (f": {_fields(at.best)}" if at.speed_up > 1 else ""),
-    )
+    best = f": {_fields(at.best)}" if at.speed_up > 1 else ""
+    bar.update(at.done, f"best so far {at.speed_up:.2f}x the default{best}")
 
 
 def _fields(kernels: Any) -> str:
@@ -226,7 +248,7 @@ def _fields(kernels: Any) -> str:
 
 
 def _finish(folder: Path, gpu: Gpu, family: Tunable, task: Task, name: str, outcome: Outcome) -> int:
-    """Write the file and say what came out; the result is told even where the file cannot be written."""
+    """Print the result and write the file. Returns the exit code: 2 where the file cannot be written."""
     entry = {
         "config": asdict(outcome.winner),
         "median_ms": outcome.median_ms,
@@ -237,8 +259,9 @@ def _finish(folder: Path, gpu: Gpu, family: Tunable, task: Task, name: str, outc
     path = user_file(gpu, folder)
     code = 0
     print(
-        f"{family.backend}, {task.name}, bucket {name}: {outcome.median_ms:.4f} ms, {outcome.speed_up:.2f}x the default's "
-        f"{outcome.default_ms:.4f} ms; {outcome.measured} candidates timed, {len(outcome.pruned)} pruned"
+        f"{family.backend}, {task.name}, bucket {name}: {outcome.median_ms:.4f} ms, "
+        f"{outcome.speed_up:.2f}x the default's {outcome.default_ms:.4f} ms; "
+        f"{outcome.measured} candidates timed, {len(outcome.pruned)} pruned"
     )
     for candidate, what in outcome.differing.items():
         print(f"  thrown out: {_fields(candidate)}: {what}")
@@ -252,12 +275,14 @@ def _finish(folder: Path, gpu: Gpu, family: Tunable, task: Task, name: str, outc
         choice.forget()
     except OSError as error:
         report(
-            f"{path} cannot be written ({error.strerror}); make room or choose another folder with --out. Nothing is lost: "
-            "the next line is the result, and the same command goes on from what was measured"
+            f"{path} cannot be written ({error.strerror}); make room or choose another folder with --out. "
+            "Nothing is lost: the next line is the result, and the same command goes on from what was "
+            "measured"
         )
         code = 2
     print(
-        f"  in code: SimOTAAssigner(..., kernels={outcome.winner!r})  # from simota_triton.tuning import {family.config.__name__}"
+        f"  in code: SimOTAAssigner(..., kernels={outcome.winner!r})  "
+        f"# from simota_triton.tuning import {family.config.__name__}"
     )
     return code
 
@@ -274,7 +299,7 @@ def _versions() -> dict[str, str]:
 
 
 def _dry_run(args: argparse.Namespace) -> int:
-    """Compile the space for a GPU that need not be here and print it, best first."""
+    """Compile all candidates for a GPU that need not be here, and print them, the best first."""
     capability = args.capability or (
         torch.cuda.get_device_capability() if torch.cuda.is_available() else (9, 0)
     )
@@ -282,30 +307,30 @@ def _dry_run(args: argparse.Namespace) -> int:
         family = TUNABLE[backend]
         for task in _tasks(args, family, torch.device("cpu")):
             space = family.space(family.heuristic(capability, family.shape(task.problem)))[: args.limit]
-            rows: list[tuple[float, int, Any, model.Static]] = []
             with Bar(f"{backend}, {task.name}: compiling", len(space)) as bar:
-                for candidate, found in zip(
-                    space,
-                    model.examine(backend, task.problem, task.config, capability, space, args.workers),
-                    strict=True,
+                reports = []
+                for found in model.examine(
+                    backend, task.problem, task.config, capability, space, args.workers
                 ):
-                    rows.append(
-                        (float("inf") if found.cycles is None else found.cycles, len(rows), candidate, found)
-                    )
-                    bar.update(len(rows))
-            default = rows[0][0]
+                    reports.append(found)
+                    bar.update(len(reports))
             print(
-                f"{backend}, {task.name}, sm_{capability[0]}{capability[1]}: {len(rows)} candidates by modelled cycles over the default's"
+                f"{backend}, {task.name}, sm_{capability[0]}{capability[1]}: {len(space)} candidates by "
+                "modelled cycles over the default's"
             )
             print(
-                "A model of instructions and registers, not a measurement: memory and data-dependent loops are not in it."
+                "A model of instructions and registers, not a measurement: memory and data-dependent loops "
+                "are not in it."
             )
-            for cycles, index, candidate, found in sorted(
-                rows, key=lambda row: (row[3].refusal is not None, row[:2])
-            ):
-                registers = ", ".join(f"{name} {count}" for name, count in found.registers.items())
-                what = found.refusal or f"registers {registers}"
-                print(
-                    f"  {cycles / default:6.2f}  {'default: ' if index == 0 else ''}{_fields(candidate)}  ({what})"
-                )
+            _print_ranked(space, reports)
     return 0
+
+
+def _print_ranked(candidates: Sequence[Any], reports: Sequence[model.Static]) -> None:
+    """A line for each candidate, the default being the first: those that may be run, then the others."""
+    cycles = [float("inf") if found.cycles is None else found.cycles for found in reports]
+    for index in sorted(range(len(reports)), key=lambda i: (reports[i].refusal is not None, cycles[i], i)):
+        registers = ", ".join(f"{name} {count}" for name, count in reports[index].registers.items())
+        why = reports[index].refusal or f"registers {registers}"
+        default = "default: " if index == 0 else ""
+        print(f"  {cycles[index] / cycles[0]:6.2f}  {default}{_fields(candidates[index])}  ({why})")

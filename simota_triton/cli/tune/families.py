@@ -1,5 +1,5 @@
-"""The kernel families as tuning sees them: which launch parameters there are to try, how a problem is launched
-with them, and what that costs by its machine code.
+"""The kernel families with what tuning needs besides their launch parameters: how a problem is launched with
+them, and how many instructions that takes.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ if TYPE_CHECKING:  # its import needs Triton
 
 @dataclass(frozen=True)
 class Tunable(Family):
-    """A kernel family that can be launched.
+    """A kernel family that can be launched and judged by its machine code.
 
     Attributes:
-        shape: What ``heuristic`` is given for a problem.
-        launch: (problem, configuration, launch parameters) -> outputs, which are the same bits for all launch
-            parameters.
-        instructions: (kernel, its census, problem, launch parameters) -> instructions that a warp issues,
-            estimated.
+        shape: (problem) -> the shape that ``heuristic`` chooses launch parameters by.
+        launch: (problem, configuration, launch parameters) -> the outputs, which have the same bits for all
+            launch parameters.
+        instructions: (name of a kernel, its census, problem, launch parameters) -> an estimate of the
+            instructions that one warp of the kernel issues.
     """
 
     shape: Callable[[Problem], Shape]
@@ -38,7 +38,7 @@ class Tunable(Family):
     instructions: Callable[[str, Census, Problem, Any], float]
 
     def stage(self, index: int, base: Any) -> list[Any]:
-        """``base``, then every other valid choice of a stage's fields."""
+        """``base``, then ``base`` with every other valid combination of values of this stage's fields."""
         axes = self.stages[index]
         found = [base]
         for values in itertools.product(*axes.values()):
@@ -51,14 +51,16 @@ class Tunable(Family):
         return found
 
     def stage_of(self, candidate: Any, base: Any) -> int:
-        """The first stage whose fields differ from ``base``."""
+        """The index of the first stage in whose fields ``candidate`` differs from ``base``."""
         differs = (
             any(getattr(candidate, name) != getattr(base, name) for name in axes) for axes in self.stages
         )
         return next((index for index, one in enumerate(differs) if one), 0)
 
     def space(self, base: Any) -> list[Any]:
-        """``base``, then every choice of every stage around it."""
+        """All candidates: ``base``, then those of each stage, with the fields of the other stages as in
+        ``base``.
+        """
         return list(
             dict.fromkeys(itertools.chain.from_iterable(self.stage(i, base) for i in range(len(self.stages))))
         )

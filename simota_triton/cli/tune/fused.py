@@ -1,4 +1,4 @@
-"""The fused kernels as tuning sees them."""
+"""The kernels of backend ``"triton"``: their shape, their launch, and what they cost."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
 
 
 def shape(problem: Problem) -> Shape:
-    """B, P and the height of the matrices."""
+    """B, P, and the rows that the matrices have for each image."""
     batch, num_priors, _ = problem.shape
     most = problem.gts.max_count
     return Shape(batch, num_priors, problem.gts.slots()[0].shape[1] if most is None else most)
 
 
 def launch(problem: Problem, config: SimOTAConfig, kernels: Any) -> Sequence[Tensor]:
-    """Both passes: cost and IoU."""
+    """Launch both passes, which write cost and IoU of all pairs."""
     from ...kernels.fused import launch as fused
 
     return fused.run(problem, config, kernels, shape(problem).num_gts)
 
 
 def instructions(kernel: str, census: Census, problem: Problem, kernels: Any) -> float:
-    """Instructions that a warp of a pass issues, estimated: what is outside loops once, the rest for each gt
-    or class.
+    """An estimate of the instructions that a warp of a pass issues: those outside of loops once, those inside
+    as often as there are gts or classes to loop over.
     """
     from ...kernels.constants import COLUMNS, GTS
 

@@ -1,4 +1,4 @@
-"""What a tuning run has measured so far, a line at a time, so that an interrupted run can go on."""
+"""A file of what a tuning run has measured so far, so that an interrupted run can continue."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from ...files import locked
 
 
 class Journal:
-    """Records of one run in a file of JSON lines, the first of which says what the run is.
+    """The records of one run, in a file of JSON lines whose first line, the header, identifies the run.
 
-    A last line that was cut off is dropped, and records of another run (other versions, another batch) are
-    left behind.
+    A last line that was cut off is dropped. If the header is another run's (other versions, another batch),
+    its records are dropped too.
 
     Args:
         path: The file, or None to keep nothing.
-        header: What the run is.
+        header: What identifies the run.
     """
 
     def __init__(self, path: Path | None, header: dict[str, Any]) -> None:
         self.path, self.header = path, header
         self.records: list[dict[str, Any]] = []
         self.trouble: str | None = None
-        """Why nothing is kept any more, or None."""
+        """Why records no longer reach the file, or None."""
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[Journal]:
-        """The journal with the records of earlier runs, for this process alone.
+        """The journal with the records of the interrupted run, locked against other processes.
 
         Raises:
-            BlockingIOError: Another process has it.
+            BlockingIOError: Another process has locked it.
             OSError: The folder cannot be written.
         """
         if self.path is None:
@@ -58,7 +58,7 @@ class Journal:
         self._write(text, "w")
 
     def add(self, record: dict[str, Any]) -> None:
-        """Keep one more record; a disk that is full ends the keeping, not the run."""
+        """Add a record. If it cannot be written, ``trouble`` says so and the run goes on."""
         self.records.append(record)
         self._write(json.dumps(record) + "\n", "a")
 
@@ -74,6 +74,6 @@ class Journal:
             )
 
     def remove(self) -> None:
-        """The run is done."""
+        """Delete the file, once the run is done."""
         if self.path is not None:
             self.path.unlink(missing_ok=True)

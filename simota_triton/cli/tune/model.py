@@ -1,9 +1,12 @@
-"""What launch parameters cost, told from the machine code alone: compiled for a GPU that need not be here, in
-processes of its own.
+"""A static model of what launch parameters cost, from the machine code alone.
 
-The model orders candidates, it does not predict times: the instructions that the warps of a launch issue,
-over what a multiprocessor issues while as many programs are resident as its registers allow. Memory, caches
-and the length of data-dependent loops are not in it.
+Candidates are compiled in processes of their own, for a GPU that need not be here. The modelled time of a
+launch is
+
+    instructions that all its warps issue / instructions that the GPU issues in a cycle,
+
+where the latter depends on how many programs a multiprocessor's registers hold at once. The model orders
+candidates and does not predict times: memory, caches and the length of data-dependent loops are not in it.
 """
 
 from __future__ import annotations
@@ -29,35 +32,36 @@ from ...tuning.kernel_config import PROCESSORS, known_capability
 from .families import TUNABLE
 
 REGISTERS, MAX_PROGRAMS = 65536, 32
-"""Of a multiprocessor: 32-bit registers, and the most programs it holds (NVIDIA's CUDA programming guide,
-compute capabilities).
+"""32-bit registers of a multiprocessor, and how many programs it holds at most (CUDA programming guide, table
+of compute capabilities).
 """
 
 MAX_WARPS = {(8, 0): 64, (8, 6): 48, (8, 9): 48, (9, 0): 64, (10, 0): 64, (12, 0): 48}
-"""Resident warps of a multiprocessor (the same tables)."""
+"""Compute capability -> how many warps a multiprocessor holds at most (the same table)."""
 
 SCHEDULERS, SATURATING_WARPS = 4, 16
-"""Instructions a multiprocessor issues in a cycle, and the warps it takes: 4 a scheduler hide the latency of
-arithmetic, 4 cycles.
+"""Instructions that a multiprocessor issues in a cycle, and the resident warps that this takes: 4 for each of
+its 4 schedulers, because the result of an arithmetic instruction is there after 4 cycles.
 """
 
 MAX_SPILLS = 0.05
-"""Share of a kernel's instructions that may move registers to memory and back, outside its innermost
-loops.
+"""The largest share of a kernel's instructions that may spill registers to memory or load them back. In an
+innermost loop none may.
 """
 
 
 @dataclass(frozen=True)
 class Static:
-    """What one choice of launch parameters needs.
+    """The static report of one candidate.
 
     Attributes:
-        registers: Of a thread, by kernel.
-        spills: Share of a kernel's instructions that spill registers to memory, by kernel; 1 where an
-            innermost loop does.
-        cycles: Modelled cycles of all launches, None where it does not compile.
-        code: Machine code and grid of every launch, as a key.
-        error: Why it does not compile, or None.
+        registers: Kernel -> registers of a thread.
+        spills: Kernel -> share of its instructions that move registers to memory and back; 1 where an
+            innermost loop holds such an instruction.
+        cycles: Modelled cycles of all launches, None where the candidate does not compile.
+        code: Hash of the machine code, and grid, of every launch. Candidates with the same ``code`` do the
+            same.
+        error: Why the candidate does not compile, or None.
     """
 
     registers: dict[str, int]
@@ -68,7 +72,7 @@ class Static:
 
     @property
     def refusal(self) -> str | None:
-        """Why it is not worth running, or None."""
+        """Why the candidate is not worth running, or None."""
         if self.error is not None:
             return self.error
         spilling = [name for name, share in self.spills.items() if share > MAX_SPILLS]
@@ -76,7 +80,7 @@ class Static:
 
 
 def outline(problem: Problem) -> Problem:
-    """The problem without its values: tensors of the same shapes, strides and types that hold no memory."""
+    """The problem with tensors of the same shapes, strides and dtypes that hold no memory."""
 
     def hollow(value: Any) -> Any:
         if isinstance(value, Tensor):
@@ -84,9 +88,7 @@ def outline(problem: Problem) -> Problem:
         return Scores(tuple(map(hollow, value.levels))) if isinstance(value, Scores) else value
 
     gts = replace(problem.gts, **{name: hollow(value) for name, value in vars(problem.gts).items()})
-    if (
-        gts.max_count is None
-    ):  # known to the device alone, where there is none; any number compiles the same code
+    if gts.max_count is None:  # only a device knows it; any number compiles the same code
         gts = replace(gts, max_count=max(1, gts.boxes.shape[0] // max(problem.shape[0], 1)))
     return replace(problem, **{name: hollow(value) for name, value in vars(problem).items()} | {"gts": gts})
 
@@ -99,15 +101,17 @@ def examine(
     candidates: Sequence[Any],
     workers: int = 2,
 ) -> Iterator[Static]:
-    """The static report of each candidate, in their order; neighbours in the list share compilations.
+    """The static report of each candidate, in the order of the candidates.
+
+    A process takes neighbours in the list, which share many of their compilations.
 
     Args:
-        backend: The family.
+        backend: The family's backend.
         problem: The batch; only its outline is looked at.
         config: The configuration.
         capability: Compute capability to compile for.
         candidates: Launch parameters.
-        workers: Processes.
+        workers: Number of processes.
     """
     hollow = outline(problem)
     size = max(1, min(16, -(-len(candidates) // workers)))
@@ -116,8 +120,8 @@ def examine(
     reader, writer = context.Pipe(duplex=False)
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(reader,))
     try:
-        # workers begin with Ctrl-C blocked, which they keep: the parent alone answers to it, before their
-        # first line of Python too
+        # Workers inherit that Ctrl-C is blocked and keep it so, from their first instruction on: only the
+        # parent answers to it.
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             found = [pool.submit(_examine, backend, hollow, config, capability, chunk) for chunk in chunks]
@@ -131,8 +135,10 @@ def examine(
 
 
 def _start(reader: Connection) -> None:
-    """In a worker, before Triton is imported: it must compile, not interpret, and end when the pipe does,
-    whose other end the parent closes, or the system for it, however the parent ends.
+    """Prepare a worker, before it imports Triton.
+
+    Triton must compile there, not interpret. And the worker must not outlive its parent: it ends when the
+    other end of the pipe is closed, by the parent or, however the parent ends, by the system.
     """
     os.environ.pop("TRITON_INTERPRET", None)
 
@@ -144,7 +150,7 @@ def _start(reader: Connection) -> None:
 
 
 _SEEN: dict[int, tuple[Any, Any]] = {}
-"""In a worker: binary -> its census; the binary is held, so that its id stays its own."""
+"""In a worker: id of a binary -> the binary and its census. Held binaries keep their ids to themselves."""
 
 
 def _examine(
@@ -168,13 +174,9 @@ def _examine_one(
     try:
         with compiled_for(10 * capability[0] + capability[1], grids) as binaries:
             family.launch(problem, config, kernels)
-    except Exception as error:  # whatever Triton and ptxas raise: the candidate is out, with the reason
-        return Static(
-            {},
-            {},
-            None,
-            error=f"does not compile: {type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[-1]}",
-        )
+    except Exception as error:  # whatever Triton and ptxas raise
+        message = (str(error).strip() or "no message").splitlines()[-1]
+        return Static({}, {}, None, error=f"does not compile: {type(error).__name__}: {message}")
     registers: dict[str, int] = {}
     spills: dict[str, float] = {}
     code: list[Any] = []
@@ -187,16 +189,10 @@ def _examine_one(
         code.append((hashlib.sha256(binary.asm["cubin"]).hexdigest(), grid))
         registers[name] = found.registers
         in_loop = any(loop.instructions["local"] for loop in found.innermost())
-        spills[name] = (
-            1.0 if in_loop else found.instructions["local"] / max(1, sum(found.instructions.values()))
-        )
-        cycles += launch_cycles(
-            capability,
-            math.prod(grid),
-            warps,
-            found.registers,
-            family.instructions(name, found, problem, kernels),
-        )
+        share = found.instructions["local"] / max(1, sum(found.instructions.values()))
+        spills[name] = 1.0 if in_loop else share
+        instructions = family.instructions(name, found, problem, kernels)
+        cycles += launch_cycles(capability, math.prod(grid), warps, found.registers, instructions)
     return Static(registers, spills, cycles, tuple(code))
 
 
@@ -206,14 +202,15 @@ def launch_cycles(
     """Modelled cycles of one launch.
 
     Args:
-        capability: Compute capability.
+        capability: Compute capability; an unknown one counts as the nearest known below.
         programs: Programs of the grid.
         warps: Warps of a program.
         registers: Registers of a thread.
         instructions: Instructions that a warp issues.
     """
     known = known_capability(capability)
-    most = min(MAX_PROGRAMS, MAX_WARPS[known] // warps, REGISTERS // (32 * warps * -(-registers // 8) * 8))
+    registers_of_program = 32 * warps * 8 * -(-registers // 8)  # a thread gets them in eights
+    most = min(MAX_PROGRAMS, MAX_WARPS[known] // warps, REGISTERS // registers_of_program)
     resident = max(1, min(most, -(-programs // PROCESSORS[known])))
     rate = SCHEDULERS * min(1.0, resident * warps / SATURATING_WARPS)
     waves = -(-programs // (PROCESSORS[known] * resident))

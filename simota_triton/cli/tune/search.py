@@ -1,7 +1,9 @@
-"""The sweep: candidates pruned by their machine code, held to the default's bits, and timed beside it.
+"""The search for the fastest launch parameters: candidates are pruned by their machine code, checked against
+the default's bits, and timed beside the default.
 
-Every candidate is timed in turns with the default, a few candidates at a time, and counts by its ratio to the
-default in the same turns: clocks that drift, or a run that was interrupted and resumed, shift both alike.
+A few candidates at a time are timed in turns with the default, and each is judged by the ratio of its time to
+the default's in the same turns. A clock that drifts, or an interruption between two groups, changes both
+alike.
 """
 
 from __future__ import annotations
@@ -21,15 +23,15 @@ from .journal import Journal
 from .model import Static
 
 TOGETHER = 8
-"""Candidates that are timed in turns with each other and the default."""
+"""How many candidates are timed in turns with each other and the default."""
 
 FINALISTS = 4
-"""Candidates that are timed again at the end, together with the best of every stage combined, in three times
-the rounds.
+"""How many candidates are timed again at the end, in three times the rounds, together with the combination of
+the best of every stage.
 """
 
 NOISE = 1.02
-"""Speed-up below which the default stays."""
+"""A candidate must be faster than the default by this factor to replace it."""
 
 
 class Task(NamedTuple):
@@ -45,9 +47,9 @@ class Progress:
     """How far a sweep is.
 
     Attributes:
-        total: Candidates to run.
-        done: Of them, how many are measured or thrown out.
-        best: The best so far.
+        total: Number of candidates to run.
+        done: How many of them are measured or thrown out.
+        best: The fastest so far.
         speed_up: Its speed-up over the default.
     """
 
@@ -63,13 +65,12 @@ class Outcome:
 
     Attributes:
         default: The heuristic's launch parameters.
-        winner: The fastest that gives the default's bits; the default where nothing is faster by more than
-            noise.
-        default_ms: Median.
-        median_ms: The winner's.
-        measured: Candidates that were timed.
-        pruned: Candidates that were not run, with the reason.
-        differing: Candidates that gave other bits than the default or failed, with what they did.
+        winner: The fastest candidate; the default itself where none is faster by more than ``NOISE``.
+        default_ms: The default's median time.
+        median_ms: The winner's median time.
+        measured: Number of candidates that were timed.
+        pruned: Candidate that was not run -> why.
+        differing: Candidate that gave other bits than the default, or failed -> which of the two, and how.
     """
 
     default: Any
@@ -93,13 +94,13 @@ def prune(
     keep: int,
     on_report: Callable[[], None],
 ) -> tuple[list[Any], dict[Any, str]]:
-    """Candidates worth running, the default first, and why the others are not.
+    """The candidates that are worth running, the default first, and why each of the others is not.
 
     Args:
         family: The kernels.
         candidates: Launch parameters, the default first. It is always kept.
-        reports: Their static reports.
-        keep: How many candidates of each stage to keep: the best by the static model.
+        reports: Their static reports, in the same order.
+        keep: How many candidates of each stage are kept: the best by the static model.
         on_report: Called after each report.
     """
     default = candidates[0]
@@ -131,15 +132,15 @@ def sweep(
     task: Task, family: Tunable, candidates: Sequence[Any], timer: Timer, journal: Journal, rounds: int,
     on_progress: Callable[[Progress], None],
 ) -> Outcome:  # fmt: skip
-    """Verify and time the candidates.
+    """Check and time the candidates.
 
     Args:
-        task: The batch, where it is to be computed.
+        task: The batch, on the device that computes.
         family: The kernels.
         candidates: Launch parameters, the default first.
         timer: Times single runs.
         journal: Records of this run so far; open.
-        rounds: Turns.
+        rounds: How many times each candidate is timed.
         on_progress: Called whenever candidates are done.
     """
     default = candidates[0]
@@ -201,7 +202,7 @@ def sweep(
 def interleaved(
     family: Tunable, task: Task, candidates: Sequence[Any], timer: Timer, rounds: int
 ) -> dict[Any, list[float]]:
-    """Times of each candidate in ms, in turns: one run of each, then again."""
+    """``rounds`` times of each candidate, in ms, taken in turns: one run of each, then again."""
 
     def launching(kernels: Any) -> Callable[[], object]:
         return lambda: family.launch(task.problem, task.config, kernels)
@@ -215,17 +216,17 @@ def interleaved(
 
 
 def _failure(family: Tunable, task: Task, candidate: Any, expected: Sequence[torch.Tensor]) -> str | None:
-    """What a candidate does that the default does not, or None."""
+    """Why a candidate is thrown out: it fails, or gives other bits than the default; else None."""
     try:
         found = family.launch(task.problem, task.config, candidate)
         same = all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
-    except Exception as error:  # Triton's errors, as that of too few resources, have no other base
+    except Exception as error:  # the base of Triton's errors, such as the one about too few resources
         return f"failed: {error}"
     return None if same else "gave other bits than the default"
 
 
 def _combine(family: Tunable, default: Any, ratios: dict[Any, float]) -> Any:
-    """The default with the fields of the best candidate of each stage."""
+    """The default with each stage's fields taken from the best candidate that changes this stage alone."""
     combined = default
     for axes in family.stages:
         others = [name for other in family.stages if other is not axes for name in other]

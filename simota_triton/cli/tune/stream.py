@@ -1,4 +1,4 @@
-"""The streaming kernels as tuning sees them."""
+"""The kernels of backend ``"triton-stream"``: their shape, their launch, and what they cost."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from ...measure.machine_code import Census
 
 VISITS = 16
-"""Tiles of 64 priors that a gt looks at: 5 to 51 in simulated scenes."""
+"""How many tiles of 64 priors a gt visits: an average of the 5 to 51 seen in simulated scenes."""
 
 
 def shape(problem: Problem) -> Shape:
-    """B, P and the gts of the whole batch."""
+    """B, P, and the number of gts of the whole batch."""
     batch, num_priors, _ = problem.shape
     return Shape(batch, num_priors, problem.gts.boxes.shape[0])
 
 
 def launch(problem: Problem, config: SimOTAConfig, kernels: Any) -> Sequence[Tensor]:
-    """All kernels: the matching and the labels."""
+    """Launch all kernels, which write the matching and the labels."""
     from ...kernels.stream import launch as stream
 
     matching, labels = stream.run(problem, config, kernels)
@@ -34,10 +34,10 @@ def launch(problem: Problem, config: SimOTAConfig, kernels: Any) -> Sequence[Ten
 
 
 def instructions(kernel: str, census: Census, problem: Problem, kernels: Any) -> float:
-    """Instructions that a warp of a kernel issues, estimated; how many tiles a gt looks at is a guess, the
-    same for all choices.
+    """An estimate of the instructions that a warp of a kernel issues.
 
-    Tiles smaller than ``VISITS`` speaks of are looked at as often as their area asks for.
+    How many tiles a gt visits depends on the data. For all candidates it is guessed that they cover the area
+    of ``VISITS`` tiles of 64 priors: with smaller tiles more of them are visited.
     """
     from ...kernels.constants import COLUMNS
 
