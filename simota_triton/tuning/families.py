@@ -17,10 +17,13 @@ Axes = Mapping[str, tuple[int, ...]]
 class Family:
     """The kernels of one backend.
 
-    Attributes: backend: The backend's name. config: The frozen dataclass of its launch parameters, all of
-        them integers. heuristic: (compute capability, shape) -> the launch parameters that are taken where
-        none are measured. interpreter: The launch parameters in Triton's interpreter. stages: The values that
-        tuning tries. Fields that depend on each other form a stage; tuning tries all
+    Attributes:
+        backend: The backend's name.
+        config: The frozen dataclass of its launch parameters, all of them integers.
+        heuristic: (compute capability, shape) -> the launch parameters that are taken where none are
+            measured.
+        interpreter: The launch parameters in Triton's interpreter.
+        stages: The values that tuning tries. Fields that depend on each other form a stage: tuning tries all
             combinations of a stage's values, while the fields of the other stages keep the heuristic's.
     """
 

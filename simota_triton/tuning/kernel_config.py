@@ -36,18 +36,20 @@ def check_integer(name: str, value: object, *, least: int = 1, power_of_two: boo
 class KernelConfig:
     """How the kernels of backend ``"triton"`` are launched. Every choice gives the same bits.
 
-    Attributes: rows: Priors of a program of ``prior_pass``, which reads their logits in tiles of ``rows`` x
-        16 classes. prior_warps: Warps of a program of ``prior_pass``. prior_registers: Registers that a
-        thread of ``prior_pass`` may use. Without this limit ptxas aims for
+    Attributes:
+        rows: Priors of a program of ``prior_pass``, which reads their logits in tiles of ``rows`` x 16
+            classes.
+        prior_warps: Warps of a program of ``prior_pass``.
+        prior_registers: Registers that a thread of ``prior_pass`` may use. Without this limit ptxas aims for
             fewer than 100 and spills a few.
         tile: Priors of a program of ``cost_pass``. Each lane holds the boxes of tile / (32 * cost_warps)
             priors in registers.
         cost_warps: Warps of a program of ``cost_pass``.
         gts_per_program: Gts that a program of ``cost_pass`` loops over.
 
-    Raises: ValueError: A field is no power of two (``gts_per_program``: no positive number), or ``tile`` has
-        fewer
-            priors than the program has lanes.
+    Raises:
+        ValueError: A field is no power of two (``gts_per_program``: no positive number), or ``tile`` has
+            fewer priors than the program has lanes.
     """
 
     rows: int = 32
@@ -106,9 +108,9 @@ def heuristic(capability: tuple[int, int], shape: Shape) -> KernelConfig:
     several programs only as far as it takes to fill the GPU, because each of these programs loads the tile's
     priors again.
 
-    Args: capability: Compute capability, as ``torch.cuda.get_device_capability`` gives it. An unknown one
-        counts
-            as the nearest known below.
+    Args:
+        capability: Compute capability, as ``torch.cuda.get_device_capability`` gives it. An unknown one
+            counts as the nearest known below.
         shape: B, P and the number of gts of the largest image.
     """
     wanted = PROCESSORS[known_capability(capability)] * PROGRAMS_PER_PROCESSOR

@@ -76,9 +76,9 @@ def stream_heuristic(capability: tuple[int, int], shape: Shape) -> StreamConfig:
     scenes) but divides the time of the search. There are no more such warps than the GPU holds at once,
     because the programs that sum over classes take turns with them.
 
-    Args: capability: Compute capability, as ``torch.cuda.get_device_capability`` gives it. An unknown one
-        counts
-            as the nearest known below.
+    Args:
+        capability: Compute capability, as ``torch.cuda.get_device_capability`` gives it. An unknown one
+            counts as the nearest known below.
         shape: B, P and the number of gts of the whole batch.
     """
     processors = PROCESSORS[known_capability(capability)]
