@@ -7,9 +7,10 @@ from typing import Any
 import torch
 
 from simota_triton.config import SimOTAConfig
-from simota_triton.inputs import Problem, pack
+from simota_triton.inputs import pack
 from simota_triton.measure.compiling import compiled_for
 from simota_triton.measure.machine_code import Census, Loop, census
+from simota_triton.problem import Problem
 
 __all__ = ["Census", "Loop", "census", "compiled_for", "problem"]
 
@@ -21,7 +22,6 @@ def problem(
     cells: tuple[int, ...] = (80, 40, 20),
     channels: int = 80,
     num_gts: int = 4,
-    tidy: bool = True,
 ) -> Problem:
     """An empty batch of one image: all that compilation looks at.
 
@@ -32,7 +32,6 @@ def problem(
         cells: Cells a side of each level.
         channels: C.
         num_gts: G.
-        tidy: See ``inputs.pack``; the streaming backend goes without.
     """
     num_priors = sum(side * side for side in cells)
 
@@ -46,5 +45,5 @@ def problem(
     return pack(
         config, torch.zeros(1, num_priors, 4), logits(channels), torch.ones(num_priors, 4), torch.zeros(1, num_gts, 4),
         torch.zeros(1, num_gts, dtype=torch.int64), gt_mask=torch.ones(1, num_gts, dtype=torch.bool),
-        obj_logits=logits(1) if config.score == "joint" else None, validate=False, tidy=tidy,
+        obj_logits=logits(1) if config.score == "joint" else None, validate=False,
     )  # fmt: skip

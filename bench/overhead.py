@@ -67,7 +67,6 @@ def steady(backend: str) -> dict[str, float]:
     from triton.runtime.jit import JITFunction
 
     from simota_triton.assigner import SimOTAAssigner, _result
-    from simota_triton.backends import TIDYING
     from simota_triton.cli.tune.families import TUNABLE
     from simota_triton.inputs import pack
     from simota_triton.matching import Matching
@@ -79,15 +78,15 @@ def steady(backend: str) -> dict[str, float]:
     config = SimOTAAssigner("rtmdet").config
 
     def packed() -> Any:
-        return pack(config, **given, **gts, validate=False, tidy=backend not in TIDYING)
+        return pack(config, **given, **gts, validate=False)
 
     problem = packed()
     kernels = family.heuristic((9, 0), family.shape(problem))
     device = torch.device("cpu")
     batch, num_priors, _ = problem.shape
     nothing = torch.zeros(batch, num_priors, dtype=torch.int64)
-    matching = Matching(nothing, torch.zeros(batch, num_priors), nothing[:, :40], nothing.int())
     labels = nothing if backend == "triton-stream" else None
+    matching = Matching(nothing, torch.zeros(batch, num_priors), nothing[:, :40], nothing.int(), labels)
     allocations: list[tuple[Any, Any]] = []
     empty = torch.empty
     parts = {
@@ -117,7 +116,7 @@ def steady(backend: str) -> dict[str, float]:
     parts["allocation"] = microseconds(lambda: [empty(*args, **options) for args, options in allocations])
     parts["arguments"] = stubbed - parts["allocation"]
     parts["Triton"] = bound - stubbed
-    parts["result"] = microseconds(lambda: _result(config, problem, matching, labels))
+    parts["result"] = microseconds(lambda: _result(problem, matching, config))
     return parts | {"sum": sum(parts.values())}
 
 
@@ -133,7 +132,7 @@ def first_call(backend: str) -> dict[str, float]:
     """Parts of a process's first call in ms; for a process of its own."""
     from simota_triton import SimOTAAssigner
     from simota_triton.assigner import _result
-    from simota_triton.backends import TIDYING, load
+    from simota_triton.backends import BACKENDS
     from simota_triton.cli.tune.families import TUNABLE
     from simota_triton.inputs import pack
     from simota_triton.matching import Matching
@@ -148,8 +147,8 @@ def first_call(backend: str) -> dict[str, float]:
         return found
 
     config = step("construction", lambda: SimOTAAssigner("rtmdet", backend=backend)).config
-    problem = step("pack", lambda: pack(config, **given, **gts, validate=False, tidy=backend not in TIDYING))
-    step("backend", lambda: load(backend))
+    problem = step("pack", lambda: pack(config, **given, **gts, validate=False))
+    step("backend", BACKENDS[backend].load)
 
     from simota_triton.measure.compiling import compiled_for
     from simota_triton.tuning.choice import choose
@@ -163,10 +162,9 @@ def first_call(backend: str) -> dict[str, float]:
     with compiled_for(90):
         step("launches", lambda: family.launch(problem, config, kernels))
     nothing = torch.zeros(problem.shape[:2], dtype=torch.int64)
-    matching = Matching(nothing, nothing.float(), nothing[:, :40], nothing.int())
-    step(
-        "result", lambda: _result(config, problem, matching, nothing if backend == "triton-stream" else None)
-    )
+    labels = nothing if backend == "triton-stream" else None
+    matching = Matching(nothing, nothing.float(), nothing[:, :40], nothing.int(), labels)
+    step("result", lambda: _result(problem, matching, config))
     return parts | {"the call": sum(parts.values()) - parts["construction"]}
 
 

@@ -86,7 +86,7 @@ def measure(
     streaming = replace(streaming, rows=streaming.sum_rows("priors" if layout == "maps" else "classes"))
     with compiled_for(capability) as binaries:
         launch.run(problem(config, layout, dtype), config, kernels, 4)
-        stream.run(problem(config, layout, dtype, tidy=False), config, streaming)
+        stream.run(problem(config, layout, dtype), config, streaming)
     report = {}
     for binary in binaries:
         kernel, found = binary.metadata.name, census(binary)

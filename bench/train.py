@@ -183,7 +183,7 @@ def compare(
 def iou_of(heard: Heard, gt_index: Tensor) -> Tensor:
     """[B, P] IoU of each prior's box with the gt that ``gt_index`` names, 0 for background."""
     problem = heard.problem
-    row, _ = problem.gts.slots()
+    row, _ = problem.gts.padded_rows()
     if not row.numel():
         return torch.zeros(gt_index.shape)
     boxes = problem.gts.boxes[row][:, :, None].double()

@@ -13,8 +13,9 @@ from torch import Tensor
 from . import backends, capture, op
 from .checks import Ragged, tensor
 from .config import FIELDS, PRESETS, SimOTAConfig, nearest
-from .inputs import Problem, pack
+from .inputs import pack
 from .matching import Matching, match
+from .problem import Problem
 from .result import AssignResult
 from .terms import in_region
 from .tuning.families import backend_of
@@ -177,36 +178,27 @@ class SimOTAAssigner:
             >>> assigner(*inputs, pair_mask=[priors[None, :, 0] > 8]).fg_mask.nonzero()[:, 1].tolist()  # none at x = 8
             [6, 7, 10, 11, 14, 15]
         """
-        compiling = torch.compiler.is_compiling()
+        inputs: dict[str, Any] = {
+            "pred_boxes": pred_boxes, "cls_logits": cls_logits, "priors": priors,
+            "gt_boxes": gt_boxes, "gt_labels": gt_labels, "gt_mask": gt_mask, "gt_offsets": gt_offsets,
+            "obj_logits": obj_logits, "gt_centers": gt_centers, "ignore_boxes": ignore_boxes,
+            "candidate_mask": candidate_mask, "extra_cost": extra_cost, "pair_mask": pair_mask,
+            "level_shapes": level_shapes,
+        }  # fmt: skip
         tensor("pred_boxes", pred_boxes)
-        if compiling:
-            name = self.backend
-        elif extra_cost is None and pair_mask is None:
-            name = backends.choose(self.backend, pred_boxes.device)[0]
-        else:
-            name = backends.choose_for_pairs(self.backend, pred_boxes.device)
-        problem = pack(
-            self.config, pred_boxes, cls_logits, priors, gt_boxes, gt_labels, gt_mask=gt_mask, gt_offsets=gt_offsets,
-            obj_logits=obj_logits, gt_centers=gt_centers, ignore_boxes=ignore_boxes, candidate_mask=candidate_mask,
-            extra_cost=extra_cost, pair_mask=pair_mask, level_shapes=level_shapes,
-            validate=False if compiling else self.validate, tidy=compiling or name not in backends.TIDYING,
-        )  # fmt: skip
-        recorder = None if compiling else capture.active()
+        if torch.compiler.is_compiling():
+            problem = pack(self.config, **inputs, validate=False)
+            with _without_autocast(pred_boxes.device):
+                matching = op.assign(problem, self._config_key, self.backend, self._kernels_key)
+                return _result(problem, matching, self.config)
+        pairs = extra_cost is not None or pair_mask is not None
+        name = backends.choose_for_call(self.backend, pred_boxes.device, pairs)
+        problem = pack(self.config, **inputs, validate=self.validate)
+        recorder = capture.active()
         if recorder is not None:
-            recorder.keep(self.config, problem, {
-                "pred_boxes": pred_boxes, "cls_logits": cls_logits, "priors": priors, "gt_boxes": gt_boxes, "gt_labels": gt_labels,
-                "gt_mask": gt_mask, "gt_offsets": gt_offsets, "obj_logits": obj_logits, "gt_centers": gt_centers,
-                "ignore_boxes": ignore_boxes, "candidate_mask": candidate_mask, "extra_cost": extra_cost, "pair_mask": pair_mask,
-                "level_shapes": level_shapes,
-            })  # fmt: skip
+            recorder.keep(self.config, problem, inputs)
         with _without_autocast(pred_boxes.device):
-            if compiling:
-                return _result(
-                    self.config,
-                    problem,
-                    op.assign(problem, self._config_key, self.backend, self._kernels_key),
-                )
-            return _result(self.config, problem, *backends.assign(name, problem, self.config, self.kernels))
+            return _result(problem, backends.assign(name, problem, self.config, self.kernels), self.config)
 
     @torch.no_grad()
     def cost_matrix(self, *args: Any, **kwargs: Any) -> CostMatrix:
@@ -253,10 +245,51 @@ class SimOTAAssigner:
 
 
 def assign(
-    *args: Any, config: str | SimOTAConfig = "rtmdet", backend: str = "auto", **kwargs: Any
+    pred_boxes: Tensor,
+    cls_logits: Ragged,
+    priors: Tensor,
+    gt_boxes: Ragged,
+    gt_labels: Ragged,
+    *,
+    config: str | SimOTAConfig = "rtmdet",
+    backend: str = "auto",
+    gt_mask: Tensor | None = None,
+    gt_offsets: Tensor | None = None,
+    obj_logits: Ragged | None = None,
+    gt_centers: Ragged | None = None,
+    ignore_boxes: Ragged | None = None,
+    candidate_mask: Tensor | None = None,
+    extra_cost: Ragged | None = None,
+    pair_mask: Ragged | None = None,
+    level_shapes: Sequence[tuple[int, int]] | None = None,
 ) -> AssignResult:
-    """``SimOTAAssigner(config, backend=backend)(*args, **kwargs)`` in one call."""
-    return SimOTAAssigner(config, backend=backend)(*args, **kwargs)
+    """Assign a batch, once: builds the assigner that ``config`` and ``backend`` ask for and calls it.
+
+    Arguments, what is returned and what is raised are those of :class:`SimOTAAssigner` and of its call. A
+    training loop builds the assigner once.
+
+    Example:
+        >>> priors, boxes = torch.tensor([[8.0, 8.0, 8.0]]), torch.tensor([[0.0, 0.0, 16.0, 16.0]])
+        >>> gts = [boxes], [torch.tensor([2])]
+        >>> assign(boxes[None], torch.zeros(1, 1, 3), priors, *gts, config="nanodet").labels
+        tensor([[2]])
+    """
+    return SimOTAAssigner(config, backend=backend)(
+        pred_boxes,
+        cls_logits,
+        priors,
+        gt_boxes,
+        gt_labels,
+        gt_mask=gt_mask,
+        gt_offsets=gt_offsets,
+        obj_logits=obj_logits,
+        gt_centers=gt_centers,
+        ignore_boxes=ignore_boxes,
+        candidate_mask=candidate_mask,
+        extra_cost=extra_cost,
+        pair_mask=pair_mask,
+        level_shapes=level_shapes,
+    )
 
 
 def _without_autocast(device: torch.device) -> contextlib.AbstractContextManager[None]:
@@ -266,22 +299,19 @@ def _without_autocast(device: torch.device) -> contextlib.AbstractContextManager
     return contextlib.nullcontext()
 
 
-def _result(
-    config: SimOTAConfig, problem: Problem, matching: Matching, labels: Tensor | None = None
-) -> AssignResult:
-    gts, num_classes = problem.gts, problem.shape[2]
+def _result(problem: Problem, matching: Matching, config: SimOTAConfig) -> AssignResult:
+    gts, num_classes, labels = problem.gts, problem.shape[2], matching.labels
     if labels is None:
-        labels = F.pad(gts.labels, (0, 1), value=num_classes)  # of all gts, then of background
-        row = torch.where(
-            matching.gt_index >= 0, gts.offsets[:-1, None] + matching.gt_index, gts.labels.shape[0]
-        )
-        labels = labels.index_select(0, row.flatten()).view(row.shape)
+        of_rows = F.pad(gts.labels, (0, 1), value=num_classes)  # of all gts, then of background
+        row = gts.offsets[:-1, None] + matching.gt_index
+        row = torch.where(matching.gt_index >= 0, row, gts.labels.shape[0])
+        labels = of_rows.index_select(0, row.flatten()).view(row.shape)
     ignored = torch.zeros_like(matching.gt_index, dtype=torch.bool)
     if problem.ignore_boxes is not None:
         priors, boxes = problem.priors, problem.ignore_boxes[:, :, None]
-        # of cells, [P, 4]
-        centers = torch.cat([priors[:, :2] + (0.5 - config.prior_offset) * priors[:, 2:], priors[:, 2:]], 1)
-        ignored = in_region(centers, boxes, boxes[..., :2], "box", 1.0).any(1) & (matching.gt_index < 0)
+        centers = priors[:, :2] + (0.5 - config.prior_offset) * priors[:, 2:]
+        cells = torch.cat([centers, priors[:, 2:]], 1)  # [P, 4]
+        ignored = in_region(cells, boxes, boxes[..., :2], "box", 1.0).any(1) & (matching.gt_index < 0)
     return AssignResult(
         gt_index=matching.gt_index,
         labels=labels,

@@ -18,7 +18,7 @@ import io
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -29,7 +29,8 @@ from torch import Tensor
 from . import env
 from .config import SimOTAConfig
 from .files import locked
-from .inputs import Problem, pack
+from .inputs import pack
+from .problem import Problem, map_tensors
 from .tuning.kernel_config import Shape, bucket
 
 MAGIC = b"simota_triton batches 1\n"
@@ -57,15 +58,12 @@ class Recorded:
 
     def on(self, device: torch.device) -> dict[str, Any]:
         """The arguments on a device."""
-        return {
-            name: _map(lambda tensor: _moved(tensor, device), value) for name, value in self.inputs.items()
-        }
+        moved: dict[str, Any] = map_tensors(lambda tensor: _moved(tensor, device), self.inputs)
+        return moved
 
-    def problem(self, device: torch.device, tidy: bool = True) -> Problem:
-        """The batch on a device, packed as for a backend that needs its gts ``tidy`` or not; values are not
-        looked at again.
-        """
-        return pack(self.config, **self.on(device), validate=False, tidy=tidy)
+    def problem(self, device: torch.device) -> Problem:
+        """The batch on a device, packed; values are not looked at again."""
+        return pack(self.config, **self.on(device), validate=False)
 
 
 @contextlib.contextmanager
@@ -149,11 +147,8 @@ class Recorder:
         if not self.room or name in self.seen or 0 in (batch, num_priors):
             return
         self.seen.add(name)
-        kept = {
-            key: _map(lambda tensor: tensor.detach().cpu().clone(), value)
-            for key, value in inputs.items()
-            if value is not None
-        }
+        given = {name: value for name, value in inputs.items() if value is not None}
+        kept = map_tensors(lambda tensor: tensor.detach().cpu().clone(), given)
         try:
             self.append(Recorded(name, config, kept))
         except (OSError, ValueError) as error:
@@ -252,9 +247,3 @@ def _moved(tensor: Tensor, device: torch.device) -> Tensor:
         return tensor.to(device)
     whole = torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(tensor.untyped_storage())
     return whole.to(device).as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
-
-
-def _map(function: Callable[[Tensor], Tensor], value: Any) -> Any:
-    if isinstance(value, (list, tuple)):
-        return [_map(function, item) for item in value]
-    return function(value) if isinstance(value, Tensor) else value

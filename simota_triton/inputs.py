@@ -5,15 +5,12 @@ reads.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from itertools import accumulate, pairwise
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from .boxes import box_area, box_center
 from .checks import (
     FLOAT_DTYPES,
     INT_DTYPES,
@@ -31,178 +28,13 @@ from .checks import (
     tensor,
 )
 from .config import SimOTAConfig
+from .problem import GroundTruth, Problem, Scores
 
 MAX_KNOWN = 32
 """Sets of priors, each of another size, that are known to be good."""
 
 SAFE = 9e18
 """Corners up to here span an area that float32 holds."""
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Class or objectness logits as the head left them: one [B, P, C] view, or a [B, P_l, C] view of each
-    level's map.
-    """
-
-    levels: tuple[Tensor, ...]
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        batch, _, channels = self.levels[0].shape
-        return batch, sum(level.shape[1] for level in self.levels), channels
-
-    def dense(self) -> Tensor:
-        """[B, P, C]; a copy where there are several levels."""
-        return self.levels[0] if len(self.levels) == 1 else torch.cat(self.levels, dim=1)
-
-    def rows(self, image: Tensor, prior: Tensor) -> Tensor:
-        """All classes of some priors: [n], [n] -> [n, C], in the logits' dtype."""
-        return self.at_places(image * self.shape[1] + prior)
-
-    def at_places(self, place: Tensor) -> Tensor:
-        """All classes of the priors at some places of the batch, image * P + prior, [n] -> [n, C]."""
-        _, num_priors, channels = self.shape
-        if not self._is_flat:
-            return self._gather(place // num_priors, place % num_priors, slice(None))
-        return self.levels[0].view(-1, channels).index_select(0, place)
-
-    def at(self, image: Tensor, prior: Tensor, label: Tensor) -> Tensor:
-        """One class of some priors: indices that broadcast against each other -> [...], in the logits'
-        dtype.
-        """
-        if not self._is_flat:
-            image, prior, label = torch.broadcast_tensors(image, prior, label)
-            return self._gather(image.flatten(), prior.flatten(), label.flatten()).view(image.shape)
-        _, num_priors, channels = self.shape
-        place = (image * num_priors + prior) * channels + label
-        return self.levels[0].view(-1).index_select(0, place.flatten()).view(place.shape)
-
-    @property
-    def _is_flat(self) -> bool:
-        """Whether a flat index reaches everything, which is read five times as fast as three."""
-        return len(self.levels) == 1 and self.levels[0].is_contiguous()
-
-    def _gather(self, image: Tensor, prior: Tensor, label: Any) -> Tensor:
-        if len(self.levels) == 1:
-            return self.levels[0][image, prior, label]
-        channels = () if isinstance(label, Tensor) else (self.levels[0].shape[2],)
-        out = self.levels[0].new_empty(prior.shape + channels)
-        start = 0
-        for level in self.levels:
-            here = ((prior >= start) & (prior < start + level.shape[1])).nonzero().squeeze(1)
-            own = label[here] if isinstance(label, Tensor) else label
-            out[here] = level[image[here], prior[here] - start, own]
-            start += level.shape[1]
-        return out
-
-
-@dataclass(frozen=True)
-class GroundTruth:
-    """The gts of a batch, concatenated: N rows, image b owns rows offsets[b] to offsets[b + 1].
-
-    Attributes:
-        boxes: [N, 4] xyxy float32, finite.
-        labels: [N] int64 in [0, C).
-        centers: [N, 2] float32: given centres, else box centres. [0, 2] where those are not formed, see
-            :func:`pack`.
-        offsets: [B + 1] int64.
-        mask: [N] bool, False for padding and for rows that no image owns; None where every row is real, and
-            where backends find out themselves (see :func:`pack`).
-        padded_shape: (B, G) where the gts came padded: then N = B * G.
-        max_count: Largest number of rows of an image, None where only the device knows it.
-        given_mask: The mask that gts came with: ``mask`` is False also for gts that cannot take part.
-    """
-
-    boxes: Tensor
-    labels: Tensor
-    centers: Tensor
-    offsets: Tensor
-    mask: Tensor | None
-    padded_shape: tuple[int, int] | None
-    max_count: int | None
-    given_mask: Tensor | None = None
-
-    def slots(self) -> tuple[Tensor, Tensor]:
-        """Rows of the padded layout: row [B, G] int64 (clamped into range) and valid [B, G] bool (False for
-        padding).
-        """
-        if self.padded_shape is not None:
-            row = torch.arange(self.boxes.shape[0], dtype=torch.int64, device=self.boxes.device).view(
-                self.padded_shape
-            )
-            return row, (
-                torch.ones_like(row, dtype=torch.bool)
-                if self.mask is None
-                else self.mask.view(self.padded_shape)
-            )
-        count = self.offsets.diff()
-        width = self.max_count if self.max_count is not None else int(count.max())
-        slot = torch.arange(width, dtype=torch.int64, device=self.boxes.device)
-        row = self.offsets[:-1, None] + slot
-        valid = slot < count[:, None]
-        row = torch.where(valid, row, 0)
-        return row, valid if self.mask is None else valid & self.mask[row]
-
-    def image(self) -> Tensor:
-        """Image of each row, [N] int64; any image for rows that none owns."""
-        rows = torch.arange(self.boxes.shape[0], dtype=torch.int64, device=self.boxes.device)
-        return torch.bucketize(rows, self.offsets[1:], right=True).clamp(
-            max=max(self.offsets.shape[0] - 2, 0)
-        )
-
-    def owned(self) -> Tensor:
-        """Whether an image owns the row, [N] bool: offsets may begin behind the first row and end before the
-        last one.
-        """
-        rows = torch.arange(self.boxes.shape[0], dtype=torch.int64, device=self.boxes.device)
-        return (rows >= self.offsets[0]) & (rows < self.offsets[-1])
-
-    def unpad(self, per_slot: Tensor) -> Tensor:
-        """A [B, G] value back in the form of the input: [B, G] for padded gts, [N] otherwise, 0 for rows that
-        no image owns.
-        """
-        if self.padded_shape is not None:
-            return per_slot
-        batch, width = per_slot.shape
-        image = self.image()
-        slot = torch.arange(image.shape[0], dtype=torch.int64, device=image.device) - self.offsets[image]
-        place = torch.where(self.owned(), image * width + slot, batch * width)
-        return F.pad(per_slot.flatten(), (0, 1))[place]
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One batch, checked.
-
-    Attributes:
-        pred_boxes: [B, P, 4] xyxy, as given (dtype and strides).
-        cls_logits: Class logits, [B, P, C].
-        obj_logits: Objectness logits, [B, P, 1], or None.
-        priors: [P, 4] float32 x, y, stride_x, stride_y.
-        gts: The ground truth.
-        candidate_mask: [B, P] bool, False for priors that take no part, or None.
-        ignore_boxes: [B, I, 4] float32 xyxy or None.
-        cells: Rows and columns of the grid that the priors of each level form, row by row; None where
-            unknown.
-        extra_cost: [N, P] float32 in the rows of the gts, added to the cost of each pair, which takes no part
-            where it is not finite; None: 0.
-    """
-
-    pred_boxes: Tensor
-    cls_logits: Scores
-    obj_logits: Scores | None
-    priors: Tensor
-    gts: GroundTruth
-    candidate_mask: Tensor | None
-    ignore_boxes: Tensor | None
-    cells: tuple[tuple[int, int], ...] | None = None
-    extra_cost: Tensor | None = None
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """B, P, C."""
-        return self.cls_logits.shape
 
 
 def pack(
@@ -223,14 +55,11 @@ def pack(
     pair_mask: Ragged | None = None,
     level_shapes: Sequence[tuple[int, int]] | None = None,
     validate: bool | None = None,
-    tidy: bool = True,
 ) -> Problem:
     """Check every input and pack it. Shapes, dtypes and devices are always checked; values where ``validate``
     says so.
 
-    The arguments are those of :class:`simota_triton.SimOTAAssigner`, and ``tidy``: whether gts that cannot
-    take part are masked out and box centres formed. A backend whose kernels do that themselves goes without,
-    and saves some twenty small operators.
+    The arguments are those of :class:`simota_triton.SimOTAAssigner`.
 
     Raises:
         TypeError: An argument is no tensor (or list of tensors).
@@ -279,10 +108,9 @@ def pack(
               "pass the objectness logits, or use score='sigmoid' for a head without objectness")  # fmt: skip
 
     packed_priors = _priors(priors, num_priors, device, validate)
-    tidy = tidy or validate or not batch * num_priors  # no kernel runs where there is no pair
-    gts = _ground_truth(
-        gt_boxes, gt_labels, gt_mask, gt_offsets, gt_centers, batch, cls.shape[2], device, validate, tidy
-    )
+    gts = _ground_truth(gt_boxes, gt_labels, gt_mask, gt_offsets, gt_centers, batch, device, validate)
+    if validate:
+        gts = _checked(gts, cls.shape[2])
     return Problem(
         pred_boxes=pred_boxes,
         cls_logits=cls,
@@ -509,11 +337,12 @@ NOT_ANCHORS = (
 
 def _ground_truth(
     gt_boxes: Ragged, gt_labels: Ragged, gt_mask: Tensor | None, gt_offsets: Tensor | None, gt_centers: Ragged | None,
-    batch: int, num_classes: int, device: torch.device, validate: bool, tidy: bool,
+    batch: int, device: torch.device, validate: bool,
 ) -> GroundTruth:  # fmt: skip
+    """Gts of any form, in the dtypes that backends read; shapes, dtypes and devices are checked."""
     mask: Tensor | None = None  # [N]
     padded_shape: tuple[int, int] | None = None
-    spare = False
+    all_owned = True
     if isinstance(gt_boxes, Tensor) and not gt_boxes.numel():  # none at all, whatever the shape
         if gt_offsets is not None:
             gt_boxes = gt_boxes.reshape(0, 4)
@@ -580,7 +409,7 @@ def _ground_truth(
         centers = (
             None if gt_centers is None else same_form("gt_centers", gt_centers, (boxes.shape[0], 2), "[N, 2]")
         )
-        offsets, max_count, spare = _offsets(gt_offsets, boxes.shape[0], batch, device, validate)
+        offsets, max_count, all_owned = _offsets(gt_offsets, boxes.shape[0], batch, device, validate)
     elif isinstance(gt_boxes, Tensor):
         expected = "[B, G, 4], a list of [G, 4], or packed [N, 4] with gt_offsets"
         fail("gt_boxes", expected, shape_of(gt_boxes), box_remedy("gt_boxes", gt_boxes))
@@ -600,52 +429,37 @@ def _ground_truth(
             floating("gt_centers", centers)
             same_device("gt_centers", centers, device)
 
-    given_mask = mask
-    boxes, labels = boxes.to(device, torch.float32), labels.to(device, torch.int64)
-    centers = None if centers is None else centers.to(device, torch.float32)
-    if not tidy:
-        centers = boxes.new_empty(0, 2) if centers is None else centers.float()
-        return GroundTruth(boxes, labels, centers, offsets, mask, padded_shape, max_count, given_mask)
-    if spare:
-        mask = given_mask = GroundTruth(boxes, labels, boxes, offsets, None, None, max_count).owned()
-    if mask is not None:
-        boxes, labels = torch.where(mask[:, None], boxes, 0.0), torch.where(mask, labels, 0)
-    if validate:
-        _check_format_of_gts(boxes, mask, padded_shape)
-    centers = box_center(boxes) if centers is None else centers.float()
-    if mask is not None:
-        centers = torch.where(mask[:, None], centers, 0.0)
+    return GroundTruth(
+        boxes=boxes.to(device, torch.float32),
+        labels=labels.to(device, torch.int64),
+        given_centers=None if centers is None else centers.to(device, torch.float32),
+        offsets=offsets,
+        mask=mask,
+        padded_shape=padded_shape,
+        max_count=max_count,
+        all_owned=all_owned,
+    )
+
+
+def _checked(gts: GroundTruth, num_classes: int) -> GroundTruth:
+    """The gts with padding masked out; refuses the first that cannot take part."""
+    gts = replace(gts.real(), is_sanitised=True)
+    boxes, centers, labels = gts.boxes, gts.centers, gts.labels
+    _check_format_of_gts(boxes, gts.mask, gts.padded_shape)
     if (
-        validate
-        and _between(boxes, -SAFE, SAFE)
+        _between(boxes, -SAFE, SAFE)
         and _between(centers, -SAFE, SAFE)
         and _between(labels, 0, num_classes - 1)
     ):
-        return GroundTruth(boxes, labels, centers, offsets, mask, padded_shape, max_count, given_mask)
-    good_box, good_center = boxes.isfinite().all(1) & box_area(boxes).isfinite(), centers.isfinite().all(1)
-    good_label = (labels >= 0) & (labels < num_classes)
-    if validate:
-        remedy = "drop that gt or mask it out"
-        _check_gts("gt_boxes", boxes, good_box, "finite boxes of finite area", remedy, offsets)
-        _check_gts("gt_centers", centers, good_center, "finite values", remedy, offsets)
-        remedy = "classes count from 0; drop padding or mask it out"
-        _check_gts(
-            "gt_labels",
-            labels,
-            good_label,
-            f"labels in [0, {num_classes}), the classes of cls_logits",
-            remedy,
-            offsets,
-        )
-    else:
-        keep = good_box & good_center & good_label
-        mask = keep if mask is None else mask & keep
-        boxes, centers, labels = (
-            torch.where(keep[:, None], boxes, 0.0),
-            torch.where(keep[:, None], centers, 0.0),
-            torch.where(keep, labels, 0),
-        )
-    return GroundTruth(boxes, labels, centers, offsets, mask, padded_shape, max_count, given_mask)
+        return gts
+    good_box, good_center, good_label = gts.can_take_part(num_classes)
+    remedy = "drop that gt or mask it out"
+    _check_gts("gt_boxes", boxes, good_box, "finite boxes of finite area", remedy, gts.offsets)
+    _check_gts("gt_centers", centers, good_center, "finite values", remedy, gts.offsets)
+    expected = f"labels in [0, {num_classes}), the classes of cls_logits"
+    remedy = "classes count from 0; drop padding or mask it out"
+    _check_gts("gt_labels", labels, good_label, expected, remedy, gts.offsets)
+    return gts
 
 
 def _check_format_of_gts(boxes: Tensor, mask: Tensor | None, padded_shape: tuple[int, int] | None) -> None:
@@ -717,8 +531,8 @@ def _copied(values: list[int], device: torch.device) -> Tensor:
 def _offsets(
     value: Tensor, rows: int, batch: int, device: torch.device, validate: bool
 ) -> tuple[Tensor, int | None, bool]:
-    """Offsets on the device, the most rows of an image if known, and whether there may be rows that no image
-    owns.
+    """Offsets on the device, the most rows of an image if known, and whether every row is known to be an
+    image's.
     """
     tensor("gt_offsets", value)
     if value.shape != (batch + 1,):
@@ -740,8 +554,9 @@ def _offsets(
                 remedy,
             )
         offsets = _copied(host, device) if on_host else value.long()
-        return offsets, max((b - a for a, b in pairwise(host)), default=0), host[0] > 0 or host[-1] < rows
-    return value.to(device, torch.int64).clamp(0, rows).cummax(0).values, None, True
+        most = max((b - a for a, b in pairwise(host)), default=0)
+        return offsets, most, host[0] == 0 and host[-1] == rows
+    return value.to(device, torch.int64).clamp(0, rows).cummax(0).values, None, False
 
 
 def _candidate_mask(value: Tensor | None, batch: int, num_priors: int, device: torch.device) -> Tensor | None:

@@ -34,12 +34,14 @@ class Matching(NamedTuple):
             padding.
         claims: [B, P] int32, how many gts selected the prior before conflicts were resolved; 0 also where
             ``min_positives`` alone gave the prior to a gt.
+        labels: [B, P] int64, class of that gt, C for background; None where a backend leaves it to its caller.
     """
 
     gt_index: Tensor
     matched_iou: Tensor
     dynamic_k: Tensor
     claims: Tensor
+    labels: Tensor | None = None
 
 
 def sortable(cost: Tensor) -> Tensor:

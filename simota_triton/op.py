@@ -20,16 +20,20 @@ from torch import Tensor
 
 from . import backends
 from .config import SimOTAConfig
-from .inputs import GroundTruth, Problem, Scores
 from .matching import Matching
+from .problem import GroundTruth, Problem, Scores
 from .tuning.families import FAMILIES
 
 _LIBRARY = torch.library.Library("simota_triton", "DEF")
 _LIBRARY.define(
     "assign(Tensor pred_boxes, Tensor[] cls_levels, Tensor[] obj_levels, Tensor priors, Tensor gt_boxes, Tensor gt_labels, "
-    "Tensor gt_centers, Tensor gt_offsets, Tensor? gt_mask, Tensor? candidate_mask, Tensor? extra_cost, SymInt padded, SymInt max_count, "
-    "SymInt[] cells, str config, str backend, str kernels='') -> (Tensor gt_index, Tensor matched_iou, Tensor dynamic_k, Tensor claims)"
+    "Tensor? gt_centers, Tensor gt_offsets, Tensor? gt_mask, Tensor? candidate_mask, Tensor? extra_cost, "
+    "SymInt padded, SymInt max_count, bool all_owned, SymInt[] cells, str config, str backend, str kernels='') "
+    "-> (Tensor gt_index, Tensor matched_iou, Tensor dynamic_k, Tensor claims)"
 )
+OUTPUTS = 4
+"""Labels are left to the caller, where they are compiled with the loss."""
+
 UNKNOWN = -1
 """``padded`` of gts that did not come padded, ``max_count`` where only the device knows it."""
 
@@ -57,13 +61,14 @@ def assign(problem: Problem, config: str, backend: str, kernels: str = "") -> Ma
             problem.priors,
             gts.boxes,
             gts.labels,
-            gts.centers,
+            gts.given_centers,
             gts.offsets,
             gts.mask,
             problem.candidate_mask,
             problem.extra_cost,
             UNKNOWN if gts.padded_shape is None else gts.padded_shape[1],
             UNKNOWN if gts.max_count is None else gts.max_count,
+            gts.all_owned,
             [size for shape in problem.cells or () for size in shape],
             config,
             backend,
@@ -84,8 +89,9 @@ def _kernels(backend: str, key: str) -> Any:
 
 def _assign(
     pred_boxes: Tensor, cls_levels: list[Tensor], obj_levels: list[Tensor], priors: Tensor, gt_boxes: Tensor, gt_labels: Tensor,
-    gt_centers: Tensor, gt_offsets: Tensor, gt_mask: Tensor | None, candidate_mask: Tensor | None, extra_cost: Tensor | None,
-    padded: int, max_count: int, cells: list[int], config: str, backend: str, kernels: str = "",
+    gt_centers: Tensor | None, gt_offsets: Tensor, gt_mask: Tensor | None, candidate_mask: Tensor | None,
+    extra_cost: Tensor | None, padded: int, max_count: int, all_owned: bool, cells: list[int], config: str, backend: str,
+    kernels: str = "",
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     problem = Problem(
         pred_boxes=pred_boxes,
@@ -95,29 +101,27 @@ def _assign(
         gts=GroundTruth(
             boxes=gt_boxes,
             labels=gt_labels,
-            centers=gt_centers,
+            given_centers=gt_centers,
             offsets=gt_offsets,
             mask=gt_mask,
             padded_shape=None if padded == UNKNOWN else (pred_boxes.shape[0], padded),
             max_count=None if max_count == UNKNOWN else max_count,
+            all_owned=all_owned,
         ),
         candidate_mask=candidate_mask,
         ignore_boxes=None,
         cells=tuple(zip(cells[::2], cells[1::2], strict=True)) or None,
         extra_cost=extra_cost,
     )
-    device = pred_boxes.device
-    if extra_cost is None:
-        name = backends.choose(backend, device, may_check=False)[0]
-    else:
-        name = backends.choose_for_pairs(backend, device, may_check=False)
-    return tuple(backends.assign(name, problem, _config(config), _kernels(name, kernels))[0])  # type: ignore[return-value]
+    name = backends.choose_for_call(backend, pred_boxes.device, extra_cost is not None, may_check=False)
+    return backends.assign(name, problem, _config(config), _kernels(name, kernels))[:OUTPUTS]  # type: ignore[return-value]
 
 
 def _fake(
     pred_boxes: Tensor, cls_levels: list[Tensor], obj_levels: list[Tensor], priors: Tensor, gt_boxes: Tensor, gt_labels: Tensor,
-    gt_centers: Tensor, gt_offsets: Tensor, gt_mask: Tensor | None, candidate_mask: Tensor | None, extra_cost: Tensor | None,
-    padded: int, max_count: int, cells: list[int], config: str, backend: str, kernels: str = "",
+    gt_centers: Tensor | None, gt_offsets: Tensor, gt_mask: Tensor | None, candidate_mask: Tensor | None,
+    extra_cost: Tensor | None, padded: int, max_count: int, all_owned: bool, cells: list[int], config: str, backend: str,
+    kernels: str = "",
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     per_prior = pred_boxes.shape[:2]
     per_gt = (gt_boxes.shape[0],) if padded == UNKNOWN else (pred_boxes.shape[0], padded)

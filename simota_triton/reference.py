@@ -10,8 +10,8 @@ from torch import Tensor
 from . import terms
 from .boxes import box_area
 from .config import SimOTAConfig
-from .inputs import Problem
 from .matching import Matching, match
+from .problem import Problem
 
 
 def cost_matrix(
@@ -24,8 +24,8 @@ def cost_matrix(
         iou: [B, G, P] of ``dtype``; -1 where the pair does not count for ``dynamic_k``.
         gt_mask: [B, G] bool, True for real gts.
     """
-    gts = problem.gts
-    row, gt_mask = gts.slots()  # [B, G]
+    gts = problem.gts.sanitised(problem.shape[2])
+    row, gt_mask = gts.padded_rows()  # [B, G]
     gt_boxes, gt_centers, gt_labels = (
         gts.boxes[row][:, :, None],
         gts.centers[row][:, :, None],
@@ -81,7 +81,7 @@ def with_extra(problem: Problem, cost: Tensor, iou: Tensor) -> tuple[Tensor, Ten
     """Cost and IoU [B, G, P] with the problem's extra cost, see :func:`terms.add_extra`."""
     if problem.extra_cost is None:
         return cost, iou
-    return terms.add_extra(cost, iou, problem.extra_cost[problem.gts.slots()[0]])
+    return terms.add_extra(cost, iou, problem.extra_cost[problem.gts.padded_rows()[0]])
 
 
 def usable_priors(problem: Problem) -> Tensor:
@@ -102,7 +102,9 @@ def usable_priors(problem: Problem) -> Tensor:
     return usable
 
 
-def assign(problem: Problem, config: SimOTAConfig, dtype: torch.dtype = torch.float32) -> Matching:
+def assign(
+    problem: Problem, config: SimOTAConfig, kernels: None = None, *, dtype: torch.dtype = torch.float32
+) -> Matching:
     """1-3 and 1-4: dynamic k, selection and conflicts on the cost matrix; then ``min_positives``."""
     cost, iou, gt_mask = cost_matrix(problem, config, dtype)
     matching = match(cost, iou, config, gt_mask)

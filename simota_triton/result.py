@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .config import SimOTAConfig
-from .inputs import GroundTruth
 from .matching import Matching
+from .problem import GroundTruth, map_tensors
 
 
 class ImageAssignment(NamedTuple):
@@ -145,7 +144,7 @@ class AssignResult:
         its centre is not finite, or the label lies outside [0, C). With ``validate`` they raise an error
         instead.
         """
-        real = self.gts.owned() if self.gts.given_mask is None else self.gts.given_mask
+        real = self.gts.owned() if self.gts.mask is None else self.gts.mask
         return (self.dynamic_k == 0) & real.view(self.dynamic_k.shape)
 
     @property
@@ -186,7 +185,7 @@ class AssignResult:
         """[B, P, G] bool, True where prior p learns gt g; what the blog text returns. Meant for looking, not
         for training.
         """
-        width = self.gts.slots()[0].shape[1]
+        width = self.gts.padded_rows()[0].shape[1]
         return self.gt_index[..., None] == torch.arange(width, dtype=torch.int64, device=self.gt_index.device)
 
     def to(self, device: torch.device | str | int, non_blocking: bool = False) -> AssignResult:
@@ -199,7 +198,7 @@ class AssignResult:
             raise TypeError(
                 f"device: expected a device, as torch.device('cuda') or 'cpu', got {device!r}; a result's dtypes are fixed"
             )
-        moved: AssignResult = _map(self, lambda value: value.to(device, non_blocking=non_blocking))
+        moved: AssignResult = map_tensors(lambda value: value.to(device, non_blocking=non_blocking), self)
         return moved
 
     def cpu(self) -> AssignResult:
@@ -256,26 +255,15 @@ class AssignResult:
         )
 
 
-def _map(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
-    """A dataclass with a function applied to all of its tensors."""
-    if isinstance(value, Tensor):
-        return function(value)
-    if not dataclasses.is_dataclass(value) or isinstance(value, type):
-        return value
-    return dataclasses.replace(
-        value,
-        **{entry.name: _map(getattr(value, entry.name), function) for entry in dataclasses.fields(value)},
-    )
-
-
 def _equal(value: Any, other: Any) -> bool:
-    """Whether two values of the fields of a dataclass are the same."""
+    """Whether two values of the fields of a dataclass are the same; a NaN, as in a gt that was refused, is
+    itself.
+    """
     if isinstance(value, Tensor):
         return (
             isinstance(other, Tensor)
-            and value.device == other.device
-            and value.dtype == other.dtype
-            and torch.equal(value, other)
+            and (value.shape, value.dtype, value.device) == (other.shape, other.dtype, other.device)
+            and bool(((value == other) | ((value != value) & (other != other))).all())
         )
     if not dataclasses.is_dataclass(value):
         return bool(value == other)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from simota_triton.inputs import Problem
+from simota_triton.problem import Problem
 
 FOLDER = Path(__file__).parent / "data" / "captured"
 

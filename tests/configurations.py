@@ -26,7 +26,7 @@ import torch
 
 from simota_triton.cli.tune.families import TUNABLE, Tunable
 from simota_triton.config import SimOTAConfig
-from simota_triton.inputs import Problem
+from simota_triton.problem import Problem
 
 from . import interpreter
 

@@ -15,7 +15,6 @@ from collections import Counter
 
 import torch
 
-from simota_triton.backends import TIDYING
 from simota_triton.cli.tune.families import TUNABLE
 from simota_triton.config import SimOTAConfig
 from simota_triton.inputs import pack
@@ -56,7 +55,7 @@ def binaries(backend: str, padded: bool) -> Counter[str]:
                 mask = torch.ones(batch, max(counts), dtype=torch.bool)
             problem = pack(
                 config, torch.empty(batch, num_priors, 4), maps, torch.ones(num_priors, 4), boxes, labels, gt_mask=mask,
-                validate=False, tidy=backend not in TIDYING,
+                validate=False,
             )  # fmt: skip
             family.launch(problem, config, choose(backend, GPU, family.shape(problem)).kernels)
             found |= {id(binary): binary.metadata.name for binary in compiled}

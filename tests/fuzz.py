@@ -21,7 +21,8 @@ from unittest import mock
 
 import torch
 
-from simota_triton.backends import BACKENDS, compact
+from simota_triton.backends import BACKENDS
+from simota_triton.backends.torch_pruned import compact
 from simota_triton.verification.cases import case_of, judged
 from simota_triton.verification.variants import PRESETS
 

@@ -5,7 +5,6 @@ approximate units for Triton's interpreter.
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,11 +15,12 @@ from triton.runtime.interpreter import TensorHandle
 
 from simota_triton.backends import triton_fused, triton_stream
 from simota_triton.config import SimOTAConfig
-from simota_triton.inputs import Problem, Scores, pack
+from simota_triton.inputs import pack
 from simota_triton.kernels import host
 from simota_triton.kernels.stream import launch as stream
 from simota_triton.matching import Matching
 from simota_triton.measure.simulate import random_gts, simulate_predictions
+from simota_triton.problem import Problem, map_tensors
 from simota_triton.tuning.stream_config import StreamConfig
 
 DEVICE = torch.device("cpu" if host.INTERPRETED else "cuda")
@@ -30,15 +30,8 @@ PRESETS = SimOTAConfig.presets()
 def on_device(problem: Problem) -> Problem:
     """The problem where kernels run."""
 
-    def moved(value: Any) -> Any:
-        if isinstance(value, Tensor):
-            return value.to(DEVICE)  # keeps strides
-        if isinstance(value, Scores):
-            return Scores(tuple(map(moved, value.levels)))
-        return value
-
-    gts = replace(problem.gts, **{name: moved(value) for name, value in vars(problem.gts).items()})
-    return replace(problem, **{name: moved(value) for name, value in vars(problem).items()} | {"gts": gts})
+    moved: Problem = map_tensors(lambda tensor: tensor.to(DEVICE), problem)  # keeps strides
+    return moved
 
 
 def random_inputs(
@@ -76,8 +69,8 @@ class Answer(NamedTuple):
     labels: Tensor
 
     @classmethod
-    def of(cls, matching: Matching, labels: Tensor) -> Answer:
-        return cls(*(value.cpu() for value in matching), labels.cpu())
+    def of(cls, matching: Matching) -> Answer:
+        return cls(**{name: value.cpu() for name, value in matching._asdict().items()})
 
 
 def fused(problem: Problem, config: SimOTAConfig) -> Answer:
@@ -88,12 +81,12 @@ def fused(problem: Problem, config: SimOTAConfig) -> Answer:
     if gts.labels.shape[0]:
         row = torch.where(gt_index >= 0, gts.offsets[:-1, None] + gt_index, 0)
         labels = torch.where(gt_index >= 0, gts.labels[row], labels)
-    return Answer.of(matching, labels)
+    return Answer.of(matching._replace(labels=labels))
 
 
 def streamed(problem: Problem, config: SimOTAConfig, kernels: StreamConfig | None = None) -> Answer:
     """What backend "triton-stream" answers."""
-    return Answer.of(*triton_stream.assign_with_labels(on_device(problem), config, kernels))
+    return Answer.of(triton_stream.assign(on_device(problem), config, kernels))
 
 
 def assert_same(found: Answer, expected: Answer, what: Any = "") -> None:

@@ -33,14 +33,13 @@ from bench.static_report import CAPABILITIES
 from bench.static_report import FAMILIES as PRESETS
 from simota_triton import config as configs
 from simota_triton import grid_priors
-from simota_triton.backends import TIDYING
 from simota_triton.cli.tune.families import TUNABLE
 from simota_triton.cli.tune.model import MAX_SPILLS
 from simota_triton.config import SimOTAConfig
-from simota_triton.inputs import Problem
 from simota_triton.kernels.host import Logits
 from simota_triton.kernels.stream import launch as stream
 from simota_triton.measure.workloads import WORKLOADS
+from simota_triton.problem import Problem
 from simota_triton.tuning.kernel_config import Shape
 
 MAX_BINARIES = {"triton": 4, "triton-stream": 7}
@@ -59,30 +58,30 @@ priors and classes, and for flat ones with an older compiler.
 """
 
 
-def _masked(tidy: bool) -> tuple[SimOTAConfig, Problem]:
+def _masked() -> tuple[SimOTAConfig, Problem]:
     config = SimOTAConfig.yolox()
-    plain = problem(config, "flat", tidy=tidy)
+    plain = problem(config, "flat")
     mask = torch.ones(plain.pred_boxes.shape[:2], dtype=torch.bool)
     return config, replace(
         plain, pred_boxes=plain.pred_boxes.half(), candidate_mask=mask, gts=replace(plain.gts, mask=None)
     )
 
 
-def _huge(tidy: bool) -> tuple[SimOTAConfig, Problem]:
+def _huge() -> tuple[SimOTAConfig, Problem]:
     config = SimOTAConfig.rtmdet()
-    plain = problem(config, "flat", tidy=tidy)
+    plain = problem(config, "flat")
     huge = torch.as_strided(torch.zeros(1), (1, plain.pred_boxes.shape[1], 80), (2**33, 0, 0))
     return config, replace(plain, cls_logits=replace(plain.cls_logits, levels=(huge,)), obj_logits=None)
 
 
-def _form(tidy: bool, **form: object) -> tuple[SimOTAConfig, Problem]:
+def _form(**form: object) -> tuple[SimOTAConfig, Problem]:
     config = SimOTAConfig.rtmdet()
-    return config, problem(config, tidy=tidy, **form)  # type: ignore[arg-type]
+    return config, problem(config, **form)  # type: ignore[arg-type]
 
 
-def _preset(name: str, tidy: bool) -> tuple[SimOTAConfig, Problem]:
+def _preset(name: str) -> tuple[SimOTAConfig, Problem]:
     config = SimOTAConfig.from_preset(name, min_positives=1)  # which adds a kernel and changes no other
-    return config, problem(config, tidy=tidy)
+    return config, problem(config)
 
 
 def random_config(seed: int) -> SimOTAConfig:
@@ -96,10 +95,10 @@ def random_config(seed: int) -> SimOTAConfig:
             continue
 
 
-def _random(seed: int, tidy: bool) -> tuple[SimOTAConfig, Problem]:
+def _random(seed: int) -> tuple[SimOTAConfig, Problem]:
     config = random_config(seed)
     return config, problem(
-        config, ("maps", "flat", "strided")[seed % 3], (torch.float32, torch.float16)[seed % 2], tidy=tidy
+        config, ("maps", "flat", "strided")[seed % 3], (torch.float32, torch.float16)[seed % 2]
     )
 
 
@@ -152,10 +151,10 @@ def check(capability: int, name: str) -> list[str]:
         (capability // 10, capability % 10),
         shapes()[CASES.index((capability, name)) % len(WORKLOADS)],
     )
-    problems = {backend: INPUTS[name](tidy=backend not in TIDYING) for backend in TUNABLE}
+    config, case = INPUTS[name]()
     with compiled_for(capability) as binaries:
-        for backend, (config, case) in problems.items():
-            TUNABLE[backend].launch(case, config, TUNABLE[backend].heuristic(target, shape))
+        for family in TUNABLE.values():
+            family.launch(case, config, family.heuristic(target, shape))
     gaps = Logits.of(case).layout.layout == "any"
     return [
         f"sm_{capability}, {binary.metadata.name}, {name}: {complaint}"
@@ -205,7 +204,7 @@ def binaries_of_an_epoch(backend: str) -> int:
         for step in range(60):
             side = 10 + step % 11  # images of 320 to 640 pixels
             cells, num_gts = (4 * side, 2 * side, side), 1 + step * 7 % 48
-            case = problem(config, cells=cells, channels=4, num_gts=num_gts, tidy=backend not in TIDYING)
+            case = problem(config, cells=cells, channels=4, num_gts=num_gts)
             shape = Shape(32, case.shape[1], num_gts if backend == "triton" else 500 * num_gts)
             family.launch(case, config, family.heuristic((9, 0), shape))
     return len({id(binary) for binary in binaries})

@@ -378,8 +378,10 @@ def test_a_wrong_backend_from_the_environment_is_refused_by_its_name(monkeypatch
 @pytest.mark.parametrize("backend", ["reference", "torch"])
 def test_the_environment_chooses_where_nothing_is_asked_for(monkeypatch, backend):
     used = []
-    load = simota_triton.backends.load
-    monkeypatch.setattr(simota_triton.backends, "load", lambda name: used.append(name) or load(name))
+    assign = simota_triton.backends.assign
+    monkeypatch.setattr(
+        simota_triton.backends, "assign", lambda name, *args: used.append(name) or assign(name, *args)
+    )
     monkeypatch.setenv("SIMOTA_TRITON_BACKEND", backend)
     call({**inputs(), "backend": "auto"})
     assert used == [backend]

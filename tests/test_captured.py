@@ -31,7 +31,7 @@ def test_every_backend_is_right_on_captured_predictions(path, name):
     inputs = captured(path)
     if name == "triton" and torch.cuda.is_available():
         inputs = {key: value.cuda() for key, value in inputs.items()}
-    result = backends.load(name).assign(pack(config, **inputs), config)
+    result = backends.assign(name, pack(config, **inputs), config)
     result = type(result)(*(value.cpu() for value in result))
     verdict = judge(result, pack(config, **captured(path)), config)
     assert verdict.unexplained == []

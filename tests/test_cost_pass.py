@@ -16,13 +16,14 @@ import triton.language as tl
 
 from simota_triton import reference, terms
 from simota_triton.config import SimOTAConfig
-from simota_triton.inputs import Scores, pack
+from simota_triton.inputs import pack
 from simota_triton.kernels import constants
 from simota_triton.kernels.fused import launch
 from simota_triton.kernels.host import INTERPRETED, Logits, codes
 from simota_triton.kernels.levels import find_logits, find_tile, matrix_row
 from simota_triton.kernels.rule import Rule
 from simota_triton.kernels.stream import launch as stream
+from simota_triton.problem import Scores
 from simota_triton.tuning.kernel_config import INTERPRETER, KernelConfig
 from simota_triton.verification.judge import cost_intervals
 
@@ -34,7 +35,7 @@ STREAM = ("prepare", "survey", "select", "resolve", "rescue")
 
 def check(problem, config=CONFIG, kernels=INTERPRETER):
     """Cost and IoU of a problem, held against the definition."""
-    width = problem.gts.slots()[0].shape[1]
+    width = problem.gts.padded_rows()[0].shape[1]
     cost, iou = (value.cpu() for value in launch.run(on_device(problem), config, kernels, width))
     exact, exact_iou, _ = reference.cost_matrix(problem, config, torch.float64)
     assert cost.shape == iou.shape == exact.shape

@@ -476,7 +476,7 @@ def test_rows_that_no_image_owns_take_no_part(backend, preset, looked_at, monkey
                 patch.setattr(torch.compiler, "is_compiling", lambda: True)
                 problem = pack(config, *spare[0], **spare[1], validate=False)
             assert problem.gts.max_count is None
-            found = backends.assign(backend, problem, config)[0]
+            found = backends.assign(backend, problem, config)
             expected = Matching(expected.gt_index, expected.matched_iou, expected.dynamic_k, expected.claims)
         assert_same(
             found, expected, PER_PRIOR if looked_at else ("gt_index", "matched_iou", "claims"), scene.seed
@@ -493,7 +493,7 @@ def test_rows_of_packed_gts_know_their_image(offsets):
         torch.zeros(5, dtype=torch.int64), gt_offsets=torch.tensor(offsets),
     ).gts  # fmt: skip
     assert gts.image().tolist() == [b for b, count in enumerate(counts) for _ in range(count)]
-    row, valid = gts.slots()
+    row, valid = gts.padded_rows()
     assert [row[b][valid[b]].tolist() for b in range(3)] == [
         list(range(offsets[b], offsets[b + 1])) for b in range(3)
     ]

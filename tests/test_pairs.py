@@ -151,9 +151,9 @@ def test_auto_takes_a_backend_that_forms_a_matrix(monkeypatch):
     monkeypatch.setattr(
         backends, "choose", lambda name, device, may_check: ("triton-stream", "Triton on an NVIDIA GPU")
     )
-    assert backends.choose_for_pairs("auto", device) == "triton"
+    assert backends.choose_for_call("auto", device, pairs=True) == "triton"
     monkeypatch.setattr(backends, "choose", lambda name, device, may_check: ("torch", "plain PyTorch"))
-    assert backends.choose_for_pairs("auto", device) == "torch"
+    assert backends.choose_for_call("auto", device, pairs=True) == "torch"
 
 
 @pytest.mark.parametrize("backend", ["reference", "torch", "triton"])

@@ -74,7 +74,7 @@ def test_costs_and_answers_are_those_of_the_literal_rule(preset):
         assert scene.family == family
         problem = scene.problem(config)
         cost, iou, _ = reference.cost_matrix(problem, config, torch.float64)
-        wide = reference.assign(problem, config, torch.float64)
+        wide = reference.assign(problem, config, dtype=torch.float64)
         k = wide.dynamic_k.split([len(boxes) for boxes in scene.gt_boxes])
         answers = []
         for b, (literal_cost, literal_iou) in enumerate(literal(scene, preset)):

@@ -262,7 +262,9 @@ def test_a_result_can_be_saved_and_loaded_by_default(form, tmp_path):
     )
     loaded = torch.load(tmp_path / "file")
     assert all(map(torch.equal, loaded["matrices"], matrices))
-    assert all(map(torch.equal, loaded["matching"], assigner.match(*matrices)))
+    expected = assigner.match(*matrices)
+    assert all(map(torch.equal, loaded["matching"][:4], expected[:4]))
+    assert loaded["matching"].labels is expected.labels is None
     assert loaded["result"] == result
     assert loaded["summary"] == result.summary()
     assert loaded["config"] == assigner.config
@@ -281,7 +283,7 @@ def test_a_result_moves_with_all_it_holds(example):
         for value in vars(part).values()
         if isinstance(value, torch.Tensor)
     ]
-    assert len(tensors) == 6 + 6
+    assert len(tensors) == 6 + 5
     assert all(value.is_meta for value in tensors)
     assert not any(value.is_meta for value in vars(example).values() if isinstance(value, torch.Tensor))
 

@@ -245,16 +245,13 @@ def test_gts_that_cannot_be_used_take_no_part():
     ):
         bad_boxes, bad_labels = boxes.clone(), labels.clone()
         spoil(bad_boxes, bad_labels)
-        for tidy in (False, True):
-            problem = pack(config, pred, cls, priors, [bad_boxes], [bad_labels], validate=False, tidy=tidy)
-            found = streamed(problem, config)
+        problem = pack(config, pred, cls, priors, [bad_boxes], [bad_labels], validate=False)
+        for given in (problem, problem.sanitised()):
+            found = streamed(given, config)
             assert torch.equal(found.gt_index, torch.tensor([*kept, -1])[expected.gt_index])
             assert torch.equal(found.labels, expected.labels)
-            assert found.dynamic_k.tolist() == [
-                *expected.dynamic_k[:2].tolist(),
-                0,
-                *expected.dynamic_k[2:].tolist(),
-            ]
+            k = expected.dynamic_k.tolist()
+            assert found.dynamic_k.tolist() == [*k[:2], 0, *k[2:]]
 
 
 def test_offsets_that_only_the_device_knows():
@@ -273,7 +270,7 @@ def test_gts_that_belong_to_no_image_ask_for_nothing():
         assert (found.dynamic_k > 0).nonzero()[:, 0].tolist() == owned
         gts = problem.gts
         kept = replace(
-            gts, boxes=gts.boxes[owned], labels=gts.labels[owned], centers=gts.centers[owned], offsets=torch.tensor(offsets) - offsets[0],
+            gts, boxes=gts.boxes[owned], labels=gts.labels[owned], given_given_centers=gts.centers[owned], offsets=torch.tensor(offsets) - offsets[0],
             max_count=None,
         )  # fmt: skip
         expected = streamed(replace(problem, gts=kept), config)

@@ -14,12 +14,13 @@ from torch import Tensor
 from simota_triton import reference, terms
 from simota_triton.boxes import box_area
 from simota_triton.config import SimOTAConfig
-from simota_triton.inputs import Problem, pack
+from simota_triton.inputs import pack
 from simota_triton.kernels.constants import AWAY, POINT, SMALL, SUMMARY, UNCLAIMED
 from simota_triton.kernels.fused import launch
 from simota_triton.kernels.stream import launch as stream
 from simota_triton.kernels.stream.grid import Grid
 from simota_triton.kernels.stream.scratch import Scratch
+from simota_triton.problem import Problem
 from simota_triton.tuning.kernel_config import INTERPRETER
 from simota_triton.tuning.stream_config import StreamConfig
 
@@ -104,14 +105,14 @@ def run_until(last: str, problem: Problem, config: SimOTAConfig, kernels: Stream
         patch.setattr(stream, "_plan", keep("plan", stream._plan))
         for name in KERNELS[KERNELS.index(last) + 1 :]:
             patch.setattr(stream, name, Nothing())
-        out = Answer.of(*stream.run(on_device(problem), config, kernels))
+        out = Answer.of(stream.run(on_device(problem), config, kernels))
     scratch = Scratch(*(None if part is None else part.cpu() for part in kept["scratch"]))
     return State(out, scratch, kept["plan"].grid, problem.shape[0])
 
 
 def expected_candidates(problem: Problem, config: SimOTAConfig) -> tuple[Tensor, Tensor]:
     """[B, P] each: candidates, and priors that count for dynamic k, before class logits are looked at."""
-    row, gt_mask = problem.gts.slots()
+    row, gt_mask = problem.gts.padded_rows()
     usable = reference.usable_priors(problem)
     boxes, centers = problem.gts.boxes[row][:, :, None], problem.gts.centers[row][:, :, None]
     inside = terms.in_region(
@@ -283,8 +284,8 @@ def test_the_table_of_gts_that_came_as_they_are():
     labels = torch.tensor([3, 0, 0, 0, 4, -1, 1 << 40, 2]).expand(2, 8)
     mask = torch.ones(2, 8, dtype=torch.bool)
     mask[1, 0] = False
-    problem = pack(config, pred, cls, priors, boxes, labels, gt_mask=mask, validate=False, tidy=False)
-    assert problem.gts.centers.shape == (0, 2)
+    problem = pack(config, pred, cls, priors, boxes, labels, gt_mask=mask, validate=False)
+    assert problem.gts.given_centers is None
     numbers, integers = run_until("prepare", problem, config).table
     usable = torch.tensor([[True] + [False] * 6 + [True], [False] * 7 + [True]]).flatten()
     assert torch.equal(integers[:, 0] >= 0, usable)

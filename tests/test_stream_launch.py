@@ -85,8 +85,8 @@ def test_nothing_is_allocated_besides_scratch_and_outputs(preset, launches, monk
 
     problem = on_device(random_problem(config, 333, [5, 0, 4], 3))
     with Counting():
-        matching, labels = stream.run(problem, config, kernels)
-    outputs = sum(value.numel() * value.element_size() for value in (*matching, labels))
+        matching = stream.run(problem, config, kernels)
+    outputs = sum(value.numel() * value.element_size() for value in matching)
     assert sum(allocated) - outputs == bytes_needed(3, 333, 9, config, kernels)
     assert len(allocated) == 6  # the scratch memory is one allocation
 
@@ -139,7 +139,6 @@ def test_no_operator_but_allocation_and_views(preset, launches, monkeypatch):
             logits,
             *rest,
             obj_logits=obj if config.score == "joint" else None,
-            tidy=False,
             validate=False,
         )
         issued = []

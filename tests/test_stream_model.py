@@ -80,7 +80,7 @@ def test_counts_are_those_of_the_kernels(calls, phase, splits):
     kernels = StreamConfig(tile=64, rows=16, bounds=32, iou_bounds=32, splits=splits, gts=32, resolvers=1)
     problem, config, image = scene(kernels, phase)
     events = count_events(image)
-    matching, _ = launch.run(problem, config, kernels)
+    matching = launch.run(problem, config, kernels)
     assert calls == Counter({
         ("prepare", "meets"): int(events.chunks.sum()),
         ("prepare", "region_depth"): int(events.near.sum()),

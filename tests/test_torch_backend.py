@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from simota_triton import SimOTAAssigner, SimOTAConfig, grid_priors, terms
-from simota_triton.backends import candidates, compact, pairs, torch_pruned
-from simota_triton.backends import priors as known_priors
-from simota_triton.backends.candidates import Gts, near_priors
-from simota_triton.backends.folded import FOLD, LONG, FoldedRows
-from simota_triton.backends.levels import SLACK, Levels
-from simota_triton.backends.priors import Priors
+from simota_triton.backends.torch_pruned import candidates, compact, pairs, pruned
+from simota_triton.backends.torch_pruned import priors as known_priors
+from simota_triton.backends.torch_pruned.block_maxima import FOLD, LONG, FoldedRows
+from simota_triton.backends.torch_pruned.candidates import Gts, near_priors
+from simota_triton.backends.torch_pruned.grid import SLACK, Levels
+from simota_triton.backends.torch_pruned.priors import Priors
 from simota_triton.boxes import box_center
 from simota_triton.inputs import pack
 from simota_triton.measure.simulate import random_gts, simulate_predictions
@@ -63,7 +63,7 @@ def test_it_answers_as_the_definition(preset, shuffled):
 @pytest.mark.parametrize("preset", ["rtmdet", "yolox", "nanodet", "super_gradients_fast"])
 @pytest.mark.parametrize(
     ("module", "name", "value"),
-    [(candidates, "BLOCK_PAIRS", 1500), (torch_pruned, "GROUP_PAIRS", 5000), (pairs, "BLOCK_SCORES", 50)],
+    [(candidates, "BLOCK_PAIRS", 1500), (pruned, "GROUP_PAIRS", 5000), (pairs, "BLOCK_SCORES", 50)],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_sizes_of_blocks_and_groups_change_nothing(preset, module, name, value, monkeypatch):
@@ -94,7 +94,7 @@ def test_unions_are_guarded_as_the_definition_guards_them(rule, eps, smallest):
 
 
 def test_logits_that_only_an_iou_leads_to_are_looked_at_in_every_group(monkeypatch):
-    monkeypatch.setattr(torch_pruned, "GROUP_PAIRS", 5000)
+    monkeypatch.setattr(pruned, "GROUP_PAIRS", 5000)
     config, inputs, options = batch("rtmdet")
     boxes, priors = inputs[3][2], inputs[2]
     candidate = terms.in_region(priors, boxes[:, None], boxes[:, None, :2], "box", 1.0).any(0)
@@ -266,7 +266,7 @@ def test_low_costs_are_chosen_once(width):
     cost[2, 17:] = torch.tensor([3.0, 2.0, 1.0])
     cost[3, 0] = 1.0
     before = cost.clone()
-    where = torch_pruned._spread_lowest(cost, width)
+    where = pruned._spread_lowest(cost, width)
     assert where.shape == (4, min(width, 20))
     assert bool(((where >= 0) & (where < 20)).all())
     assert all(row.unique().numel() == row.numel() for row in where)

@@ -143,11 +143,11 @@ def gpu(monkeypatch):
     """A stand-in for the backend: it writes what a backend writes."""
 
     def assign(name, problem, config, kernels=None):
-        shape = problem.shape[:2]
+        shape = problem.sanitised().shape[:2]
         per_gt = problem.gts.padded_shape or problem.gts.boxes.shape[:1]
         return Matching(
             fake(shape, torch.int64), fake(shape), fake(per_gt, torch.int64), fake(shape, torch.int32)
-        ), None
+        )
 
     monkeypatch.setattr(backends, "assign", assign)
 

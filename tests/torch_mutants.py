@@ -22,7 +22,7 @@ SPARE = f"{INPUTS} -k 'no_image_owns and torch'"
 MUTANTS = (
     Mutant(
         "pairs beyond the near priors cost 1.2 times as much",
-        "../../backends/pairs.py",
+        "../../backends/torch_pruned/pairs.py",
         "return (radius, floor) if",
         "return (radius, 1.2 * floor) if",
         f"{TORCH} -k far_priors",
@@ -33,14 +33,14 @@ MUTANTS = (
     ),
     Mutant(
         "costs are compared before anyone asks whether they are numbers",
-        "../../backends/torch_pruned.py",
+        "../../backends/torch_pruned/pruned.py",
         "    costs.check()  # conflicts",
         "    # conflicts",
         f"{TORCH} -k contested_priors",
     ),
     Mutant(
         "the lowest cost of a comb may be padding's",
-        "../../backends/torch_pruned.py",
+        "../../backends/torch_pruned/pruned.py",
         "value=torch.inf).view(-1, teeth",
         "value=-torch.inf).view(-1, teeth",
         f"{TORCH} -k as_the_definition",
@@ -48,8 +48,8 @@ MUTANTS = (
     Mutant(
         "logarithms of probabilities have no lower end", "../../terms.py", "LOG_LIMIT = -100.0", "LOG_LIMIT = -60.0", "tests/test_terms.py"
     ),
-    Mutant("rows that no image owns take part", "../../inputs.py", "& (rows < self.offsets[-1])", "", SPARE),
-    Mutant("rows before the first image take part", "../../inputs.py", "(rows >= self.offsets[0]) &", "", SPARE),
+    Mutant("rows that no image owns take part", "../../problem.py", "& (rows < self.offsets[-1])", "", SPARE),
+    Mutant("rows before the first image take part", "../../problem.py", "(rows >= self.offsets[0]) &", "", SPARE),
     Mutant(
         "offsets are copied from pageable memory", "../../inputs.py", "host.pin_memory().to(", "host.to(", f"{WAITS} -k host_wait"
     ),
@@ -62,7 +62,7 @@ MUTANTS = (
     ),
     Mutant(
         "matched IoUs have the default dtype",
-        "../../backends/torch_pruned.py",
+        "../../backends/torch_pruned/__init__.py",
         "torch.zeros(batch * num_priors, dtype=torch.float32,",
         "torch.zeros(batch * num_priors,",
         f"{DEFAULTS} -k names",

@@ -1,54 +1,92 @@
-"""One module per way to compute an assignment. Each has ``assign(problem, config) -> Matching``."""
+"""The ways to compute an assignment, and which of them computes for a device. Each is a module with
+``assign(problem, config, kernels=None) -> Matching``, which masks out itself what cannot take part.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import importlib
-from collections.abc import Iterable
-from typing import Any, Protocol, cast
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from .. import env, reference
+from .. import env
 from ..config import SimOTAConfig, suggestion
-from ..inputs import Problem
 from ..matching import Matching
+from ..problem import Problem
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One way to compute an assignment.
+
+    Attributes:
+        load: Imports its module.
+        load_kernels: Imports the module that launches its kernels, which takes a quarter of a second with
+            Triton's import; None for plain PyTorch.
+        costs: The backend whose ``cost_matrix`` gives the costs that this one compares, to the bit or, for
+            ``"reference"``, to rounding.
+        forms_matrix: Whether it forms a (gt, prior) matrix, to which costs of pairs can be added.
+    """
+
+    load: Callable[[], Any]
+    load_kernels: Callable[[], Any] | None = None
+    costs: str = "reference"
+    forms_matrix: bool = True
+
+
+def _reference() -> Any:
+    from .. import reference
+
+    return reference
+
+
+def _torch_pruned() -> Any:
+    from . import torch_pruned
+
+    return torch_pruned
+
+
+def _triton_fused() -> Any:
+    from . import triton_fused
+
+    return triton_fused
+
+
+def _triton_stream() -> Any:
+    from . import triton_stream
+
+    return triton_stream
+
+
+def _fused_kernels() -> Any:
+    from ..kernels.fused import launch
+
+    return launch
+
+
+def _stream_kernels() -> Any:
+    from ..kernels.stream import launch
+
+    return launch
+
 
 BACKENDS = {
-    "reference": "simota_triton.reference",
-    "torch": "simota_triton.backends.torch_pruned",
-    "triton": "simota_triton.backends.triton_fused",
-    "triton-stream": "simota_triton.backends.triton_stream",
+    "reference": Backend(_reference),
+    "torch": Backend(_torch_pruned),
+    "triton": Backend(_triton_fused, _fused_kernels, costs="triton"),
+    "triton-stream": Backend(_triton_stream, _stream_kernels, costs="triton", forms_matrix=False),
 }
-"""Backend name -> module. ``reference`` is the dense definition, ``torch`` the fast path of plain PyTorch,
-``triton`` a fused cost pass for NVIDIA GPUs with the matching in PyTorch behind it, ``triton-stream`` kernels
-that form no matrix."""
-
-KERNELS = {
-    "triton": "simota_triton.kernels.fused.launch",
-    "triton-stream": "simota_triton.kernels.stream.launch",
-}
-"""Backend name -> module with its kernels, whose import takes a quarter of a second with Triton's; see also
-``kernels.ready``.
+"""By name. ``reference`` is the dense definition, ``torch`` the fast path of plain PyTorch, ``triton`` a fused
+cost pass for NVIDIA GPUs with the matching in PyTorch behind it, ``triton-stream`` kernels that form no matrix.
 """
 
 CHOICES = ("auto", *BACKENDS)
 
-TIDYING = ("triton-stream",)
-"""Backends that mask out unusable gts and form box centres themselves, see ``inputs.pack``."""
-
-MATRICES = {"triton-stream": "triton"}
-"""Backend that forms no cost matrix -> the backend whose costs have the same bits."""
-
 MIN_CAPABILITY = (8, 0)
 """Oldest compute capability the kernels are compiled and tested for."""
-
-
-class Backend(Protocol):
-    """What a backend module offers."""
-
-    def assign(self, problem: Problem, config: SimOTAConfig) -> Matching: ...
 
 
 def check_name(name: str, source: str = "backend") -> str:
@@ -86,21 +124,21 @@ def choose(name: str, device: torch.device, may_check: bool = True) -> tuple[str
     return auto.choose(device, may_check)
 
 
-def choose_for_pairs(name: str, device: torch.device, may_check: bool = True) -> str:
-    """The backend that computes for ``device`` a call with an extra cost of pairs, which takes one that forms
-    a matrix of them.
+def choose_for_call(name: str, device: torch.device, pairs: bool, may_check: bool = True) -> str:
+    """The backend that computes a call for ``device``, with ``pairs`` one that has an extra cost of pairs, which
+    takes a matrix of them to add it to.
 
     Raises:
         ValueError: One that forms none was asked for.
     """
     chosen, why = choose(name, device, may_check)
-    if chosen not in MATRICES:
+    if not pairs or BACKENDS[chosen].forms_matrix:
         return chosen
     if name == "auto" and why != "SIMOTA_TRITON_BACKEND":
-        return MATRICES[chosen]
+        return BACKENDS[chosen].costs
     raise ValueError(
-        f"extra_cost, pair_mask: backend {chosen!r} forms no (gt, prior) matrix that they could be added to; use backend="
-        f"{MATRICES[chosen]!r}, which takes memory for one, or backend='torch'"
+        f"extra_cost, pair_mask: backend {chosen!r} forms no (gt, prior) matrix that they could be added to; "
+        f"use backend={BACKENDS[chosen].costs!r}, which takes memory for one, or backend='torch'"
     )
 
 
@@ -108,7 +146,7 @@ def computes(name: str, inputs: Iterable[str]) -> bool:
     """Whether a backend takes calls with arguments of these names: an extra cost of pairs takes one that
     forms a matrix of them.
     """
-    return name not in MATRICES or not {"extra_cost", "pair_mask"} & set(inputs)
+    return BACKENDS[name].forms_matrix or not {"extra_cost", "pair_mask"} & set(inputs)
 
 
 def triton_refusal(device: torch.device) -> str | None:
@@ -152,44 +190,27 @@ def import_kernels(name: str) -> None:
     """
     if name == "auto" and torch.cuda.is_available():
         name = "triton-stream"
-    if name in KERNELS:
+    load_kernels = BACKENDS[name].load_kernels if name in BACKENDS else None
+    if load_kernels is not None:
         with contextlib.suppress(Exception):
-            kernels = importlib.import_module(KERNELS[name])
-            importlib.import_module("simota_triton.kernels.ready").make_ready(kernels)
+            from ..kernels.ready import make_ready
+
+            make_ready(load_kernels())
 
 
-def load(name: str) -> Backend:
-    """The backend's module."""
-    return cast(Backend, importlib.import_module(BACKENDS[name]))
-
-
-def assign(
-    name: str, problem: Problem, config: SimOTAConfig, kernels: Any = None
-) -> tuple[Matching, Tensor | None]:
-    """The backend's assignment, with launch parameters where they are given, and its labels where it forms
-    them.
-    """
-    module: Any = load(name)
-    options = () if kernels is None else (kernels,)
-    if hasattr(module, "assign_with_labels"):
-        found: tuple[Matching, Tensor | None] = module.assign_with_labels(problem, config, *options)
-        return found
-    return module.assign(problem, config, *options), None
+def assign(name: str, problem: Problem, config: SimOTAConfig, kernels: Any = None) -> Matching:
+    """The backend's assignment, with launch parameters where they are given."""
+    matching: Matching = BACKENDS[name].load().assign(problem, config, kernels)
+    return matching
 
 
 def cost_matrix(
     name: str, problem: Problem, config: SimOTAConfig, kernels: Any = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """``cost_matrix`` of the backend's module, with launch parameters where they are given. Where the backend
-    forms no matrix, that of one which compares the same costs (``MATRICES``), else the reference's; launch
-    parameters then have no part in it.
+    """Cost and IoU of every pair and the mask of real gts, [B, G, P] twice and [B, G], from the backend whose
+    costs this one compares; launch parameters count where it is that backend itself.
     """
-    if name in MATRICES:
-        name, kernels = MATRICES[name], None
-    module: Any = load(name)
-    if not hasattr(module, "cost_matrix"):
-        return reference.cost_matrix(problem, config)
-    found: tuple[Tensor, Tensor, Tensor] = module.cost_matrix(
-        problem, config, *(() if kernels is None else (kernels,))
-    )
+    costs = BACKENDS[name].costs
+    options = {} if kernels is None or costs != name else {"kernels": kernels}
+    found: tuple[Tensor, Tensor, Tensor] = BACKENDS[costs].load().cost_matrix(problem, config, **options)
     return found

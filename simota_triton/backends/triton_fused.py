@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from ..config import SimOTAConfig
-from ..inputs import Problem
 from ..matching import Matching, match
+from ..problem import Problem
 from ..reference import with_extra
 from ..tuning.choice import configuration
 from ..tuning.kernel_config import KernelConfig, Shape
@@ -63,7 +63,8 @@ def cost_matrix(
         raise RuntimeError(f"backend: 'triton' cannot run on {device}: {refusal}; use backend='torch'")
     from ..kernels.fused import launch
 
-    gt_mask = problem.gts.slots()[1]
+    problem = problem.sanitised()
+    gt_mask = problem.gts.padded_rows()[1]
     batch, num_priors, _ = problem.shape
     if kernels is None:
         kernels = configuration("triton", device, Shape(batch, num_priors, gt_mask.shape[1]))
@@ -73,7 +74,7 @@ def cost_matrix(
 
 def _no_room(problem: Problem, error: Exception) -> str:
     batch, num_priors, _ = problem.shape
-    width = problem.gts.slots()[0].shape[1]
+    width = problem.gts.padded_rows()[0].shape[1]
     return (
         f"backend: 'triton' keeps every (gt, prior) pair, [B, G, P] = [{batch}, {width}, {num_priors}], which takes about "
         f"{BYTES_A_PAIR * batch * width * num_priors / 1e9:.1f} GB; use backend='torch', whose memory does not grow with G x P, or fewer "

@@ -7,11 +7,9 @@ whatever the form of the gts. Assignments are those of backend "triton" to the b
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from ..config import SimOTAConfig
-from ..inputs import Problem
 from ..matching import Matching
+from ..problem import Problem
 from ..tuning.choice import configuration
 from ..tuning.kernel_config import Shape
 from ..tuning.stream_config import StreamConfig
@@ -19,15 +17,7 @@ from . import triton_refusal
 
 
 def assign(problem: Problem, config: SimOTAConfig, kernels: StreamConfig | None = None) -> Matching:
-    """The assignment of a batch; as :func:`assign_with_labels`."""
-    return assign_with_labels(problem, config, kernels)[0]
-
-
-def assign_with_labels(
-    problem: Problem, config: SimOTAConfig, kernels: StreamConfig | None = None
-) -> tuple[Matching, Tensor]:
-    """The assignment of a batch, and the labels, [B, P] int64, which the kernels write with it; see the
-    module.
+    """The assignment of a batch, labels among it; see the module.
 
     Args:
         problem: The batch.

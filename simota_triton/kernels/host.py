@@ -15,7 +15,7 @@ import torch
 import triton
 from torch import Tensor
 
-from ..inputs import Problem, Scores
+from ..problem import Problem, Scores
 from . import maths
 
 INTERPRETED = not isinstance(maths.reciprocal, triton.JITFunction)

@@ -1,4 +1,4 @@
-"""Peak memory of a call: how much more memory PyTorch's allocator holds during the call than before it."""
+"""Peak memory of a call: what PyTorch's allocator is asked for at most beyond what it held before."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import torch
 
 
 def peak_bytes(call: Callable[[], object], device: torch.device | None = None) -> int:
-    """The largest number of bytes that ``call`` has allocated at one time, including temporaries inside of
-    operators and of compiled code.
+    """Largest number of bytes that ``call`` has allocated at once, temporaries inside operators and compiled
+    code included.
 
-    On a GPU these are the bytes that are asked for. The allocator's blocks may be up to a megabyte larger,
+    On a GPU these are bytes as they are asked for: a block of the allocator may be up to a megabyte larger,
     depending on what was freed before.
 
     Args:
-        call: The call to measure.
-        device: The GPU that it allocates on. None, or another device: the CPU.
+        call: What is measured.
+        device: A GPU; None or another device: the CPU.
     """
     if device is not None and device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -27,7 +27,7 @@ def peak_bytes(call: Callable[[], object], device: torch.device | None = None) -
         torch.cuda.synchronize(device)
         del result
         return int(torch.cuda.memory_stats(device)["requested_bytes.all.peak"] - before)
-    # at every lower level the profiler prints on stderr that it starts and stops
+    # the profiler tells on stderr that it starts and stops, at every level below
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")
     with torch.profiler.profile(
         activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True

@@ -55,8 +55,8 @@ from torch import Tensor
 
 from .. import reference, terms
 from ..config import MAX_TOPK, SimOTAConfig
-from ..inputs import Problem
 from ..matching import Matching, dynamic_k_matching
+from ..problem import Problem
 
 IOU_ERROR = 1e-6
 SUM_ERROR = 1e-5
@@ -93,6 +93,7 @@ class Intervals(NamedTuple):
 
 def judge(result: Any, problem: Problem, config: SimOTAConfig) -> Verdict:
     """Judge an ``AssignResult`` or a ``Matching``."""
+    problem = problem.sanitised()
     cost, pool_iou, gt_mask = reference.cost_matrix(problem, config, torch.float64)
     before, expected = (
         dynamic_k_matching(
@@ -107,7 +108,7 @@ def judge(result: Any, problem: Problem, config: SimOTAConfig) -> Verdict:
             [f"shapes: expected {shapes}, got {result.gt_index.shape}, {result.dynamic_k.shape}"], 0, 0
         )
     bounds = cost_intervals(problem, config, cost)
-    row, _ = problem.gts.slots()
+    row, _ = problem.gts.padded_rows()
     k = (
         result.dynamic_k.reshape(-1)[row]
         if row.numel()
@@ -129,7 +130,7 @@ def cost_intervals(problem: Problem, config: SimOTAConfig, expected: Tensor) -> 
     """Bounds of the cost of every pair; ``expected`` is the definition's float64 cost, which they are built
     around.
     """
-    row, gt_mask = problem.gts.slots()
+    row, gt_mask = problem.gts.padded_rows()
     gt_boxes, gt_centers = problem.gts.boxes[row][:, :, None], problem.gts.centers[row][:, :, None]
     label = problem.gts.labels[row][:, :, None].expand(expected.shape)
     priors, pred = problem.priors[None, None], problem.pred_boxes.float()[:, None].double()

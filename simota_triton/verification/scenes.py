@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..inputs import Problem, pack
+from ..inputs import pack
 from ..measure.simulate import PHASES, simulate_predictions
 from ..priors import grid_priors
+from ..problem import Problem
 
 FLOAT: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}
 INT: dict[str, Any] = {"dtype": torch.int64, "device": "cpu"}

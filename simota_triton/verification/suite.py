@@ -18,10 +18,10 @@ from ..assigner import SimOTAAssigner
 from ..backends import auto, triton_fused, verdicts
 from ..capture import Recorded
 from ..config import SimOTAConfig
-from ..inputs import Problem
 from ..measure.machine import facts
 from ..measure.peak import peak_bytes
 from ..measure.workloads import TINY, WORKLOADS, Workload, recorded
+from ..problem import Problem
 from ..tuning.choice import configuration
 from ..tuning.families import FAMILIES
 from ..tuning.kernel_config import Shape
@@ -383,7 +383,7 @@ def memory(target: Target) -> str:
     target.need_kernels("promises no bound")
     target.need_cached_memory()
     batch = recorded(WORKLOADS["coco"], "rtmdet", seed=target.seed)
-    problem = batch.problem(target.device, tidy=target.backend not in backends.TIDYING)
+    problem = batch.problem(target.device)
     backends.assign(target.backend, problem, batch.config)
     peak = peak_bytes(lambda: backends.assign(target.backend, problem, batch.config), target.device)
     promised = _outputs(problem) + (_stream_scratch if target.backend == "triton-stream" else _matrices)(
@@ -415,7 +415,7 @@ def _stream_scratch(problem: Problem, config: SimOTAConfig) -> int:
 
 def _matrices(problem: Problem, config: SimOTAConfig) -> int:
     batch, num_priors, _ = problem.shape
-    return triton_fused.BYTES_A_PAIR * batch * num_priors * problem.gts.slots()[0].shape[1]
+    return triton_fused.BYTES_A_PAIR * batch * num_priors * problem.gts.padded_rows()[0].shape[1]
 
 
 def times(target: Target) -> tuple[str, list[dict[str, Any]]]:

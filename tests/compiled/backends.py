@@ -12,19 +12,20 @@ from unittest import mock
 import torch
 from torch import Tensor
 
+from simota_triton import backends
 from simota_triton.backends import triton_fused, triton_stream
 from simota_triton.config import SimOTAConfig
-from simota_triton.inputs import Problem, pack
+from simota_triton.inputs import pack
 from simota_triton.kernels.host import INTERPRETED
 from simota_triton.kernels.races import RACES, Race
 from simota_triton.matching import Matching
+from simota_triton.problem import Problem
 from simota_triton.tuning.families import FAMILIES
 
 from .emulator import Emulator, Finding, Settings
 
 BACKENDS = ("triton", "triton-stream")
 
-FIELDS = ("gt_index", "matched_iou", "dynamic_k", "claims", "labels")
 """What an answer holds, in this order."""
 
 
@@ -49,21 +50,17 @@ def gpu(
         yield stack.enter_context(Emulator(capability, settings, transform=transform))
 
 
-def packed(backend: str, config: SimOTAConfig, args: Any, kwargs: Any) -> Problem:
-    """A call's inputs as they are packed on a GPU: values are not looked at, and the streaming backend tidies
-    up by itself.
-    """
-    return pack(config, *args, **kwargs, validate=False, tidy=backend != "triton-stream")
+def packed(config: SimOTAConfig, args: Any, kwargs: Any) -> Problem:
+    """A call's inputs as they are packed on a GPU: values are not looked at."""
+    return pack(config, *args, **kwargs, validate=False)
 
 
-def answer(
-    backend: str, problem: Problem, config: SimOTAConfig, kernels: Any = None
-) -> tuple[Matching, Tensor]:
-    """The matching and the labels."""
-    if backend == "triton-stream":
-        return triton_stream.assign_with_labels(problem, config, kernels)
-    matching = triton_fused.assign(problem, config, kernels)
-    return matching, labels_of(problem, matching.gt_index)
+def answer(backend: str, problem: Problem, config: SimOTAConfig, kernels: Any = None) -> Matching:
+    """The matching with its labels."""
+    matching = backends.assign(backend, problem, config, kernels)
+    if matching.labels is not None:
+        return matching
+    return matching._replace(labels=labels_of(problem, matching.gt_index))
 
 
 def labels_of(problem: Problem, gt_index: Tensor) -> Tensor:
@@ -76,9 +73,9 @@ def labels_of(problem: Problem, gt_index: Tensor) -> Tensor:
     return torch.where(gt_index >= 0, gts.labels[row], background)
 
 
-def differences(found: tuple[Matching, Tensor], expected: tuple[Matching, Tensor]) -> dict[str, int]:
+def differences(found: Matching, expected: Matching) -> dict[str, int]:
     """Field -> how many of its values are not the same."""
-    pairs = zip(FIELDS, (*found[0], found[1]), (*expected[0], expected[1]), strict=True)
+    pairs = zip(Matching._fields, found, expected, strict=True)
     wrong = {name: a.numel() if a.shape != b.shape else int((a != b).sum()) for name, a, b in pairs}
     return {name: count for name, count in wrong.items() if count}
 

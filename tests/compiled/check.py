@@ -119,20 +119,18 @@ def check(case: Case) -> Outcome:
 def _check(case: Case, outcome: Outcome) -> None:
     config, rng = case.config, random.Random(f"{case.seed} {case.config}")
     args, kwargs = _inputs(case, rng)
-    problems = {backend: packed(backend, config, args, kwargs) for backend in BACKENDS}
+    problem = packed(config, args, kwargs)
     chosen = (
         {backend: random_launch(backend, rng) for backend in BACKENDS} if case.vary else dict(case.kernels)
     )
-    problem = problems["triton"]
-    matching = torch_pruned.assign(problem, config)
-    expected = matching, labels_of(problem, matching.gt_index)
+    expected = torch_pruned.assign(problem, config)
     first: dict[str, Any] = {}
     findings: Findings = {}
     for turn in range(case.turns):
         settings = replace(INTERLEAVINGS[(case.seed + turn) % len(INTERLEAVINGS)], seed=10 * case.seed + turn)
         for backend in BACKENDS:
             with gpu(case.capability, settings) as emulator:
-                found = answer(backend, problems[backend], config, chosen.get(backend))
+                found = answer(backend, problem, config, chosen.get(backend))
             for finding in emulator.findings.values():
                 add(findings, finding)
             outcome.counts.update(runs=1, instructions=emulator.counts["steps"])
@@ -145,9 +143,9 @@ def _check(case: Case, outcome: Outcome) -> None:
             wrong = differences(found, expected)
             outcome.counts["equal"] += not wrong
             if wrong:
-                verdict = judge(found[0], problem, config)
+                verdict = judge(found, problem, config)
                 lines = verdict.unexplained[:3] or ["labels: not those of gt_index"] * bool(
-                    (found[1] != labels_of(problem, found[0].gt_index)).any()
+                    (found.labels != labels_of(problem, found.gt_index)).any()
                 )
                 outcome.counts["excused"] += not lines
                 outcome.complaints += [f"{backend} under {settings}: {line}" for line in lines]

@@ -252,7 +252,7 @@ def check_barriers(check: Checks, capability: int) -> None:
 def check_barriers_of_the_project(check: Checks, capability: int) -> None:
     """The same of ``prior_pass`` in several warps, the only kernel that shares memory between them."""
     config, kernels = SimOTAConfig.rtmdet(), KernelConfig(prior_warps=4)
-    problem = packed("triton", config, *make_scene(1).inputs(config.score))
+    problem = packed(config, *make_scene(1).inputs(config.score))
     found = []
     for transform in (None, lambda text: re.sub(r"bar\.sync[^;]*;", "", text)):
         with gpu(capability, Settings(lanes="scatter"), transform) as emulator:

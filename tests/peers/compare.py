@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from simota_triton import SimOTAConfig, backends
-from simota_triton.inputs import Problem, pack
+from simota_triton.inputs import pack
 from simota_triton.matching import Matching
+from simota_triton.problem import Problem
 from simota_triton.terms import in_region
 from simota_triton.verification.judge import judge
 
@@ -58,7 +59,7 @@ def compare(peer: Peer, assign: Callable[..., Owners], seeds: Iterable[int], nam
                 config,
                 problem,
                 original,
-                backends.load(name).assign(problem, config),
+                backends.assign(name, problem, config),
                 f"scene {seed}, {name}",
                 tally,
             )
@@ -84,7 +85,7 @@ def pack_scene(scene: Scene, peer: Peer, config: SimOTAConfig) -> Problem:
 
 def candidates(problem: Problem, config: SimOTAConfig) -> Tensor:
     """[B, P] bool, the priors that take part."""
-    row, valid = problem.gts.slots()
+    row, valid = problem.gts.padded_rows()
     boxes, centers = problem.gts.boxes[row][:, :, None], problem.gts.centers[row][:, :, None]
     inside = in_region(problem.priors[None, None], boxes, centers, config.candidate, config.center_radius)
     inside = (inside & valid[..., None]).any(1)

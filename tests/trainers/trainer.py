@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from simota_triton import AssignResult, SimOTAAssigner, SimOTAConfig
-from simota_triton.inputs import Problem, pack
+from simota_triton.inputs import pack
 from simota_triton.integrations.patching import Patch
 from simota_triton.matching import Matching
+from simota_triton.problem import Problem
 from tests.peers.peer import Owners, Selections, nobody
 from tests.peers.scenes import Scene
 
@@ -169,7 +170,7 @@ def _to_cpu(value: Any) -> Any:
 
 def _heard(config: SimOTAConfig, problem: Problem, result: AssignResult) -> Heard:
     """The call with its gts as a list, whatever form they had."""
-    row, valid = problem.gts.slots()
+    row, valid = problem.gts.padded_rows()
     dynamic_k = result.dynamic_k.cpu()
     rows = [row[b, valid[b]] for b in range(row.shape[0])]
     own = problem.gts

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from ...backends import TIDYING, triton_refusal
+from ...backends import triton_refusal
 from ...measure.timing import GraphTimer, Timer, WallTimer
 from ...tuning import choice
 from ...tuning.kernel_config import PROCESSORS, bucket
@@ -194,7 +194,7 @@ def _tasks(
 ) -> Iterator[Task]:
     """The batches that were asked for, packed for the family's backend."""
     for batch in batches(args, tiny):
-        yield Task(batch.name, batch.problem(device, tidy=family.backend not in TIDYING), batch.config)
+        yield Task(batch.name, batch.problem(device), batch.config)
 
 
 @contextmanager

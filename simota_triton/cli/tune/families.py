@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from ...config import SimOTAConfig
-from ...inputs import Problem
+from ...problem import Problem
 from ...tuning.families import FAMILIES, Family
 from ...tuning.kernel_config import Shape
 from . import fused, stream

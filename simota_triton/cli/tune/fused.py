@@ -12,15 +12,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ...config import SimOTAConfig
-    from ...inputs import Problem
     from ...measure.machine_code import Census
+    from ...problem import Problem
 
 
 def shape(problem: Problem) -> Shape:
     """B, P, and the rows that the matrices have for each image."""
     batch, num_priors, _ = problem.shape
     most = problem.gts.max_count
-    return Shape(batch, num_priors, problem.gts.slots()[0].shape[1] if most is None else most)
+    return Shape(batch, num_priors, problem.gts.padded_rows()[0].shape[1] if most is None else most)
 
 
 def launch(problem: Problem, config: SimOTAConfig, kernels: Any) -> Sequence[Tensor]:

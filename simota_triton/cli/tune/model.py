@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from ...config import SimOTAConfig
-from ...inputs import Problem, Scores
+from ...problem import Problem, map_tensors
 from ...tuning.kernel_config import PROCESSORS, known_capability
 from .families import TUNABLE
 
@@ -82,15 +82,16 @@ class Static:
 def outline(problem: Problem) -> Problem:
     """The problem with tensors of the same shapes, strides and dtypes that hold no memory."""
 
-    def hollow(value: Any) -> Any:
-        if isinstance(value, Tensor):
-            return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
-        return Scores(tuple(map(hollow, value.levels))) if isinstance(value, Scores) else value
+    def hollow(value: Tensor) -> Tensor:
+        return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
 
-    gts = replace(problem.gts, **{name: hollow(value) for name, value in vars(problem.gts).items()})
-    if gts.max_count is None:  # only a device knows it; any number compiles the same code
+    outlined: Problem = map_tensors(hollow, problem)
+    gts = outlined.gts
+    if (
+        gts.max_count is None
+    ):  # known to the device alone, and there is none: any number compiles the same code
         gts = replace(gts, max_count=max(1, gts.boxes.shape[0] // max(problem.shape[0], 1)))
-    return replace(problem, **{name: hollow(value) for name, value in vars(problem).items()} | {"gts": gts})
+    return replace(outlined, gts=gts)
 
 
 def examine(

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import torch
 
 from ...config import SimOTAConfig
-from ...inputs import Problem
 from ...measure.timing import Timer
+from ...problem import Problem
 from .families import Tunable
 from .journal import Journal
 from .model import Static

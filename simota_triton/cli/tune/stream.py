@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ...config import SimOTAConfig
-    from ...inputs import Problem
     from ...measure.machine_code import Census
+    from ...problem import Problem
 
 VISITS = 16
 """How many tiles of 64 priors a gt visits: an average of the 5 to 51 seen in simulated scenes."""
@@ -29,8 +29,8 @@ def launch(problem: Problem, config: SimOTAConfig, kernels: Any) -> Sequence[Ten
     """Launch all kernels, which write the matching and the labels."""
     from ...kernels.stream import launch as stream
 
-    matching, labels = stream.run(problem, config, kernels)
-    return *matching, labels
+    matching = stream.run(problem, config, kernels)
+    return [value for value in matching if value is not None]
 
 
 def instructions(kernel: str, census: Census, problem: Problem, kernels: Any) -> float:

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ...checks import fail
 from ...config import SimOTAConfig
-from ...inputs import Problem
 from ...matching import Matching
+from ...problem import Problem
 from ...tuning.kernel_config import KernelConfig
 from .. import constants as const
 from .. import host
@@ -76,6 +76,7 @@ def run(problem: Problem, config: SimOTAConfig, kernels: KernelConfig, num_gts: 
     if batch * num_gts * num_priors == 0:
         nothing = torch.empty((batch, num_gts, num_priors), dtype=torch.float32, device=problem.priors.device)
         return nothing, nothing.clone()
+    problem = problem.sanitised()
     shared = Shared.of(problem, config)
     return run_cost_pass(problem, run_prior_pass(problem, kernels, shared), kernels, num_gts, shared)
 

@@ -8,11 +8,10 @@ from typing import Any, NamedTuple
 
 import torch
 import triton
-from torch import Tensor
 
 from ...config import SimOTAConfig
-from ...inputs import Problem
 from ...matching import Matching
+from ...problem import Problem
 from ...tuning.stream_config import StreamConfig
 from .. import constants as const
 from .. import host
@@ -98,23 +97,23 @@ def _float64_bits(value: float) -> int:
     return int.from_bytes(struct.pack("<d", value), "little", signed=True)
 
 
-def _background(problem: Problem) -> tuple[Matching, Tensor]:
+def _background(problem: Problem) -> Matching:
     """What :func:`run` gives where there is nothing to assign."""
     batch, num_priors, channels = problem.shape
-    gts, device = problem.gts, problem.priors.device
+    gts, device = problem.sanitised().gts, problem.priors.device
     gt_index = torch.full((batch, num_priors), -1, dtype=torch.int64, device=device)
     dynamic_k = torch.ones(gts.boxes.shape[0], dtype=torch.int64, device=device)
-    matching = Matching(
+    return Matching(
         gt_index=gt_index,
         matched_iou=torch.zeros((batch, num_priors), dtype=torch.float32, device=device),
         dynamic_k=(dynamic_k if gts.mask is None else dynamic_k * gts.mask).view(gts.padded_shape or (-1,)),
         claims=torch.zeros((batch, num_priors), dtype=torch.int32, device=device),
+        labels=torch.full_like(gt_index, channels),
     )
-    return matching, torch.full_like(gt_index, channels)
 
 
-def run(problem: Problem, config: SimOTAConfig, kernels: StreamConfig) -> tuple[Matching, Tensor]:
-    """All kernels: the matching, and the labels, [B, P] int64."""
+def run(problem: Problem, config: SimOTAConfig, kernels: StreamConfig) -> Matching:
+    """All kernels; the matching holds the labels too."""
     batch, num_priors, channels = problem.shape
     gts, device = problem.gts, problem.priors.device
     num_gts = gts.boxes.shape[0]
@@ -143,7 +142,7 @@ def run(problem: Problem, config: SimOTAConfig, kernels: StreamConfig) -> tuple[
             scratch.slots, scratch.points, scratch.slot_of, scratch.tiles, scratch.gts.view(torch.float32), scratch.lost,
             scratch.num_contested, scratch.cheapest,
             boxes, problem.priors.contiguous(), mask, logits.obj,
-            gts.boxes.contiguous(), gts.centers.contiguous() if gts.centers.shape[0] else None, gts.labels.contiguous(), offsets,
+            gts.boxes.contiguous(), None if gts.given_centers is None else gts.given_centers.contiguous(), gts.labels.contiguous(), offsets,
             None if gts.mask is None else gts.mask.contiguous(),
             N=num_gts, obj_strides_b=logits.obj_strides(0), obj_strides_p=logits.obj_strides(1),
             box_stride_b=box_strides[0], box_stride_p=box_strides[1], box_stride_c=box_strides[2],
@@ -172,4 +171,4 @@ def run(problem: Problem, config: SimOTAConfig, kernels: StreamConfig) -> tuple[
                 scratch.slots, scratch.points, scratch.slot_of, scratch.tiles, scratch.gts, scratch.top,  # lists that nobody reads any more make room for the counts
                 logits.cls, offsets, **plan.rescue,
             )  # fmt: skip
-    return Matching(gt_index, matched_iou, dynamic_k, claims), labels
+    return Matching(gt_index, matched_iou, dynamic_k, claims, labels)

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .. import terms
-from ..config import SimOTAConfig
-from ..matching import has_float64
+from ... import terms
+from ...config import SimOTAConfig
+from ...matching import has_float64
 
 MAX_LEVELS = 16
 """Priors whose strides change more often are not taken for levels."""

@@ -9,12 +9,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .. import terms
-from ..boxes import SMALLEST, box_area, intersection
-from ..config import SimOTAConfig
-from ..inputs import Problem, Scores
+from ... import terms
+from ...boxes import SMALLEST, box_area, intersection
+from ...config import SimOTAConfig
+from ...problem import Problem, Scores
 from .candidates import Gts, mark_candidates, near_priors, usable_mask
-from .levels import SLACK
+from .grid import SLACK
 from .priors import Priors
 
 BLOCK_SCORES = 1 << 17

@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .. import terms
-from ..config import SimOTAConfig
-from ..inputs import Problem
-from ..reference import usable_priors
-from .levels import Levels
+from ... import terms
+from ...config import SimOTAConfig
+from ...problem import Problem
+from ...reference import usable_priors
+from .grid import Levels
 
 BLOCK_PAIRS = 200_000
 """(gt, prior) pairs formed at once, 0.8 MB a tensor: smaller ones fit a core's cache, larger ones keep two
@@ -47,7 +47,7 @@ class Gts:
     @staticmethod
     def of(problem: Problem) -> Gts:
         """The gts of a problem without its padding."""
-        gts = problem.gts
+        gts = problem.gts.sanitised(problem.shape[2])
         image = gts.image()
         rows = torch.arange(image.shape[0], dtype=torch.int64, device=image.device)
         slot = rows - gts.offsets[image]

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .folded import ALIGN
-from .levels import Levels
+from .block_maxima import ALIGN
+from .grid import Levels
 
 MAX_KNOWN = 32
 """Sets of priors, each of another size, that are kept."""

@@ -13,11 +13,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .. import terms
-from ..boxes import box_area, intersection
-from ..config import SimOTAConfig
-from ..inputs import Problem
-from ..matching import count_k
+from ... import terms
+from ...boxes import box_area, intersection
+from ...config import SimOTAConfig
+from ...matching import count_k
+from ...problem import Problem
 from .candidates import Gts, mark_candidates
 from .pairs import Pairs, PairTerms, reach, take
 from .priors import Priors

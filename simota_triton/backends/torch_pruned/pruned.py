@@ -1,5 +1,4 @@
-"""SimOTA in plain PyTorch for CPUs, by exact pruning: costs only for the pairs that can still be among the k
-cheapest.
+"""The pruning: which pairs can be among the k cheapest of a gt, and who gets a prior that several want.
 
 Gts are taken in groups. (1) Their IoUs with all priors of their image are formed a block at a time, and only
 maxima over a few priors are kept; the largest IoUs, which ``dynamic_k`` is the sum of, are found through
@@ -20,14 +19,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .. import reference
-from ..config import SimOTAConfig
-from ..inputs import Problem
-from ..matching import Matching, count_k, key_index, pack_key, sortable
-from ..terms import COST_LIMIT
-from . import compact
+from ...config import SimOTAConfig
+from ...matching import count_k, key_index, pack_key, sortable
+from ...problem import Problem
+from ...terms import COST_LIMIT
+from .block_maxima import FOLD, FoldedRows, fold, largest, unfold
 from .candidates import Gts, blocks
-from .folded import FOLD, FoldedRows, fold, largest, unfold
 from .pairs import ClassSums, Costs, NotFinite, Pairs, reach, take
 
 GROUP_PAIRS = 1 << 21
@@ -37,53 +34,10 @@ LISTED = 2
 """Priors that the first bound is taken from, for each that may be selected."""
 
 
-def assign(problem: Problem, config: SimOTAConfig) -> Matching:
-    """The assignment of a batch; as :func:`assign_with_labels`."""
-    return assign_with_labels(problem, config)[0]
-
-
-def assign_with_labels(problem: Problem, config: SimOTAConfig) -> tuple[Matching, Tensor | None]:
-    """The assignment of a batch, and the labels, [B, P] int64; see the module.
-
-    An extra cost may be anything and leaves nothing to bound costs by: with one, all pairs are formed, as in
-    the definition.
+def match(problem: Problem, config: SimOTAConfig, gts: Gts, claims: Tensor) -> tuple[Tensor, Pairs]:
+    """dynamic_k of the real gts, and the pairs that are left once conflicts are resolved; counts ``claims``
+    [B * P]. Optimistic first, see :class:`Costs`.
     """
-    if problem.extra_cost is not None:
-        return reference.assign(problem, config), None
-    batch, num_priors, num_classes = problem.shape
-    device = problem.priors.device
-    gts = Gts.of(problem)
-    dynamic_k = torch.zeros(problem.gts.boxes.shape[0], dtype=torch.int64, device=device)
-    claims = torch.zeros(batch * num_priors, dtype=torch.int32, device=device)
-    won = None
-    if gts.packed.numel() and not num_priors:
-        dynamic_k[gts.packed] = 1
-    elif gts.packed.numel():
-        with torch.inference_mode():  # a thousand small operations, each of which it makes cheaper
-            found = (
-                compact.match(problem, config, gts, claims) if compact.applies(problem, config, gts) else None
-            )
-            k, won = found or _match_pruned(problem, config, gts, claims)
-            dynamic_k[gts.packed] = k
-    gt_index = torch.full((batch * num_priors,), -1, dtype=torch.int64, device=device)
-    labels = torch.full_like(gt_index, num_classes)
-    matched_iou = torch.zeros(batch * num_priors, dtype=torch.float32, device=device)
-    if won is not None:
-        flat = gts.image.index_select(0, won.row) * num_priors + won.prior
-        gt_index.scatter_(0, flat, gts.slot.index_select(0, won.row))
-        labels.scatter_(0, flat, gts.labels.index_select(0, won.row))
-        matched_iou.scatter_(0, flat, won.iou)
-    matching = Matching(
-        gt_index=gt_index.view(batch, num_priors),
-        matched_iou=matched_iou.view(batch, num_priors),
-        dynamic_k=dynamic_k if problem.gts.padded_shape is None else dynamic_k.view(problem.gts.padded_shape),
-        claims=claims.view(batch, num_priors),
-    )
-    return matching, labels.view(batch, num_priors)
-
-
-def _match_pruned(problem: Problem, config: SimOTAConfig, gts: Gts, claims: Tensor) -> tuple[Tensor, Pairs]:
-    """As :func:`_match`; optimistic first, see :class:`Costs`."""
     try:
         return _match(Costs(problem, config, gts, careful=False), claims)
     except NotFinite:
