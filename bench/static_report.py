@@ -4,18 +4,18 @@
     python -m bench.static_report --check        # compare with those files: fails where instructions of a part grew by more than 5 %
     python -m bench.static_report --capability 90
 
-Of ``prior_pass``, ``cost_pass`` and a logit in ``survey`` instructions are those of one lane for one (gt,
+Of ``prior_pass``, ``cost_pass`` and a logit in ``sums_and_ious`` instructions are those of one lane for one (gt,
 prior) pair, or for one (class, prior) logit, and count every path through the loop: the 10 or so that store a
 padded gt's row are part of the pair loop. The other parts of the streaming kernels are instructions of a
 warp, which is a program:
 
-* ``once``: outside every loop; of ``survey``, whose programs are of two kinds, what the way of a kind leads
+* ``once``: outside every loop; of ``sums_and_ious``, whose programs are of two kinds, what the way of a kind leads
   through: ``once`` for those of gts, ``once_for_sums`` for those that sum logits; of ``select``, the way of a
   gt whose lists are merged.
-* ``survey`` and ``select``: ``per_bounds``, the bounds of StreamConfig.bounds tiles; ``per_visit``, a tile no
+* ``sums_and_ious`` and ``select``: ``per_bounds``, the bounds of StreamConfig.bounds tiles; ``per_visit``, a tile no
   pair of which is worth a closer look, and ``per_passed``, one that has such a pair, with insertions
   (``per_insertion``) apart.
-* ``resolve``: ``per_contested``, a prior; ``per_block`` and ``per_block_passed``, StreamConfig.gts gts, none
+* ``resolve``: ``per_conflict``, a prior; ``per_block`` and ``per_block_passed``, StreamConfig.gts gts, none
   and some of which are worth a closer look.
 * ``prepare``: ``per_block``, gts held against a tile's box; ``per_near``, a gt held against its priors;
   ``per_table_block``, rows of the table of gts.
@@ -129,18 +129,18 @@ def _stream_parts(kernel: str, found: Census, streaming: StreamConfig) -> dict[s
         }
     if kernel == "resolve":
         priors, *blocks = loops
-        parts = once | {"per_contested": _per_item(priors)}
+        parts = once | {"per_conflict": _per_item(priors)}
         for block in blocks:
             parts |= {"per_block": {"all": block.shortest}, "per_block_passed": _per_item(block)}
         return parts
-    if kernel == "survey":
+    if kernel == "sums_and_ious":
         for classes in (loop for loop in found.loops if not loop.inner):
             once |= {
                 "once_for_sums": _per_item(classes.around),
                 "per_logit": _per_item(classes, streaming.rows * COLUMNS.value / 32),
             }
         loops = [loop for loop in found.every_loop() if loop.inner or loop not in found.loops]
-    if kernel in ("survey", "select"):
+    if kernel in ("sums_and_ious", "select"):
         once["once"] = _per_item(loops[0].around)
     # before them, ``select`` may merge lists, or search for them again
     bounds, visits, insertions = loops[-3:]

@@ -138,7 +138,7 @@ def model(
             for part, value in static[f"{name}, rtmdet, maps, float32"].items()
             if isinstance(value, dict)
         }
-        for name in ("prepare", "survey", "select", "resolve")
+        for name in ("prepare", "sums_and_ious", "select", "resolve")
     }
     batch, tiles = workload.batch, len(counted[0][1].near)
     slots = tiles * kernels.tile
@@ -181,7 +181,7 @@ def model(
     def searching(
         name: str, c: dict[str, float], splits: int, bounds: int
     ) -> tuple[float, float, float, float]:
-        """Instructions, bytes from L2, latency in all and of the longest program, of ``survey``'s and
+        """Instructions, bytes from L2, latency in all and of the longest program, of ``sums_and_ious``'s and
         ``select``'s visits.
         """
         passes = -(-tiles // (bounds * splits))
@@ -223,14 +223,14 @@ def model(
         longest = max(float(chain(e).max()) for _, e in counted if getattr(e, name).tiles.numel())
         return total(lambda e: instructions(e).sum()), total(read), total(lambda e: chain(e).sum()), longest
 
-    # survey: a program is a gt, or a gt's split, or rows of priors; those without a candidate leave after one
+    # sums_and_ious: a program is a gt, or a gt's split, or rows of priors; those without a candidate leave after one
     # load
-    c = cost["survey"]
+    c = cost["sums_and_ious"]
     issue, l2, latencies, longest = searching("top_iou", c, kernels.splits, kernels.iou_bounds)
     programs, active = batch * slots / kernels.rows, total(lambda e: e.rows)
     padded = -(-workload.num_classes // 16) * 16
     alone = cycles(c["once_for_sums"], 3, 0) + padded / 16 * cycles(c["per_logit"] * kernels.rows / 2, 1, 0)
-    found["survey"] = kernel(
+    found["sums_and_ious"] = kernel(
         issue + active * (c["once_for_sums"] + c["per_logit"] * padded * kernels.rows / 32) + (programs - active) * 60,
         total(lambda e: e.logit_bytes[logit_size]), l2 + batch * slots * 8,
         latencies + active * alone + (programs - active) * cycles(60, 1), max(longest, alone),
@@ -246,15 +246,14 @@ def model(
     contested = total(lambda e: len(e.contested))
     issue = total(
         lambda e: (
-            len(e.contested) * (c["per_contested"] + e.gt_blocks * c["per_block"])
-            + e.contested.sum() * closer
+            len(e.contested) * (c["per_conflict"] + e.gt_blocks * c["per_block"]) + e.contested.sum() * closer
         )
     )
 
     def resolving(e: Events) -> Any:
         blocks = e.gt_blocks
         return (
-            cycles(c["per_contested"], 2)
+            cycles(c["per_conflict"], 2)
             + cycles(blocks * c["per_block"], blocks, blocks)
             + cycles(e.contested * closer, e.contested)
         )
@@ -336,7 +335,7 @@ def events_per_gt(counted: Sequence[tuple[int, Events]]) -> dict[str, float]:
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """The table, in text; every number in it is modelled."""
     lines = [
-        "MODELLED us on an H100, not measured: total (goal) | prepare, survey, select, resolve, each with what it waits for"
+        "MODELLED us on an H100, not measured: total (goal) | prepare, sums_and_ious, select, resolve, each with what it waits for"
     ]
     for row in rows:
         parts = " ".join(f"{k['us']:6.1f} {k['dominant']:9}" for k in row["kernels"].values())

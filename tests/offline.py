@@ -44,7 +44,7 @@ from simota_triton.tuning.kernel_config import Shape
 
 MAX_BINARIES = {"triton": 4, "triton-stream": 7}
 """Of an epoch: each of the two fused kernels with and without rows of priors that are a multiple of 4; each
-streaming kernel once, but ``survey`` for logits with and without strides that are, and for up to 32 and 64
+streaming kernel once, but ``sums_and_ious`` for logits with and without strides that are, and for up to 32 and 64
 bounds."""
 
 MAX_REGISTERS = 104 if stream.OLD_COMPILER else 80
@@ -53,7 +53,7 @@ MAX_REGISTERS = 104 if stream.OLD_COMPILER else 80
 FUSED = ("prior_pass", "cost_pass")
 
 GAPS = 64
-"""Bytes of shared memory that ``survey`` may use behind its loop over classes for logits with gaps between
+"""Bytes of shared memory that ``sums_and_ious`` may use behind its loop over classes for logits with gaps between
 priors and classes, and for flat ones with an older compiler.
 """
 
@@ -183,7 +183,7 @@ def complaints(kernel: str, found: Census, gaps: bool = False, spills: float = 0
     if kernel in FUSED and any(loop.instructions["shared"] for loop in found.innermost()):
         wrong.append("shared memory, shuffles or barriers in an inner loop")
     if kernel not in FUSED and found.shared_bytes > (
-        GAPS if kernel == "survey" and (stream.OLD_COMPILER or gaps) else 0
+        GAPS if kernel == "sums_and_ious" and (stream.OLD_COMPILER or gaps) else 0
     ):
         wrong.append(f"{found.shared_bytes} bytes of shared memory")
     if kernel not in FUSED and found.registers > MAX_REGISTERS:

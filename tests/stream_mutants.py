@@ -137,8 +137,8 @@ MUTANTS = (
     Mutant(
         "a tile's place costs 1 % too much",
         "bounds.py",
-        "tl.minimum(apart, 1e38) * (1.0 - const.SLACK)",
-        "tl.minimum(apart, 1e38) * 1.01",
+        "tl.minimum(cost, 1e38) * (1.0 - const.SLACK)",
+        "tl.minimum(cost, 1e38) * 1.01",
         FLOORS,
     ),
     Mutant(
@@ -235,29 +235,29 @@ MUTANTS = (
     Mutant(
         "lists with lost priors are trusted",
         "select.py",
-        "tl.load(lost_ptr + image) != 0",
+        "tl.load(unreadable_ptr + image) != 0",
         "image < 0",
         f"{KERNELS} -k lose",
     ),
     Mutant(
         "what was lost before stays lost",
         "prepare.py",
-        "tl.store(lost_ptr + image, 0)",
+        "tl.store(unreadable_ptr + image, 0)",
         "pass",
         f"{KERNELS} -k lose",
     ),
     Mutant(
         "the last of the few has no turn",
         "sums_and_ious.py",
-        "(turn < few)",
-        "(turn < few - 1)",
+        "(turn < minority)",
+        "(turn < minority - 1)",
         f"{KERNELS} -k turn",
     ),
     Mutant(
         "one of the many has no turn",
         "sums_and_ious.py",
-        "tl.minimum(turn + 1, few)",
-        "tl.minimum(turn, few)",
+        "tl.minimum(turn + 1, minority)",
+        "tl.minimum(turn, minority)",
         f"{KERNELS} -k turn",
     ),
     Mutant(
@@ -292,8 +292,8 @@ MUTANTS = (
     Mutant(
         "of equal entries the lowest prior is thrown out",
         "select.py",
-        "tl.max(tl.where(costs == dearest, priors, -1))",
-        "tl.min(tl.where(costs == dearest, priors, const.NONE))",
+        "tl.max(tl.where(costs == costliest, priors, -1))",
+        "tl.min(tl.where(costs == costliest, priors, const.NONE))",
         f"{PRUNING} -k ties_at",
     ),
     Mutant(
@@ -346,7 +346,7 @@ MUTANTS = (
         f"{KERNELS} -k claims_stand",
     ),
     Mutant(
-        "matched takes the dearest claim",
+        "matched takes the costliest claim",
         "select.py",
         "(costs.to(tl.int64) << 32)",
         "((-costs).to(tl.int64) << 32)",
@@ -383,7 +383,7 @@ MUTANTS = (
     Mutant(
         "the second prior of a program is the first again",
         "resolve.py",
-        "        entry = tl.load(contested_ptr + turn, mask=turn < count, other=0)\n",
+        "        entry = tl.load(conflicts_ptr + turn, mask=turn < count, other=0)\n",
         "",
         f"{KERNELS} -k conflicts",
     ),
@@ -413,16 +413,16 @@ MUTANTS = (
         "contested priors are counted by a load and a store",
         "select.py",
         "entry = tl.atomic_add(\n"
-        '            num_contested_ptr + tl.zeros([const.LANES], tl.int32), 1, mask=second, sem="relaxed"\n'
+        '            num_conflicts_ptr + tl.zeros([const.LANES], tl.int32), 1, mask=second, sem="relaxed"\n'
         "        )",
-        "entry = tl.load(num_contested_ptr) + tl.cumsum(second.to(tl.int32), 0) - 1\n"
-        "        tl.store(num_contested_ptr, tl.load(num_contested_ptr) + tl.sum(second.to(tl.int32)))",
+        "entry = tl.load(num_conflicts_ptr) + tl.cumsum(second.to(tl.int32), 0) - 1\n"
+        "        tl.store(num_conflicts_ptr, tl.load(num_conflicts_ptr) + tl.sum(second.to(tl.int32)))",
         COMPILED,
     ),
     Mutant(
         "lost priors are not told of, as compiled",
         "select.py",
-        "tl.load(lost_ptr + image) != 0",
+        "tl.load(unreadable_ptr + image) != 0",
         "image < 0",
         COMPILED,
     ),
@@ -450,8 +450,8 @@ MUTANTS = (
     Mutant(
         "the list of contested priors is read behind its end",
         "resolve.py",
-        "tl.load(contested_ptr + turn, mask=turn < count, other=0)",
-        "tl.load(contested_ptr + turn)",
+        "tl.load(conflicts_ptr + turn, mask=turn < count, other=0)",
+        "tl.load(conflicts_ptr + turn)",
         COMPILED,
     ),
     Mutant(

@@ -30,7 +30,7 @@ from simota_triton.verification.judge import cost_intervals
 from .kernels_support import DEVICE, PRESETS, ApproximateUnits, on_device, random_inputs, random_problem
 
 CONFIG = SimOTAConfig.rtmdet()
-STREAM = ("prepare", "survey", "select", "resolve", "rescue")
+STREAM = ("prepare", "sums_and_ious", "select", "resolve", "rescue")
 
 
 def check(problem, config=CONFIG, kernels=INTERPRETER):

@@ -19,7 +19,7 @@ from simota_triton import terms
 from simota_triton.boxes import box_area
 from simota_triton.config import REGIONS, SimOTAConfig
 from simota_triton.kernels import host
-from simota_triton.kernels.constants import AWAY, NEARER, SMALL, SUMMARY
+from simota_triton.kernels.constants import NEARER, NOWHERE, SMALL, SUMMARY
 from simota_triton.kernels.maths import box_area as device_area
 from simota_triton.kernels.maths import (
     center_rate,
@@ -35,11 +35,11 @@ from simota_triton.kernels.stream.bounds import (
     may_cost,
     meets,
     pair_limits,
-    tile_apart,
     tile_distance,
     tile_iou,
     tile_iou_cost,
     tile_points,
+    tile_position_cost,
 )
 from simota_triton.kernels.stream.order import index_of, least_bound, nearer, order, without
 from simota_triton.kernels.stream.tiles import summary_at
@@ -309,7 +309,9 @@ def _tiles(
     tl.store(out_ptr + T + i, distance)
     tl.store(out_ptr + 2 * T + i, eligible.to(tl.float32))
     tl.store(out_ptr + 3 * T + i, candidate.to(tl.float32))
-    floor = tile_apart(distance, eligible, RULE, FAST) + tile_iou_cost(iou, RULE, FAST) + least_cost(RULE)
+    floor = (
+        tile_position_cost(distance, eligible, RULE, FAST) + tile_iou_cost(iou, RULE, FAST) + least_cost(RULE)
+    )
     tl.store(out_ptr + 4 * T + i, floor)
 
 
@@ -323,7 +325,7 @@ def look_at_tiles(pairs: Pairs, config: SimOTAConfig, fast: bool) -> tuple[Tenso
     small = (area <= area.amax(1, True) * SMALL.value)[..., None]
     summary = torch.stack([
         *boxes[..., :2].amin(1).T, *boxes[..., 2:].amax(1).T, area.amax(1),
-        *torch.where(small, boxes, AWAY.value)[..., :2].amin(1).T, *torch.where(small, boxes, -AWAY.value)[..., 2:].amax(1).T,
+        *torch.where(small, boxes, NOWHERE.value)[..., :2].amin(1).T, *torch.where(small, boxes, -NOWHERE.value)[..., 2:].amax(1).T,
         *priors[..., :2].amin(1).T, *priors[..., :2].amax(1).T, priors[..., 2:].amax((1, 2)), torch.ones(num_tiles),
     ])  # fmt: skip
     summary = summary.view(SUMMARY.value, -1, 32).transpose(0, 1).contiguous()

@@ -15,7 +15,7 @@ from simota_triton import reference, terms
 from simota_triton.boxes import box_area
 from simota_triton.config import SimOTAConfig
 from simota_triton.inputs import pack
-from simota_triton.kernels.constants import AWAY, POINT, SMALL, SUMMARY, UNCLAIMED
+from simota_triton.kernels.constants import NOWHERE, POINT, SMALL, SUMMARY, UNCLAIMED
 from simota_triton.kernels.fused import launch
 from simota_triton.kernels.stream import launch as stream
 from simota_triton.kernels.stream.grid import Grid
@@ -26,7 +26,7 @@ from simota_triton.tuning.stream_config import StreamConfig
 
 from .kernels_support import PRESETS, Answer, assert_same, fused, on_device, random_inputs, random_problem
 
-KERNELS = ("prepare", "survey", "select", "resolve")
+KERNELS = ("prepare", "sums_and_ious", "select", "resolve")
 TILES = StreamConfig(tile=128, rows=32, bounds=32, iou_bounds=32, gts=32, resolvers=1)
 
 
@@ -133,7 +133,7 @@ def check_prepare(problem: Problem, config: SimOTAConfig, kernels: StreamConfig 
     assert torch.equal(state.slot // kernels.tile, expected_tile(state.grid, kernels.tile, num_priors))
     assert torch.equal(state.prior(4), torch.where(candidate, 0.0, torch.where(counts, -1.0, torch.inf)))
     tile = state.slot // kernels.tile
-    away = torch.tensor([1.0, 1.0, -1.0, -1.0]) * AWAY.value
+    away = torch.tensor([1.0, 1.0, -1.0, -1.0]) * NOWHERE.value
     boxes = torch.where(counts[..., None], problem.pred_boxes.float(), away)
     written = (
         torch.zeros(batch, state.grid.num_tiles).index_add_(1, tile, counts.float()) > 0
@@ -180,7 +180,7 @@ def check_prepare(problem: Problem, config: SimOTAConfig, kernels: StreamConfig 
     assert (out.matched_iou == 0).all()
     assert (out.labels == channels).all()
     assert (out.claims == 0).all()
-    assert int(state.scratch.num_contested[0]) == 0
+    assert int(state.scratch.num_conflicts[0]) == 0
     assert (state.scratch.cheapest is not None) == (config.conflict == "matched")
     if state.scratch.cheapest is not None:
         assert (state.scratch.cheapest[: batch * num_priors] == UNCLAIMED.value).all()
@@ -323,7 +323,7 @@ def test_class_sums(preset):
     ]
     for logits in (cls.half(), maps) if preset in ("rtmdet", "yolox") else (maps,):
         problem = pack(config, pred, logits, *rest, obj_logits=obj if config.score == "joint" else None)
-        state = run_until("survey", problem, config)
+        state = run_until("sums_and_ious", problem, config)
         moved = on_device(problem)
         rows = launch.run_prior_pass(moved, INTERPRETER, launch.Shared.of(moved, config))
         assert torch.equal(state.prior(4), rows.background.cpu())
@@ -332,8 +332,8 @@ def test_class_sums(preset):
             assert (state.prior(4)[lost] == torch.inf).all()
             lost &= expected_candidates(problem, config)[1]
             assert lost.sum() > 3
-            assert (state.prior(0)[lost] == AWAY.value).all()
-            assert (state.prior(3)[lost] == -AWAY.value).all()
+            assert (state.prior(0)[lost] == NOWHERE.value).all()
+            assert (state.prior(3)[lost] == -NOWHERE.value).all()
 
 
 TOP_CASES = [
@@ -353,7 +353,7 @@ def test_the_largest_ious(preset, splits, bounds):
     problem = random_problem(config, 200, [2, 1], 4)
     problem.pred_boxes[0, 60:75] = problem.gts.boxes[0]  # more IoUs of 1 than are summed
     state = run_until(
-        "survey",
+        "sums_and_ious",
         problem,
         config,
         StreamConfig(tile=32, rows=32, bounds=32, iou_bounds=bounds, splits=splits, resolvers=1),
@@ -396,7 +396,7 @@ def test_ious_of_priors_that_class_sums_lose_do_not_count(preset, splits):
     )
     assert torch.equal(state.out.dynamic_k, expected.dynamic_k)
     assert torch.equal(state.out.claims, expected.claims)
-    flags = state.scratch.lost[:3]
+    flags = state.scratch.unreadable[:3]
     assert flags.tolist() == [int(config.cls_classes == "all"), 0, 0]  # no candidates in the second image
 
 
@@ -411,7 +411,7 @@ def test_every_program_of_both_kinds_has_its_turn(counts, rows, splits):
     kernels = StreamConfig(
         tile=max(32, rows), rows=rows, bounds=32, iou_bounds=32, splits=splits, resolvers=1
     )
-    state = run_until("survey", problem, config, kernels)
+    state = run_until("sums_and_ious", problem, config, kernels)
     moved = on_device(problem)
     assert torch.equal(
         state.prior(4),
@@ -433,7 +433,7 @@ def test_ious_that_hardly_differ():
     pred[0] = 50 + torch.stack([-side, -side, side, side], 1)
     problem = pack(config, pred, cls, priors, [torch.tensor([[10.0, 10.0, 90.0, 90.0]])], [torch.tensor([1])])
     found = run_until(
-        "survey", problem, config, StreamConfig(tile=32, rows=32, resolvers=1)
+        "sums_and_ious", problem, config, StreamConfig(tile=32, rows=32, resolvers=1)
     ).scratch.top.view(torch.float32)
     _, iou = launch.run(on_device(problem), config, INTERPRETER, 1)
     assert torch.equal(found.sort(descending=True).values[:13], iou.cpu()[0, 0].topk(13).values)
@@ -457,13 +457,13 @@ def test_claims_stand_until_conflicts_are_resolved(preset):
         assert torch.equal(getattr(found, name)[sole], getattr(expected, name)[sole])
 
     # each contested prior is noted once, with the cost of one of its claims
-    count = int(state.scratch.num_contested[0])
-    noted = state.scratch.contested[:count]
+    count = int(state.scratch.num_conflicts[0])
+    noted = state.scratch.conflicts[:count]
     image, slot = noted >> 32, noted & 0xFFFFFFFF
     prior = (state.slot == slot[:, None]).nonzero()[:, 1]
     assert (image * 120 + prior).sort().values.tolist() == contested.flatten().nonzero()[:, 0].tolist()
     cost, _ = (value.cpu() for value in launch.run(on_device(problem), config, INTERPRETER, 3))
-    assert (cost[image, :, prior] == state.scratch.contested_cost[:count, None]).any(1).all()
+    assert (cost[image, :, prior] == state.scratch.conflict_costs[:count, None]).any(1).all()
     if config.conflict == "matched":
         claimed = torch.where(contested, expected.gt_index, 0)
         cheapest = state.scratch.cheapest[:240].view(2, 120)

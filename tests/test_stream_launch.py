@@ -29,7 +29,7 @@ from simota_triton.tuning.stream_config import MAX_SPLITS, StreamConfig, stream_
 from .kernels_support import PRESETS, on_device, random_inputs, random_problem
 
 ROOT = Path(__file__).parents[1]
-KERNELS = ("prepare", "survey", "select", "resolve")
+KERNELS = ("prepare", "sums_and_ious", "select", "resolve")
 CAPABILITIES = ((8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (10, 3), (12, 0), (13, 7))
 
 
@@ -113,8 +113,8 @@ def test_contested_priors_always_find_room():
     for batch, num_priors, num_gts in ((2, 333, 7), (1, 5, 1000), (1, 1, 1), (3, 100, 1)):
         grid = find_grid((), 64, (num_priors,))
         parts = scratch_parts(batch, num_priors, num_gts, config, grid, StreamConfig())
-        assert parts["contested"][1] == parts["contested_cost"][1]
-        assert parts["contested"][1] >= min(batch * num_priors, num_gts * 13 // 2)
+        assert parts["conflicts"][1] == parts["conflict_costs"][1]
+        assert parts["conflicts"][1] >= min(batch * num_priors, num_gts * 13 // 2)
 
 
 # what is issued
@@ -165,7 +165,7 @@ def test_four_launches(launches):
         grids = dict(launches)
         (tiles,) = grids["prepare"]  # of all images
         assert tiles % 3 == 0
-        assert grids["survey"] == (9 * 2 + (tiles * 64 // 16 if config.cls_classes == "all" else 0),)
+        assert grids["sums_and_ious"] == (9 * 2 + (tiles * 64 // 16 if config.cls_classes == "all" else 0),)
         assert grids["select"] == (9,)
         assert grids["resolve"] == (7,)
         launches.clear()

@@ -64,8 +64,8 @@ POINT = tl.constexpr(5)
 int32).
 """
 
-AWAY = tl.constexpr(1.0e38)
-"""Corners of the box that stands for none, x1 = y1 = AWAY and x2 = y2 = -AWAY: it meets no gt, and no
+NOWHERE = tl.constexpr(1.0e38)
+"""Corners of the box that stands for none, x1 = y1 = NOWHERE and x2 = y2 = -NOWHERE: it meets no gt, and no
 difference overflows.
 """
 
@@ -87,7 +87,7 @@ LANES = tl.constexpr(MAX_TOPK)
 """Entries of a gt's lists, one a lane of its warp."""
 
 LISTS = tl.constexpr(MAX_SPLITS * MAX_TOPK)
-"""Values of the most lists of ``survey`` that are merged."""
+"""Values of the most lists of ``sums_and_ious`` that are merged."""
 
 FREE = tl.constexpr(-0x80000000)
 """Below every cost's key: an entry of the list that is not in use."""

@@ -40,7 +40,7 @@ _EVERY_CLAIMANT = (
 
 _LOST_BOX = (
     "class_sums takes the box of a prior that it loses away while programs of gts may load it, so their lists may hold "
-    "that prior, or a box of which some corners are gone. It sets lost for the image too, and select, a later launch, "
+    "that prior, or a box of which some corners are gone. It sets unreadable for the image too, and select, a later launch, "
     "forms the lists of such an image again, from boxes that nobody writes any more. No address follows from a box."
 )
 
@@ -50,7 +50,7 @@ RACES = (
     Race("select", "gt_index_ptr", "select", "select", True, False, _EVERY_CLAIMANT),
     Race("select", "matched_iou_ptr", "select", "select", True, False, _EVERY_CLAIMANT),
     Race("select", "labels_ptr", "select", "select", True, False, _EVERY_CLAIMANT),
-    Race("survey", "slots_ptr", "class_sums", "load_four", False, False, _LOST_BOX),
-    Race("survey", "lost_ptr", "class_sums", "class_sums", True, True, _SAME_FLAG),
+    Race("sums_and_ious", "slots_ptr", "class_sums", "load_four", False, False, _LOST_BOX),
+    Race("sums_and_ious", "unreadable_ptr", "class_sums", "class_sums", True, True, _SAME_FLAG),
 )
 """All of them."""

@@ -44,7 +44,7 @@ def instructions(kernel: str, census: Census, problem: Problem, kernels: Any) ->
     batch, num_priors, num_classes = problem.shape
     gts = problem.gts.boxes.shape[0] / max(batch, 1)
     visits = max(1.0, VISITS * 64 / kernels.tile)
-    if kernel == "survey":  # programs of two kinds
+    if kernel == "sums_and_ious":  # programs of two kinds
         of_gts, of_sums = gts * kernels.splits, num_priors / kernels.rows
         searches = visits / kernels.splits + num_priors / kernels.tile / kernels.splits / kernels.iou_bounds
         total: float = 0.0

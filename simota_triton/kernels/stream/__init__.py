@@ -1,5 +1,5 @@
 """Device code of the streaming backend, in order of execution: ``prepare`` (candidates, tiles, the table of
-gts), ``survey`` (``class_sums`` of candidates and each gt's ``top_iou``, side by side), ``select`` (dynamic k
+gts), ``sums_and_ious`` (``class_sums`` of candidates and each gt's ``top_iou``, side by side), ``select`` (dynamic k
 and the k cheapest priors), ``resolve`` (conflicts), and where there are ``min_positives`` ``rescue``. No
 matrix over (gt, prior) pairs is ever written.
 

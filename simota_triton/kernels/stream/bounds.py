@@ -210,7 +210,7 @@ def farthest_rank(cost, reach, RULE: tl.constexpr):
 
 
 @triton.jit
-def tile_apart(distance_squared, eligible, RULE: tl.constexpr, FAST: tl.constexpr):
+def tile_position_cost(distance_squared, eligible, RULE: tl.constexpr, FAST: tl.constexpr):
     """A lower bound of centre term and penalty of a gt and the priors of tiles, by where they lie.
 
     Args:
@@ -218,14 +218,14 @@ def tile_apart(distance_squared, eligible, RULE: tl.constexpr, FAST: tl.constexp
         eligible: Whether a prior of the tile can lie in the gt's eligible region; read where there is a
             penalty.
     """
-    apart = tl.zeros_like(distance_squared)
+    cost = tl.zeros_like(distance_squared)
     if RULE.value.distance_counts:
         exponent = square_root(distance_squared, FAST) * RULE.value.log2_center_base
         exponent -= RULE.value.center_offset * RULE.value.log2_center_base
-        apart = exp2(tl.minimum(exponent, 126.0), FAST) * RULE.value.center_weight
+        cost = exp2(tl.minimum(exponent, 126.0), FAST) * RULE.value.center_weight
     if RULE.value.penalized:
-        apart += tl.where(eligible, 0.0, RULE.value.penalty)
-    return tl.minimum(apart, 1e38) * (1.0 - const.SLACK)
+        cost += tl.where(eligible, 0.0, RULE.value.penalty)
+    return tl.minimum(cost, 1e38) * (1.0 - const.SLACK)
 
 
 @triton.jit

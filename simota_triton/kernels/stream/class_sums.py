@@ -1,4 +1,4 @@
-"""The sum of each prior's background costs, in slot order: one half of ``survey``, where all classes
+"""The sum of each prior's background costs, in slot order: one half of ``sums_and_ious``, where all classes
 count.
 """
 
@@ -14,7 +14,7 @@ from .tiles import cells, find_cells
 
 @triton.jit
 def class_sums(
-    turn, slots_ptr, lost_ptr, cls_levels, C, num_tiles, starts, widths, first_tiles, cls_strides_b, cls_strides_p, cls_strides_c,
+    turn, slots_ptr, unreadable_ptr, cls_levels, C, num_tiles, starts, widths, first_tiles, cls_strides_b, cls_strides_p, cls_strides_c,
     RULE: tl.constexpr, LAYOUT: tl.constexpr, ALIGNED_LOGITS: tl.constexpr, FAST: tl.constexpr,
     TILE: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
@@ -23,7 +23,7 @@ def class_sums(
         slots[4]   the sum over classes of background_cost(cls_logits[b, p, c]) for candidates
 
     A prior with a class logit that is not finite takes no part: its slot gets +inf, and a box that meets no
-    gt; ``lost[b]`` tells of it. Logits of priors that do not count are not read.
+    gt; ``unreadable[b]`` tells of it. Logits of priors that do not count are not read.
 
     Twin: ``terms.background_cost`` summed over the classes.
     """
@@ -59,11 +59,13 @@ def class_sums(
         total, readable = sum_background(
             logits, stride_c, read, objectness, decode(C, ALIGNED_LOGITS), RULE, FAST, ROWS
         )
-        lost = read & ~readable
+        unreadable = read & ~readable
         total = tl.where(background < 0.0, -1.0, total)
-        tl.store(slots_ptr + 4 * TILE, tl.where(read & ~lost, total, float("inf")))
-        tl.store(slots_ptr, tl.full([ROWS], const.AWAY, tl.float32), mask=lost)
-        tl.store(slots_ptr + TILE, tl.full([ROWS], const.AWAY, tl.float32), mask=lost)
-        tl.store(slots_ptr + 2 * TILE, tl.full([ROWS], -const.AWAY, tl.float32), mask=lost)
-        tl.store(slots_ptr + 3 * TILE, tl.full([ROWS], -const.AWAY, tl.float32), mask=lost)
-        tl.store(lost_ptr + image + tl.zeros([ROWS], tl.int64), tl.full([ROWS], 1, tl.int32), mask=lost)
+        tl.store(slots_ptr + 4 * TILE, tl.where(read & ~unreadable, total, float("inf")))
+        tl.store(slots_ptr, tl.full([ROWS], const.NOWHERE, tl.float32), mask=unreadable)
+        tl.store(slots_ptr + TILE, tl.full([ROWS], const.NOWHERE, tl.float32), mask=unreadable)
+        tl.store(slots_ptr + 2 * TILE, tl.full([ROWS], -const.NOWHERE, tl.float32), mask=unreadable)
+        tl.store(slots_ptr + 3 * TILE, tl.full([ROWS], -const.NOWHERE, tl.float32), mask=unreadable)
+        tl.store(
+            unreadable_ptr + image + tl.zeros([ROWS], tl.int64), tl.full([ROWS], 1, tl.int32), mask=unreadable
+        )

@@ -23,7 +23,7 @@ from .rescue import rescue
 from .resolve import resolve
 from .scratch import allocate, scratch_parts
 from .select import select
-from .sums_and_ious import survey
+from .sums_and_ious import sums_and_ious
 
 OLD_COMPILER = tuple(int(part) for part in triton.__version__.split(".")[:2]) < (3, 9)
 
@@ -43,7 +43,7 @@ class Plan(NamedTuple):
 
     grid: Grid
     prepare: dict[str, Any]
-    survey: dict[str, Any]
+    sums_and_ious: dict[str, Any]
     select: dict[str, Any]
     resolve: dict[str, Any]
     rescue: dict[str, Any]
@@ -81,7 +81,7 @@ def _plan(config: SimOTAConfig, kernels: StreamConfig, layout: Layout, cells: Ce
             "slot_stride": rule.planes * kernels.tile, "point_stride": const.POINT.value * kernels.tile,
             "GTS": kernels.gts, **blocks,
         },
-        survey={
+        sums_and_ious={
             **by_gt, "C": coded_channels, "ALIGNED_LOGITS": layout.aligned_logits, "ROWS": rows, "BOUNDS": kernels.iou_bounds,
             "splits_log2": kernels.splits.bit_length() - 1,
             **blocks,
@@ -133,14 +133,16 @@ def run(problem: Problem, config: SimOTAConfig, kernels: StreamConfig) -> Matchi
     mask = problem.candidate_mask
     mask_strides = (0, 0) if mask is None else mask.stride()
     offsets = gts.offsets.contiguous()
-    of_gts = num_gts * kernels.splits  # programs of ``survey``
-    of_sums = batch * num_tiles * (kernels.tile // plan.survey["ROWS"]) if config.cls_classes == "all" else 0
-    few = min(of_gts, of_sums)
+    of_gts = num_gts * kernels.splits  # programs of ``sums_and_ious``
+    of_sums = (
+        batch * num_tiles * (kernels.tile // plan.sums_and_ious["ROWS"]) if config.cls_classes == "all" else 0
+    )
+    minority = min(of_gts, of_sums)
     with on_device(device):
         prepare[(batch * num_tiles,)](
             gt_index, matched_iou, labels, claims,
-            scratch.slots, scratch.points, scratch.slot_of, scratch.tiles, scratch.gts.view(torch.float32), scratch.lost,
-            scratch.num_contested, scratch.cheapest,
+            scratch.slots, scratch.points, scratch.slot_of, scratch.tiles, scratch.gts.view(torch.float32), scratch.unreadable,
+            scratch.num_conflicts, scratch.cheapest,
             boxes, problem.priors.contiguous(), mask, logits.obj,
             gts.boxes.contiguous(), None if gts.given_centers is None else gts.given_centers.contiguous(), gts.labels.contiguous(), offsets,
             None if gts.mask is None else gts.mask.contiguous(),
@@ -148,21 +150,21 @@ def run(problem: Problem, config: SimOTAConfig, kernels: StreamConfig) -> Matchi
             box_stride_b=box_strides[0], box_stride_p=box_strides[1], box_stride_c=box_strides[2],
             mask_stride_b=mask_strides[0], mask_stride_p=mask_strides[1], **plan.prepare,
         )  # fmt: skip
-        survey[(of_gts + of_sums,)](
-            scratch.top, scratch.slots, scratch.points, scratch.tiles, scratch.gts, scratch.lost, logits.cls,
-            few=few, every_log2=((of_gts + of_sums) // max(few, 1)).bit_length() - 1,
-            few_are_gts=int(few == of_gts), **plan.survey,
+        sums_and_ious[(of_gts + of_sums,)](
+            scratch.top, scratch.slots, scratch.points, scratch.tiles, scratch.gts, scratch.unreadable, logits.cls,
+            minority=minority, minority_every_log2=((of_gts + of_sums) // max(minority, 1)).bit_length() - 1,
+            minority_is_gts=int(minority == of_gts), **plan.sums_and_ious,
         )  # fmt: skip
         select[(num_gts,)](
             gt_index, matched_iou, labels, claims, dynamic_k,
-            scratch.top, scratch.slots, scratch.points, scratch.slot_of, scratch.tiles, scratch.gts, scratch.lost,
-            scratch.num_contested, scratch.contested, scratch.contested_cost, scratch.cheapest,
+            scratch.top, scratch.slots, scratch.points, scratch.slot_of, scratch.tiles, scratch.gts, scratch.unreadable,
+            scratch.num_conflicts, scratch.conflicts, scratch.conflict_costs, scratch.cheapest,
             logits.cls, **plan.select,
         )  # fmt: skip
-        resolve[(min(kernels.resolvers, scratch.contested.shape[0]),)](
+        resolve[(min(kernels.resolvers, scratch.conflicts.shape[0]),)](
             gt_index, matched_iou, labels,
-            scratch.slots, scratch.points, scratch.gts, scratch.num_contested, scratch.contested,
-            scratch.contested_cost, scratch.cheapest,
+            scratch.slots, scratch.points, scratch.gts, scratch.num_conflicts, scratch.conflicts,
+            scratch.conflict_costs, scratch.cheapest,
             logits.cls, offsets, **plan.resolve,
         )  # fmt: skip
         if config.min_positives:

@@ -30,9 +30,9 @@ def prepare(
     # outputs [B, P]
     gt_index_ptr, matched_iou_ptr, labels_ptr, claims_ptr,
     # scratch: slots [B, T, planes, TILE], points [T, POINT, TILE], slot_of [P], tiles
-    # [B, T / 32, SUMMARY, 32], gts [N, TABLE_COLUMNS], lost [B], contested,
+    # [B, T / 32, SUMMARY, 32], gts [N, TABLE_COLUMNS], unreadable [B], num_conflicts,
     # cheapest [B, P] (optional)
-    slots_ptr, points_ptr, slot_of_ptr, tiles_ptr, gt_table_ptr, lost_ptr, num_contested_ptr, cheapest_ptr,
+    slots_ptr, points_ptr, slot_of_ptr, tiles_ptr, gt_table_ptr, unreadable_ptr, num_conflicts_ptr, cheapest_ptr,
     # predictions; candidate_mask is optional
     boxes_ptr, priors_ptr, candidate_mask_ptr, obj_levels,
     # gts: [N, 4], [N, 2] (optional), [N], [B + 1], [N] (optional)
@@ -51,7 +51,7 @@ def prepare(
         tiles      see ``tiles.SUMMARY``
 
     Which priors take part, and which of them are candidates, is as in ``prior_pass`` but for the class
-    logits, at which ``survey`` and ``select`` look. The points of the priors (slots hold the same priors in
+    logits, at which ``sums_and_ious`` and ``select`` look. The points of the priors (slots hold the same priors in
     every image) are written by the programs of image 0, the table of gts by all programs together. Gts are
     held against the tile's box first, GTS at a time, and only those that meet it against its priors, until
     all of these are candidates.
@@ -127,8 +127,8 @@ def prepare(
     counts = candidate
     if RULE.value.pool_all:
         counts = usable
-    x1, y1 = tl.where(counts, x1, const.AWAY), tl.where(counts, y1, const.AWAY)
-    x2, y2 = tl.where(counts, x2, -const.AWAY), tl.where(counts, y2, -const.AWAY)
+    x1, y1 = tl.where(counts, x1, const.NOWHERE), tl.where(counts, y1, const.NOWHERE)
+    x2, y2 = tl.where(counts, x2, -const.NOWHERE), tl.where(counts, y2, -const.NOWHERE)
     if tl.max(counts.to(tl.int32)) != 0:  # nobody looks at the boxes of other tiles
         tl.store(slots_ptr, x1)
         tl.store(slots_ptr + TILE, y1)
@@ -142,8 +142,8 @@ def prepare(
     _store_four(summary, least(x1), least(y1), greatest(x2), greatest(y2))
     tl.store(summary + 4 * 32, largest)
     _store_four(
-        summary + 5 * 32, least(tl.where(small, x1, const.AWAY)), least(tl.where(small, y1, const.AWAY)),
-        greatest(tl.where(small, x2, -const.AWAY)), greatest(tl.where(small, y2, -const.AWAY)),
+        summary + 5 * 32, least(tl.where(small, x1, const.NOWHERE)), least(tl.where(small, y1, const.NOWHERE)),
+        greatest(tl.where(small, x2, -const.NOWHERE)), greatest(tl.where(small, y2, -const.NOWHERE)),
     )  # fmt: skip
     _store_four(summary + 9 * 32, box_left, box_top, box_right, box_bottom)
     tl.store(summary + 13 * 32, stride)
@@ -166,9 +166,9 @@ def prepare(
         tl.store(point + 4 * TILE, p.to(tl.float32, bitcast=True))
         tl.store(slot_of_ptr + p, tile * TILE + place, mask=here)
         if tile == 0:
-            tl.store(num_contested_ptr, 0)
+            tl.store(num_conflicts_ptr, 0)
     if tile == 0:
-        tl.store(lost_ptr + image, 0)
+        tl.store(unreadable_ptr + image, 0)
 
     # this program's share of the gts; those before the first image's and behind the last one's belong to none
     row = tl.where(image == 0, 0, gt_first) + tile * GTS

@@ -26,7 +26,7 @@ def resolve(
     # outputs [B, P]
     gt_index_ptr, matched_iou_ptr, labels_ptr,
     # scratch, see ``prepare`` and ``select``; gts as int64
-    slots_ptr, points_ptr, gt_table_ptr, num_contested_ptr, contested_ptr, contested_cost_ptr, cheapest_ptr,
+    slots_ptr, points_ptr, gt_table_ptr, num_conflicts_ptr, conflicts_ptr, conflict_costs_ptr, cheapest_ptr,
     # predictions and offsets of the gts
     cls_levels, gt_offsets_ptr,
     # sizes and strides, the tuples coded
@@ -49,9 +49,9 @@ def resolve(
     ELIGIBLE: tl.constexpr = RULE.value.eligible
     PLANES: tl.constexpr = RULE.value.planes
     lane = tl.arange(0, GTS)
-    count = tl.load(num_contested_ptr)
+    count = tl.load(num_conflicts_ptr)
     turn = tl.program_id(0)
-    entry = tl.load(contested_ptr + turn)  # beside the count: there are no more programs than entries at most
+    entry = tl.load(conflicts_ptr + turn)  # beside the count: there are no more programs than entries at most
     while turn < count:
         image, slot = entry >> 32, entry.to(tl.int32)
         gt_first = tl.load(gt_offsets_ptr + image)
@@ -84,7 +84,7 @@ def resolve(
             )
             logits += p.to(tl.int64) * stride_p
             num_gts = (tl.load(gt_offsets_ptr + image + 1) - gt_first).to(tl.int32)
-            limit = tl.load(contested_cost_ptr + turn)
+            limit = tl.load(conflict_costs_ptr + turn)
             if CONFLICT == "max_iou":
                 limit = limit * 0.0 + float("inf")
             best = tl.full([], const.NONE, tl.int32)
@@ -142,4 +142,4 @@ def resolve(
         tl.store(matched_iou_ptr + out, fraction(shared, joined, FAST))
         tl.store(labels_ptr + out, won_label.to(tl.int64))
         turn += tl.num_programs(0)
-        entry = tl.load(contested_ptr + turn, mask=turn < count, other=0)
+        entry = tl.load(conflicts_ptr + turn, mask=turn < count, other=0)

@@ -24,26 +24,26 @@ class Scratch(NamedTuple):
         slots: [B, T, planes, TILE], see ``prepare``.
         points: [T, POINT, TILE], see ``constants.POINT``.
         tiles: [B, ceil(T / 32), SUMMARY, 32], see ``constants.SUMMARY``.
-        contested_cost: The cost of one claim on each entry of ``contested``.
+        conflict_costs: The cost of one claim on each entry of ``conflicts``.
         slot_of: [P], the slot of each prior.
         top: [N, splits, LANES], lists of largest IoUs.
-        lost: [B], whether an image lost a prior.
-        num_contested: Entries of ``contested`` in use; one number, the rest is padding.
+        unreadable: [B], whether an image lost a prior.
+        num_conflicts: Entries of ``conflicts`` in use; one number, the rest is padding.
         gts: The table of gts, [N, TABLE_COLUMNS] float32, two of which are one int64.
-        contested: Image and slot of each contested prior.
+        conflicts: Image and slot of each contested prior.
         cheapest: [B, P], the cheapest claim on each prior, or None where none is asked for.
     """
 
     slots: Tensor
     points: Tensor
     tiles: Tensor
-    contested_cost: Tensor
+    conflict_costs: Tensor
     slot_of: Tensor
     top: Tensor
-    lost: Tensor
-    num_contested: Tensor
+    unreadable: Tensor
+    num_conflicts: Tensor
     gts: Tensor
-    contested: Tensor
+    conflicts: Tensor
     cheapest: Tensor | None = None
 
 
@@ -53,18 +53,18 @@ def scratch_parts(
     """What a call needs."""
     slots = grid.num_tiles * kernels.tile
     # two claims at least make a conflict
-    contested = min(batch * num_priors, num_gts * config.max_dynamic_k // 2) + 1
+    conflicts = min(batch * num_priors, num_gts * config.max_dynamic_k // 2) + 1
     parts = {
         "slots": (torch.float32, Rule.of(config).planes * batch * slots),
         "points": (torch.float32, const.POINT.value * slots),
         "tiles": (torch.float32, const.SUMMARY.value * 32 * batch * -(-grid.num_tiles // 32)),
-        "contested_cost": (torch.float32, contested),
+        "conflict_costs": (torch.float32, conflicts),
         "slot_of": (torch.int32, num_priors),
         "top": (torch.int32, const.LANES.value * kernels.splits * num_gts),
-        "lost": (torch.int32, batch),
-        "num_contested": (torch.int32, 1),
+        "unreadable": (torch.int32, batch),
+        "num_conflicts": (torch.int32, 1),
         "gts": (torch.int64, const.TABLE_COLUMNS.value // 2 * num_gts),
-        "contested": (torch.int64, contested),
+        "conflicts": (torch.int64, conflicts),
     }
     if config.conflict == "matched":
         parts["cheapest"] = (torch.int64, batch * num_priors)

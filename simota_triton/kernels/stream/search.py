@@ -11,11 +11,11 @@ from .bounds import (
     least_cost,
     may_cost,
     meets,
-    tile_apart,
     tile_distance,
     tile_iou,
     tile_iou_cost,
     tile_points,
+    tile_position_cost,
 )
 from .order import nearer, order
 from .tiles import find_column, load_four, summary_at
@@ -52,18 +52,18 @@ def rank_tiles(
     if RULE.value.own_pairs_only:
         alive &= meets(left, top, right, bottom, stride, gx1, gy1, gx2, gy2, cx, cy, RULE, CANDIDATE)
     if RULE.value.by_distance:
-        rank = tl.minimum(distance, const.AWAY)
+        rank = tl.minimum(distance, const.NOWHERE)
     else:
         eligible = alive
         if RULE.value.penalized:
             eligible = meets(left, top, right, bottom, stride, gx1, gy1, gx2, gy2, cx, cy, RULE, ELIGIBLE)
-        apart = tile_apart(distance, eligible, RULE, FAST)
-        alive &= apart <= limit - least_cost(RULE)
+        position_cost = tile_position_cost(distance, eligible, RULE, FAST)
+        alive &= position_cost <= limit - least_cost(RULE)
         # one look after the other: together their loads take more registers than there are
         bound, _x, _y = tile_iou(
             tiles_ptr + summary_at(tl.where(alive, tile, 0)), gx1, gy1, gx2, gy2, gt_area, FAST
         )
-        rank = apart + tile_iou_cost(bound, RULE, FAST) + nearer(distance, 1.0)
+        rank = position_cost + tile_iou_cost(bound, RULE, FAST) + nearer(distance, 1.0)
     return order(rank, alive, BOUNDS)
 
 

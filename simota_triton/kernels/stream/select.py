@@ -20,7 +20,7 @@ def select(
     gt_index_ptr, matched_iou_ptr, labels_ptr, claims_ptr, dynamic_k_ptr,
     # scratch, see ``prepare``; gts as int64, contested [capacity] int64 (image and slot) with the cost of a
     # claim each
-    top_ptr, slots_ptr, points_ptr, slot_of_ptr, tiles_ptr, gt_table_ptr, lost_ptr, num_contested_ptr, contested_ptr, contested_cost_ptr,
+    top_ptr, slots_ptr, points_ptr, slot_of_ptr, tiles_ptr, gt_table_ptr, unreadable_ptr, num_conflicts_ptr, conflicts_ptr, conflict_costs_ptr,
     cheapest_ptr,
     # predictions
     cls_levels,
@@ -36,7 +36,7 @@ def select(
         equal
 
     Tiles are visited in ascending order of what their pairs cost at least, or of their distance
-    (``Rule.by_distance``). Once the list of the k cheapest is full, its dearest entry is what a pair may cost
+    (``Rule.by_distance``). Once the list of the k cheapest is full, its costliest entry is what a pair may cost
     at most: where the next tile is above it, the rest is left alone, and pairs are dropped by IoU, distance
     and penalty before their cost is formed (see ``bounds``). So logits are read of some dozen priors a gt, or
     of its tiles' candidates where these lie side by side, since then no load waits for the decision.
@@ -60,7 +60,7 @@ def select(
 
     total = _sum_of_lists(top_ptr + gt.to(tl.int64) * splits * const.LANES, candidate_topk, splits)
     if RULE.value.all_classes:
-        again = tl.load(lost_ptr + image) != 0  # the lists may hold priors that take no part
+        again = tl.load(unreadable_ptr + image) != 0  # the lists may hold priors that take no part
         best = largest_ious(
             gx1, gy1, gx2, gy2, cx, cy, gt_area, label, image, slots_ptr, points_ptr, tiles_ptr, cls_levels,
             again & (label >= 0), candidate_topk, 0, 1, num_tiles, starts, first_tiles, cls_strides_b, cls_strides_p, cls_strides_c,
@@ -74,7 +74,7 @@ def select(
     # entries to be filled differ from each other, so that cost and prior tell which one is replaced
     costs = tl.where(lane < k, const.NONE, const.FREE)
     priors = tl.where(lane < k, -lane + const.NONE, -1)
-    dearest, last = tl.max(costs), tl.max(priors)
+    costliest, last = tl.max(costs), tl.max(priors)
     limit = tl.full([], float("inf"), tl.float32)
     parts = tl.where(label >= 0, tl.cdiv(num_tiles, BOUNDS), 0)  # see largest_ious
     part = 0
@@ -102,18 +102,18 @@ def select(
                 )  # fmt: skip
                 cheapest = tl.min(found)
                 prior = tl.min(tl.where(found == cheapest, p, const.NONE))
-                while (cheapest < dearest) | (
-                    (cheapest == dearest) & (prior < last) & (cheapest != const.NONE)
+                while (cheapest < costliest) | (
+                    (cheapest == costliest) & (prior < last) & (cheapest != const.NONE)
                 ):
                     found = tl.where(p == prior, const.NONE, found)
-                    out = (costs == dearest) & (priors == last)
+                    out = (costs == costliest) & (priors == last)
                     costs = tl.where(out, cheapest, costs)
                     priors = tl.where(out, prior, priors)
-                    dearest = tl.max(costs)
-                    last = tl.max(tl.where(costs == dearest, priors, -1))
+                    costliest = tl.max(costs)
+                    last = tl.max(tl.where(costs == costliest, priors, -1))
                     cheapest = tl.min(found)
                     prior = tl.min(tl.where(found == cheapest, p, const.NONE))
-                limit = tl.where(dearest == const.NONE, float("inf"), value_of(dearest))
+                limit = tl.where(costliest == const.NONE, float("inf"), value_of(costliest))
                 least_iou, least_iou_if_paid, reach = pair_limits(limit, RULE, FAST)
         part += 1
 
@@ -133,10 +133,10 @@ def select(
     second = taken & (before == 1)
     if tl.max(second.to(tl.int32)) != 0:
         entry = tl.atomic_add(
-            num_contested_ptr + tl.zeros([const.LANES], tl.int32), 1, mask=second, sem="relaxed"
+            num_conflicts_ptr + tl.zeros([const.LANES], tl.int32), 1, mask=second, sem="relaxed"
         )
-        tl.store(contested_ptr + entry, (image << 32) | slot_of, mask=second)
-        tl.store(contested_cost_ptr + entry, value_of(costs), mask=second)
+        tl.store(conflicts_ptr + entry, (image << 32) | slot_of, mask=second)
+        tl.store(conflict_costs_ptr + entry, value_of(costs), mask=second)
 
 
 @triton.jit

@@ -12,17 +12,24 @@ from .top_iou import largest_ious
 
 
 @triton.jit(
-    do_not_specialize=["candidate_topk", "num_tiles", "splits_log2", "few", "every_log2", "few_are_gts"]
+    do_not_specialize=[
+        "candidate_topk",
+        "num_tiles",
+        "splits_log2",
+        "minority",
+        "minority_every_log2",
+        "minority_is_gts",
+    ]
 )
-def survey(
+def sums_and_ious(
     # output [N, splits, 32] int32
     top_ptr,
     # scratch, see ``prepare``; slots are changed in place, gts as int64
-    slots_ptr, points_ptr, tiles_ptr, gt_table_ptr, lost_ptr,
+    slots_ptr, points_ptr, tiles_ptr, gt_table_ptr, unreadable_ptr,
     # predictions
     cls_levels,
     # who is what, see below
-    few, every_log2, few_are_gts,
+    minority, minority_every_log2, minority_is_gts,
     # sizes and strides, the tuples coded
     C, candidate_topk, num_tiles, splits_log2, starts, widths, first_tiles, cls_strides_b, cls_strides_p, cls_strides_c,
     # compiled in
@@ -36,22 +43,22 @@ def survey(
     image may hold it: ``select`` does not use them.
 
     Grid: (N * splits programs for the gts, and slots / ROWS for the sums). Those that are fewer are spread
-    among the others: they are the first of each 2^every_log2 programs, so that both kinds are under way
+    among the others: they are the first of each 2^minority_every_log2 programs, so that both kinds are under way
     together.
     """
     program = tl.program_id(0)
     if RULE.value.all_classes:
-        turn = program >> every_log2
-        is_few = (turn << every_log2 == program) & (turn < few)
-        turn = tl.where(is_few, turn, program - tl.minimum(turn + 1, few))
-        if is_few == (few_are_gts != 0):
+        turn = program >> minority_every_log2
+        in_minority = (turn << minority_every_log2 == program) & (turn < minority)
+        turn = tl.where(in_minority, turn, program - tl.minimum(turn + 1, minority))
+        if in_minority == (minority_is_gts != 0):
             _list_ious(
                 turn, top_ptr, slots_ptr, points_ptr, tiles_ptr, gt_table_ptr, cls_levels, candidate_topk, num_tiles, splits_log2, starts,
                 first_tiles, cls_strides_b, cls_strides_p, cls_strides_c, RULE, LAYOUT, FAST, TILE, BOUNDS,
             )  # fmt: skip
         else:
             class_sums(
-                turn, slots_ptr, lost_ptr, cls_levels, C, num_tiles, starts, widths, first_tiles, cls_strides_b, cls_strides_p,
+                turn, slots_ptr, unreadable_ptr, cls_levels, C, num_tiles, starts, widths, first_tiles, cls_strides_b, cls_strides_p,
                 cls_strides_c, RULE, LAYOUT, ALIGNED_LOGITS, FAST, TILE, WIDTH, ROWS,
             )  # fmt: skip
     else:

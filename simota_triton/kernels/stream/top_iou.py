@@ -1,4 +1,4 @@
-"""The largest IoUs of a gt, which dynamic k is formed of: the other half of ``survey``."""
+"""The largest IoUs of a gt, which dynamic k is formed of: the other half of ``sums_and_ious``."""
 
 import triton
 import triton.language as tl
