@@ -1,5 +1,5 @@
-"""The command line: ``simota-triton COMMAND`` or ``python -m simota_triton COMMAND``, one module per
-command.
+"""The command line: ``simota-triton COMMAND`` or ``python -m simota_triton COMMAND``. Each command is a
+module.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from . import bench, compare, demo, info, run, tune, verify
 from .errors import CommandError, report
 
 COMMANDS = (info, demo, verify, bench, compare, tune, run)
-"""Each has ``add_parser(commands)``, whose parser names the function that runs it:
-``set_defaults(run=...)``.
+"""Each has a function ``add_parser(commands)``, which adds the command's parser. The parser's default ``run``
+is the function that runs the command.
 """
 
 DESCRIPTION = """\
@@ -30,15 +30,17 @@ SimOTA label assignment for anchor-free detectors: which prior learns which grou
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0 done, 2 a request that cannot be met, 130 interrupted, 141
-    nobody reads on.
+    """Run one command, or print the help where no command is named.
 
     Args:
-        argv: Arguments without the program's name; None takes those of the process. Without any, the help is
-            printed.
+        argv: Arguments without the program's name. None: those of the process.
+
+    Returns:
+        The exit code: 0 the command succeeded, 1 it found what it looked for (a wrong answer, a slower case),
+        2 the request cannot be met, 130 it was interrupted, 141 the reader of its output has stopped reading.
 
     Raises:
-        SystemExit: From argparse, after ``--help`` (0) and for arguments it refuses (2).
+        SystemExit: From argparse: with 0 after ``--help``, with 2 for arguments that it refuses.
     """
     root = parser()
     args = root.parse_args(argv)
@@ -54,15 +56,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         report("interrupted")
         return 130
-    except BrokenPipeError:  # as of `simota-triton info | head -1`
-        # what is left in the buffer is flushed at the end
+    except BrokenPipeError:  # as in `simota-triton info | head -1`
+        # what is left in the buffer is flushed when the process ends, and must go somewhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     return code
 
 
 def parser() -> argparse.ArgumentParser:
-    """The parser with every command."""
+    """The parser with all commands."""
     root = argparse.ArgumentParser(
         prog="simota-triton", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )

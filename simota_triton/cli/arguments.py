@@ -1,4 +1,4 @@
-"""Arguments that several commands take."""
+"""Arguments that several commands take, and their values."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 def number(low: int, high: int) -> Callable[[str], int]:
-    """A parser of whole numbers in a range."""
+    """A parser of whole numbers from ``low`` to ``high``, for argparse's ``type``."""
 
     def parse(text: str) -> int:
         try:
@@ -35,7 +35,7 @@ def number(low: int, high: int) -> Callable[[str], int]:
 
 
 def choice_of(values: Mapping[str, T]) -> Callable[[str], T]:
-    """A parser of names that stand for values."""
+    """A parser of names, which gives the value that a name stands for."""
 
     def parse(text: str) -> T:
         if text not in values:
@@ -46,7 +46,7 @@ def choice_of(values: Mapping[str, T]) -> Callable[[str], T]:
 
 
 def device_of(text: str) -> torch.device:
-    """A parser of devices that are here."""
+    """A parser of devices, which must be in this machine."""
     try:
         device = torch.device(text)
     except RuntimeError:
@@ -61,18 +61,18 @@ def device_of(text: str) -> torch.device:
 
 
 def check_backend(name: str, device: torch.device) -> None:
-    """Whether a backend can compute on a device.
+    """Check that a backend can compute on a device.
 
     Raises:
-        CommandError: It cannot; the line says why.
+        CommandError: It cannot; the message says why.
     """
     if name.startswith("triton") and (refusal := triton_refusal(device)):
         raise CommandError(f"backend {name} cannot run on {device}: {refusal}")
 
 
 def refuse(args: argparse.Namespace, names: Sequence[str], why: str) -> None:
-    """End with argparse's error, ``why``, where one of the options was given: it would be ignored. Their
-    defaults are None.
+    """End with argparse's error ``why`` if one of the options was given, because it would have no effect. The
+    defaults of the options must be None.
     """
     for name in names:
         if getattr(args, name) is not None:
@@ -80,41 +80,62 @@ def refuse(args: argparse.Namespace, names: Sequence[str], why: str) -> None:
 
 
 def add_batches(parser: argparse.ArgumentParser, default: Sequence[str]) -> None:
-    """Which batches a command works on."""
+    """Add the options that say which batches a command works on."""
     group = parser.add_argument_group("batches")
     add = group.add_argument
     names = [name for name, workload in WORKLOADS.items() if workload.padded is not None]
-    add("--workload", choices=names, action="append", metavar="NAME",
-        help=f"named workload, simulated, of {', '.join(names)}; repeat it for several; default: {', '.join(default)}")  # fmt: skip
+    add(
+        "--workload",
+        choices=names,
+        action="append",
+        metavar="NAME",
+        help=f"a simulated workload, one of {', '.join(names)}; repeat it for several; "
+        f"default: {', '.join(default)}",
+    )
     add(
         "--batches",
         type=Path,
         metavar="FILE",
-        help="batches captured from your own training (SIMOTA_TRITON_CAPTURE), instead",
+        help="instead of workloads: batches that were captured from your own training, see "
+        "SIMOTA_TRITON_CAPTURE",
     )
     add(
         "--batch-size",
         type=number(1, 4096),
         metavar="B",
-        help="images of the named workloads; default: each one's own",
+        help="number of images of a workload; default: each workload's own",
     )
-    add("--dtype", choices=tuple(DTYPES), metavar="NAME", help="of the workloads' logits; default: float32")
-    add("--preset", choices=PRESETS, metavar="NAME", help="rule of the named workloads; default: rtmdet")
+    add(
+        "--dtype",
+        choices=tuple(DTYPES),
+        metavar="NAME",
+        help="dtype of the workloads' logits; default: float32",
+    )
+    add(
+        "--preset",
+        choices=PRESETS,
+        metavar="NAME",
+        help="preset that workloads are assigned by; default: rtmdet",
+    )
     parser.set_defaults(default_workloads=tuple(default))
 
 
 NAMED = ("workload", "batch_size", "dtype", "preset")
-"""Options of the named workloads."""
+"""Options that are about workloads."""
 
 
 def check_batches(args: argparse.Namespace) -> None:
-    """End with an error where a file of batches and options of the named workloads are given together."""
+    """End with an error if a file of batches was given together with options that are about workloads."""
     if args.batches is not None:
-        refuse(args, NAMED, "is of the named workloads; leave it out, or --batches")
+        refuse(args, NAMED, "is about workloads; leave it out, or leave out --batches")
 
 
 def batches(args: argparse.Namespace, tiny: bool = False) -> Iterator[Recorded]:
-    """The batches asked for, one after the other; after :func:`check_batches`.
+    """The batches that were asked for, one after the other. Call :func:`check_batches` first.
+
+    Args:
+        args: The parsed arguments.
+        tiny: Only the workload that Triton's interpreter can compute, unless there is a file of batches.
 
     Raises:
         CommandError: The file of batches cannot be used.
@@ -129,10 +150,11 @@ def batches(args: argparse.Namespace, tiny: bool = False) -> Iterator[Recorded]:
 
 
 def recorded_in(path: Path) -> list[Recorded]:
-    """The batches of a file, at least one; if its end is damaged, a line says so.
+    """The batches in a file, at least one. If the file is cut off, a line says so and the whole ones are
+    used.
 
     Raises:
-        CommandError: It cannot be used.
+        CommandError: The file cannot be used.
     """
     try:
         found, trouble = read_batches(path)

@@ -1,6 +1,4 @@
-"""``simota-triton bench``: ours against plain PyTorch on this machine, on named workloads or on your own
-batches.
-"""
+"""``simota-triton bench``: times the backends and plain PyTorch on this machine."""
 
 from __future__ import annotations
 
@@ -15,9 +13,10 @@ from .arguments import NAMED, add_batches, batches, check_backend, check_batches
 from .output import check_writable, write_record
 
 DESCRIPTION = """\
-Time every backend that runs here, and the same assignment in plain PyTorch, on simulated workloads or on batches of your own
-training. Whole calls, in turns, after their assignments were compared; memory is what a call allocates at most. "floor" is the
-time that a copy of the bytes that any assigner must move takes on this machine."""
+Time every backend that runs here, and the same assignment in plain PyTorch, on simulated workloads or on
+batches of your own training. Whole calls are timed, in turns, after their assignments were compared. The
+memory is the most that a call allocates at one time. "floor" is how long this machine takes to copy the bytes
+that any assigner must move."""
 
 EXAMPLES = """\
 examples:
@@ -43,16 +42,16 @@ def add_parser(commands: Any) -> None:
         choices=tuple(BACKENDS),
         action="append",
         metavar="NAME",
-        help="backend; repeat it; default: all that run there",
+        help="backend to time; repeat it for several; default: all that run on the device",
     )
     add(
         "--device",
         type=device_of,
         default=None,
         metavar="NAME",
-        help="cpu or cuda; default: cuda where there is one",
+        help="cpu or cuda; default: cuda if there is a GPU",
     )
-    add("--rounds", type=number(1, 10**4), metavar="N", help="timings of each case; default: 15")
+    add("--rounds", type=number(1, 10**4), metavar="N", help="how often each case is timed; default: 15")
     add(
         "--out",
         type=Path,
@@ -60,13 +59,19 @@ def add_parser(commands: Any) -> None:
         metavar="FILE",
         help="record to write; default: ./simota-bench.json",
     )
-    add("--plot", choices=("gts", "priors", "classes", "batch"), action="append", metavar="AXIS",
-        help="instead: time and memory against gts, priors, classes or batch, as a record and a picture; repeat it")  # fmt: skip
+    add(
+        "--plot",
+        choices=("gts", "priors", "classes", "batch"),
+        action="append",
+        metavar="AXIS",
+        help="instead of workloads: measure time and memory against the number of gts, priors, classes or "
+        "images (batch), and write a record and a picture; repeat it for several",
+    )
     parser.set_defaults(run=run, parser=parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure, print, write."""
+    """Measure the cases, print them, and write the record."""
     from ..measure.cases import backends_on
     from ..measure.machine import facts
 
@@ -75,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
         refuse(
             args,
             ("batches", *NAMED, "rounds"),
-            "not with --plot, which measures batches of its own in its own number of rounds",
+            "not with --plot, which has batches and a number of rounds of its own",
         )
     device = args.device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     for name in args.backend or ():
@@ -94,6 +99,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _rows(args: argparse.Namespace, device: torch.device, names: list[str]) -> list[dict[str, Any]]:
+    """Measure and print the cases of each batch; returns the record's rows."""
     from ..assigner import SimOTAAssigner
     from ..measure.cases import cases, copy_bandwidth, least_bytes, measure
 
@@ -108,8 +114,10 @@ def _rows(args: argparse.Namespace, device: torch.device, names: list[str]) -> l
         for row in rows:
             low, high = row["quartiles_ms"]
             differs = f"  differs in {row['differing_priors']} priors" if row["differing_priors"] else ""
-            print(f"  {row['case']:24} {row['median_ms']:10.3f} ms  [{low:.3f}, {high:.3f}]  {slowest / row['median_ms']:6.1f}x"
-                  f"  {row['peak_mb']:9.1f} MB{differs}")  # fmt: skip
+            print(
+                f"  {row['case']:24} {row['median_ms']:10.3f} ms  [{low:.3f}, {high:.3f}]  "
+                f"{slowest / row['median_ms']:6.1f}x  {row['peak_mb']:9.1f} MB{differs}"
+            )
         for name in names:
             if not computes(name, batch.inputs):
                 print(f"  {name:24} not timed: it takes no extra_cost and no pair_mask")
@@ -118,6 +126,7 @@ def _rows(args: argparse.Namespace, device: torch.device, names: list[str]) -> l
 
 
 def _curves(args: argparse.Namespace, device: torch.device, names: list[str]) -> int:
+    """Measure each curve that was asked for, and write its record and its picture."""
     from ..measure.machine import facts
     from ..measure.scaling import curve, draw
     from .errors import CommandError, require
@@ -138,6 +147,6 @@ def _curves(args: argparse.Namespace, device: torch.device, names: list[str]) ->
 
 
 def _curve_files(out: Path, axis: str) -> tuple[Path, Path]:
-    """Record and picture of a curve."""
+    """The files of a curve's record and of its picture."""
     path = out.with_name(f"{out.stem}-{axis}.json")
     return path, path.with_suffix(".png")

@@ -1,4 +1,4 @@
-"""``simota-triton compare``: what changed between two records of ``simota-triton bench``."""
+"""``simota-triton compare``: shows what changed between two records of ``simota-triton bench``."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "compare",
         help="what changed between two records of simota-triton bench",
-        description="Print what changed between two records beyond noise: where the middle halves of the timings do not overlap, "
-        "or peak memory moved by more than 1 %. Exits with 1 if something got slower.",
+        description="Print what changed between two records by more than noise: cases where the middle "
+        "halves of the two series of times do not overlap, or where peak memory changed by more than 1 %. "
+        "The exit code is 1 if a case got slower.",
     )
     parser.add_argument("before", type=Path, metavar="A.json")
     parser.add_argument("after", type=Path, metavar="B.json")
-    parser.add_argument("--all", action="store_true", help="also what stayed")
+    parser.add_argument("--all", action="store_true", help="print the other cases too")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the changes, the slowest first."""
+    """Print the changes, those that got slower first."""
     from ..measure.compare import changes, read_record
     from ..measure.machine import machine_class
 
@@ -51,9 +52,8 @@ def run(args: argparse.Namespace) -> int:
         if change.before_mb and change.after_mb and abs(change.after_mb / change.before_mb - 1) > 0.01
     ]
     moved = [change for change in both if change.beyond_noise]
-    for change in sorted(
-        both if args.all else [c for c in both if c in moved or c in memory], key=lambda c: -c.ratio
-    ):
+    shown = both if args.all else [change for change in both if change in moved or change in memory]
+    for change in sorted(shown, key=lambda change: -change.ratio):
         mark = ("slower" if change.ratio > 1 else "faster") if change.beyond_noise else "within noise"
         megabytes = f", {change.before_mb:.1f} -> {change.after_mb:.1f} MB" if change in memory else ""
         print(
@@ -61,7 +61,8 @@ def run(args: argparse.Namespace) -> int:
             f"({100 * (change.ratio - 1):+.1f} %, {mark}){megabytes}"
         )
     print(
-        f"{len(both)} cases in both: {len(moved)} moved beyond noise, {len(both) - len(moved)} did not; {len(memory)} in memory"
+        f"{len(both)} cases in both: {len(moved)} moved beyond noise, {len(both) - len(moved)} did not; "
+        f"{len(memory)} in memory"
     )
     for name, keys in (("only in A", gone), ("only in B", new)):
         if keys:

@@ -1,4 +1,4 @@
-"""What a command says when it cannot go on: one line on stderr."""
+"""Errors of commands: one line on stderr."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ INSTALL = 'pip install "simota-triton[cli]"'
 
 
 class CommandError(Exception):
-    """A request that cannot be met, told to the user in one line."""
+    """A request that cannot be met. Its message is printed as one line."""
 
 
 def report(message: object) -> None:
-    """One line on stderr, whatever the message holds."""
+    """Print a message on stderr, as one line."""
     print("simota-triton:", " ".join(str(message).split()), file=sys.stderr)
 
 
 def require(**packages: str) -> None:
-    """Import optional packages, given as import name = name in the registry.
+    """Import optional packages, given as ``import_name="name in the package index"``.
 
     Raises:
-        CommandError: Some are not installed; the line names them and how to install them.
+        CommandError: Some are not installed; the message names them and says how to install them.
     """
     missing = []
     for module, package in packages.items():

@@ -1,5 +1,5 @@
-"""``simota-triton info``: versions, devices, settings, which backend computes where and why, and what it is
-launched with.
+"""``simota-triton info``: shows versions, devices and settings, which backend computes on which device and
+why, and where its launch parameters come from.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "info",
         help="versions, devices, settings, and the backend chosen for each device",
-        description="Print versions, devices, the package's environment variables, and for each device the backend that "
-        'backend="auto" takes there and why. Paste it into bug reports.',
+        description="Print versions, devices, the package's environment variables, and for each device the "
+        'backend that backend="auto" takes there, and why. Paste it into bug reports.',
     )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the sections as aligned plain text."""
+    """Print all sections as a table of plain text."""
     sections = (
         ("versions", versions()),
         ("devices", devices()),
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def versions() -> list[Row]:
-    """The package and what it stands on."""
+    """The versions of the package and of what it needs."""
     cuda = f", built for CUDA {torch.version.cuda}" if torch.version.cuda else ""
     return [
         ("simota-triton", __version__),
@@ -72,51 +72,45 @@ def _triton_version() -> str:
         return "not installed"
     try:
         return str(importlib.import_module("triton").__version__)
-    except (
-        Exception
-    ) as error:  # a broken build may fail in any way, and that is what this line is there to say
+    except Exception as error:  # a broken build may fail in any way
         return f"installed, but its import fails: {error}"
 
 
 def devices() -> list[Row]:
-    """The CPU's threads and every CUDA GPU; CUDA is left alone where there is none."""
+    """The CPU's threads, and every GPU. CUDA is not initialised where there is none."""
     rows = [("cpu", f"{torch.get_num_threads()} threads of {os.cpu_count()} processors")]
     if not torch.cuda.is_available():
         return [*rows, ("cuda", "not available")]
-    for index in range(torch.cuda.device_count()):
+    for index in _gpus():
         gpu = torch.cuda.get_device_properties(index)
-        rows.append(
-            (
-                f"cuda:{index}",
-                f"{gpu.name}, capability {gpu.major}.{gpu.minor}, {gpu.total_memory / 2**30:.1f} GiB",
-            )
-        )
+        memory = f"{gpu.total_memory / 2**30:.1f} GiB"
+        rows.append((f"cuda:{index}", f"{gpu.name}, capability {gpu.major}.{gpu.minor}, {memory}"))
     return rows
+
+
+def _gpus() -> range:
+    return range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
 
 
 def chosen() -> list[Row]:
     """The backend that "auto" takes on each device, and why."""
     rows = []
-    for name in [
-        "cpu",
-        *(f"cuda:{index}" for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0)),
-    ]:
+    for name in ["cpu", *(f"cuda:{index}" for index in _gpus())]:
         try:
             device = torch.device(name)
             backend, reason = backends.choose("auto", device, may_check=False)
             refusal = backends.triton_refusal(device) if backend.startswith("triton") else None
-            rows.append(
-                (name, f"{backend} ({reason})" + (f", which cannot run here: {refusal}" if refusal else ""))
-            )
+            but = f", which cannot run here: {refusal}" if refusal else ""
+            rows.append((name, f"{backend} ({reason}){but}"))
         except ValueError as error:
             rows.append((name, f"none: {error}"))
     return rows
 
 
 def configurations() -> list[Row]:
-    """Where each kernel family's launch parameters come from on each GPU."""
+    """For each GPU and each backend with kernels, where its launch parameters come from."""
     rows = []
-    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+    for index in _gpus():
         gpu = Gpu.of(torch.device("cuda", index))
         for backend in FAMILIES:
             found = []
@@ -126,32 +120,23 @@ def configurations() -> list[Row]:
                     found += [f"{len(buckets)} buckets of {path}"] if buckets else []
                 except StoreError as error:
                     found.append(str(error))
-            rows.append(
-                (
-                    f"cuda:{index} {backend}",
-                    "; ".join([*found, "else the heuristic" if found else "the heuristic"]),
-                )
-            )
+            found.append("else the heuristic" if found else "the heuristic")
+            rows.append((f"cuda:{index} {backend}", "; ".join(found)))
     return rows or [("no GPU", "heuristic")]
 
 
 def tools() -> list[Row]:
-    """Folders that are read and written, the C compiler that Triton needs, and versions that do not go
-    together.
+    """Folders and files that are read and written, the C compiler that Triton needs, and versions that are
+    known not to work together.
     """
+    kept = verdicts.file()
+    binaries = os.environ.get("TRITON_CACHE_DIR") or Path(os.path.expanduser("~"), ".triton", "cache")
+    no_compiler = "none: Triton builds its launcher with one; install gcc or clang, or set CC"
     return [
         ("tuned configurations", _folder(user_folder())),
-        ("verdicts on GPUs", f"{verdicts.file()}" + ("" if verdicts.file().exists() else " (not there yet)")),
-        (
-            "Triton's binaries",
-            _folder(
-                Path(os.environ.get("TRITON_CACHE_DIR") or Path(os.path.expanduser("~"), ".triton", "cache"))
-            ),
-        ),
-        (
-            "C compiler",
-            c_compiler() or "none: Triton builds its launcher with one; install gcc or clang, or set CC",
-        ),
+        ("verdicts on GPUs", f"{kept}" + ("" if kept.exists() else " (not there yet)")),
+        ("Triton's binaries", _folder(Path(binaries))),
+        ("C compiler", c_compiler() or no_compiler),
         ("versions together", "; ".join(misfits()) or "nothing known to be wrong"),
     ]
 
@@ -163,18 +148,20 @@ def _folder(path: Path) -> str:
 
 
 def misfits() -> list[str]:
-    """Versions that are known not to go together, each with what to do."""
+    """Versions that are known not to work together, each with what to do."""
     found = []
     triton = _installed("triton")
     if triton is not None:
         if _numbers(triton) < (3, 3):
             found.append(
-                f"Triton {triton} is older than 3.3, the oldest that the kernels are tested with: upgrade torch"
+                f"Triton {triton} is older than 3.3, the oldest that the kernels are tested with: "
+                "upgrade torch"
             )
         partner = _partner()
         if partner is not None and partner != triton.split("+")[0]:
             found.append(
-                f"torch {torch.__version__} was released with Triton {partner}, {triton} is installed: pip install triton=={partner}"
+                f"torch {torch.__version__} was released with Triton {partner}, {triton} is installed: "
+                f"pip install triton=={partner}"
             )
         numpy = _installed("numpy")
         if numpy is not None and _numbers(triton) <= (3, 6) and _numbers(numpy) >= (2, 4):
@@ -183,7 +170,8 @@ def misfits() -> list[str]:
             )
     if torch.version.cuda is not None and not torch.cuda.is_available() and shutil.which("nvidia-smi"):
         found.append(
-            f"torch is built for CUDA {torch.version.cuda}, there is a driver, and no GPU is usable: see nvidia-smi"
+            f"torch is built for CUDA {torch.version.cuda}, there is a driver, and no GPU is usable: "
+            "see nvidia-smi"
         )
     return found
 
@@ -200,7 +188,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def _partner() -> str | None:
-    """The Triton that torch's own requirements pin, None where they pin none (CPU builds)."""
+    """The version of Triton that torch requires; None where it requires none, as its CPU builds."""
     try:
         requirements = importlib.metadata.requires("torch") or []
     except importlib.metadata.PackageNotFoundError:
@@ -211,5 +199,5 @@ def _partner() -> str | None:
 
 
 def environment() -> list[Row]:
-    """Each of the package's variables with its value."""
+    """The package's environment variables with their values."""
     return [(name, repr(os.environ[name]) if name in os.environ else "not set") for name in env.VARIABLES]

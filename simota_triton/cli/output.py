@@ -1,5 +1,5 @@
-"""Files that a command writes at its end: asked for before anything is measured, and what was measured is
-never lost.
+"""The file that a command writes at its end. Its place is tried before anything is measured, and if it cannot
+be written after all, the record is put elsewhere.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from ..files import write_whole
 from .errors import CommandError
 
 ROOM = 1 << 16
-"""Bytes that are tried: more than records take."""
+"""Bytes that are written for a try: more than a record takes."""
 
 
 def check_writable(paths: Iterable[Path]) -> None:
-    """Try the places of files that are to be written.
+    """Check that files can be written.
 
     Raises:
         CommandError: One is a folder or a device, or its folder is missing, cannot be written or has no room.
@@ -43,10 +43,11 @@ def check_writable(paths: Iterable[Path]) -> None:
 
 
 def write_record(path: Path, record: dict[str, Any]) -> None:
-    """Write a record as JSON, or else put it into the folder for temporary files, or else onto stdout.
+    """Write a record as JSON. If that fails, write it into the folder for temporary files, and if that fails
+    too, to stdout.
 
     Raises:
-        CommandError: It could not be written where it was to be; the line tells where it is.
+        CommandError: The record could not be written to ``path``; the message says where it is instead.
     """
     text = json.dumps(record, indent=1) + "\n"
     try:
@@ -58,6 +59,7 @@ def write_record(path: Path, record: dict[str, Any]) -> None:
 
 
 def _kept(stem: str, text: str) -> str:
+    """Put the text elsewhere, and say where."""
     with contextlib.suppress(OSError):
         elsewhere = Path(tempfile.mkdtemp(prefix=f"{stem}-"), f"{stem}.json")
         write_whole(elsewhere, text)

@@ -1,4 +1,4 @@
-"""How far a long command is: a bar that redraws itself on a terminal, a plain line now and then elsewhere."""
+"""The progress of a long command: a bar on a terminal; elsewhere a line now and then."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from types import TracebackType
 from typing import Any
 
 EVERY = 10.0
-"""Seconds between plain lines."""
+"""Seconds between two lines."""
 
 
 class Bar:
-    """Progress on stderr with the time left; a context manager.
+    """A context manager that shows on stderr how many steps are done, and an estimate of the time left.
 
     Args:
-        title: What is done.
-        total: Steps in all.
+        title: What the command does.
+        total: Number of steps.
     """
 
     def __init__(self, title: str, total: int) -> None:
@@ -64,21 +64,18 @@ class Bar:
             self._rich.update(self._task, completed=done, note=note)
             return
         now = time.monotonic()
-        if self.begun is None:  # what is done by now may be an earlier run's work, or took a start-up
+        if (
+            self.begun is None
+        ):  # the first steps tell no speed: an earlier run did them, or they took a start-up
             self.begun = now, done
         if now - self.told >= EVERY or done >= self.total:
             self.told = now
             since, here = now - self.begun[0], done - self.begun[1]
-            left = (
-                f", about {_duration(since / here * (self.total - done))} left"
-                if here and done < self.total
-                else ""
-            )
-            print(
-                f"{self.title}: {done}/{self.total}{left}{'; ' + note if note else ''}",
-                file=sys.stderr,
-                flush=True,
-            )
+            left = ""
+            if here and done < self.total:
+                left = f", about {_duration(since / here * (self.total - done))} left"
+            remark = f"; {note}" if note else ""
+            print(f"{self.title}: {done}/{self.total}{left}{remark}", file=sys.stderr, flush=True)
 
 
 def _duration(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""``simota-triton run``: a training command with a patched package, in every process that it starts."""
+"""``simota-triton run``: runs a training command with a patched package, in every process that it starts."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any, NoReturn
 from .errors import CommandError
 
 EPILOG = """\
-Each Python process of the command, and of what it starts (ranks that a launcher spawns, subprocesses, data workers), assigns
-by simota_triton once it imports the package: nothing in your code changes. It inherits two environment variables,
-SIMOTA_TRITON_PATCH and PYTHONPATH, and logs what it patched (logger "simota_triton", level INFO).
+Every Python process of the command assigns by simota_triton once it imports the package: also ranks that a
+launcher spawns, subprocesses and data workers. Nothing in your code changes. The processes inherit two
+environment variables, SIMOTA_TRITON_PATCH and PYTHONPATH, and log what they patched (logger "simota_triton",
+level INFO).
 
 examples:
   simota-triton run --patch yolox -- python tools/train.py -f exps/my_exp.py -d 8 -b 64
@@ -23,21 +24,25 @@ def add_parser(commands: Any) -> None:
     from ..integrations.children import PACKAGES
 
     parser = commands.add_parser(
-        "run", help="a training command with a patched package", epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Run a training command in which a package's losses assign by simota_triton, all of its processes included.",
-    )  # fmt: skip
+        "run",
+        help="run a training command with a patched package",
+        description="Run a training command in which a package's losses assign by simota_triton, in all of "
+        "its processes.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     add = parser.add_argument
     add("--patch", choices=PACKAGES, action="append", required=True, metavar="PACKAGE",
-        help=f"package to patch, of {', '.join(PACKAGES)}; repeat it for several")  # fmt: skip
+        help=f"package to patch, one of {', '.join(PACKAGES)}; repeat it for several")  # fmt: skip
     add("command", nargs=argparse.REMAINDER, metavar="-- COMMAND ...", help="the command and its arguments")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> NoReturn:
-    """Become the command.
+    """Replace this process by the command.
 
     Raises:
-        CommandError: There is no command, or it cannot be started.
+        CommandError: No command was given, or it cannot be started.
     """
     from ..integrations.children import reach
 

@@ -1,5 +1,5 @@
-"""``simota-triton verify``: is what computes here right? Answers, and what is promised besides, on this
-machine.
+"""``simota-triton verify``: checks on this machine that the backends give right answers and keep their other
+promises.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from .output import check_writable, write_record
 from .progress import Bar
 
 DESCRIPTION = """\
-Hold the backends that compute here against the definition in float64: seeded scenes of every preset, form and dtype, where only a
-proven near-tie excuses another answer. On a GPU also: nothing waits for the host, a captured graph replays on changed inputs, memory
-stays within what is promised. Takes about two minutes a backend, and the times of named workloads beside plain PyTorch are the last
-of it. What this machine cannot run is listed as not run. Exits with 1 at a difference and writes the batch that shows it."""
+Compare the backends that compute here with the definition in float64, on seeded scenes of every preset, form
+and dtype; only a proven near-tie excuses another answer. On a GPU check also that no call waits for the host,
+that a captured graph replays on changed inputs, and that memory stays within what is promised; at the end
+time some workloads beside plain PyTorch. It takes about two minutes for each backend. What this machine
+cannot run is listed as not run. At a difference the exit code is 1 and the batch that shows it is written."""
 
 EXAMPLES = """\
 examples:
@@ -32,10 +33,10 @@ examples:
   simota-triton verify --batches simota-verify.batches"""
 
 KERNELS = ("triton-stream", "triton")
-"""What is checked where nothing is asked for, if it runs: first what "auto" takes."""
+"""The backends that are checked if none is asked for, provided that they run here. "auto" takes the first."""
 
 SECONDS, LONG_SECONDS = 60.0, 1500.0
-"""Time for random scenes of a backend."""
+"""Time for the random scenes of a backend: by default, and with ``--long``."""
 
 
 def add_parser(commands: Any) -> None:
@@ -48,35 +49,41 @@ def add_parser(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--backend", choices=tuple(BACKENDS), action="append", metavar="NAME",
-        help="backend; repeat it; default: both of the kernels where they run, else torch")  # fmt: skip
+    add(
+        "--backend",
+        choices=tuple(BACKENDS),
+        action="append",
+        metavar="NAME",
+        help="backend to check; repeat it for several; default: triton-stream and triton if they run on the "
+        "device, else torch",
+    )
     add(
         "--device",
         type=device_of,
         default=None,
         metavar="NAME",
-        help="cpu or cuda; default: cuda where there is one",
+        help="cpu or cuda; default: cuda if there is a GPU",
     )
     add(
         "--seed",
         type=number(0, 10**9),
         default=None,
         metavar="N",
-        help="where seeded scenes begin; default: 0",
+        help="seed of the first scene; default: 0",
     )
     add(
         "--scenes",
         type=number(1, 10**9),
         default=None,
         metavar="N",
-        help="seeded scenes; default: as many as a minute allows",
+        help="number of seeded scenes; default: as many as a minute allows",
     )
     add(
         "--workers",
         type=number(1, 256),
         default=None,
         metavar="N",
-        help="processes for them; default: up to 8",
+        help="processes that compute them; default: up to 8",
     )
     add(
         "--long",
@@ -88,15 +95,21 @@ def add_parser(commands: Any) -> None:
         "--batches",
         type=Path,
         metavar="FILE",
-        help="judge these batches instead of seeded scenes: your own, or what verify wrote",
+        help="check these batches instead of seeded scenes: your own, or those that verify wrote",
     )
-    add("--out", type=Path, default=Path("simota-verify.json"), metavar="FILE",
-        help="record to write, and beside it FILE.batches at a difference; default: ./simota-verify.json")  # fmt: skip
+    add(
+        "--out",
+        type=Path,
+        default=Path("simota-verify.json"),
+        metavar="FILE",
+        help="record to write; at a difference also the batch that shows it, in a file beside it that ends "
+        "in .batches; default: ./simota-verify.json",
+    )
     parser.set_defaults(run=run, parser=parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check, print a table, write the record."""
+    """Run the checks, print a table, and write the record."""
     from ..verification.scan import processes
     from ..verification.suite import FAILED, Finding, Target, findings, names_of, record
 
@@ -136,17 +149,18 @@ def run(args: argparse.Namespace) -> int:
     failed = [finding for finding in found if finding.status == FAILED]
     if any(finding.batch for finding in failed):
         print(
-            f"written: {repro}, the first batch with a difference; again: simota-triton verify --batches {repro}"
+            f"written: {repro}, the first batch with a difference; "
+            f"again: simota-triton verify --batches {repro}"
         )
     return int(bool(failed))
 
 
 def backends(asked: list[str] | None, device: torch.device) -> list[str]:
-    """Those asked for, else the kernels where nothing is known to be in their way, else what "auto" falls
-    back to.
+    """The backends to check: those that were asked for; else both with kernels, if they can run on the
+    device; else "torch", which "auto" falls back to.
 
     Raises:
-        CommandError: One that was asked for cannot run there.
+        CommandError: One that was asked for cannot run on the device.
     """
     for name in asked or ():
         check_backend(name, device)
@@ -161,7 +175,7 @@ def backends(asked: list[str] | None, device: torch.device) -> list[str]:
 
 
 def _print(found: list[Any]) -> None:
-    """The table, and a line that sums it up."""
+    """Print the table of all checks, and a line that sums it up."""
     widths = [
         max(len(getattr(finding, name)) for finding in found) for name in ("backend", "check", "status")
     ]
@@ -176,6 +190,7 @@ def _print(found: list[Any]) -> None:
 
 
 def _write_repro(path: Path, batch: Any) -> None:
+    """Write the batch that shows a difference, in place of an older one."""
     from ..capture import Recorder
 
     try:
