@@ -28,10 +28,8 @@ from .checks import (
     tensor,
 )
 from .config import SimOTAConfig
+from .priors import KnownPriors
 from .problem import GroundTruth, Problem, Scores
-
-MAX_KNOWN = 32
-"""Sets of priors, each of another size, that are known to be good."""
 
 SAFE = 9e18
 """Corners up to here span an area that float32 holds."""
@@ -288,18 +286,15 @@ def _priors(priors: Tensor, num_priors: int, device: torch.device, validate: boo
     priors = priors.float()
     if priors.shape[1] == 3:
         priors = torch.cat([priors, priors[:, 2:]], dim=1)
-    if validate:
-        _check_priors(priors)
-    return priors
+    if not validate:
+        return priors
+    known = KnownPriors.of(priors)
+    known.fact(_check_priors)
+    return known.values
 
 
 def _check_priors(priors: Tensor) -> None:
-    """Refuse the first prior that is not finite or has no stride; what passed last, of this number, passes
-    again.
-    """
-    good = _GOOD_PRIORS.get(priors.shape[0])
-    if good is not None and good.device == priors.device and torch.equal(good, priors):
-        return
+    """Refuse the first prior that is not finite or has no stride."""
     strides = "strides > 0 in columns 2 and 3"
     for expected, fine, remedy in (
         ("finite values", priors.isfinite(), ""),
@@ -321,12 +316,7 @@ def _check_priors(priors: Tensor) -> None:
             f"values above columns 0 and 1 in all rows, as {priors[row].tolist()} in row {row}",
             NOT_ANCHORS,
         )
-    if len(_GOOD_PRIORS) >= MAX_KNOWN:
-        _GOOD_PRIORS.clear()
-    _GOOD_PRIORS[priors.shape[0]] = priors.clone()
 
-
-_GOOD_PRIORS: dict[int, Tensor] = {}
 
 NOT_ANCHORS = (
     "priors are points and strides, not boxes: simota_triton.grid_priors(image_size, strides, offset) "

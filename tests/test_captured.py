@@ -9,6 +9,7 @@ import torch
 
 from simota_triton import SimOTAConfig, backends
 from simota_triton.inputs import pack
+from simota_triton.problem import map_tensors
 from simota_triton.verification.judge import judge
 from tests.captured import FOLDER, captured, preset_of
 
@@ -32,7 +33,7 @@ def test_every_backend_is_right_on_captured_predictions(path, name):
     if name == "triton" and torch.cuda.is_available():
         inputs = {key: value.cuda() for key, value in inputs.items()}
     result = backends.assign(name, pack(config, **inputs), config)
-    result = type(result)(*(value.cpu() for value in result))
+    result = map_tensors(lambda tensor: tensor.cpu(), result)
     verdict = judge(result, pack(config, **captured(path)), config)
     assert verdict.unexplained == []
     assert verdict.positives > 0

@@ -6,7 +6,8 @@ from itertools import pairwise
 import pytest
 import torch
 
-from simota_triton import SimOTAAssigner, SimOTAConfig, backends, grid_priors, inputs, mask_centers
+from simota_triton import SimOTAAssigner, SimOTAConfig, backends, grid_priors, mask_centers
+from simota_triton import priors as known_priors
 from simota_triton.backends import BACKENDS
 from simota_triton.boxes import box_center
 from simota_triton.inputs import pack
@@ -421,7 +422,7 @@ def test_packing_leaves_predictions_where_they_are():
 
 
 def test_priors_that_passed_once_are_looked_at_again_once_they_differ(monkeypatch):
-    monkeypatch.setattr(inputs, "MAX_KNOWN", 2)
+    monkeypatch.setattr(known_priors, "MAX_KNOWN", 2)
     for count in (5, 6, 7, 5):
         priors = torch.ones(count, 4)
         values = (
@@ -431,13 +432,16 @@ def test_priors_that_passed_once_are_looked_at_again_once_they_differ(monkeypatc
             [torch.zeros(0, 4)],
             [torch.zeros(0, dtype=torch.int64)],
         )
-        assert all(pack(SimOTAConfig.rtmdet(), *values).priors is priors for _ in range(2))
+        first, second = (pack(SimOTAConfig.rtmdet(), *values).priors for _ in range(2))
+        assert first is second  # a copy that is kept
+        assert first is not priors
+        assert torch.equal(first, priors)
         for wrong, expected in ((torch.nan, "finite values"), (-1.0, "strides > 0")):
             priors[2, 3] = wrong  # in place
             for _ in range(2):
                 with pytest.raises(ValueError, match=expected):
                     pack(SimOTAConfig.rtmdet(), *values)
-    assert len(inputs._GOOD_PRIORS) <= 2
+    assert len(known_priors._KNOWN) <= 2
 
 
 def test_scores_are_read_in_prior_order_whatever_their_layout():

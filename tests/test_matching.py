@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from simota_triton import SimOTAAssigner, dynamic_k_matching, matching
-from simota_triton.backends.torch_pruned import grid, priors
+from simota_triton import SimOTAAssigner, dynamic_k_matching, matching, priors
+from simota_triton.backends.torch_pruned import grid
 from simota_triton.matching import count_k, key_index, pack_key, sortable
 from simota_triton.verification.scenes import make_scene
 

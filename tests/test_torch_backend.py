@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from simota_triton import SimOTAAssigner, SimOTAConfig, grid_priors, terms
+from simota_triton import priors as known_priors
 from simota_triton.backends.torch_pruned import candidates, compact, pairs, pruned
-from simota_triton.backends.torch_pruned import priors as known_priors
 from simota_triton.backends.torch_pruned.block_maxima import FOLD, LONG, FoldedRows
 from simota_triton.backends.torch_pruned.candidates import Gts, near_priors
 from simota_triton.backends.torch_pruned.grid import SLACK, Levels
