@@ -1,4 +1,6 @@
-"""The demo: COCO annotations in, simulated predictions, assignments out as tables and pictures."""
+"""The demo: it reads COCO annotations, simulates predictions, and shows the assignments in tables and
+pictures.
+"""
 
 from .command import add_parser
 

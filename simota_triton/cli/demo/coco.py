@@ -1,4 +1,4 @@
-"""COCO's instances format, read with care: what cannot be used is counted, never passed on."""
+"""Reads COCO's instances format. Annotations that cannot be used are left out and counted."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from typing import Any
 from ..errors import CommandError
 
 LARGEST_SIDE = 1e6
-"""Pixels. A box beyond this is a mistake, and its area would leave float32's comfort."""
+"""Pixels. A larger box is a mistake, and float32 would hold its area only roughly."""
 
 
 @dataclass(frozen=True)
 class Annotation:
-    """One object: xyxy box in the image's pixels, class in 0..C-1, and whether it is a crowd region."""
+    """One object: its box, xyxy in pixels of the image, its class, 0 to C - 1, and whether it is a crowd
+    region.
+    """
 
     box: tuple[float, float, float, float]
     label: int
@@ -28,12 +30,12 @@ class ImageRecord:
     """One image.
 
     Attributes:
-        image_id: The id in the file.
-        file_name: As in the file, relative to the images' folder.
-        name: What its pictures are called: the file name without its suffix, unique in the data set.
-        width: Pixels.
-        height: Pixels.
-        annotations: Its usable objects.
+        image_id: Its id in the file.
+        file_name: Its path in the file, relative to the folder of the images.
+        name: The beginning of its pictures' names: the file name without its suffix, unique in the data set.
+        width: In pixels.
+        height: In pixels.
+        annotations: The objects that can be used.
     """
 
     image_id: int
@@ -46,12 +48,12 @@ class ImageRecord:
 
 @dataclass(frozen=True)
 class Dataset:
-    """The file.
+    """The content of a file.
 
     Attributes:
-        images: In the file's order.
-        classes: Names; a label is a place in it, categories in the file's order.
-        dropped: Why annotations were left out -> how many.
+        images: In the order of the file.
+        classes: Names of the categories, in the order of the file; labels are indices into it.
+        dropped: Reason to leave annotations out -> how many were left out.
     """
 
     images: list[ImageRecord]
@@ -59,7 +61,7 @@ class Dataset:
     dropped: Counter[str]
 
     def warning(self) -> str | None:
-        """One line about the annotations left out, or None."""
+        """One line about the annotations that were left out; None if there are none."""
         if not self.dropped:
             return None
         reasons = ", ".join(f"{number} with {reason}" for reason, number in self.dropped.items())
@@ -82,7 +84,8 @@ def read_coco(path: Path) -> Dataset:
         isinstance(data.get(key), list) for key in ("images", "annotations", "categories")
     ):
         raise CommandError(
-            f"{path}: expected COCO's instances format, an object with the lists images, annotations and categories"
+            f"{path}: expected COCO's instances format, an object with the lists images, annotations and "
+            "categories"
         )
     try:
         label_of = {category["id"]: label for label, category in enumerate(data["categories"])}
@@ -106,6 +109,7 @@ def read_coco(path: Path) -> Dataset:
 
 
 def _images(entries: list[Any]) -> dict[int, ImageRecord]:
+    """The images of a file by their ids."""
     records: dict[int, ImageRecord] = {}
     names = set()
     for entry in entries:
@@ -121,15 +125,14 @@ def _images(entries: list[Any]) -> dict[int, ImageRecord]:
 
 
 def _add(entry: dict[str, Any], images: dict[int, ImageRecord], label_of: dict[int, int]) -> str | None:
-    """Add one annotation to its image, or say why not."""
+    """Add an annotation to its image; returns the reason to leave it out, or None."""
     if entry["image_id"] not in images:
         return "an unknown image"
     if entry["category_id"] not in label_of:
         return "an unknown category"
     x, y, width, height = (float(value) for value in entry["bbox"])
-    if not (
-        width > 0 and height > 0 and all(abs(value) <= LARGEST_SIDE for value in (x, y, width, height))
-    ):  # refuses NaN too
+    usual = all(abs(value) <= LARGEST_SIDE for value in (x, y, width, height))  # False for NaN too
+    if not (width > 0 and height > 0 and usual):
         return "a box that is empty, not finite or absurdly large"
     box = (x, y, x + width, y + height)
     images[entry["image_id"]].annotations.append(

@@ -1,4 +1,4 @@
-"""``simota-triton demo``: see an assignment, as a table and a picture for each image and preset."""
+"""``simota-triton demo``: shows assignments, in a table and a picture for each image and preset."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from ..errors import require
 DESCRIPTION = """\
 Assign priors to ground-truth boxes and show what came out: a table and a picture for each image and preset.
 
-Without arguments it runs on a small scene that ships with the package. With --coco it runs on your own
-annotations in COCO's format, each image fitted into a square with its padding at the right or bottom.
-There is no detector here: predictions are simulated for a phase of training, and tables and pictures say so."""
+Without arguments it runs on a small scene that comes with the package. With --coco it runs on your own
+annotations in COCO's format; each image is fitted into a square, with its padding at the right or bottom.
+No detector runs here: predictions are simulated for a phase of training, and tables and pictures say so."""
 
 EXAMPLES = """\
 examples:
@@ -67,16 +67,28 @@ def add_parser(commands: Any) -> None:
         metavar="PIXELS",
         help="side of the square, 32 to 4096; default: 640",
     )
-    add("--preset", action="append", choices=("all", *PRESETS), metavar="NAME", dest="presets",
-        help=f"rule to assign by; repeat it to compare several; default: rtmdet and yolox; one of all, {', '.join(PRESETS)}")  # fmt: skip
-    add("--phase", choices=PHASES, default="mid", metavar="PHASE",
-        help="phase of training whose predictions are simulated: untrained, mid (default) or trained")  # fmt: skip
+    add(
+        "--preset",
+        action="append",
+        choices=("all", *PRESETS),
+        metavar="NAME",
+        dest="presets",
+        help="preset to assign by; repeat it to compare several; default: rtmdet and yolox; "
+        f"one of all, {', '.join(PRESETS)}",
+    )
+    add(
+        "--phase",
+        choices=PHASES,
+        default="mid",
+        metavar="PHASE",
+        help="phase of training whose predictions are simulated: untrained, mid (default) or trained",
+    )
     add(
         "--seed",
         type=number(0, 2**32),
         default=0,
         metavar="N",
-        help="seed of the simulation; the same seed gives the same result; default: 0",
+        help="seed of the simulation, which decides its result; default: 0",
     )
     add("--backend", choices=CHOICES, default="auto", metavar="NAME",
         help=f"what computes: {', '.join(CHOICES)}; default: auto, see simota-triton info")  # fmt: skip
@@ -85,7 +97,7 @@ def add_parser(commands: Any) -> None:
         type=device_of,
         default=torch.device("cpu"),
         metavar="NAME",
-        help="where it computes: cpu (default) or cuda",
+        help="device that computes: cpu (default) or cuda",
     )
     add(
         "--out",
@@ -98,7 +110,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check what argparse cannot, then hand over."""
+    """Check what argparse cannot check, then run the demo."""
     if args.coco is None:
         refuse(
             args,

@@ -1,4 +1,4 @@
-"""Fonts for the texts of pictures: matplotlib's own, and installed ones for the characters that it lacks."""
+"""Fonts for the texts of pictures: matplotlib's default, and installed ones for characters that it lacks."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 from ..errors import report
 
 PLACEHOLDERS = "Last Resort"
-"""A font of matplotlib's that has every character, as a square."""
+"""A font that comes with matplotlib and shows every character as a square."""
 
 
 @contextmanager
 def fonts_for(text: str) -> Iterator[None]:
-    """In its block pictures have the characters of ``text``; those that no installed font has are told in one
-    line.
+    """In the block of this context manager pictures can show the characters of ``text``. If no installed font
+    has some of them, one line names these.
     """
     import matplotlib
 
@@ -24,7 +24,8 @@ def fonts_for(text: str) -> Iterator[None]:
     if lacking:
         shown = ", ".join(lacking[:8]) + (", ..." if len(lacking) > 8 else "")
         report(
-            f"no installed font has {shown}: pictures show squares there; install one that does, of the Noto family for example"
+            f"no installed font has {shown}: pictures show squares there; install one that does, of the Noto "
+            "family for example"
         )
     with (
         warnings.catch_warnings(),
@@ -35,7 +36,9 @@ def fonts_for(text: str) -> Iterator[None]:
 
 
 def _others(text: str) -> tuple[list[str], list[str]]:
-    """Fonts that have what matplotlib's own lacks, as few as may be, and the characters that none has."""
+    """A few fonts that have the characters which matplotlib's default lacks, and the characters that none
+    has.
+    """
     from matplotlib import font_manager
 
     own = font_manager.get_font(font_manager.findfont(font_manager.FontProperties())).get_charmap()
@@ -44,18 +47,13 @@ def _others(text: str) -> tuple[list[str], list[str]]:
         return [], []
     manager = font_manager.fontManager
     known = {font.fname for font in manager.ttflist}
-    for path in (
-        font_manager.findSystemFonts()
-    ):  # matplotlib keeps a list, in which a font that was installed since is not
+    for path in font_manager.findSystemFonts():  # matplotlib's own list lacks fonts that were installed later
         if path not in known:
             _try(manager.addfont, path)
     has: dict[str, set[str]] = {}
     for font in manager.ttflist:
-        if (
-            PLACEHOLDERS not in font.name
-            and (face := _try(font_manager.get_font, font.fname)) is not None
-            and face.scalable
-        ):
+        face = None if PLACEHOLDERS in font.name else _try(font_manager.get_font, font.fname)
+        if face is not None and face.scalable:
             characters = face.get_charmap()
             has.setdefault(font.name, set()).update(c for c in missing if ord(c) in characters)
     names: list[str] = []
@@ -66,11 +64,8 @@ def _others(text: str) -> tuple[list[str], list[str]]:
 
 
 def _try(function: Callable[[str], Any], path: str) -> Any:
+    """``function(path)``, or None where matplotlib cannot read the font."""
     try:
         return function(path)
-    except (
-        OSError,
-        RuntimeError,
-        ValueError,
-    ):  # what matplotlib raises for files that are no fonts of a kind it reads
+    except (OSError, RuntimeError, ValueError):
         return None

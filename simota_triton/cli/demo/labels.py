@@ -1,4 +1,8 @@
-"""Where the labels of boxes go: inside the frame, off each other, off the dots, close to their box."""
+"""Places the labels of boxes: inside the frame, close to their box, and where they hide little.
+
+Each label takes, of some places around its box, the one of least cost. The unit of cost is a distance of one
+label height between the label and its box.
+"""
 
 from __future__ import annotations
 
@@ -10,26 +14,26 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 OVERLAP_COST = 40.0
-"""A label wholly on another one, against a label one of its heights away from its box (1)."""
+"""Cost of a label that lies wholly on another one."""
 
 POINT_COST = 0.7
-"""Covering one dot."""
+"""Cost of covering one dot."""
 
 BOX_COST = 4.0
-"""Covering the whole of a box: what labels do to tiny gts, their own included."""
+"""Cost of covering a whole box, its own or another one, which happens to tiny gts."""
 
 
 def place_labels(boxes: Array, sizes: Array, frame: Sequence[float], points: Array) -> Array:
-    """Upper left corners of the labels, the smallest boxes served first.
+    """Choose the places of labels, one after the other, those of the smallest boxes first.
 
     Args:
         boxes: [G, 4] xyxy, y down.
         sizes: [G, 2] width and height of each label.
-        frame: x0, y0, x1, y1 that labels stay in.
-        points: [N, 2] that labels had better not cover.
+        frame: x0, y0, x1, y1, which no label leaves.
+        points: [N, 2] dots, which labels should not cover.
 
     Returns:
-        [G, 2].
+        [G, 2], the upper left corners.
     """
     placed = np.zeros((0, 4))
     corners = np.zeros((len(boxes), 2))
@@ -43,7 +47,7 @@ def place_labels(boxes: Array, sizes: Array, frame: Sequence[float], points: Arr
         shared = _overlap(labels[:, None], placed[None]).sum(1) / size.prod()
         hidden = (_overlap(labels[:, None], boxes[None]) / np.maximum(area, 1.0)).sum(1)
         covered = ((points[None] > labels[:, None, :2]) & (points[None] < labels[:, None, 2:])).all(2).sum(1)
-        order = np.arange(len(spots)) / len(spots)  # among equals the earlier spot
+        order = np.arange(len(spots)) / len(spots)  # of spots of equal cost the earlier one is taken
         cost = (
             OVERLAP_COST * shared
             + BOX_COST * hidden
@@ -58,7 +62,7 @@ def place_labels(boxes: Array, sizes: Array, frame: Sequence[float], points: Arr
 
 
 def text_width(text: str, size: float) -> float:
-    """Points that a line of text takes in the default font."""
+    """Width of a line of text in the default font, in points."""
     from matplotlib.textpath import TextPath
 
     outline = TextPath((0, 0), text.replace("$", "S"), size=size)  # a dollar sign would start a formula
@@ -66,15 +70,15 @@ def text_width(text: str, size: float) -> float:
 
 
 def gap(labels: Array, box: Array) -> Array:
-    """Distance between rectangles and a box, [..., 4] and [4] -> [...]; 0 where they touch."""
+    """Distance between each of some rectangles [..., 4] and a box [4]: [...], 0 where they touch."""
     apart = np.maximum(np.maximum(box[:2] - labels[..., 2:], labels[..., :2] - box[2:]), 0)
     distance: Array = np.hypot(apart[..., 0], apart[..., 1])
     return distance
 
 
 def _spots(box: Array, size: Array) -> Array:
-    """Upper left corners to try, the best looking first: on the box, within it, then further and further
-    off.
+    """The upper left corners to try, those that look best first: along the edges of the box, then further and
+    further away from it.
     """
     (x0, y0, x1, y1), (width, height) = box, size
     along_x = np.linspace(x0, max(x1 - width, x0), 5)
@@ -91,6 +95,7 @@ def _spots(box: Array, size: Array) -> Array:
 
 
 def _overlap(first: Array, second: Array) -> Array:
+    """Area that two rectangles share, [..., 4] and [..., 4] -> [...]."""
     low, high = np.maximum(first[..., :2], second[..., :2]), np.minimum(first[..., 2:], second[..., 2:])
     area: Array = np.maximum(high - low, 0).prod(-1)
     return area

@@ -1,4 +1,4 @@
-"""The legend of a picture: what its marks mean, in rows below it."""
+"""The legend of a picture: rows below it that explain its marks."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DOT_SIZE = {8: 4.8, 16: 8.0, 32: 12.5}
-"""Diameter of a dot by its prior's stride, in pixels: less than the distance to its neighbours."""
+"""Stride of a prior -> diameter of its dot in pixels, less than the distance to the next dot."""
 
 INK, FAINT_INK, SAMPLE = "#1b1f24", "#66707a", "#9aa5b1"
-ROW = 0.27  # inches a row
+ROW = 0.27  # inches, height of a row
 FONT = 8.5  # points
 MARK = 14  # points, width of a mark
-TEXT_GAP, ITEM_GAP = 5, 14  # points
+TEXT_GAP, ITEM_GAP = 5, 14  # points, behind a mark and behind its text
 
 
 def dot_size(stride: int, image_size: int) -> float:
-    """Diameter of a dot in pixels; smaller images are shown larger, so their dots shrink with them."""
+    """Diameter of a dot in pixels. The picture enlarges a small image, so the dots in it are smaller."""
     return DOT_SIZE[stride] * min(1.0, image_size / 640)
 
 
@@ -35,11 +35,11 @@ def legend_rows(scene: Scene, outcome: Outcome, point: float, width: float) -> l
     Args:
         scene: The image.
         outcome: Its assignment.
-        point: Points per pixel, so that dots have the size they have in the picture.
-        width: Points a row may take.
+        point: Points of a pixel, so that dots are as large as in the picture.
+        width: Points that a row may take.
 
     Returns:
-        One packed box a row, for :func:`place_rows`.
+        The rows, for :func:`place_rows`.
     """
     from matplotlib.offsetbox import DrawingArea, HPacker, TextArea
 
@@ -60,7 +60,7 @@ def legend_rows(scene: Scene, outcome: Outcome, point: float, width: float) -> l
 
 
 def place_rows(figure: Figure, rows: Sequence[Any], left: float) -> None:
-    """Put the rows at the bottom of the figure, ``left`` inches from its side."""
+    """Put the rows at the bottom of the figure, ``left`` inches from its left edge."""
     from matplotlib.offsetbox import AnnotationBbox
 
     width, height = figure.get_size_inches()
@@ -74,6 +74,7 @@ def place_rows(figure: Figure, rows: Sequence[Any], left: float) -> None:
 
 
 def _items(scene: Scene, outcome: Outcome, point: float) -> list[tuple[list[Artist], str]]:
+    """Each mark of the picture, as the artists that draw it, with its text."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Circle, Rectangle
 
@@ -85,12 +86,8 @@ def _items(scene: Scene, outcome: Outcome, point: float) -> list[tuple[list[Arti
 
     items: list[tuple[list[Artist], str]] = []
     for stride, number in zip(STRIDES, outcome.priors_got.sum(0).tolist(), strict=True):
-        items.append(
-            (
-                [circle(point * dot_size(stride, scene.image_size) / 2, SAMPLE, INK, 0.7)],
-                f"stride {stride}: {count(number, 'prior')}",
-            )
-        )
+        dot = circle(point * dot_size(stride, scene.image_size) / 2, SAMPLE, INK, 0.7)
+        items.append(([dot], f"stride {stride}: {count(number, 'prior')}"))
     if outcome.summary.num_conflicts:
         marks = [circle(3, SAMPLE, INK, 0.7), circle(5, "none", INK, 3), circle(5, "none", "white", 1.5)]
         items.append((marks, "wanted by several gts"))
@@ -100,10 +97,6 @@ def _items(scene: Scene, outcome: Outcome, point: float) -> list[tuple[list[Arti
     if outcome.summary.num_empty:
         items.append(([frame(edgecolor=INK, linewidth=1.4, linestyle=(0, (3, 2)))], "gt without a prior"))
     if len(scene.ignore_boxes):
-        items.append(
-            (
-                [frame(edgecolor=FAINT_INK, hatch="//////", linewidth=0.8)],
-                f"crowd: {count(outcome.summary.num_ignored, 'prior')} ignored",
-            )
-        )
+        crowd = frame(edgecolor=FAINT_INK, hatch="//////", linewidth=0.8)
+        items.append(([crowd], f"crowd: {count(outcome.summary.num_ignored, 'prior')} ignored"))
     return items

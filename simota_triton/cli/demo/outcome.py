@@ -1,4 +1,4 @@
-"""Simulate predictions for a scene, assign by each preset, and count what each gt got."""
+"""Simulates predictions for a scene, assigns by each preset, and counts the priors that each gt got."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class Outcome:
     """The assignment of one scene by one preset, on the CPU.
 
     Attributes:
-        preset: Name.
+        preset: The preset's name.
         phase: Phase of training that was simulated.
         priors: [P, 4] x, y, stride, stride.
         image: The assignment.
         summary: Its totals.
-        priors_got: [G, levels] int64, priors that learn each gt by level.
-        mean_iou: [G] float32, mean IoU of those priors' predictions with the gt; 0 where there are none.
+        priors_got: [G, levels] int64, how many priors of each level learn each gt.
+        mean_iou: [G] float32, mean IoU of those priors' predicted boxes with the gt; 0 if there are none.
     """
 
     preset: str
@@ -39,12 +39,12 @@ class Outcome:
 
     @property
     def empty(self) -> Tensor:
-        """[G] bool, gts that no prior learns."""
+        """[G] bool, True for gts that no prior learns."""
         return self.priors_got.sum(1) == 0
 
     @property
     def is_stray(self) -> Tensor:
-        """[P] bool, priors whose point lies outside the gt they learn."""
+        """[P] bool, True for priors whose point lies outside of the gt that they learn."""
         points, boxes = self.priors[:, :2], self.image.gt_boxes
         return self.image.fg_mask & ((points < boxes[:, :2]) | (points > boxes[:, 2:])).any(1)
 
@@ -52,9 +52,7 @@ class Outcome:
 def run_presets(
     scene: Scene, presets: Sequence[str], phase: str, seed: int, backend: str, device: torch.device
 ) -> list[Outcome]:
-    """Assign a scene by each preset. Presets that put their priors in the same place see the same
-    predictions.
-    """
+    """Assign a scene by each preset. Presets with the same ``prior_offset`` see the same predictions."""
     outcomes = []
     predictions = {}
     for preset in presets:
@@ -83,24 +81,23 @@ def run_presets(
 
 def _outcome(preset: str, phase: str, priors: Tensor, result: AssignResult) -> Outcome:
     image = ImageAssignment(*(value.cpu() for value in result.to_image(0)))
-    mine = (
-        image.gt_index[None]
-        == torch.arange(len(image.dynamic_k), dtype=torch.int64, device=image.gt_index.device)[:, None]
-    )  # [G, P]
+    gts = torch.arange(len(image.dynamic_k), dtype=torch.int64, device=image.gt_index.device)
+    mine = image.gt_index[None] == gts[:, None]  # [G, P]
     got = torch.stack([(mine & (priors[:, 2] == stride)).sum(1) for stride in STRIDES], 1)
     mean_iou = (mine * image.matched_iou).sum(1) / mine.sum(1).clamp(min=1)
     return Outcome(preset, phase, priors, image, result.summary(), got, mean_iou)
 
 
 def count(number: int, noun: str) -> str:
-    """The number with its noun: 1 gt, 2 gts."""
+    """The number with its noun, as in "1 gt" and "2 gts"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def totals(summaries: Sequence[AssignSummary]) -> str:
-    """Gts, positives, conflicts and gts left empty, summed."""
+    """In words, the sums of gts, positives, conflicts and gts without a prior."""
     gts, positives, conflicts, empty = (
         sum(getattr(summary, name) for summary in summaries)
         for name in ("num_gts", "num_pos", "num_conflicts", "num_empty")
     )
-    return f"{count(gts, 'gt')}, {count(positives, 'positive')}, {count(conflicts, 'conflict')}, {count(empty, 'gt')} left empty"
+    counts = count(gts, "gt"), count(positives, "positive"), count(conflicts, "conflict"), count(empty, "gt")
+    return f"{', '.join(counts)} left empty"

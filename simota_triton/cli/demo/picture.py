@@ -1,4 +1,4 @@
-"""The picture of an assignment: the photo, the gts, and the priors each one got."""
+"""The picture of an assignment: the photo, the gts, and the priors that each gt got."""
 
 from __future__ import annotations
 
@@ -20,35 +20,35 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PALETTE = ("#EFA31A", "#60C0F4", "#F4E95A", "#D87FB0", "#009E73", "#D9550F", "#4A78F0", "#FFFFFF")
-"""After Okabe and Ito's colours for every kind of sight, black left out and the dark ones lifted for a dimmed
-photo.
+"""The colours of gts, which also people with a colour vision deficiency can tell apart: those of Okabe and
+Ito without black, the dark ones lightened to be seen on a dimmed photo.
 """
 
 BRIGHTNESS = 88.0
-"""Mean brightness, of 255, that photos are dimmed to."""
+"""Mean brightness that photos are dimmed to, of 255."""
 
-LONG_SIDE = 8.4  # inches of the picture's longer side
-MARGIN = 0.28  # inches around it
-NARROWEST = 6.0  # inches the texts need
-EDGE = 1.4  # pixels of dark frame around everything shown
+LONG_SIDE = 8.4  # inches, longer side of the image
+MARGIN = 0.28  # inches, around the image
+NARROWEST = 6.0  # inches, width that the texts need
+EDGE = 1.4  # pixels, dark frame around the image
 DPI = 150
-MOST_LABELS = 120  # more would hide what they name
-NIGHT = "#232a32"
+MOST_LABELS = 120  # more of them would hide the gts
+NIGHT = "#232a32"  # the background
 
 Array = NDArray[np.float64]
 
 
 def draw(scene: Scene, outcome: Outcome) -> Figure:
-    """The picture of one scene and preset, as a figure that belongs to nobody's global state.
+    """Draw one scene as one preset assigned it, without touching pyplot's global state.
 
-    Artists carry a gid for whoever looks for them: ``dots-STRIDE``, ``rings``, ``ties``, ``gt-INDEX``,
-    ``label-INDEX``, ``crowd-INDEX``.
+    Artists can be found by their gid: ``dots-STRIDE``, ``rings``, ``ties``, ``gt-INDEX``, ``label-INDEX``,
+    ``crowd-INDEX``.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     view = _view(scene, outcome)
-    inch = LONG_SIDE / max(view[2] - view[0], view[3] - view[1])  # inches per pixel
+    inch = LONG_SIDE / max(view[2] - view[0], view[3] - view[1])  # of a pixel
     width, height = inch * (view[2] - view[0]), inch * (view[3] - view[1])
     figure = Figure(dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
@@ -56,14 +56,8 @@ def draw(scene: Scene, outcome: Outcome) -> Figure:
     legend = legend_rows(scene, outcome, 72 * inch, 72 * (page - 2 * MARGIN))
     top, bottom = 0.98, ROW * len(legend) + 0.24
     figure.set_size_inches(page, top + height + bottom)
-    axes = figure.add_axes(
-        (
-            (page - width) / 2 / page,
-            bottom / (top + height + bottom),
-            width / page,
-            height / (top + height + bottom),
-        )
-    )
+    whole = top + height + bottom
+    axes = figure.add_axes(((page - width) / 2 / page, bottom / whole, width / page, height / whole))
     axes.set(xlim=(view[0], view[2]), ylim=(view[3], view[1]), facecolor=NIGHT, xticks=[], yticks=[])
     for spine in axes.spines.values():
         spine.set_visible(False)
@@ -79,30 +73,32 @@ def draw(scene: Scene, outcome: Outcome) -> Figure:
 
 
 def gt_colors(boxes: Array) -> list[str]:
-    """A colour for each gt, the largest first, each time the colour whose nearest use is furthest away."""
+    """A colour for each gt, so that gts of the same colour are far apart: from the largest gt to the
+    smallest, each takes the colour whose nearest gt is furthest away.
+    """
     nearest = np.full((len(PALETTE), len(boxes)), np.inf)
     center = (boxes[:, :2] + boxes[:, 2:]) / 2
     chosen = [""] * len(boxes)
     for gt in np.argsort(-(boxes[:, 2:] - boxes[:, :2]).prod(1), kind="stable"):
         color = int(nearest[:, gt].argmax())
         chosen[gt] = PALETTE[color]
-        # centres rank those that touch
+        # the distance of centres decides among boxes that touch
         distance = gap(boxes, boxes[gt]) + 0.01 * np.hypot(*(center - center[gt]).T)
         nearest[color] = np.minimum(nearest[color], distance)
     return chosen
 
 
 def _view(scene: Scene, outcome: Outcome) -> tuple[float, float, float, float]:
-    """What is shown: the photo, and past its edges the gts (up to an eighth of the square) and positive
-    priors.
+    """The region that is shown, x0, y0, x1, y1: the photo, and outside of it positive priors, and gts up to
+    an eighth of the square beyond its edges.
     """
     size = scene.image_size
     content = torch.tensor([[0.0, 0.0, *scene.content]], dtype=torch.float32, device="cpu")
     priors = outcome.priors[outcome.image.fg_mask]
     reach = priors[:, 2:] / 4
-    boxes = torch.cat([
-        content, scene.gt_boxes.clamp(-size / 8, size * 9 / 8), torch.cat([priors[:, :2] - reach, priors[:, :2] + reach], 1)
-    ])  # fmt: skip
+    gts = scene.gt_boxes.clamp(-size / 8, size * 9 / 8)
+    dots = torch.cat([priors[:, :2] - reach, priors[:, :2] + reach], 1)
+    boxes = torch.cat([content, gts, dots])
     x0, y0 = (boxes[:, :2].amin(0) - EDGE).tolist()
     x1, y1 = (boxes[:, 2:].amax(0) + EDGE).tolist()
     return x0, y0, x1, y1
@@ -167,7 +163,7 @@ def _draw_dots(axes: Axes, scene: Scene, outcome: Outcome, colors: Sequence[str]
         lines = LineCollection(list(segments), colors=line_color, linewidths=line_width, zorder=2.5)
         lines.set_gid(gid)
         axes.add_collection(lines, autolim=False)
-    for stride in reversed(STRIDES):  # priors of several levels may share a point: the fine ones on top
+    for stride in reversed(STRIDES):  # where priors of several levels share a point, the finest is on top
         here = fg & (outcome.priors[:, 2] == stride)
         faces = [colors[gt] for gt in outcome.image.gt_index[here].tolist()]
         _circles(
@@ -204,7 +200,9 @@ def _circles(
 
 
 def _draw_labels(axes: Axes, scene: Scene, outcome: Outcome, colors: Sequence[str], point: float) -> None:
-    """A pill with number and class on each gt and crowd region; ``point``: points per pixel."""
+    """Draw the label of each gt and crowd region, its number and class on a coloured ground. A pixel has
+    ``point`` points.
+    """
     from matplotlib.patches import BoxStyle
 
     number = len(scene.gt_boxes) + len(scene.ignore_boxes)
@@ -239,9 +237,17 @@ def _draw_labels(axes: Axes, scene: Scene, outcome: Outcome, colors: Sequence[st
             "linewidth": 1.0,
         }
         label = axes.text(
-            float(middle[0]), float(middle[1]), text, fontsize=font, color="white" if empty else INK, ha="center", va="center_baseline",
-            zorder=5, parse_math=False, bbox={"boxstyle": BoxStyle("Round", pad=0.28, rounding_size=0.25), **pill},
-        )  # fmt: skip
+            float(middle[0]),
+            float(middle[1]),
+            text,
+            fontsize=font,
+            color="white" if empty else INK,
+            ha="center",
+            va="center_baseline",
+            zorder=5,
+            parse_math=False,
+            bbox={"boxstyle": BoxStyle("Round", pad=0.28, rounding_size=0.25), **pill},
+        )
         label.set_gid(f"label-{index}")
 
 

@@ -1,4 +1,6 @@
-"""The demo's loop: read, assign, print, draw, and carry on past an image that cannot be read."""
+"""Runs the demo: reads the data, and for each image assigns, prints a table and draws pictures. An image that
+cannot be used is reported, and the others are done.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ from .scene import SHIPPED, Scene, load_scene
 from .table import image_table
 
 FILE_WIDTH = 120
-"""Columns of tables that go to a file or a pipe."""
+"""Width of tables that go to a file or a pipe, in characters."""
 
 
 @dataclass(frozen=True)
@@ -32,14 +34,14 @@ class Options:
     """What to run.
 
     Attributes:
-        coco: Instances file; None for the shipped scene.
+        coco: The annotations; None for the shipped scene.
         images: Folder of the images; None for a plain background.
         limit: Number of images; None for all.
-        image_size: Pixels a side of the square an image is fitted into.
-        presets: Names.
+        image_size: Side in pixels of the square that images are fitted into.
+        presets: Names of the presets.
         phase: Phase of training to simulate.
-        seed: Of the simulation.
-        backend: A name of ``backends.CHOICES``.
+        seed: Seed of the simulation.
+        backend: One of ``backends.CHOICES``.
         device: Where assignments are computed.
         out: Folder of the pictures.
     """
@@ -57,12 +59,14 @@ class Options:
 
 
 def run(options: Options, console: Console | None = None) -> int:
-    """Print a table and write pictures for each image, then the totals. Returns 0, or 2 if an image could not
-    be used.
+    """Print a table and write pictures for each image, then print the totals.
+
+    Returns:
+        The exit code: 0, or 2 if an image could not be used.
 
     Raises:
-        CommandError: Nothing could be done at all: no readable data, no folder to write to, no such backend
-            here.
+        CommandError: Nothing can be done at all: the data cannot be read, the folder cannot be written, or
+            the backend cannot run here.
     """
     console = console or _console()
     try:
@@ -123,14 +127,14 @@ def run(options: Options, console: Console | None = None) -> int:
 
 def _console() -> Console:
     if hasattr(sys.stdout, "reconfigure"):
-        # a class name the terminal's encoding lacks must not end the run
+        # a character that the terminal cannot show must not end the run
         sys.stdout.reconfigure(errors="replace")
     return Console(width=None if sys.stdout.isatty() else FILE_WIDTH)
 
 
 @contextmanager
 def _progress(records: Sequence[ImageRecord], console: Console) -> Iterator[Iterator[ImageRecord]]:
-    """The records one by one, behind a bar on a terminal and a plain line each elsewhere."""
+    """The records one by one, with a progress bar on a terminal and a line for each elsewhere."""
     if not console.is_terminal:
 
         def lines() -> Iterator[ImageRecord]:
@@ -160,7 +164,7 @@ def _make_folder(folder: Path) -> None:
 def _save(scene: Scene, outcome: Outcome, folder: Path) -> None:
     path = folder / f"{scene.name}_{outcome.preset}_{outcome.phase}.png"
     try:
-        # 4: a third of the default's time, 4 % larger
+        # level 4 takes a third of the default's time for files that are 4 % larger
         draw(scene, outcome).savefig(path, pil_kwargs={"compress_level": 4})
     except OSError as error:
         raise CommandError(f"{path}: cannot be written: {error.strerror or error}") from None

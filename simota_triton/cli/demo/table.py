@@ -1,4 +1,4 @@
-"""The table of an image: for each gt, what each preset gave it."""
+"""The table of an image: how many priors each preset gave to each gt."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from .scene import Scene
 
 
 def image_table(scene: Scene, outcomes: Sequence[Outcome]) -> Table:
-    """One row for each gt and preset: class, box size, dynamic k, priors got by level, mean IoU; then a row
-    of sums.
+    """The table, with a row for each gt and preset: class, size of the box, dynamic k, number of priors in
+    each level and in all, mean IoU. The last rows hold the sums.
     """
     width, height = scene.content
     title = Text(
@@ -52,6 +52,7 @@ def image_table(scene: Scene, outcomes: Sequence[Outcome]) -> Table:
 
 
 def _numbers(outcome: Outcome, gt: int) -> list[str | Text]:
+    """The cells of a gt's row from dynamic k on."""
     k, got = str(int(outcome.image.dynamic_k[gt])), outcome.priors_got[gt]
     if outcome.empty[gt]:
         return [k, *("-" for _ in STRIDES), Text("none", style="bold white on red"), "-"]
