@@ -1,5 +1,23 @@
 """SimOTA label assignment for anchor-free detectors: every public variant from one configuration, batched and
 exact.
+
+Modules and folders in layers, of which each imports only from those before it:
+
+    version, quiet, waits, env, files, checks, config
+    boxes, priors
+    problem, matching
+    terms, masks, inputs, result, tuning
+    reference, kernels, capture
+    backends
+    op
+    assigner
+    measure, integrations
+    verification
+    cli
+
+What is computed is told by ``config``, ``terms``, ``reference`` and ``matching``; ``inputs`` makes a ``problem``
+of what came, ``backends`` assign it, ``assigner`` hands out the ``result``. ``tuning`` says how fast, and changes
+no answer. What assigns never imports what measures, verifies or shows.
 """
 
 from . import quiet  # noqa: F401 - before all that imports torch

@@ -14,6 +14,9 @@ BOX_FORMATS = ("xyxy", "xywh", "cxcywh")
 SMALLEST = torch.finfo(torch.float32).tiny
 """Smallest normal float32."""
 
+IOU_ERROR = 1e-6
+"""How far float32 rounding may move an IoU from that of float64."""
+
 
 def convert_boxes(boxes: Tensor, source: str, target: str = "xyxy") -> Tensor:
     """Boxes in another format.

@@ -2,7 +2,7 @@
 answers, else plain PyTorch.
 
 Decided at the first call, once a process and device, by a verdict that is kept on disk (:mod:`.verdicts`) or,
-where there is none, by a check: a few small problems with known answers (:mod:`..verification.known`). It
+where there is none, by a check: a few small problems with known answers (:mod:`.known`). It
 takes some milliseconds, and the time that Triton compiles for where its cache is empty. Kernels that cannot
 be compiled or loaded, or that answer wrongly, are one warning and plain PyTorch on that device; only wrong
 and right answers are kept, because the rest can be mended from outside.
@@ -125,7 +125,7 @@ def check(device: torch.device) -> str | None:
     Raises:
         Exception: They cannot run there.
     """
-    from ..verification import known
+    from . import known
 
     with torch.no_grad(), torch.autocast(device.type, enabled=False), _may_wait(device):
         return known.difference(known.runner(KERNELS), device)

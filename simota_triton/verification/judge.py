@@ -54,11 +54,11 @@ import torch
 from torch import Tensor
 
 from .. import reference, terms
+from ..boxes import IOU_ERROR
 from ..config import MAX_TOPK, SimOTAConfig
 from ..matching import Matching, dynamic_k_matching
 from ..problem import Problem
 
-IOU_ERROR = 1e-6
 SUM_ERROR = 1e-5
 ULP = 2.0**-23
 MAX_TRIALS = 200

@@ -15,7 +15,7 @@ import torch
 
 from .. import backends
 from ..assigner import SimOTAAssigner
-from ..backends import auto, triton_fused, verdicts
+from ..backends import auto, known, triton_fused, verdicts
 from ..capture import Recorded
 from ..config import SimOTAConfig
 from ..measure.machine import facts
@@ -27,7 +27,6 @@ from ..tuning.families import FAMILIES
 from ..tuning.kernel_config import Shape
 from ..tuning.store import Gpu
 from ..waits import debug_mode
-from . import known
 from .cases import case_of, differing, judged, on_host, varied_seeds
 from .scan import check_seed, scan
 

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from .. import backends, reference
+from ..boxes import IOU_ERROR
 from ..config import SimOTAConfig
 from ..inputs import pack
 from ..matching import Matching
 from ..priors import grid_priors
-from .judge import IOU_ERROR
 
 PRESETS = ("rtmdet", "rtmdet_mmyolo", "mmdet_simota")
 """The class term over all classes with a centre prior; over the gt's own class, with IoUs of all priors; of
@@ -102,7 +102,7 @@ def runner(backend: str) -> Run:
 def difference(run: Run, device: torch.device) -> str | None:
     """The first difference from a known answer; None where all are right.
 
-    IoUs may differ by ``judge.IOU_ERROR``, the most that their float32 roundings add up to; all else is
+    IoUs may differ by ``boxes.IOU_ERROR``, the most that their float32 roundings add up to; all else is
     compared exactly.
 
     Args:
