@@ -130,6 +130,7 @@ def cost_intervals(problem: Problem, config: SimOTAConfig, expected: Tensor) -> 
     """Bounds of the cost of every pair; ``expected`` is the definition's float64 cost, which they are built
     around.
     """
+    problem = problem.sanitised()
     row, gt_mask = problem.gts.padded_rows()
     gt_boxes, gt_centers = problem.gts.boxes[row][:, :, None], problem.gts.centers[row][:, :, None]
     label = problem.gts.labels[row][:, :, None].expand(expected.shape)
