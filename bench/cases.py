@@ -1,4 +1,6 @@
-"""What is measured on the CPU: our backends and their peers, as callables that return gt_index [B, P]."""
+"""The cases that are measured on the CPU: our backends, and the same rule in plain PyTorch. Each is a
+function that returns gt_index [B, P].
+"""
 
 from __future__ import annotations
 
@@ -15,16 +17,17 @@ from simota_triton import SimOTAAssigner
 Case = Callable[[], Tensor]
 
 PEERS = {
-    "plain, by image": "vectorised PyTorch, candidates compacted, decomposed class term, one image after the other",
-    "plain, batched": "the same without data-dependent shapes on the padded batch",
-    "compiled, by image": "torch.compile of the arithmetic of 'plain, by image' (dynamic shapes)",
-    "compiled, batched": "torch.compile of 'plain, batched' (fullgraph)",
-    "loop": "one image after the other, [n, G, C] class costs and a loop over gts, as mmdet writes it",
+    "plain, by image": "one image after the other, only its candidates, without a loop over gts",
+    "plain, batched": "the padded batch at once, without shapes that depend on data",
+    "compiled, by image": "'plain, by image' with its arithmetic compiled by torch.compile (dynamic shapes)",
+    "compiled, batched": "'plain, batched' compiled by torch.compile (fullgraph)",
+    "loop": "one image after the other, [n, G, C] class costs and a loop over gts, as mmdet does it",
 }
+"""The cases in plain PyTorch -> how they compute."""
 
 
 def ours(batch: Batch, backend: str) -> Case:
-    """One of our backends, RTMDet's rule."""
+    """A call of one of our backends, for RTMDet's rule."""
     assigner = SimOTAAssigner("rtmdet", backend=backend)
     return lambda: (
         assigner(batch.pred_boxes, batch.cls_logits, batch.priors, batch.gt_boxes, batch.gt_labels).gt_index
@@ -32,7 +35,7 @@ def ours(batch: Batch, backend: str) -> Case:
 
 
 def peer(name: str, batch: Batch, workload: Workload) -> Case:
-    """One of ``PEERS``."""
+    """A call of one of ``PEERS``."""
     if name == "loop":
         return lambda: plain.by_image(plain.loop_image, batch)
     if name == "plain, by image":

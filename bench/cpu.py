@@ -1,11 +1,11 @@
-"""The CPU tables: our torch backend against its peers, in one run.
+"""The tables of times on a CPU: our torch backend beside the same rule in plain PyTorch.
 
     python -m bench.cpu            # the named workloads
-    python -m bench.cpu --small    # calls of few images and few gts
+    python -m bench.cpu --small    # calls with few images and few gts
 
-2 threads, rounds of all cases in random order, medians, mid phase. Every peer is asserted to give the same
-assignment before it is timed. Prints a Markdown table and writes ``bench/results/cpu/<phase>.json`` or
-``small.json``.
+It computes with 2 threads. Before anything is timed, every case must give the same assignment as the
+reference. Then in each round all cases are timed once, in random order, and medians over the rounds are
+printed as a Markdown table and written to ``bench/results/cpu/<phase>.json`` or ``small.json``.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SMALL_PEERS = ("plain, by image", "plain, batched")
 
 
 def small_workloads() -> list[Workload]:
-    """COCO's images and classes, the same few gts in each of a few images."""
+    """Workloads like COCO's with a few images, each with the same small number of gts."""
     return [
         replace(
             WORKLOADS["coco"], name=f"{batch} x {gts}", batch=batch, num_gts=batch * gts, padded=gts, most=gts
@@ -49,7 +49,7 @@ def small_workloads() -> list[Workload]:
 
 
 def measure(phase: str, rounds: int, workloads: list[Workload], peers: Iterable[str]) -> list[dict[str, Any]]:
-    """One row per workload and case: median and quartiles in ms, peak MB, speed-up of ours."""
+    """Measure the workloads. A row for each case holds median and quartiles in ms, and peak memory in MB."""
     rows = []
     for workload in workloads:
         workload_name = workload.name
@@ -62,7 +62,7 @@ def measure(phase: str, rounds: int, workloads: list[Workload], peers: Iterable[
         if any(differing.values()):
             raise SystemExit(f"{workload_name}: assignments differ from the reference: {differing}")
         for i in range(rounds):
-            # in another order each time: what a case finds in the caches is left by the one before it
+            # in another order each time, because a case finds in the caches what the one before it left there
             for name in random.Random(i).sample(list(cases), len(cases)):
                 if name in SLOW and i >= 2:
                     continue
@@ -83,14 +83,15 @@ def measure(phase: str, rounds: int, workloads: list[Workload], peers: Iterable[
                 | {"quartiles_ms": [low, high], "rounds": len(times[name]), "peak_mb": peak_bytes(case) / 1e6}
             )
             print(
-                f"{workload_name:8} {name:24} {median:9.2f} ms  [{low:.2f}, {high:.2f}]  {rows[-1]['peak_mb']:8.1f} MB",
+                f"{workload_name:8} {name:24} {median:9.2f} ms  [{low:.2f}, {high:.2f}]  "
+                f"{rows[-1]['peak_mb']:8.1f} MB",
                 flush=True,
             )
     return rows
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Markdown: a line per case, time and peak memory per workload."""
+    """A Markdown table: a line for each case, with its time and peak memory for each workload."""
     workloads = list(dict.fromkeys(row["workload"] for row in rows))
     batches = {row["workload"]: row["batch"] for row in rows}
     lines = [
@@ -108,7 +109,9 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def small_table(rows: list[dict[str, Any]]) -> str:
-    """Markdown: ours in ms, and how many times as long the faster peer takes, a line per number of images."""
+    """A Markdown table with a line for each number of images: the time of ours, and how many times as long
+    the fastest other case takes.
+    """
 
     def cell(batch: int, gts: int) -> str:
         times = {r["case"]: r["median_ms"] for r in rows if r["workload"] == f"{batch} x {gts}"}
@@ -127,7 +130,7 @@ def small_table(rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Measure, print, write."""
+    """Measure, print the table, and write the record."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--phase", default="mid", help="untrained, mid (default) or trained")
     parser.add_argument("--rounds", type=int, default=21, help="interleaved rounds of each case")

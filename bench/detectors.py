@@ -1,8 +1,8 @@
-"""Small detectors on real photos: libreyolo's smallest RTMDet and the smallest YOLOX of libreyolo and
-pixeltable-yolox.
+"""Small detectors that train on real photos: the smallest RTMDet of libreyolo, and the smallest YOLOX of
+libreyolo and of pixeltable-yolox.
 
-Networks and losses are the packages' own, loaded module by module, so that their heavy dependencies need not
-be there.
+Networks and losses are the packages' own. They are loaded module by module, so that the packages' heavy
+dependencies need not be installed.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from tests.trainers.yolox_heads import LibreYolox, Pixeltable, YoloxHead
 
 NUM_CLASSES = 80
 MEAN, DEVIATION = 114.0, 58.0
-"""Grey level and contrast that photos are brought to 0 and 1 by."""
+"""Mean and standard deviation that pixels are normalised by."""
 
 
 class Detector(NamedTuple):
-    """A network with random weights and its loss.
+    """A network with random weights, and its loss.
 
     Attributes:
-        trainer: Runs the loss, with or without ours.
-        network: What is trained.
+        trainer: Computes the loss, with the original's assigner or with ours.
+        network: The network.
         made: The loss, or the head that computes it.
     """
 
@@ -41,14 +41,14 @@ class Detector(NamedTuple):
     made: Any
 
     def predict(self, images: Tensor) -> dict[str, Any]:
-        """What the network hands its loss."""
+        """The predictions that the network passes to its loss."""
         if isinstance(self.trainer, RTMDet):
             return dict(zip(("cls", "box"), self.network(images), strict=True))
         return intercepted(self.network, self.made, images)
 
 
 def intercepted(network: nn.Module, head: Any, images: Tensor) -> dict[str, Any]:
-    """The arguments with which a YOLOX head calls its own ``get_losses``."""
+    """The arguments that a YOLOX head calls its own ``get_losses`` with."""
     kept: dict[str, Any] = {}
     names = ("imgs", "x_shifts", "y_shifts", "expanded_strides", "labels", "outputs", "origin_preds")
     head.get_losses = lambda *args, dtype: kept.update(zip(names, args, strict=True))
@@ -60,7 +60,11 @@ def intercepted(network: nn.Module, head: Any, images: Tensor) -> dict[str, Any]
 
 
 def make(name: str, device: str) -> Detector:
-    """A detector of ``DETECTORS``; raises ``Missing`` where its package is not installed."""
+    """A detector of ``DETECTORS``.
+
+    Raises:
+        Missing: Its package is not installed.
+    """
     trainer = DETECTORS[name]()
     trainer.load()
     if isinstance(trainer, RTMDet):
@@ -92,8 +96,8 @@ class Photos(NamedTuple):
     """A data set in memory.
 
     Attributes:
-        pixels: [N, 3, S, S] uint8, fitted into the square and padded at the right and the bottom.
-        gt_boxes: N tensors [G, 4] xyxy in its pixels, crowds left out.
+        pixels: [N, 3, S, S] uint8, photos fitted into a square and padded at the right and the bottom.
+        gt_boxes: N tensors [G, 4] xyxy in pixels of the square, without crowds.
         gt_labels: N tensors [G].
     """
 
@@ -102,7 +106,7 @@ class Photos(NamedTuple):
     gt_labels: list[Tensor]
 
     def batches(self, batch: int, seed: int) -> Iterator[tuple[Tensor, list[Tensor], list[Tensor]]]:
-        """Images [B, 3, S, S] float and their gts, shuffled and mirrored at random, without end."""
+        """Endless batches of shuffled photos, mirrored at random: images [B, 3, S, S] float and their gts."""
         generator = torch.Generator().manual_seed(seed)
         side = self.pixels.shape[3]
         while True:
@@ -119,7 +123,9 @@ class Photos(NamedTuple):
 
 
 def read_photos(folder: Path, size: int) -> Photos:
-    """``instances.json`` and ``images/`` of a folder."""
+    """Read a data set from a folder with ``instances.json`` and ``images/``, photos fitted into squares of
+    ``size`` pixels.
+    """
     pixels, gt_boxes, gt_labels = [], [], []
     for record in read_coco(folder / "instances.json").images:
         scale = size / max(record.width, record.height)

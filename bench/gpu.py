@@ -1,29 +1,38 @@
-"""Correctness and benchmarks on one NVIDIA GPU, in one command of under nine minutes.
+r"""Checks and times the kernels on one NVIDIA GPU, in one command of under nine minutes.
 
-``python -m bench.gpu --out DIR`` first runs what ``simota-triton verify`` checks of both kernel backends;
-then it times them on the named workloads beside their peers. It writes ``correctness.json`` and
-``times.json``. Commit those under ``bench/results/<gpu>/``.
+``python -m bench.gpu --out DIR`` first checks both backends with kernels as ``simota-triton verify`` does.
+Then it times them on the named workloads, beside plain PyTorch. It writes ``correctness.json`` and
+``times.json``, which belong into ``bench/results/<gpu>/``.
 
-Cases: ``stream`` and ``fused`` (a whole call, packing included, replayed as a CUDA graph; ``eager_ms`` is the
-same call with the host in it), ``stream kernels`` and ``fused kernels`` (launches alone), ``matching`` (the
-fused path's torch stage alone), each with the class logits as maps read in place and as one flat tensor; and
-the peers ``loop``, ``batched`` and ``batched, compiled``, which compute in float32 whatever they are given
-and are timed there. ``stream`` takes gts packed; ``stream list`` and ``stream padded`` are the other two
-forms. The streaming path is timed in all phases of training. It alone is timed on ``xview``, whose matrices
-do not fit. Device times are replays of one CUDA graph that holds the call on several copies of the inputs, so
-that nothing is read from a warm L2 cache, queued while the GPU is still busy, so that no launch is in them;
-where a case cannot be captured, the queue is kept full and the time is said to be ``eager``. Every case's
-assignment is compared with backend "torch" before it is timed. ``floor_ms`` is the bytes that must move (see
-``simota_triton.measure.cases.least_bytes``) over the measured bandwidth of a large copy.
+The cases:
 
-``--device cpu`` runs the same code at a tiny size in Triton's interpreter: a test of this file, not a
-measurement.
+- ``stream`` and ``fused``: a whole call of backend "triton-stream" (gts packed) and of backend "triton" (gts
+  padded);
+- ``stream list`` and ``stream padded``: the same of "triton-stream" with gts in the other two forms;
+- ``stream kernels`` and ``fused kernels``: only the launches of the kernels;
+- ``matching``: only the matching in PyTorch, which follows the kernels of "triton";
+- ``loop``, ``batched`` and ``batched, compiled``: plain PyTorch, which always computes in float32.
 
-Out-of-bounds and uninitialised reads, and races, on some scenes::
+Our cases are timed with class logits as maps, which are read in place, and as one flat tensor.
+"triton-stream" is timed in all phases of training, the others in the middle one. Workload ``xview`` is timed
+with "triton-stream" alone, because the matrices of the other cases do not fit into memory.
+
+How times are taken: the call is captured as a CUDA graph, on so many copies of the inputs that nothing is
+read from a warm L2 cache. A replay is queued while the GPU is still busy, so that its time contains no
+launch. ``eager_ms`` is the time of the same call without a graph, with what the host does. A case that cannot
+be captured is timed with a full queue, and its row says ``eager``. Before a case is timed, its assignment is
+compared with that of backend "torch". ``floor_ms`` is the bytes that must move
+(``simota_triton.measure.cases.least_bytes``) over the bandwidth of a large copy.
+
+``--device cpu`` runs the same code with a tiny workload in Triton's interpreter. That tests this file and
+measures nothing.
+
+To look for reads out of bounds or of uninitialised memory, and for races, on some scenes::
 
     export PYTORCH_NO_CUDA_MEMORY_CACHING=1
     for tool in memcheck initcheck racecheck; do
-        compute-sanitizer --tool $tool python -m bench.gpu --out /tmp/checked --check-only --scenes 100 --workers 1
+        compute-sanitizer --tool $tool \
+            python -m bench.gpu --out /tmp/checked --check-only --scenes 100 --workers 1
     done
 """
 
@@ -57,14 +66,16 @@ from simota_triton.priors import STRIDES
 from simota_triton.verification.suite import CHECKS, FAILED, OF_BATCHES, Finding, Target, findings, record
 
 LOOPED = ("coco", "mosaic")
-"""Where the loop is timed, which is slow and needs [n, G, C]."""
+"""Workloads on which case "loop" is timed, which is slow and holds tensors of [n, G, C]."""
 
 EAGER = ("stream list, maps", "loop")
-"""What no graph can hold: a list's offsets are copied from the host, and the loop reads values there."""
+"""Cases that cannot be captured: the offsets of a list are copied from the host, and "loop" reads values on
+it.
+"""
 
 
 def moved(value: Any, device: str | torch.device) -> Any:
-    """Tensors inside lists, tuples and dictionaries on a device."""
+    """The value with all tensors in it, also those in lists, tuples and dictionaries, on a device."""
     if isinstance(value, Tensor):
         return value.to(device)
     if isinstance(value, dict):
@@ -73,8 +84,8 @@ def moved(value: Any, device: str | torch.device) -> Any:
 
 
 def correctness(scenes: int, device: str, workers: int) -> tuple[dict[str, Any], bool]:
-    """What ``simota-triton verify`` finds of both kernel backends, but for times; and whether all of it is
-    right.
+    """The record of what ``simota-triton verify`` finds about both backends with kernels, without its times;
+    and whether nothing failed.
     """
     found: list[Finding] = []
     target = Target("", torch.device(device), scenes=scenes, workers=workers)
@@ -89,27 +100,27 @@ def correctness(scenes: int, device: str, workers: int) -> tuple[dict[str, Any],
 
 
 class Timer:
-    """Times calls on a device, ms."""
+    """Times calls on a device, in ms."""
 
     def __init__(self, device: str, rounds: int) -> None:
         self.cuda, self.rounds = device != "cpu", rounds
         self.graphs = GraphTimer(torch.device(device)) if self.cuda else None
 
     def wall(self, call: Callable[[], object], number: int = 20) -> list[float]:
-        """Host and device together: calls queued one after the other, then waited for."""
+        """Times of the host and the device together: calls are queued one after the other, then awaited."""
         if self.cuda:
             call()
         return [self._elapsed(lambda: [call() for _ in range(number)]) / number for _ in range(self.rounds)]
 
     def device(self, calls: list[Callable[[], object]], eager: bool = False) -> tuple[list[float], str]:
-        """One replayed graph over all ``calls``, per call; ``eager`` where that is asked for, or they cannot
-        be captured.
+        """Times of a CUDA graph of all ``calls``, divided by their number, and ``"graph"``. Where ``eager``
+        is asked for, or the calls cannot be captured: times without a graph, and ``"eager"``.
         """
         if self.graphs is None or eager:
             return self.wall(calls[0], 3 if self.cuda else 1), "eager"
         try:
             run = self.graphs.prepare(lambda: [call() for call in calls])
-        except Exception as error:  # one case less on the GPU's clock is no reason to lose the others
+        except Exception as error:  # a case that cannot be captured must not end the run
             torch.cuda.synchronize()
             print(f"  not captured ({str(error).splitlines()[0][:80]})")
             return self.wall(calls[0], 3), "eager"
@@ -130,14 +141,14 @@ class Timer:
 
 
 def copy_bandwidth(device: str, timer: Timer) -> float:
-    """Bytes a ms that a large copy reads and writes."""
+    """Bytes that a large copy reads and writes in a ms."""
     source = torch.empty(1 << (28 if timer.cuda else 22), dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     return 2 * source.numel() / statistics.median(timer.device([lambda: target.copy_(source)])[0])
 
 
 def maps_of(batch: Batch, workload: Workload) -> list[Tensor]:
-    """The class logits as a head's maps, [B, C, H, W] each."""
+    """The class logits as a head's maps, one [B, C, H, W] for each level."""
     sides = [-(-workload.image_size // stride) for stride in STRIDES]
     levels = batch.cls_logits.split([side * side for side in sides], 1)
     return [
@@ -147,8 +158,8 @@ def maps_of(batch: Batch, workload: Workload) -> list[Tensor]:
 
 
 def cases(batch: Batch, workload: Workload, peers: bool) -> dict[str, Callable[[], Any]]:
-    """Everything that is timed on one set of inputs, in float32 or float16; all but the kernels give a
-    gt_index.
+    """The cases of a batch by name. All return gt_index but those of kernels alone. With ``peers`` also those
+    in plain PyTorch.
     """
     config = SimOTAConfig.rtmdet()
     gts, labels = torch.cat(batch.gt_boxes), torch.cat(batch.gt_labels)
@@ -182,9 +193,7 @@ def add_ours(
     found: dict[str, Callable[[], Any]], layout: str, config: SimOTAConfig, predictions: tuple[Any, ...],
     packed: tuple[Tensor, Tensor, dict[str, Tensor]], padded: tuple[Tensor, Tensor, Tensor] | None,
 ) -> None:  # fmt: skip
-    """Both backends on the logits of one layout: gts packed for the streaming one, padded for the fused
-    one.
-    """
+    """Add the cases of both backends for class logits of one layout."""
     stream = SimOTAAssigner(config, backend="triton-stream", validate=False)
     problem = pack(config, *predictions, *packed[:2], **packed[2], validate=False)
     found[f"stream, {layout}"] = lambda: stream(*predictions, *packed[:2], **packed[2]).gt_index
@@ -209,8 +218,8 @@ BATCHES = (
     ("mid", torch.float16),
     ("trained", torch.float32),
 )
-"""Phase of training and dtype of the logits. Of the mid phase everything is timed, of the others the
-streaming path alone.
+"""Phase of training and dtype of the logits. In the middle phase all cases are timed, in the others only
+those of "triton-stream".
 """
 
 TRY_OUT = {
@@ -226,7 +235,7 @@ def measure(
     timer: Timer,
     bandwidth: float,
 ) -> list[dict[str, Any]]:
-    """Rows of one workload."""
+    """Measure the batches of one workload; returns a row for each case."""
     rows = []
     for phase, dtype in batches:
         batch = make_batch(workload, phase, dtype=dtype)
@@ -246,7 +255,7 @@ def measure_batch(
     timer: Timer,
     bandwidth: float,
 ) -> list[dict[str, Any]]:
-    """Rows of one batch; but for the mid phase, of the streaming path alone."""
+    """Measure one batch; returns a row for each case."""
     inputs = {"pred_boxes": batch.pred_boxes, "cls_logits": batch.cls_logits, "priors": batch.priors}
     inputs |= {"gt_boxes": batch.gt_boxes, "gt_labels": batch.gt_labels}
     moved_bytes = least_bytes(Recorded(workload.name, SimOTAConfig.rtmdet(), inputs))
@@ -263,33 +272,43 @@ def measure_batch(
         differing = None if "kernels" in name else int((call().cpu() != expected).sum())
         times, how = timer.device([own[name] for own in sets], name in EAGER)
         row = {
-            "workload": workload.name, "phase": phase, "dtype": dtype, "case": name, "differing_priors": differing, "how": how,
-            "median_ms": statistics.median(times), "min_ms": min(times), "max_ms": max(times), "copies": copies,
-            "peak_extra_mb": peak_bytes(call, torch.device(device)) / 1e6 if timer.cuda else None, "floor_ms": moved_bytes / bandwidth,
-        }  # fmt: skip
+            "workload": workload.name,
+            "phase": phase,
+            "dtype": dtype,
+            "case": name,
+            "differing_priors": differing,
+            "how": how,
+            "median_ms": statistics.median(times),
+            "min_ms": min(times),
+            "max_ms": max(times),
+            "copies": copies,
+            "peak_extra_mb": peak_bytes(call, torch.device(device)) / 1e6 if timer.cuda else None,
+            "floor_ms": moved_bytes / bandwidth,
+        }
         if how == "graph" and "kernels" not in name:
             row["eager_ms"] = statistics.median(timer.wall(call))
         rows.append(row)
         print(
-            f"{workload.name:7} {phase:9} {dtype:8} {name:22} {row['median_ms']:10.4f} ms ({how})  differing {differing}",
+            f"{workload.name:7} {phase:9} {dtype:8} {name:22} {row['median_ms']:10.4f} ms ({how})  "
+            f"differing {differing}",
             flush=True,
         )
     return rows
 
 
 def main() -> int:
-    """Correctness first; times only where it holds."""
+    """Check, then measure if all checks have passed; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m bench.gpu", description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder for the JSON files")
     parser.add_argument(
         "--device", default="cuda", choices=("cuda", "cpu"), help="cpu: a tiny run in Triton's interpreter"
     )
-    parser.add_argument("--scenes", type=int, default=5000, help="random scenes that are checked first")
+    parser.add_argument("--scenes", type=int, default=5000, help="number of random scenes to check")
     parser.add_argument(
         "--workers", type=int, default=min(12, os.cpu_count() or 1), help="processes that check them"
     )
-    parser.add_argument("--rounds", type=int, default=20, help="timings of each case")
-    parser.add_argument("--check-only", action="store_true", help="no timings")
+    parser.add_argument("--rounds", type=int, default=20, help="how often each case is timed")
+    parser.add_argument("--check-only", action="store_true", help="check and do not measure")
     args = parser.parse_args()
     if args.device == "cuda" and not torch.cuda.is_available():
         parser.error("no CUDA device is available; --device cpu tries this file out in Triton's interpreter")

@@ -1,11 +1,13 @@
-"""What a whole loss spends in assignment, libreyolo's RTMDet with and without ours: ``python -m
-bench.loss_time``.
+"""How much of a loss is assignment, in libreyolo's RTMDet with and without ours.
 
-8 images of 640 px with 30 gts each, 80 classes, simulated predictions of each phase, one thread.
-``RTMDetLoss`` is called whole; inside it the time of ``assigner.forward`` is taken, which is the original's
-in one call and ours in the next. Times are CPU time of the process; both are interleaved and the medians
-compared. Much of the original's is the kernel's, which hands it fresh memory for [P, G, C] tensors again and
-again, so user time alone is given too. Before that both must give the same loss.
+    python -m bench.loss_time
+
+The batch has 8 images of 640 px with 30 gts each, 80 classes, and simulated predictions of each phase of
+training. The whole ``RTMDetLoss`` is called, with one thread. In it the time of ``assigner.forward`` is
+taken, which is the original's in one call and ours in the next; the medians are compared. Before that both
+must give the same loss. Times are CPU times of the process. The original spends much of its time in the
+operating system, which gives it fresh memory for [P, G, C] tensors again and again, so the time outside of
+the system is reported too.
 """
 
 from __future__ import annotations
@@ -34,10 +36,15 @@ WORKLOAD = Workload(
 
 
 class Timed:
-    """A loss whose assigner is timed."""
+    """A loss whose assigner is timed.
+
+    Args:
+        loss: The loss.
+        inputs: Its arguments.
+        patch: A context in which the loss is called.
+    """
 
     def __init__(self, loss: Any, inputs: tuple[Any, ...], patch: AbstractContextManager[Any]) -> None:
-        """``patch`` holds while the loss runs."""
         self.loss, self.inputs, self.patch = loss, inputs, patch
         self.assignment: list[float] = []
         self.assignment_user: list[float] = []
@@ -63,12 +70,12 @@ class Timed:
 
 
 def user_time() -> float:
-    """Seconds that this process has computed outside the kernel."""
+    """Seconds that this process has computed, outside of the operating system."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_utime
 
 
 class Patched:
-    """The integration's patch, entered anew each time."""
+    """The integration's patch, as a context that can be entered again and again."""
 
     def __init__(self, trainer: RTMDet) -> None:
         self.trainer = trainer
@@ -81,7 +88,7 @@ class Patched:
 
 
 def measure(phase: str, rounds: int) -> dict[str, Any]:
-    """Medians in ms of the original's and our assignment, and of the loss around them."""
+    """Medians in ms of the original's and of our assignment, and of the losses around them."""
     batch = make_batch(WORKLOAD, phase)
     points = batch.priors[:, :2]
     sides = torch.cat([points - batch.pred_boxes[..., :2], batch.pred_boxes[..., 2:] - points], -1)
@@ -121,7 +128,7 @@ def measure(phase: str, rounds: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure, print, write."""
+    """Measure, print, and write the record."""
     parser = argparse.ArgumentParser(prog="python -m bench.loss_time", description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=1)
@@ -136,7 +143,8 @@ def main() -> None:
             for name in list(row)[3:5]
         )
         print(
-            f"{phase:10} assignment {times}, {row['assignment_ratio']:.0f} times less ({row['assignment_user_ratio']:.0f} in user time)",
+            f"{phase:10} assignment {times}, {row['assignment_ratio']:.0f} times less "
+            f"({row['assignment_user_ratio']:.0f} in user time)",
             flush=True,
         )
     how = " ".join(__doc__.split("\n\n", 1)[1].split())

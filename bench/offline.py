@@ -1,4 +1,4 @@
-"""Empty batches to compile kernels for, where no GPU is; :mod:`simota_triton.measure.compiling` compiles."""
+"""Empty batches that kernels are compiled for by :mod:`simota_triton.measure.compiling`, without a GPU."""
 
 from __future__ import annotations
 
@@ -23,13 +23,15 @@ def problem(
     channels: int = 80,
     num_gts: int = 4,
 ) -> Problem:
-    """An empty batch of one image: all that compilation looks at.
+    """A batch of one image whose values do not matter, because compilation looks only at shapes, strides and
+    dtypes.
 
     Args:
         config: The configuration.
-        layout: ``"maps"`` a list of [B, C, H, W], ``"flat"`` [B, P, C], ``"strided"`` [B, P, C] with gaps.
+        layout: Of the logits: ``"maps"``, a list of [B, C, H, W]; ``"flat"``, [B, P, C]; ``"strided"``, [B,
+            P, C] with gaps.
         dtype: Of the logits.
-        cells: Cells a side of each level.
+        cells: Cells along each side of each level's grid.
         channels: C.
         num_gts: G.
     """
@@ -43,7 +45,13 @@ def problem(
         return torch.zeros(1, channels, 2 * num_priors, dtype=dtype)[:, :, ::2].transpose(1, 2)
 
     return pack(
-        config, torch.zeros(1, num_priors, 4), logits(channels), torch.ones(num_priors, 4), torch.zeros(1, num_gts, 4),
-        torch.zeros(1, num_gts, dtype=torch.int64), gt_mask=torch.ones(1, num_gts, dtype=torch.bool),
-        obj_logits=logits(1) if config.score == "joint" else None, validate=False,
-    )  # fmt: skip
+        config,
+        pred_boxes=torch.zeros(1, num_priors, 4),
+        cls_logits=logits(channels),
+        priors=torch.ones(num_priors, 4),
+        gt_boxes=torch.zeros(1, num_gts, 4),
+        gt_labels=torch.zeros(1, num_gts, dtype=torch.int64),
+        gt_mask=torch.ones(1, num_gts, dtype=torch.bool),
+        obj_logits=logits(1) if config.score == "joint" else None,
+        validate=False,
+    )

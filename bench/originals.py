@@ -1,11 +1,13 @@
-"""The originals' own packages beside ours, on a CPU: each package's assigner is called as its own trainer
-calls it.
+"""Times of the original assigners in their own packages beside ours, on a CPU.
 
-``sh tests/peers/install.sh ~/peers`` installs them; ``PYTHONPATH=. ~/peers/bin/python -m bench.originals``
-measures with 2 threads, both in random order, prints a Markdown table of medians and writes
-``bench/results/cpu/originals.json``. Workloads on which ours is slower stand in the table like all others.
-Priors that differ from ours are counted: the deviations that README names, and ties. What the YOLOX family's
-loops do before they assign, boxes as centre and size, is in their time, as it is in their trainers.
+    sh tests/peers/install.sh ~/peers                           # installs the packages
+    PYTHONPATH=. ~/peers/bin/python -m bench.originals          # measures
+
+Each package's assigner is called as its own trainer calls it. In each round the original and ours are timed,
+in random order, with 2 threads. Medians are printed as a Markdown table and written to
+``bench/results/cpu/originals.json``, also where ours is slower. Priors on which the two differ are counted;
+they are ties, or deviations that the documentation names. The loops of the YOLOX family convert boxes to
+centre and size before they assign: that is part of their time, as it is in their trainers.
 """
 
 from __future__ import annotations
@@ -41,23 +43,24 @@ IMAGES = {
     "mosaic": ("mosaic", 8, None),
     "o365": ("o365", 2, None),
 }
-"""Name -> workload, images, and gts of the whole batch where they are not the workload's."""
+"""Name -> workload, number of images, and number of gts in the whole batch; None: the workload's own number.
+"""
 
 CASES = ("theirs", "ours")
 
 SECONDS = 60.0
-"""What all timings of one case may take; a slow one gets fewer rounds, at least one."""
+"""How long all timings of one case may take; a slow case is timed in fewer rounds, at least in one."""
 
 
 def workload_of(name: str) -> Workload:
-    """One of ``IMAGES``."""
+    """The workload of a name in ``IMAGES``."""
     base, batch, gts = IMAGES[name]
     workload = WORKLOADS[base].with_batch(batch)
     return workload if gts is None else Workload(**{**vars(workload), "num_gts": gts})
 
 
 def scene_of(workload: Workload, peer: Peer, phase: str) -> Scene:
-    """The workload as peers take it."""
+    """A batch of the workload, in the form that the originals' wrappers take."""
     batch = make_batch(workload, phase, offset=peer.offset)
     inside = torch.ones(batch.pred_boxes.shape[:2], dtype=torch.bool)
     size = (workload.image_size, workload.image_size)
@@ -79,7 +82,7 @@ def scene_of(workload: Workload, peer: Peer, phase: str) -> Scene:
 
 
 def both(peer: Peer, scene: Scene) -> dict[str, Callable[[], Tensor]]:
-    """A whole call of the original and of ours, to gt_index [B, P]."""
+    """Whole calls of the original and of ours, which return gt_index [B, P]."""
     assign, assigner = peer.load(), SimOTAAssigner(peer.preset, backend="torch")
     obj_logits = scene.obj_logits if assigner.config.score == "joint" else None
     cls_logits = scene.cls_logits.sigmoid() if assigner.config.score == "prob" else scene.cls_logits
@@ -91,13 +94,13 @@ def both(peer: Peer, scene: Scene) -> dict[str, Callable[[], Tensor]]:
 
 
 def measure(peer: Peer, name: str, phase: str, rounds: int) -> dict[str, Any]:
-    """Median and quartiles in ms of both, and how many priors differ."""
+    """Medians and quartiles of both in ms, and the number of priors on which they differ."""
     workload = workload_of(name)
     cases = both(peer, scene_of(workload, peer, phase))
     differing = None if "mmyolo" in peer.package else int((cases["theirs"]() != cases["ours"]()).sum())
     times: dict[str, list[float]] = {case: [] for case in cases}
     for i in range(rounds):
-        # in another order each time: what a case finds in the caches is left by the one before it
+        # in another order each time, because a case finds in the caches what the one before it left there
         for case in random.Random(i).sample(list(cases), len(cases)):
             if times[case] and sum(times[case]) + times[case][-1] > 1e3 * SECONDS:
                 continue
@@ -123,7 +126,7 @@ def measure(peer: Peer, name: str, phase: str, rounds: int) -> dict[str, Any]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Markdown: a line for each original; the original's time, ours, and how many times as long the original
+    """A Markdown table with a line for each original: its time, ours, and how many times as long the original
     takes.
     """
     names = list(dict.fromkeys(row["workload"] for row in rows))
@@ -144,7 +147,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Measure, print, write."""
+    """Measure, print the table, and write the record."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--phase", default="mid", help="untrained, mid (default) or trained")
     parser.add_argument("--rounds", type=int, default=11, help="rounds of each case; a slow one gets fewer")
@@ -182,7 +185,8 @@ def main() -> None:
             rows.append(row)
             times = "  ".join(f"{case} {row[f'{case}_ms']:9.2f} ms" for case in CASES)
             print(
-                f"{peer.package:24} {peer.name:42} {name:10} {times}  differing priors: {row['differing_priors']}",
+                f"{peer.package:24} {peer.name:42} {name:10} {times}  "
+                f"differing priors: {row['differing_priors']}",
                 flush=True,
             )
     args.out.parent.mkdir(parents=True, exist_ok=True)

@@ -1,18 +1,26 @@
-"""What the host does in a call of the Triton backends, part by part, without a GPU: CPU tensors, and launches
-that end before the GPU.
+"""What the host does in a call of the Triton backends, part by part.
 
-    python -m bench.overhead            # prints, and writes bench/results/overhead.json with --save
+    python -m bench.overhead            # prints, and with --save writes bench/results/overhead.json
 
-``pack`` checks and packs the inputs, ``look-up`` finds the launch parameters, ``allocation`` makes outputs
-and scratch memory, ``arguments`` forms what the kernels are given, ``Triton`` is what Triton does of itself
-to bind arguments and find the binary, ``result`` makes the AssignResult. Times are CPU time of one thread,
-medians over batches of calls. Small operators cost a few us more each on CUDA tensors than on these. For
-"triton" the matching in PyTorch, which follows its kernels, is not in it.
+No GPU is needed: tensors are on the CPU, and every launch ends before it would reach the GPU.
 
-``first call`` is a process's first, from inputs to the result, with Triton's binaries in its cache on disk:
-``launches`` is everything that Triton does to find them there, short of handing them to the GPU. What the
-assigner's construction does ahead of it is told beside it. These are CPU times of the process and of those
-that Triton starts.
+The parts of a call in a process that has made some before:
+
+- ``pack`` checks and packs the inputs;
+- ``look-up`` finds the launch parameters;
+- ``allocation`` makes outputs and scratch memory;
+- ``arguments`` forms the arguments of the kernels;
+- ``Triton`` is what Triton does to bind the arguments and to find the binary;
+- ``result`` makes the AssignResult.
+
+Their times are CPU times of one thread, medians over batches of calls. A small operator takes a few us more
+on CUDA tensors than on these. For backend "triton" the matching in PyTorch, which follows its kernels, is
+left out.
+
+``the first call`` of a process goes from inputs to the result, with Triton's binaries in its cache on disk.
+Its part ``launches`` is all that Triton does to load them, without handing them to the GPU. ``construction``
+is what constructing the assigner takes before. These are CPU times of the process and of those that Triton
+starts.
 """
 
 from __future__ import annotations
@@ -37,7 +45,7 @@ CALLS, REPEATS = 100, 15
 
 
 def microseconds(call: Callable[[], object]) -> float:
-    """Median CPU time of a call."""
+    """Median CPU time of a call in us."""
     call()
     times = []
     for _ in range(REPEATS):
@@ -49,8 +57,8 @@ def microseconds(call: Callable[[], object]) -> float:
 
 
 def inputs() -> tuple[dict[str, Any], dict[str, Any]]:
-    """Arguments of a call: COCO's shapes on a batch of 2, gts padded. What is in them does not matter to the
-    host.
+    """Arguments of a call, whose values do not matter to the host: a batch of 2 with COCO's shapes, gts
+    padded.
     """
     maps = [torch.zeros(2, 80, side, side) for side in (80, 40, 20)]
     given = {"pred_boxes": torch.zeros(2, 8400, 4), "cls_logits": maps, "priors": torch.ones(8400, 4)}
@@ -63,7 +71,7 @@ def inputs() -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def steady(backend: str) -> dict[str, float]:
-    """Parts of a call in us."""
+    """Part of a call -> us."""
     from triton.runtime.jit import JITFunction
 
     from simota_triton.assigner import SimOTAAssigner, _result
@@ -94,7 +102,7 @@ def steady(backend: str) -> dict[str, float]:
         "look-up": microseconds(lambda: configuration(backend, device, family.shape(problem))),
     }
     run = JITFunction.run
-    with compiled_for(90) as binaries:  # no launch gets further than Triton's own look-up from here on
+    with compiled_for(90) as binaries:  # from here on launches end once Triton has found the binary
 
         def launch() -> None:
             family.launch(problem, config, kernels)
@@ -121,7 +129,7 @@ def steady(backend: str) -> dict[str, float]:
 
 
 def milliseconds() -> float:
-    """CPU time so far of this process and of those it started and waited for."""
+    """CPU time in ms of this process so far, and of those that it started and waited for."""
     return 1e3 * sum(
         used.ru_utime + used.ru_stime
         for used in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
@@ -129,7 +137,7 @@ def milliseconds() -> float:
 
 
 def first_call(backend: str) -> dict[str, float]:
-    """Parts of a process's first call in ms; for a process of its own."""
+    """Part of a process's first call -> ms. It must be called in a process of its own."""
     from simota_triton import SimOTAAssigner
     from simota_triton.assigner import _result
     from simota_triton.backends import BACKENDS
@@ -169,7 +177,7 @@ def first_call(backend: str) -> dict[str, float]:
 
 
 def main() -> None:
-    """Both families, each in processes of their own."""
+    """Measure both backends, each in processes of its own, print the times, and write them if asked to."""
     parser = argparse.ArgumentParser(prog="python -m bench.overhead", description=__doc__.splitlines()[0])
     parser.add_argument("--save", action="store_true", help=f"write {RESULTS.name}")
     parser.add_argument("--part", nargs=2, metavar=("KIND", "BACKEND"), help=argparse.SUPPRESS)

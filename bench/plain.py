@@ -1,7 +1,5 @@
-"""Peers to measure against: RTMDet's assignment in plain PyTorch, as well as we can write it, and as mmdet
-writes it.
-
-All functions take one :class:`~bench.workloads.Batch` and return gt_index [B, P].
+"""What our backends are compared with: RTMDet's assignment in plain PyTorch, as fast as we can write it, and
+as mmdet writes it.
 """
 
 from __future__ import annotations
@@ -28,8 +26,8 @@ __all__ = ["by_image", "loop_image", "solve", "vectorised_batch", "vectorised_im
 def loop_image(
     pred_boxes: Tensor, cls_logits: Tensor, priors: Tensor, gt_boxes: Tensor, gt_labels: Tensor
 ) -> Tensor:
-    """One image as mmdet's DynamicSoftLabelAssigner does it: [n, G, C] class costs, a Python loop over
-    gts.
+    """gt_index [P] of one image, computed as mmdet's DynamicSoftLabelAssigner does: with class costs [n, G,
+    C] and a Python loop over gts.
     """
     out = torch.full((len(priors),), -1, device=priors.device)
     inside = (
@@ -46,15 +44,12 @@ def loop_image(
     inter = size.prod(2)
     area, gt_area = (boxes[:, 2:] - boxes[:, :2]).prod(1), (gt_boxes[:, 2:] - gt_boxes[:, :2]).prod(1)
     iou = inter / (area[:, None] + gt_area - inter).clamp(min=1e-6)  # [n, G]
-    distance = (points[:, None, :2] - (gt_boxes[:, :2] + gt_boxes[:, 2:]) / 2).square().sum(
-        2
-    ).sqrt() / points[:, 2:3]
+    centers = (gt_boxes[:, :2] + gt_boxes[:, 2:]) / 2
+    distance = (points[:, None, :2] - centers).square().sum(2).sqrt() / points[:, 2:3]  # [n, G]
     target = F.one_hot(gt_labels, logits.shape[1]).float()[None] * iou[..., None]  # [n, G, C]
     logits = logits[:, None].repeat(1, len(gt_boxes), 1)
-    cls = (
-        F.binary_cross_entropy_with_logits(logits, target, reduction="none")
-        * (target - logits.sigmoid()).abs().square()
-    ).sum(2)
+    bce = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    cls = (bce * (target - logits.sigmoid()).abs().square()).sum(2)  # [n, G]
     cost = cls - torch.log(iou + EPS) * IOU_WEIGHT + torch.pow(10, distance - RADIUS)
     matching = torch.zeros_like(cost, dtype=torch.uint8)
     dynamic_k = iou.topk(min(TOPK, len(boxes)), dim=0).values.sum(0).int().clamp(min=1)
@@ -70,7 +65,7 @@ def loop_image(
 
 
 def by_image(function: Solver, batch: Batch) -> Tensor:
-    """One of the per-image functions over a batch."""
+    """gt_index [B, P] of a batch, by a function that computes one image."""
     images = zip(batch.pred_boxes, batch.cls_logits, batch.gt_boxes, batch.gt_labels, strict=True)
     return torch.stack(
         [function(boxes, logits, batch.priors, gts, labels) for boxes, logits, gts, labels in images]

@@ -1,11 +1,11 @@
-"""How time and memory grow with gts, priors, classes and images: records and pictures under bench/docs.
+"""Curves of time and memory against the number of gts, priors, classes and images, kept in bench/docs.
 
-    python -m bench.scaling                      # all four axes, on the GPU where there is one, else on the CPU
+    python -m bench.scaling                      # all four axes, on the GPU if there is one, else on the CPU
     python -m bench.scaling --axis gts --seconds 5
     python -m bench.scaling --draw               # only the pictures, from the records that are there
 
-A case that takes longer than --seconds at a point is not tried at the next. Nothing is modelled: a machine
-without a GPU gives curves of a CPU.
+A case that takes longer than --seconds at a point is not measured at larger points. All numbers are measured:
+a machine without a GPU gives curves of its CPU.
 """
 
 from __future__ import annotations
@@ -24,19 +24,24 @@ DOCS = Path(__file__).parent / "docs"
 
 
 def main() -> None:
-    """Measure, write, draw."""
+    """Measure, write the records, and draw the pictures."""
     parser = argparse.ArgumentParser(prog="python -m bench.scaling", description=__doc__.splitlines()[0])
-    parser.add_argument("--axis", choices=tuple(AXES), action="append", help="default: all")
     parser.add_argument(
-        "--seconds", type=float, default=3.0, help="what a call may take before its case ends"
+        "--axis",
+        choices=tuple(AXES),
+        action="append",
+        help="size that grows; repeat it for several; default: all",
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=3.0, help="a case ends once a call takes longer than this"
     )
     parser.add_argument(
         "--threads",
         type=int,
         default=1,
-        help="of the CPU; with one (default) it is the thread's CPU time that counts",
+        help="threads of the CPU; with one (default) its CPU time is measured",
     )
-    parser.add_argument("--draw", action="store_true", help="only draw what is there")
+    parser.add_argument("--draw", action="store_true", help="only draw the records that are there")
     parser.add_argument("--out", type=Path, default=DOCS, help="folder of the records and pictures")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

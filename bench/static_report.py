@@ -1,24 +1,31 @@
-"""What the compiled kernels need, without a GPU: registers, spills, shared memory, instructions of the loops.
+"""What the compiled kernels need: registers, spills, shared memory, instructions. It takes no GPU.
 
     python -m bench.static_report                # write bench/results/static/sm_*.json and print a table
-    python -m bench.static_report --check        # compare with those files: fails where instructions of a part grew by more than 5 %
+    python -m bench.static_report --check        # compare with those files, and write nothing
     python -m bench.static_report --capability 90
 
-Of ``prior_pass``, ``cost_pass`` and a logit in ``sums_and_ious`` instructions are those of one lane for one (gt,
-prior) pair, or for one (class, prior) logit, and count every path through the loop: the 10 or so that store a
-padded gt's row are part of the pair loop. The other parts of the streaming kernels are instructions of a
-warp, which is a program:
+With ``--check`` it fails where the instructions of a part have grown by more than 5 %, or a kernel spills
+registers.
 
-* ``once``: outside every loop; of ``sums_and_ious``, whose programs are of two kinds, what the way of a kind leads
-  through: ``once`` for those of gts, ``once_for_sums`` for those that sum logits; of ``select``, the way of a
-  gt whose lists are merged.
-* ``sums_and_ious`` and ``select``: ``per_bounds``, the bounds of StreamConfig.bounds tiles; ``per_visit``, a tile no
-  pair of which is worth a closer look, and ``per_passed``, one that has such a pair, with insertions
-  (``per_insertion``) apart.
-* ``resolve``: ``per_conflict``, a prior; ``per_block`` and ``per_block_passed``, StreamConfig.gts gts, none
-  and some of which are worth a closer look.
-* ``prepare``: ``per_block``, gts held against a tile's box; ``per_near``, a gt held against its priors;
-  ``per_table_block``, rows of the table of gts.
+The parts of kernels whose instructions are counted for one lane, on all paths through the loop:
+
+- ``cost_pass``: ``per_pair``, a (gt, prior) pair; it contains about 10 instructions that store the row of a
+  padded gt;
+- ``prior_pass``: ``per_region_test``, whether a prior lies in the region of a gt, and ``per_logit``, a logit;
+- ``sums_and_ious``: ``per_logit``, a logit.
+
+The parts whose instructions are counted for one warp, which is one program:
+
+- ``once``: everything outside of loops. ``sums_and_ious`` has programs of two kinds: ``once`` is what those
+  that search for a gt's largest IoUs pass through, ``once_for_sums`` what those that sum logits pass through.
+  Of ``select`` it is what a gt passes through whose lists are merged;
+- ``sums_and_ious`` and ``select``: ``per_bounds``, the bounds of StreamConfig.bounds tiles; ``per_visit``, a
+  visited tile without a pair that is worth a closer look; ``per_passed``, one with such a pair;
+  ``per_insertion``, an insertion into the list;
+- ``resolve``: ``per_conflict``, a prior with a conflict; ``per_block``, StreamConfig.gts gts of which none is
+  worth a closer look; ``per_block_passed``, as many of which some are;
+- ``prepare``: ``per_block``, StreamConfig.gts gts compared with a tile's box; ``per_near``, a gt compared
+  with the priors of the tile; ``per_table_block``, rows of the table of gts.
 """
 
 from __future__ import annotations
@@ -59,7 +66,7 @@ FAMILIES = {
     "picodet_lightly": "varifocal and GIoU",
     "seed": "soft label of the gt's class, no candidate region, the largest IoU wins",
 }
-"""Preset -> what it stands for: one of each set of presets whose kernels differ in numbers alone."""
+"""Preset -> what it stands for. It is one of several presets whose kernels differ only in constants."""
 
 CASES = [(preset, "maps", torch.float32) for preset in FAMILIES] + [
     (preset, "flat", dtype)
@@ -70,19 +77,19 @@ STREAM = {
     capability: stream_heuristic((capability // 10, capability % 10), Shape(32, 8400, 480))
     for capability in CAPABILITIES
 }
-"""Splits are an argument at run time: any number of them is the same code."""
+"""Compute capability -> launch parameters of the streaming kernels. ``splits`` is an argument at run time, so
+every number of them is the same code.
+"""
 
 
 def measure(
     capability: int, case: tuple[str, str, torch.dtype], streaming: StreamConfig | None = None
 ) -> dict[str, Any]:
-    """Kernel and case -> its numbers."""
+    """Compile the kernels for one case: "kernel, case" -> its numbers."""
     preset, layout, dtype = case
     config = SimOTAConfig.from_preset(preset)
-    kernels, streaming = (
-        heuristic((capability // 10, capability % 10), Shape(32, 8400, 100)),
-        streaming or STREAM[capability],
-    )
+    kernels = heuristic((capability // 10, capability % 10), Shape(32, 8400, 100))
+    streaming = streaming or STREAM[capability]
     streaming = replace(streaming, rows=streaming.sum_rows("priors" if layout == "maps" else "classes"))
     with compiled_for(capability) as binaries:
         launch.run(problem(config, layout, dtype), config, kernels, 4)
@@ -103,7 +110,7 @@ def measure(
 def _parts(
     kernel: str, found: Census, kernels: KernelConfig, streaming: StreamConfig
 ) -> dict[str, dict[str, float]]:
-    """Instructions of the parts of a kernel, by class."""
+    """Part of a kernel -> class -> instructions."""
     if kernel == "cost_pass":
         (pairs,) = (loop for loop in found.innermost() if loop.instructions["mufu"])
         return {"per_pair": _per_item(pairs, kernels.tile / (32 * kernels.cost_warps))}
@@ -118,7 +125,9 @@ def _parts(
 
 
 def _stream_parts(kernel: str, found: Census, streaming: StreamConfig) -> dict[str, dict[str, float]]:
-    """Which loop is which: by the order in which they begin, an outer one before those inside."""
+    """Part of a streaming kernel -> class -> instructions. Loops are told apart by the order in which they
+    begin, where an outer loop comes before those inside.
+    """
     loops, once = list(found.every_loop()), {"once": _per_item(found.once)}
     if kernel == "prepare":
         blocks, near, table = loops
@@ -142,12 +151,14 @@ def _stream_parts(kernel: str, found: Census, streaming: StreamConfig) -> dict[s
         loops = [loop for loop in found.every_loop() if loop.inner or loop not in found.loops]
     if kernel in ("sums_and_ious", "select"):
         once["once"] = _per_item(loops[0].around)
-    # before them, ``select`` may merge lists, or search for them again
+    # the last three; ``select`` has others before them, which merge lists or search for them again
     bounds, visits, insertions = loops[-3:]
     return once | {
-        "per_bounds": _per_item(bounds), "per_visit": {"all": visits.shortest}, "per_passed": _per_item(visits),
+        "per_bounds": _per_item(bounds),
+        "per_visit": {"all": visits.shortest},
+        "per_passed": _per_item(visits),
         "per_insertion": _per_item(insertions),
-    }  # fmt: skip
+    }
 
 
 def _per_item(counts: Loop | Counter[str], items: float = 1) -> dict[str, float]:
@@ -157,12 +168,14 @@ def _per_item(counts: Loop | Counter[str], items: float = 1) -> dict[str, float]
 
 
 def parts(numbers: dict[str, Any]) -> list[str]:
-    """Parts of a kernel whose instructions are counted."""
+    """The names of the parts in a kernel's numbers."""
     return [part for part, value in numbers.items() if isinstance(value, dict)]
 
 
 def compare(baseline: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Where instructions grew by more than 5 %, or memory that must not be used is."""
+    """What got worse: a part with 5 % more instructions, shared memory in a loop that had none, spilled
+    registers.
+    """
     wrong = []
     for case in baseline.keys() - now.keys():
         wrong.append(f"{case}: in the baseline, not compiled")
@@ -184,7 +197,7 @@ def compare(baseline: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line; returns the exit code."""
+    """Compile all cases, print them, and compare or write them; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m bench.static_report",
         description=__doc__,
@@ -218,7 +231,8 @@ def main(arguments: list[str] | None = None) -> int:
         stored = json.loads(path.read_text())
         if stored["triton"] != triton.__version__:
             wrong.append(
-                f"sm_{capability}: the baseline is of Triton {stored['triton']}, this is {triton.__version__}: nothing to compare"
+                f"sm_{capability}: the baseline is of Triton {stored['triton']}, this is "
+                f"{triton.__version__}: nothing to compare"
             )
         else:
             wrong += [f"sm_{capability}: {line}" for line in compare(stored["kernels"], now)]
@@ -228,13 +242,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _print(capability: int, report: dict[str, Any]) -> None:
     print(
-        f"sm_{capability}, Triton {triton.__version__}: registers, local bytes, shared bytes; instructions an item"
+        f"sm_{capability}, Triton {triton.__version__}: registers, local bytes, shared bytes; "
+        "instructions an item"
     )
     for case, numbers in report.items():
         counts = ", ".join(f"{part.replace('_', ' ')} {numbers[part]['all']:.1f}" for part in parts(numbers))
-        print(
-            f"  {case:55} {numbers['registers']:4} {numbers['local_bytes']:3} {numbers['shared_bytes']:5}  {counts}"
-        )
+        memory = f"{numbers['local_bytes']:3} {numbers['shared_bytes']:5}"
+        print(f"  {case:55} {numbers['registers']:4} {memory}  {counts}")
 
 
 if __name__ == "__main__":

@@ -223,8 +223,8 @@ def model(
         longest = max(float(chain(e).max()) for _, e in counted if getattr(e, name).tiles.numel())
         return total(lambda e: instructions(e).sum()), total(read), total(lambda e: chain(e).sum()), longest
 
-    # sums_and_ious: a program is a gt, or a gt's split, or rows of priors; those without a candidate leave after one
-    # load
+    # sums_and_ious: a program is a gt, or a gt's split, or rows of priors; those without a candidate leave
+    # after one load
     c = cost["sums_and_ious"]
     issue, l2, latencies, longest = searching("top_iou", c, kernels.splits, kernels.iou_bounds)
     programs, active = batch * slots / kernels.rows, total(lambda e: e.rows)

@@ -1,6 +1,6 @@
-"""pytest-benchmark cases: ours and its peers on the named workloads, mid phase, grouped by workload.
+"""Benchmarks of our backends and of plain PyTorch on the named workloads: ``pytest bench --benchmark-only``.
 
-``pytest bench --benchmark-only``; equality with the reference is asserted before anything is timed.
+Each case must give the reference's assignment before it is timed.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from bench.workloads import CPU_BATCH, WORKLOADS, Batch, Workload, make_batch
 from simota_triton.measure.peak import peak_bytes
 
 LOOPED = ("coco",)
-"""Workloads on which the loop, which is slow and needs [n, G, C], is timed."""
+"""Workloads on which case "loop" is timed, which is slow and holds tensors of [n, G, C]."""
 
-# Inductor's own import of a deprecated function
+# Inductor itself imports a deprecated function
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 
 
 @pytest.fixture(scope="module", params=CPU_BATCH)
 def scene(request: pytest.FixtureRequest) -> tuple[Workload, Batch, torch.Tensor]:
-    """A workload, its batch where it is measured, and the reference's assignment."""
+    """A workload, its batch on the device that is measured, and the reference's assignment."""
     workload = WORKLOADS[request.param]
     if DEVICE.type == "cpu":
         workload = workload.with_batch(CPU_BATCH[request.param])

@@ -1,8 +1,7 @@
-"""pytest-benchmark cases on real predictions: our backends on the captured batches, grouped by detector and
-phase.
+"""Benchmarks of our backends on real predictions, the captured batches: ``pytest bench/test_captured.py
+--benchmark-only``.
 
-``pytest bench/test_captured.py --benchmark-only``; equality with the reference is asserted before anything is
-timed.
+Each backend must give the reference's assignment before it is timed.
 """
 
 from __future__ import annotations

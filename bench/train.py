@@ -1,20 +1,21 @@
-"""Real training with and without ours: ``python -m bench.train --detector libreyolo_rtmdet --mode shadow
-swap``.
+"""Trains detectors with the original assigner and with ours.
 
-Trains from random weights on a folder in COCO's form (SIMOTA_TRITON_COCO), with a fixed seed, in one of three
-ways:
+    python -m bench.train --detector libreyolo_rtmdet --mode shadow swap
 
-* ``original``: the package trains, a stopwatch at its assigner.
-* ``swap``: the same training with our patch. RTMDet's losses must be the original's to the printed digits;
-  YOLOX's targets are IoUs that its code forms from centre and size, so there rounding parts the two after
-  some steps.
-* ``shadow``: the original trains and ours assigns the same predictions beside it. Every prior on which they
-  differ is judged: a near-tie or unexplained. With ``--capture`` it writes predictions and gts before
-  training, after 50 steps and at the end.
+Training starts from random weights with a fixed seed, on a folder in COCO's format (SIMOTA_TRITON_COCO).
+There are three modes:
 
-Writes ``<detector>_<mode>.json``: losses, and for each step its time and the time spent in assignment. On a
-CPU times are CPU times of this process; on a GPU, times with the GPU waited for. In a shadow run the times of
-both assigners come from the same steps, but a step is more than training.
+- ``original``: the package trains as it is, and its assigner is timed.
+- ``swap``: the package trains with our patch. RTMDet's losses must equal the original's in all printed
+  digits. YOLOX learns IoUs that its own code computes from centre and size, so there the losses differ by
+  rounding after some steps.
+- ``shadow``: the package trains as it is, and ours assigns the same predictions beside it. Every prior on
+  which the two differ is judged: it must be a near-tie. With ``--capture`` predictions and gts are written
+  before training, after 50 steps and at the end.
+
+Each run writes ``<detector>_<mode>.json``: losses, and the time of each step and of its assignment. On a CPU
+these are CPU times of the process; on a GPU they include waiting for it. In mode ``shadow`` the times of both
+assigners are of the same steps, and a step takes longer than training alone.
 """
 
 from __future__ import annotations
@@ -43,11 +44,13 @@ from tests.trainers.trainer import Ear, Heard, clock, hearing
 
 RESULTS = Path(__file__).parent / "results" / "train"
 PHASES = {0: "untrained", 50: "early"}
-"""Steps before which a shadow run captures a batch; it captures one more after the last, ``"late"``."""
+"""Step before which mode ``shadow`` captures a batch -> name of the batch. One more, ``"late"``, follows at
+the end.
+"""
 
 
 class Stopwatch:
-    """Stands in for an ``Ear``: takes time and nothing else."""
+    """Takes the place of an ``Ear``, and only takes the time of what it calls."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -65,7 +68,7 @@ class Stopwatch:
 
 @contextmanager
 def watching(watch: Stopwatch) -> Iterator[None]:
-    """Take the time of our assigner's calls."""
+    """In the block of this context manager the stopwatch takes the time of our assigner's calls."""
     call = SimOTAAssigner.__call__
 
     def timed(self: SimOTAAssigner, *args: Any, **kwargs: Any) -> AssignResult:
@@ -77,8 +80,8 @@ def watching(watch: Stopwatch) -> Iterator[None]:
 
 
 def train(name: str, mode: str, options: argparse.Namespace) -> dict[str, Any]:
-    """One training run."""
-    # the two YOLOX are the same network, which one seed would start alike
+    """Train a detector in a mode; returns the report."""
+    # both YOLOX are the same network, which would begin alike from the same seed
     seed = options.seed + list(DETECTORS).index(name)
     torch.manual_seed(seed)
     detector = make(name, options.device)
@@ -128,23 +131,37 @@ def train(name: str, mode: str, options: argparse.Namespace) -> dict[str, Any]:
                     flush=True,
                 )
     report: dict[str, Any] = {
-        "detector": name, "package": trainer.package, "mode": mode, "steps": options.steps, "size": options.size,
-        "batch": options.batch, "seed": seed, "lr": options.lr, "machine": describe(options.device),
+        "detector": name,
+        "package": trainer.package,
+        "mode": mode,
+        "steps": options.steps,
+        "size": options.size,
+        "batch": options.batch,
+        "seed": seed,
+        "lr": options.lr,
+        "machine": describe(options.device),
         "assigner": "simota_triton" if mode == "swap" else trainer.package,
-        "median_step_ms": statistics.median(step_ms), "median_assignment_ms": statistics.median(assign_ms),
-        "loss": losses, "assignment_ms": [round(value, 2) for value in assign_ms],
-    }  # fmt: skip
+        "median_step_ms": statistics.median(step_ms),
+        "median_assignment_ms": statistics.median(assign_ms),
+        "loss": losses,
+        "assignment_ms": [round(value, 2) for value in assign_ms],
+    }
     if mode == "shadow":
         report |= {
-            "median_assignment_ms_ours": statistics.median(ours_ms), "assignments": len(losses) * options.batch,
-            "positives": sum(positives), "differing": tally.differing, "ties": tally.excused, "unexplained": tally.unexplained,
-            "largest_iou_difference": max(errors), "assignment_ms_ours": [round(value, 2) for value in ours_ms],
-        }  # fmt: skip
+            "median_assignment_ms_ours": statistics.median(ours_ms),
+            "assignments": len(losses) * options.batch,
+            "positives": sum(positives),
+            "differing": tally.differing,
+            "ties": tally.excused,
+            "unexplained": tally.unexplained,
+            "largest_iou_difference": max(errors),
+            "assignment_ms_ours": [round(value, 2) for value in ours_ms],
+        }
     return report
 
 
 def beside(detector: Detector, predictions: dict[str, Any], gts: list[list[Tensor]]) -> tuple[Heard, float]:
-    """Our assignment of the predictions, by the patched loss, and its seconds."""
+    """Our assignment of the predictions, as the patched loss calls for it, and how many seconds it took."""
     watch = Stopwatch()
     with torch.no_grad(), watching(watch), detector.trainer.patch(), hearing() as calls:
         detector.trainer.loss(detector.made, predictions, *gts)
@@ -161,8 +178,8 @@ def compare(
     where: str,
     tally: Tally,
 ) -> float:
-    """Judge the priors on which the original and ours differ; the largest difference of IoUs where they
-    agree.
+    """Judge the priors on which the original and ours differ; returns the largest difference of IoUs where
+    they agree.
     """
     owners, ours = ear.owners, heard.matching
     same = (owners.gt_index == ours.gt_index) & (ours.gt_index >= 0)
@@ -174,14 +191,14 @@ def compare(
     with torch.no_grad():
         detector.trainer.loss(detector.made, predictions, *gts)
     detector.trainer.deafen(detector.made)
-    # the assignment is judged; heads' IoUs carry their own rounding
+    # only the assignment is judged: the head computes IoUs with a rounding of its own
     ear.owners.iou.copy_(iou_of(heard, ear.owners.gt_index))
     compare_matchings(heard.config, heard.problem, ear.owners, ours, where, tally)
     return error
 
 
 def iou_of(heard: Heard, gt_index: Tensor) -> Tensor:
-    """[B, P] IoU of each prior's box with the gt that ``gt_index`` names, 0 for background."""
+    """IoU of each prior's box with the gt of ``gt_index``, [B, P], 0 for background."""
     problem = heard.problem
     row, _ = problem.gts.padded_rows()
     if not row.numel():
@@ -192,7 +209,7 @@ def iou_of(heard: Heard, gt_index: Tensor) -> Tensor:
 
 
 def describe(device: str) -> dict[str, Any]:
-    """What the numbers depend on."""
+    """What the numbers of a report depend on."""
     gpu = {"gpu": torch.cuda.get_device_name()} if device.startswith("cuda") else {}
     return (
         facts(torch.device("cpu"))
@@ -202,7 +219,9 @@ def describe(device: str) -> dict[str, Any]:
 
 
 def verdict(out: Path, name: str) -> str | None:
-    """How the losses of a swap run compare with the original's, where both are there."""
+    """A line that compares the losses of mode ``swap`` with the original's; None where one of the two is
+    missing.
+    """
     files = [out / f"{name}_{mode}.json" for mode in ("swap", "shadow", "original")]
     swap, *others = (json.loads(file.read_text()) if file.exists() else None for file in files)
     original = next((other for other in others if other), None)
@@ -216,13 +235,14 @@ def verdict(out: Path, name: str) -> str | None:
         else f"parts at step {parted}: {pairs[parted][0]}, {pairs[parted][1]}"
     )
     return (
-        f"{name}: losses with ours and the original's: {same}; assignment {swap['median_assignment_ms']:.1f} ms a step, "
+        f"{name}: losses with ours and the original's: {same}; "
+        f"assignment {swap['median_assignment_ms']:.1f} ms a step, "
         f"the original's {original['median_assignment_ms']:.1f} ms"
     )
 
 
 def main() -> None:
-    """Train, print, write."""
+    """Train, print, and write the reports."""
     parser = argparse.ArgumentParser(prog="python -m bench.train", description=__doc__.splitlines()[0])
     parser.add_argument("--detector", nargs="+", choices=DETECTORS, default=list(DETECTORS))
     parser.add_argument(
