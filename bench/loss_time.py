@@ -147,7 +147,7 @@ def main() -> None:
             f"({row['assignment_user_ratio']:.0f} in user time)",
             flush=True,
         )
-    how = " ".join(__doc__.split("\n\n", 1)[1].split())
+    how = " ".join(__doc__.split("\n\n", 2)[2].split())
     report = {
         "how": how,
         "machine": facts(torch.device("cpu")),
