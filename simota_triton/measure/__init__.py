@@ -1,1 +1,3 @@
-"""Workloads, timers and records of measurements. Nothing that assigns imports it."""
+"""Everything that measures: workloads, timers, memory, records, compiling without a GPU. Nothing that assigns
+imports it.
+"""

@@ -1,4 +1,4 @@
-"""What is timed on a batch: each backend that runs there, and plain PyTorch."""
+"""The cases that are timed on a batch: each backend that runs on the device, and plain PyTorch."""
 
 from __future__ import annotations
 
@@ -22,20 +22,22 @@ from .peak import peak_bytes
 from .plain import Solver, solve, vectorised_batch, vectorised_image
 
 Case = Callable[[], Tensor]
-"""A whole call, to gt_index [B, P]."""
+"""A whole call, which returns gt_index [B, P]."""
 
 PLAIN, BY_IMAGE, COMPILED = (
     "plain PyTorch, batched",
     "plain PyTorch, by image",
     "plain PyTorch, by image, compiled",
 )
-"""The peers: RTMDet's rule alone, on padded gts or on the candidates of one image after the other."""
+"""The cases in plain PyTorch, of RTMDet's rule alone: on the padded batch at once, or on the candidates of
+one image after the other.
+"""
 
 Clock = Callable[[], float]
 
 
 def backends_on(device: torch.device) -> list[str]:
-    """Backends worth timing on a device: Triton's interpreter is none of them."""
+    """The backends that are worth timing on a device, which leaves out Triton's interpreter."""
     kernels = (
         [name for name in BACKENDS if name.startswith("triton")]
         if device.type == "cuda" and triton_refusal(device) is None
@@ -46,13 +48,19 @@ def backends_on(device: torch.device) -> list[str]:
 
 @functools.cache
 def compiled_solve() -> Solver:
-    """What a peer does with the candidates of an image, by torch.compile, once for all sizes."""
+    """``plain.solve`` compiled by torch.compile, once for all sizes."""
     return torch.compile(solve, dynamic=True, fullgraph=True)
 
 
 def cases(batch: Recorded, device: torch.device, names: list[str], compiled: bool = False) -> dict[str, Case]:
-    """The cases of a batch by name: those of our backends ``names`` and of the peers that can compute the
-    batch; ``COMPILED``, which takes its time to compile, if ``compiled``.
+    """The cases of a batch, by name.
+
+    Args:
+        batch: The batch. Plain PyTorch can compute it where its rule is RTMDet's and it has no unusual
+            inputs.
+        device: Where it is computed.
+        names: Backends; those that cannot compute the batch are left out.
+        compiled: Whether ``COMPILED`` is among the cases; it takes a while to compile.
     """
     inputs = batch.on(device)
     found: dict[str, Case] = {
@@ -86,10 +94,10 @@ def _ours(config: SimOTAConfig, name: str, inputs: dict[str, Any]) -> Case:
 
 
 def clock(device: torch.device) -> Clock:
-    """Seconds, once the device has done what it was asked to.
+    """A clock in seconds, whose reading waits until the device has finished.
 
-    On a CPU with one thread, seconds of this process: what an idle machine's clock would show, on a busy
-    machine too.
+    On a CPU with one thread it counts the CPU time of this process, which is the same on a busy machine as on
+    an idle one.
     """
     if device.type != "cuda":
         return time.process_time if torch.get_num_threads() == 1 else time.perf_counter
@@ -108,15 +116,19 @@ def measure(
     seconds: float = 20.0,
     expected: Tensor | None = None,
 ) -> list[dict[str, Any]]:
-    """One row a case: ms (median and quartiles over rounds taken in turns), peak MB, and priors that differ
-    from ``expected``.
+    """Measure cases in turns: one run of each, then again.
 
     Args:
-        named: The cases.
+        named: The cases by name.
         device: Where they compute.
-        rounds: Most timings of each.
-        seconds: What the timings of one case may take; a slow case gets fewer rounds, at least one.
-        expected: gt_index; None: not compared.
+        rounds: How many times each case is timed, at most.
+        seconds: How long the timings of one case may take in all; a slow case is timed less often, at least
+            once.
+        expected: gt_index [B, P] that the cases are compared with; None: they are not.
+
+    Returns:
+        A row for each case: median and quartiles in ms, peak memory in MB, and the number of priors that
+        differ from ``expected``.
     """
     now = clock(device)
     rows: dict[str, dict[str, Any]] = {}
@@ -140,7 +152,7 @@ def measure(
 
 
 def copy_bandwidth(device: torch.device) -> float:
-    """Bytes a ms that a large copy reads and writes."""
+    """Bytes that a large copy reads and writes in a ms."""
     source = torch.empty(1 << (28 if device.type == "cuda" else 26), dtype=torch.uint8, device=device)
     target, now, times = torch.empty_like(source), clock(device), []
     for _ in range(9):
@@ -151,9 +163,11 @@ def copy_bandwidth(device: torch.device) -> float:
 
 
 def least_bytes(batch: Recorded) -> int:
-    """Bytes that any assigner moves: priors and gts in, boxes and logits of the priors that are candidates
-    in, and for every prior gt_index, label, IoU and claims out. Where the cost looks at the gts' own classes
-    alone, a candidate needs one logit.
+    """The bytes that any assigner must move.
+
+    It reads the priors, the gts, and of each prior that is a candidate its box and its logits: those of all
+    classes, or at least one where the cost looks only at the gt's own class. It writes gt_index, label, IoU
+    and claims of every prior.
     """
     problem, config = pack(batch.config, **batch.inputs, validate=False), batch.config
     gts = candidates = 0

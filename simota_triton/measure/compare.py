@@ -1,4 +1,4 @@
-"""Two records of the same measurements: what changed beyond noise."""
+"""Compares two records of the same measurements: what changed by more than noise?"""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any, NamedTuple
 from .machine import machine_class
 
 Key = tuple[str, str]
-"""Workload and case."""
+"""(workload, case)"""
 
 
 class Change(NamedTuple):
-    """One case in both records.
+    """One case that both records have.
 
     Attributes:
-        workload: Its batch.
-        case: What was measured.
-        before_ms: Median.
-        after_ms: Median.
-        beyond_noise: The middle halves of the timings do not overlap.
-        before_mb: Peak memory, None where it was not measured.
-        after_mb: The same.
+        workload: Name of the batch.
+        case: Name of what was measured.
+        before_ms: Median time in the first record.
+        after_ms: Median time in the second record.
+        beyond_noise: Whether the middle halves of the two series of times do not overlap.
+        before_mb: Peak memory in the first record, None where it was not measured.
+        after_mb: Peak memory in the second record.
     """
 
     workload: str
@@ -40,11 +40,12 @@ class Change(NamedTuple):
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """A record that ``simota-triton bench`` wrote; the points of a curve (``--plot``) are its workloads.
+    """Read a record of ``simota-triton bench``. If it is one of a curve (``--plot``), each point of the curve
+    is taken as a workload.
 
     Raises:
-        ValueError: It is none; the message names the file.
-        OSError: It cannot be read.
+        ValueError: The file is no such record; the message names it.
+        OSError: The file cannot be read.
     """
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
@@ -62,17 +63,16 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def changes(before: dict[str, Any], after: dict[str, Any]) -> tuple[list[Change], list[Key], list[Key]]:
-    """The cases of both records, and those that only the first or only the second has."""
+    """The cases that both records have, those that only the first has, and those that only the second has."""
     first, second = (
         {(row["workload"], row["case"]): row for row in record["rows"]} for record in (before, after)
     )
-    both = [
-        Change(
-            *key, old["median_ms"], new["median_ms"],
-            old["quartiles_ms"][1] < new["quartiles_ms"][0] or new["quartiles_ms"][1] < old["quartiles_ms"][0],
-            old.get("peak_mb"), new.get("peak_mb"),
-        )
-        for key, old in first.items()
-        if (new := second.get(key)) is not None
-    ]  # fmt: skip
+    both = []
+    for key in first:
+        if key in second:
+            old, new = first[key], second[key]
+            (old_low, old_high), (new_low, new_high) = old["quartiles_ms"], new["quartiles_ms"]
+            apart = old_high < new_low or new_high < old_low
+            medians = old["median_ms"], new["median_ms"]
+            both.append(Change(*key, *medians, apart, old.get("peak_mb"), new.get("peak_mb")))
     return both, [key for key in first if key not in second], [key for key in second if key not in first]

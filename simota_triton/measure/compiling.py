@@ -1,7 +1,7 @@
-"""Compiles the Triton kernels for a GPU that is not there.
+"""Compiles the Triton kernels for a GPU that is not in this machine.
 
-Triton is handed a driver that names a target and nothing else, and every launch stops after compilation. So
-what is compiled is what the package's own launches ask for, argument by argument.
+Triton is given a driver that only names a target, and every launch stops after its compilation. So the
+binaries are those that the package's own launches ask for, argument by argument.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from triton.runtime.jit import JITFunction
 
 
 class Target:
-    """A driver that only knows what to compile for."""
+    """A driver for Triton that only knows what to compile for."""
 
     def __init__(self, capability: int) -> None:
         self.capability = capability
@@ -40,11 +40,17 @@ class Target:
 
 @contextmanager
 def compiled_for(capability: int, grids: list[tuple[int, ...]] | None = None) -> Iterator[list[Any]]:
-    """Collects the binaries that launches in its block compile for, say, 90 (sm_90), and their grids; nothing
-    runs.
+    """In the block of this context manager every launch compiles and ends: nothing runs.
 
-    For a process of its own, where Triton was imported without TRITON_INTERPRET: Triton launches nothing
-    there afterwards.
+    Use it in a process of its own, because Triton launches nothing in this process afterwards. Triton must
+    have been imported without TRITON_INTERPRET.
+
+    Args:
+        capability: What to compile for; 90 stands for sm_90.
+        grids: A list that the grid of each launch is appended to.
+
+    Yields:
+        A list that the binary of each launch is appended to.
     """
     binaries: list[Any] = []
     run = JITFunction.run

@@ -1,4 +1,4 @@
-"""What measurements depend on, and which of them may be compared."""
+"""The machine that measurements are made on, and which measurements may be compared."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ import torch
 from ..version import __version__, driver_version, first_line, triton_version
 
 CHECKOUT = Path(__file__).parents[2]
-"""Where the package lies: a git checkout, or the folder it is installed in."""
+"""The folder of the package: a git checkout, or the folder that it is installed in."""
 
 
 def facts(device: torch.device | None = None) -> dict[str, Any]:
-    """Processor, threads, versions and date, the commit of a checkout, and the GPU and its driver where
-    ``device`` is one (None: where one is here).
+    """What a measurement depends on: processor, threads, versions, date, and the commit if the package is a
+    git checkout; on a GPU also its name and driver.
+
+    Args:
+        device: Where the measurement is made. None: on the GPU if there is one.
     """
     found: dict[str, Any] = {
         "cpu": cpu_name(),
@@ -45,8 +48,11 @@ def facts(device: torch.device | None = None) -> dict[str, Any]:
 
 
 def machine_class(machine: dict[str, Any]) -> str:
-    """Machines of one class are compared with each other: the same GPU, or the same processor with as many
-    threads.
+    """The class of a machine: its GPU, or else its processor and number of threads. Times may be compared
+    within a class.
+
+    Args:
+        machine: As :func:`facts` describes it.
 
     Example:
         >>> machine_class({"cpu": "AMD EPYC 9R14", "threads": 2})
@@ -61,7 +67,7 @@ def machine_class(machine: dict[str, Any]) -> str:
 
 
 def cpu_name() -> str:
-    """The processor's model, as Linux tells it, else what Python knows."""
+    """The processor's model from /proc/cpuinfo, else what Python knows of it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

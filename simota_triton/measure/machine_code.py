@@ -1,6 +1,6 @@
 """Reads the machine code of compiled kernels: registers, spills, instructions by class, loops.
 
-nvdisasm and cuobjdump, which do the reading, come with Triton.
+The tools that disassemble it, nvdisasm and cuobjdump, come with Triton.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ CLASSES = {
     "control": r"BRA|BSSY|BSYNC|EXIT|WARPSYNC|CALL|RET|YIELD|NOP|VOTE|PLOP3",
     "uniform": r"U[A-Z]|R2UR|S2UR",
 }
-"""Classes of instructions; what is none of these is counted as integer."""
+"""Class of instructions -> pattern of their names. All others count as class ``"integer"``."""
 
 
 @dataclass(frozen=True)
 class Loop:
-    """A loop, and those inside it.
+    """A loop of the machine code.
 
     Attributes:
-        instructions: Of an iteration by class, over all its paths, without those of the loops inside.
-        shortest: Instructions of the shortest path of an iteration, which enters no loop inside more than it
-            must.
-        inner: Loops right inside, in order of their addresses.
-        around: Instructions outside of all loops on the ways that lead through this one, by class.
+        instructions: Class -> instructions of the loop's body, on all its paths, without those of inner
+            loops.
+        shortest: Number of instructions on the shortest path through the body.
+        inner: The loops directly inside this one, in the order of their addresses.
+        around: Class -> instructions outside of all loops, on the paths that lead through this loop.
     """
 
     instructions: Counter[str]
@@ -54,7 +54,7 @@ class Loop:
 
     @property
     def whole(self) -> Counter[str]:
-        """Instructions of an iteration with those of the loops inside, once each."""
+        """Class -> instructions of the body, those of inner loops counted once."""
         return sum((inner.whole for inner in self.inner), Counter(self.instructions))
 
 
@@ -63,12 +63,12 @@ class Census:
     """What a binary needs and does.
 
     Attributes:
-        registers: A thread's.
-        local_bytes: Stack and local memory, which is where spilled registers go.
-        shared_bytes: Shared memory.
-        instructions: By class.
-        once: What lies outside of loops.
-        loops: Outermost loops, in order of their addresses.
+        registers: Registers of a thread.
+        local_bytes: Stack and local memory of a thread, where spilled registers go.
+        shared_bytes: Shared memory of a program.
+        instructions: Class -> all instructions.
+        once: Class -> instructions outside of loops.
+        loops: The outermost loops, in the order of their addresses.
     """
 
     registers: int
@@ -80,11 +80,11 @@ class Census:
 
     @property
     def straight(self) -> int:
-        """Instructions outside the innermost loops."""
+        """Number of instructions outside of the innermost loops."""
         return sum(self.instructions.values()) - sum(loop.total for loop in self.innermost())
 
     def every_loop(self) -> Iterator[Loop]:
-        """All loops, an outer one before those inside."""
+        """All loops, each before those inside it."""
         waiting = list(self.loops)
         while waiting:
             loop = waiting.pop(0)
@@ -92,12 +92,12 @@ class Census:
             yield loop
 
     def innermost(self) -> Iterator[Loop]:
-        """Loops without one inside."""
+        """The loops that have no loop inside."""
         return (loop for loop in self.every_loop() if not loop.inner)
 
 
 def census(binary: Any) -> Census:
-    """Reads a binary of :func:`.compiling.compiled_for`."""
+    """The census of a binary of :func:`.compiling.compiled_for`."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(binary.asm["cubin"])
         file.flush()
@@ -105,7 +105,7 @@ def census(binary: Any) -> Census:
         usage = _tool("cuobjdump", "-res-usage", file.name)
     numbers = re.search(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", usage)
     assert numbers, usage
-    # (label, instruction)
+    # pairs (label, instruction), one of the two empty
     lines = re.findall(r"^\s*(?:(\.L_\S+):|/\*[0-9a-f]{4,}\*/\s+(.*?);)", code, re.MULTILINE)
     flow = Flow(lines)
     loops = flow.loops()
@@ -120,10 +120,10 @@ def census(binary: Any) -> Census:
 
 
 class Flow:
-    """Basic blocks of a function and the edges between them.
+    """The control flow graph of a function: its basic blocks, and for each the blocks that may follow.
 
-    Edges of ``BRA.DIV`` are left out: they lead to slow paths, behind the end, for warps whose lanes have
-    parted.
+    ``BRA.DIV`` is no edge of it: it leads to code behind the function's end that is only for warps whose
+    lanes have diverged.
     """
 
     def __init__(self, lines: list[tuple[str, str]]) -> None:
@@ -145,15 +145,17 @@ class Flow:
             self.next.append(follows | ({at[target[1]]} if target else set()))
 
     def reached(self) -> list[str]:
-        """Instructions that are not behind the end."""
+        """The instructions that the function's entry leads to."""
         return [instruction for block in sorted(self._reach(0, set())) for instruction in self.blocks[block]]
 
     def loops(self) -> tuple[Loop, ...]:
-        """The natural loops: back edges are those to a block without which their source is not reached."""
+        """The natural loops. A loop's header is a block that some block behind it jumps back to, where every
+        path to that block leads through the header.
+        """
         reached = self._reach(0, set())
         bodies: dict[int, set[int]] = {}
         for header in sorted(reached):
-            beyond = reached - self._reach(0, {header})  # what is reached through the header alone
+            beyond = reached - self._reach(0, {header})  # every path to these leads through the header
             tails = {block for block in beyond if header in self.next[block]}
             if tails:
                 bodies[header] = {
@@ -186,7 +188,7 @@ class Flow:
         return tuple(found)
 
     def _reach(self, start: int, closed: set[int]) -> set[int]:
-        """Blocks reached from a block, itself included, without entering those ``closed``."""
+        """The blocks that ``start`` leads to, itself included, on paths without the blocks ``closed``."""
         found: set[int] = set()
         waiting = [start] if start not in closed else []
         while waiting:
@@ -197,7 +199,7 @@ class Flow:
         return found
 
     def _shortest(self, header: int, body: set[int]) -> int:
-        """Instructions of the shortest way from a header back to it."""
+        """Number of instructions on the shortest path from a header back to it."""
         length = {header: len(self.blocks[header])}
         waiting = [header]
         best = []
@@ -215,7 +217,7 @@ class Flow:
 
 
 def _leaves(instruction: str) -> bool:
-    """Whether control may go elsewhere after it."""
+    """Whether the instruction may jump or end the program."""
     return re.search(r"\b(BRA|EXIT|RET)\b(?!\.DIV)", instruction) is not None
 
 

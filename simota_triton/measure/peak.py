@@ -1,4 +1,4 @@
-"""Peak memory of a call: what PyTorch's allocator is asked for at most beyond what it held before."""
+"""Peak memory of a call: how much more memory PyTorch's allocator holds during the call than before it."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import torch
 
 
 def peak_bytes(call: Callable[[], object], device: torch.device | None = None) -> int:
-    """Largest number of bytes that ``call`` has allocated at once, temporaries inside operators and compiled
-    code included.
+    """The largest number of bytes that ``call`` has allocated at one time, including temporaries inside of
+    operators and of compiled code.
 
-    On a GPU these are bytes as they are asked for: a block of the allocator may be up to a megabyte larger,
+    On a GPU these are the bytes that are asked for. The allocator's blocks may be up to a megabyte larger,
     depending on what was freed before.
 
     Args:
-        call: What is measured.
-        device: A GPU; None or another device: the CPU.
+        call: The call to measure.
+        device: The GPU that it allocates on. None, or another device: the CPU.
     """
     if device is not None and device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -27,7 +27,7 @@ def peak_bytes(call: Callable[[], object], device: torch.device | None = None) -
         torch.cuda.synchronize(device)
         del result
         return int(torch.cuda.memory_stats(device)["requested_bytes.all.peak"] - before)
-    # the profiler tells on stderr that it starts and stops, at every level below
+    # at every lower level the profiler prints on stderr that it starts and stops
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")
     with torch.profiler.profile(
         activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True

@@ -1,6 +1,4 @@
-"""The peer of every comparison: RTMDet's assignment of a padded batch in plain PyTorch, as well as we can
-write it.
-"""
+"""What the backends are compared with: RTMDet's assignment in plain PyTorch, written as fast as we can."""
 
 from __future__ import annotations
 
@@ -18,8 +16,20 @@ TOPK, IOU_WEIGHT, EPS, RADIUS = 13, 3.0, 1e-7, 3.0
 def dense_cost(
     boxes: Tensor, logits: Tensor, priors: Tensor, gt_boxes: Tensor, gt_labels: Tensor, background: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Cost and IoU [..., G, n], fully vectorised, with the class term decomposed into a sum per prior and a
-    correction.
+    """Cost and IoU of all pairs, [..., G, n], without a loop.
+
+    The class term of a pair is a sum over all classes in which only the gt's own class differs from the sum
+    for the background, so it is
+
+        background - background term of the own class + term of the own class.
+
+    Args:
+        boxes: [..., n, 4] predictions, xyxy.
+        logits: [..., n, C].
+        priors: [n, 4] x, y, stride, stride.
+        gt_boxes: [..., G, 4] xyxy.
+        gt_labels: [..., G].
+        background: [..., n] of :func:`background_cost`.
     """
     x1, y1, x2, y2 = boxes.unsqueeze(-3).unbind(-1)
     gx1, gy1, gx2, gy2 = gt_boxes.unsqueeze(-2).unbind(-1)
@@ -36,12 +46,14 @@ def dense_cost(
 
 
 def background_cost(logits: Tensor) -> Tensor:
-    """Sum over classes of the soft BCE against target 0."""
+    """The class term against the background, [..., n]: the soft BCE against target 0, summed over classes."""
     return (F.softplus(logits) * logits.sigmoid().square_()).sum(-1)
 
 
 def match(cost: Tensor, iou: Tensor) -> Tensor:
-    """Dynamic k, selection and conflicts of [..., G, n] without a loop over gts."""
+    """gt_index [..., n] of a cost and an IoU [..., G, n]: dynamic k, selection and conflicts, without a loop
+    over gts.
+    """
     width = min(TOPK, cost.shape[-1])
     dynamic_k = iou.topk(width, dim=-1, sorted=False).values.clamp(min=0).sum(-1).int().clamp_(min=1)
     values, indices = cost.topk(width, dim=-1, largest=False)
@@ -55,7 +67,7 @@ def match(cost: Tensor, iou: Tensor) -> Tensor:
 
 
 def solve(boxes: Tensor, logits: Tensor, priors: Tensor, gt_boxes: Tensor, gt_labels: Tensor) -> Tensor:
-    """gt_index [n] of the candidates of one image."""
+    """gt_index [n] of the n candidates of one image."""
     return match(*dense_cost(boxes, logits, priors, gt_boxes, gt_labels, background_cost(logits)))
 
 
@@ -67,7 +79,7 @@ def vectorised_image(
     gt_labels: Tensor,
     solve: Solver = solve,
 ) -> Tensor:
-    """One image, candidates compacted first."""
+    """gt_index [P] of one image. Only the candidates, the priors inside of some gt, are computed."""
     out = torch.full((len(priors),), -1, dtype=torch.int64, device=priors.device)
     x, y = priors[:, 0], priors[:, 1]
     gx1, gy1, gx2, gy2 = gt_boxes[:, None].unbind(-1)
@@ -85,7 +97,9 @@ def vectorised_batch(
     gt_labels: Tensor,
     gt_mask: Tensor,
 ) -> Tensor:
-    """A padded batch at once, [B, G, P], no data-dependent shape: what torch.compile and CUDA graphs want."""
+    """gt_index [B, P] of a padded batch at once. No shape depends on data, as torch.compile and CUDA graphs
+    need it.
+    """
     x, y = priors[:, 0], priors[:, 1]
     gx1, gy1, gx2, gy2 = gt_boxes[:, :, None].unbind(-1)
     candidate = ((x > gx1) & (x < gx2) & (y > gy1) & (y < gy2) & gt_mask[..., None]).any(1)  # [B, P]

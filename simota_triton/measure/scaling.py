@@ -1,6 +1,4 @@
-"""How time and memory grow with one size of a batch, the others held: measured point by point and drawn on
-log axes.
-"""
+"""Curves of how time and memory grow with one size of a batch while the others stay the same."""
 
 from __future__ import annotations
 
@@ -18,22 +16,24 @@ from .cases import BY_IMAGE, COMPILED, PLAIN, cases, clock, copy_bandwidth, leas
 from .simulate import random_gts, simulate_predictions
 
 MOST_PAIRS = 6e7
-"""Pairs (gt, prior) that a case may hold at once: a few GB."""
+"""The most pairs (gt, prior) that a case may hold at once, which take a few GB. A point that would hold more
+is left out.
+"""
 
 PLAIN_CASES = (PLAIN, BY_IMAGE, COMPILED)
-"""Peers; the picture shows the fastest of them at each point."""
+"""The cases in plain PyTorch, of which the picture shows the fastest at each point."""
 
 BEST = "plain PyTorch, the fastest"
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One size that grows.
+    """The size that grows.
 
     Attributes:
-        label: On the picture.
-        values: What is measured.
-        field: Argument of :func:`make_batch`.
+        label: Its name in the picture.
+        values: The sizes that are measured.
+        field: The argument of :func:`make_batch` that it is.
     """
 
     label: str
@@ -48,12 +48,12 @@ AXES = {
     "batch": Axis("images, B", (1, 2, 4, 8, 16, 32, 64, 128, 256), "batch"),
 }
 HELD = {"batch": 2, "priors": 8400, "classes": 80, "gts": 20}
-"""The sizes that do not grow."""
+"""The sizes that stay the same while another one grows."""
 
 
 def make_batch(batch: int, priors: int, classes: int, gts: int) -> Recorded:
-    """A seeded batch of RTMDet's rule, mid phase, about ``priors`` priors of a square image, every image with
-    as many gts.
+    """A seeded batch for RTMDet's rule, in the middle of training: square images with about ``priors``
+    priors, each with ``gts`` gts.
     """
     side = max(1, round((priors / 21) ** 0.5))  # cells of the coarsest level: 21 = 16 + 4 + 1 priors each
     generator = torch.Generator().manual_seed(0)
@@ -70,20 +70,26 @@ def make_batch(batch: int, priors: int, classes: int, gts: int) -> Recorded:
 
 
 def curve(
-    axis: str, device: torch.device, names: Sequence[str], seconds: float, values: Sequence[int] | None = None,
-    on_point: Callable[[dict[str, Any]], None] = lambda row: None, compiled: bool = False,
-) -> list[dict[str, Any]]:  # fmt: skip
-    """One row a point and case. A case that took longer than ``seconds`` for a call is not tried at larger
-    points.
+    axis: str,
+    device: torch.device,
+    names: Sequence[str],
+    seconds: float,
+    values: Sequence[int] | None = None,
+    on_point: Callable[[dict[str, Any]], None] = lambda row: None,
+    compiled: bool = False,
+) -> list[dict[str, Any]]:
+    """Measure a curve: one row for each point and case.
+
+    A case is not measured at larger points once a call of it has taken longer than ``seconds``.
 
     Args:
-        axis: Of ``AXES``.
-        device: Where it computes.
-        names: Our backends.
-        seconds: What a case may take at a point, all rounds together.
-        values: Points; None: the axis's own.
+        axis: The size that grows, one of ``AXES``.
+        device: Where the cases compute.
+        names: Backends.
+        seconds: How long a case may take at a point.
+        values: The points; None: the axis's own.
         on_point: Called with each row.
-        compiled: Whether a compiled peer is among the cases.
+        compiled: Whether ``COMPILED`` is among the cases.
     """
     bandwidth, now = copy_bandwidth(device), clock(device)
     rows, too_slow = [], set()
@@ -117,14 +123,14 @@ def curve(
 
 
 def _held(name: str, pairs: int, images: int) -> int:
-    """Pairs of a batch that a case holds at once."""
+    """How many of a batch's pairs a case holds at once."""
     if name in (BY_IMAGE, COMPILED):
         return pairs // images
     return pairs if name in ("reference", PLAIN, "triton") else 0
 
 
 def with_best_peer(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows with those of the peers replaced by the fastest of them at each point."""
+    """The rows, with those of plain PyTorch replaced by the fastest of them at each point."""
     peers: dict[Any, dict[str, Any]] = {}
     for row in rows:
         if (
@@ -153,8 +159,8 @@ COLOURS = {
 
 
 def draw(record: dict[str, Any], path: Path) -> None:
-    """The picture of a curve: time and peak memory, log axes, each case a line, the fastest peer one of
-    them.
+    """Draw a curve: time and peak memory on logarithmic axes, with a line for each case and one for the
+    fastest case in plain PyTorch.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -162,8 +168,8 @@ def draw(record: dict[str, Any], path: Path) -> None:
     axis, rows, machine = AXES[record["axis"]], with_best_peer(record["rows"]), record["machine"]
     figure = Figure(figsize=(11, 4.8), layout="constrained")
     FigureCanvasAgg(figure)
-    held = ", ".join(f"{letter} = {HELD[name]:,}" for name, letter in (("batch", "B"), ("priors", "P"), ("classes", "C"), ("gts", "G"))
-                     if name != axis.field)  # fmt: skip
+    letters = {"batch": "B", "priors": "P", "classes": "C", "gts": "G"}
+    held = ", ".join(f"{letter} = {HELD[size]:,}" for size, letter in letters.items() if size != axis.field)
     threads = "one thread, its CPU time" if machine["threads"] == 1 else f"{machine['threads']} threads"
     where = machine.get("gpu") or f"{machine['cpu']}, {threads}"
     title = f"RTMDet's assignment against {axis.label} ({held}; float32)"

@@ -1,9 +1,13 @@
-"""Simulated detector outputs, seeded, for the demo, the benchmarks and the tests. A guess at what a head
-predicts, no more.
+"""Simulated outputs of a detector, for the demo, the benchmarks and the tests. They are seeded, and no more
+than a guess at what a head predicts.
 
-Three phases of training: ``"untrained"`` (boxes around each prior of about its stride's size, all scores near
-0.01), ``"mid"`` (priors inside a gt predict its box within about 20 % and lean to its class) and
-``"trained"`` (within 5 %, confident). A prior inside several gts follows the smallest one.
+There are three phases of training:
+
+- ``"untrained"``: boxes around each prior, of about the size of its stride; all scores are near 0.01;
+- ``"mid"``: priors inside a gt predict its box with errors of about 20 %, and tend to its class;
+- ``"trained"``: the same with errors of about 5 %, and confident.
+
+A prior inside several gts predicts the smallest of them.
 """
 
 from __future__ import annotations
@@ -24,8 +28,8 @@ _OTHER_LOGIT = {"untrained": (-4.6, 0.3), "mid": (-5.0, 1.0), "trained": (-7.0, 
 
 
 class Predictions(NamedTuple):
-    """What a head would give: pred_boxes [B, P, 4] xyxy, cls_logits [B, P, C], obj_logits [B, P, 1], all
-    float32.
+    """What a head would predict: pred_boxes [B, P, 4] xyxy, cls_logits [B, P, C] and obj_logits [B, P, 1],
+    all float32.
     """
 
     pred_boxes: Tensor
@@ -41,16 +45,18 @@ def random_gts(
     median: float = 64.0,
     spread: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
-    """Random gts: boxes [count, 4] xyxy with log-normal sides, clipped to the image, and labels [count]
-    int64.
+    """Random gts with log-normal sides, which lie inside a square image.
 
     Args:
         count: Number of gts.
-        image_size: Pixels a side.
+        image_size: Side of the image in pixels.
         num_classes: C.
         generator: Source of randomness.
-        median: Median side in pixels.
-        spread: Standard deviation of the side's logarithm.
+        median: Median of the sides in pixels.
+        spread: Standard deviation of the sides' logarithm.
+
+    Returns:
+        Boxes [count, 4] xyxy and labels [count] int64.
     """
     source: dict[str, Any] = {"generator": generator, "device": generator.device}
     side = median * torch.exp(spread * torch.randn(count, 1, dtype=torch.float32, **source))
@@ -70,10 +76,18 @@ def simulate_predictions(
     phase: str,
     generator: torch.Generator,
 ) -> Predictions:
-    """Predictions of a head in a phase of training, for a list of images' gts ([G_i, 4] and [G_i]).
+    """Predictions of a head for a batch of images.
+
+    Args:
+        gt_boxes: [G_i, 4] xyxy of each image.
+        gt_labels: [G_i] of each image.
+        priors: [P, 4] x, y, stride, stride.
+        num_classes: C.
+        phase: Phase of training, one of ``PHASES``.
+        generator: Source of randomness.
 
     Raises:
-        ValueError: Unknown ``phase``.
+        ValueError: ``phase`` is unknown.
     """
     if phase not in PHASES:
         raise ValueError(f"phase: expected one of {', '.join(map(repr, PHASES))}, got {phase!r}")

@@ -1,4 +1,4 @@
-"""Timers: one run of a call in ms, on the host's clock or on the GPU's as a replayed graph."""
+"""Timers of single runs of a call: on the host's clock, or as a CUDA graph on the GPU's clock."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from typing import Protocol
 import torch
 
 L2_BYTES = 1 << 28
-"""More than any GPU's L2 cache."""
+"""Bytes that are overwritten to empty the L2 cache: more than that of any GPU."""
 
 OVERWRITTEN = 8
-"""Times that the cache is overwritten before a replay: about half a millisecond of an H100, which the host
-needs to queue a graph.
+"""How many times the L2 cache is overwritten before each replay. It keeps an H100 busy for about half a
+millisecond, in which the host queues the graph.
 """
 
 
 class Timer(Protocol):
-    """Prepares calls so that single runs can be timed, in any order."""
+    """Prepares calls, whose single runs can then be timed in any order."""
 
     def prepare(self, call: Callable[[], object]) -> Callable[[], float]:
-        """A function that runs ``call`` once and returns ms."""
+        """A function that runs ``call`` once and returns the time in ms."""
         ...
 
 
 class WallTimer:
-    """The host's clock, for calls that are done when they return."""
+    """Times by the host's clock, for calls that have finished when they return."""
 
     def prepare(self, call: Callable[[], object]) -> Callable[[], float]:
         call()
@@ -40,11 +40,12 @@ class WallTimer:
 
 
 class GraphTimer:
-    """Replays of a CUDA graph of the call, with the L2 cache overwritten before each.
+    """Captures the call as a CUDA graph and times replays of it by the GPU's clock, each with an empty L2
+    cache.
 
-    The overwriting is queued as often as it takes to keep the GPU busy until the host has queued the replay
-    and both events, so that what lies between them is the GPU's time alone. Graphs share one pool of memory:
-    none of them is to be read after another ran.
+    Overwriting the cache also keeps the GPU busy until the host has queued the replay and the events around
+    it, so that the time between the events is the GPU's alone. All graphs share one pool of memory: the
+    outputs of one are lost once another has run.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -53,7 +54,7 @@ class GraphTimer:
         self.scratch = torch.empty(L2_BYTES, dtype=torch.uint8, device=device)
 
     def prepare(self, call: Callable[[], object]) -> Callable[[], float]:
-        # the current stream by name, because a capture that fails leaves its own in its place
+        # A capture that fails leaves its own stream as the current one, so the present one is set explicitly.
         with torch.cuda.device(self.device), torch.cuda.stream(torch.cuda.current_stream(self.device)):
             stream = torch.cuda.Stream()
             stream.wait_stream(torch.cuda.current_stream())
@@ -65,10 +66,10 @@ class GraphTimer:
                 with torch.cuda.graph(graph, pool=self.pool):
                     call()
             except BaseException:
-                # no other capture may use the old one, which PyTorch takes to be in use
+                # PyTorch takes the pool of a failed capture to be in use, and refuses it to the next one.
                 self.pool = torch.cuda.graph_pool_handle()
                 raise
-            graph.replay()  # the first one uploads it
+            graph.replay()  # the first replay uploads the graph
 
         def run() -> float:
             with torch.cuda.device(self.device):

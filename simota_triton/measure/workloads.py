@@ -1,4 +1,4 @@
-"""The named workloads: one table, one seeded generator. Sizes follow the cases their names stand for."""
+"""The named workloads: seeded batches with the sizes of the data sets that they are named after."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from .simulate import random_gts, simulate_predictions
 
 @dataclass(frozen=True)
 class Workload:
-    """One training step's worth of assignment.
+    """The sizes of the batch of one training step.
 
     Attributes:
-        name: Key of ``WORKLOADS``.
+        name: Its key in ``WORKLOADS``.
         batch: B.
-        image_size: Pixels a side.
+        image_size: Side of the images in pixels.
         num_classes: C.
-        num_gts: Gts of the whole batch.
-        padded: G of the padded form; None where only ragged forms make sense.
-        most: Most gts of one image.
-        median: Median side of a gt in pixels.
-        spread: Standard deviation of the side's logarithm.
+        num_gts: Number of gts in the whole batch.
+        padded: G when gts are padded; None where the images differ too much for padding.
+        most: The largest number of gts in an image.
+        median: Median of the gts' sides in pixels.
+        spread: Standard deviation of the sides' logarithm.
         after: Where the sizes come from.
     """
 
@@ -43,7 +43,7 @@ class Workload:
     after: str
 
     def with_batch(self, batch: int) -> Workload:
-        """The same images, fewer of them."""
+        """The workload with another number of images, each with as many gts on average."""
         return replace(self, batch=batch, num_gts=self.num_gts * batch // self.batch)
 
 
@@ -61,7 +61,7 @@ WORKLOADS = {
 }
 
 TINY = Workload("tiny", 1, 64, 3, 3, 4, 4, 24.0, 0.5, "a try-out")
-"""What Triton's interpreter can take."""
+"""A workload that Triton's interpreter computes in seconds."""
 
 
 @dataclass(frozen=True)
@@ -76,24 +76,21 @@ class Batch:
     gt_labels: list[Tensor]
 
     def padded(self, width: int) -> tuple[Tensor, Tensor, Tensor]:
-        """gt_boxes [B, G, 4], gt_labels [B, G] and gt_mask [B, G] of the padded form."""
+        """The gts padded to G = ``width``: gt_boxes [B, G, 4], gt_labels [B, G] and gt_mask [B, G]."""
         batch = len(self.gt_boxes)
         device = self.priors.device
         boxes = torch.zeros((batch, width, 4), dtype=torch.float32, device=device)
         labels = torch.zeros((batch, width), dtype=torch.int64, device=device)
         mask = torch.zeros((batch, width), dtype=torch.bool, device=device)
         for b, (own_boxes, own_labels) in enumerate(zip(self.gt_boxes, self.gt_labels, strict=True)):
-            boxes[b, : len(own_boxes)], labels[b, : len(own_boxes)], mask[b, : len(own_boxes)] = (
-                own_boxes,
-                own_labels,
-                True,
-            )
+            own = slice(len(own_boxes))
+            boxes[b, own], labels[b, own], mask[b, own] = own_boxes, own_labels, True
         return boxes, labels, mask
 
 
 def gt_counts(workload: Workload, generator: torch.Generator) -> list[int]:
-    """Gts of each image: skewed, at most ``most``, ``num_gts`` in total; one image of xView's kind holds the
-    most.
+    """The number of gts of each image: ``num_gts`` in total, unevenly divided, at most ``most`` an image. In
+    a workload that is not padded the first image has by far the most.
     """
     source: dict[str, Any] = {"dtype": torch.float32, "generator": generator, "device": generator.device}
     weights = torch.exp(0.6 * torch.randn(workload.batch, **source))
@@ -117,7 +114,7 @@ def gt_counts(workload: Workload, generator: torch.Generator) -> list[int]:
 def make_batch(
     workload: Workload, phase: str, seed: int = 0, dtype: torch.dtype = torch.float32, offset: float = 0.0
 ) -> Batch:
-    """A seeded batch of the workload in a phase of training; logits in ``dtype``."""
+    """A seeded batch of the workload in a phase of training, with logits of ``dtype``."""
     generator = torch.Generator().manual_seed(seed)
     priors = grid_priors(workload.image_size, offset=offset)
     gts = [
@@ -134,7 +131,7 @@ def make_batch(
 def recorded(
     workload: Workload, preset: str, phase: str = "mid", seed: int = 0, dtype: torch.dtype = torch.float32
 ) -> Recorded:
-    """A seeded batch of the workload as a call of a preset's assigner, gts padded; logits in ``dtype``."""
+    """A seeded batch of the workload with padded gts, as the arguments of a call of the preset's assigner."""
     config = SimOTAConfig.from_preset(preset)
     batch = make_batch(workload, phase, seed, dtype)
     assert workload.padded is not None
