@@ -123,9 +123,7 @@ class Photos(NamedTuple):
 
 
 def read_photos(folder: Path, size: int) -> Photos:
-    """Read a data set from a folder with ``instances.json`` and ``images/``, photos fitted into squares of
-    ``size`` pixels.
-    """
+    """Read the data set in a folder, ``instances.json`` and ``images/``, at ``size`` pixels a side."""
     pixels, gt_boxes, gt_labels = [], [], []
     for record in read_coco(folder / "instances.json").images:
         scale = size / max(record.width, record.height)

@@ -69,9 +69,7 @@ LOOPED = ("coco", "mosaic")
 """Workloads on which case "loop" is timed, which is slow and holds tensors of [n, G, C]."""
 
 EAGER = ("stream list, maps", "loop")
-"""Cases that cannot be captured: the offsets of a list are copied from the host, and "loop" reads values on
-it.
-"""
+"""Cases that cannot be captured: a list's offsets come from the host, and "loop" reads values there."""
 
 
 def moved(value: Any, device: str | torch.device) -> Any:

@@ -23,8 +23,7 @@ def problem(
     channels: int = 80,
     num_gts: int = 4,
 ) -> Problem:
-    """A batch of one image whose values do not matter, because compilation looks only at shapes, strides and
-    dtypes.
+    """A batch of one image without meaningful values: compilation looks only at shapes, strides and dtypes.
 
     Args:
         config: The configuration.

@@ -126,9 +126,7 @@ def measure(peer: Peer, name: str, phase: str, rounds: int) -> dict[str, Any]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """A Markdown table with a line for each original: its time, ours, and how many times as long the original
-    takes.
-    """
+    """A Markdown table with a line for each original: its time, ours, and the ratio of the two."""
     names = list(dict.fromkeys(row["workload"] for row in rows))
     heads = [
         f"{name} (B = {workload_of(name).batch}, {workload_of(name).num_gts} gts in all)" for name in names

@@ -57,9 +57,7 @@ def microseconds(call: Callable[[], object]) -> float:
 
 
 def inputs() -> tuple[dict[str, Any], dict[str, Any]]:
-    """Arguments of a call, whose values do not matter to the host: a batch of 2 with COCO's shapes, gts
-    padded.
-    """
+    """Arguments of a call with COCO's shapes, a batch of 2, gts padded. Values do not matter to the host."""
     maps = [torch.zeros(2, 80, side, side) for side in (80, 40, 20)]
     given = {"pred_boxes": torch.zeros(2, 8400, 4), "cls_logits": maps, "priors": torch.ones(8400, 4)}
     gts = {

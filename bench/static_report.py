@@ -173,9 +173,7 @@ def parts(numbers: dict[str, Any]) -> list[str]:
 
 
 def compare(baseline: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What got worse: a part with 5 % more instructions, shared memory in a loop that had none, spilled
-    registers.
-    """
+    """What got worse: 5 % more instructions in a part, shared memory in a loop, or spilled registers."""
     wrong = []
     for case in baseline.keys() - now.keys():
         wrong.append(f"{case}: in the baseline, not compiled")

@@ -1,5 +1,6 @@
-"""Benchmarks of our backends on real predictions, the captured batches: ``pytest bench/test_captured.py
---benchmark-only``.
+"""Benchmarks of our backends on captured batches of real predictions.
+
+    pytest bench/test_captured.py --benchmark-only
 
 Each backend must give the reference's assignment before it is timed.
 """

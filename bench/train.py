@@ -44,9 +44,7 @@ from tests.trainers.trainer import Ear, Heard, clock, hearing
 
 RESULTS = Path(__file__).parent / "results" / "train"
 PHASES = {0: "untrained", 50: "early"}
-"""Step before which mode ``shadow`` captures a batch -> name of the batch. One more, ``"late"``, follows at
-the end.
-"""
+"""Step before which mode ``shadow`` captures a batch -> its name. Another, ``"late"``, follows at the end."""
 
 
 class Stopwatch:
@@ -178,9 +176,7 @@ def compare(
     where: str,
     tally: Tally,
 ) -> float:
-    """Judge the priors on which the original and ours differ; returns the largest difference of IoUs where
-    they agree.
-    """
+    """Judge the priors on which the two differ; returns the largest difference of IoUs on the others."""
     owners, ours = ear.owners, heard.matching
     same = (owners.gt_index == ours.gt_index) & (ours.gt_index >= 0)
     error = float((owners.iou - ours.matched_iou)[same].abs().max()) if same.any() else 0.0
@@ -219,9 +215,7 @@ def describe(device: str) -> dict[str, Any]:
 
 
 def verdict(out: Path, name: str) -> str | None:
-    """A line that compares the losses of mode ``swap`` with the original's; None where one of the two is
-    missing.
-    """
+    """A line that compares the losses of mode ``swap`` with the original's; None if one is missing."""
     files = [out / f"{name}_{mode}.json" for mode in ("swap", "shadow", "original")]
     swap, *others = (json.loads(file.read_text()) if file.exists() else None for file in files)
     original = next((other for other in others if other), None)

@@ -1,6 +1,4 @@
-"""The command line: ``simota-triton COMMAND`` or ``python -m simota_triton COMMAND``. Each command is a
-module.
-"""
+"""The command line: ``simota-triton COMMAND``, or ``python -m simota_triton COMMAND``."""
 
 from __future__ import annotations
 

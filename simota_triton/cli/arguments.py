@@ -150,8 +150,7 @@ def batches(args: argparse.Namespace, tiny: bool = False) -> Iterator[Recorded]:
 
 
 def recorded_in(path: Path) -> list[Recorded]:
-    """The batches in a file, at least one. If the file is cut off, a line says so and the whole ones are
-    used.
+    """The batches in a file, at least one. A file that is cut off is used up to there, and a line says so.
 
     Raises:
         CommandError: The file cannot be used.

@@ -1,6 +1,4 @@
-"""``simota-triton verify``: checks on this machine that the backends give right answers and keep their other
-promises.
-"""
+"""``simota-triton verify``: checks that the backends give right answers on this machine."""
 
 from __future__ import annotations
 

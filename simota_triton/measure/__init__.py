@@ -1,3 +1,1 @@
-"""Everything that measures: workloads, timers, memory, records, compiling without a GPU. Nothing that assigns
-imports it.
-"""
+"""Workloads, timers, memory, records, machine code: all that measures. Nothing that assigns imports it."""

@@ -51,9 +51,7 @@ def background_cost(logits: Tensor) -> Tensor:
 
 
 def match(cost: Tensor, iou: Tensor) -> Tensor:
-    """gt_index [..., n] of a cost and an IoU [..., G, n]: dynamic k, selection and conflicts, without a loop
-    over gts.
-    """
+    """gt_index [..., n] from cost and IoU [..., G, n]: dynamic k, selection, conflicts; no loop over gts."""
     width = min(TOPK, cost.shape[-1])
     dynamic_k = iou.topk(width, dim=-1, sorted=False).values.clamp(min=0).sum(-1).int().clamp_(min=1)
     values, indices = cost.topk(width, dim=-1, largest=False)
@@ -97,9 +95,7 @@ def vectorised_batch(
     gt_labels: Tensor,
     gt_mask: Tensor,
 ) -> Tensor:
-    """gt_index [B, P] of a padded batch at once. No shape depends on data, as torch.compile and CUDA graphs
-    need it.
-    """
+    """gt_index [B, P] of a padded batch at once, without shapes that depend on data."""
     x, y = priors[:, 0], priors[:, 1]
     gx1, gy1, gx2, gy2 = gt_boxes[:, :, None].unbind(-1)
     candidate = ((x > gx1) & (x < gx2) & (y > gy1) & (y < gy2) & gt_mask[..., None]).any(1)  # [B, P]

@@ -40,8 +40,7 @@ class WallTimer:
 
 
 class GraphTimer:
-    """Captures the call as a CUDA graph and times replays of it by the GPU's clock, each with an empty L2
-    cache.
+    """Captures a call as a CUDA graph and times its replays by the GPU's clock, each with an empty L2 cache.
 
     Overwriting the cache also keeps the GPU busy until the host has queued the replay and the events around
     it, so that the time between the events is the GPU's alone. All graphs share one pool of memory: the

@@ -1,6 +1,4 @@
-"""Launch parameters of the kernels: where a call takes them from. They decide how fast it is, never its
-answer.
-"""
+"""Launch parameters of the kernels, which decide how fast a call is and never what it answers."""
 
 from .kernel_config import KernelConfig
 from .stream_config import StreamConfig

@@ -22,7 +22,8 @@ class StreamConfig:
     Attributes:
         tile: Priors of a tile, which lie in a block of cells of one level. A tile is visited or skipped as a
             whole.
-        rows: Priors a program of ``sums_and_ious`` that sums logits; 16 at most where these are not a head's maps.
+        rows: Priors a program of ``sums_and_ious`` that sums logits; 16 at most where these are not a head's
+            maps.
         bounds: Tiles whose bounds a program of ``select`` keeps in registers at once.
         iou_bounds: The same of ``sums_and_ious``, whose programs see only every ``splits``-th tile.
         splits: Programs of ``sums_and_ious`` that share the tiles of a gt, at most ``MAX_SPLITS``.

@@ -1,6 +1,4 @@
-"""The demo: it reads COCO annotations, simulates predictions, and shows the assignments in tables and
-pictures.
-"""
+"""The demo: it reads COCO annotations, simulates predictions, and shows what is assigned."""
 
 from .command import add_parser
 

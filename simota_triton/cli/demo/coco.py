@@ -16,9 +16,7 @@ LARGEST_SIDE = 1e6
 
 @dataclass(frozen=True)
 class Annotation:
-    """One object: its box, xyxy in pixels of the image, its class, 0 to C - 1, and whether it is a crowd
-    region.
-    """
+    """One object: its box, xyxy in pixels of the image, its class, 0 to C - 1, and whether it is a crowd."""
 
     box: tuple[float, float, float, float]
     label: int

@@ -36,9 +36,7 @@ def fonts_for(text: str) -> Iterator[None]:
 
 
 def _others(text: str) -> tuple[list[str], list[str]]:
-    """A few fonts that have the characters which matplotlib's default lacks, and the characters that none
-    has.
-    """
+    """Some fonts with the characters that matplotlib's default lacks, and the characters that none has."""
     from matplotlib import font_manager
 
     own = font_manager.get_font(font_manager.findfont(font_manager.FontProperties())).get_charmap()

@@ -200,9 +200,7 @@ def _circles(
 
 
 def _draw_labels(axes: Axes, scene: Scene, outcome: Outcome, colors: Sequence[str], point: float) -> None:
-    """Draw the label of each gt and crowd region, its number and class on a coloured ground. A pixel has
-    ``point`` points.
-    """
+    """Draw the labels of gts and crowd regions, with number and class. A pixel has ``point`` points."""
     from matplotlib.patches import BoxStyle
 
     number = len(scene.gt_boxes) + len(scene.ignore_boxes)

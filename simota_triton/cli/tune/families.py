@@ -58,9 +58,7 @@ class Tunable(Family):
         return next((index for index, one in enumerate(differs) if one), 0)
 
     def space(self, base: Any) -> list[Any]:
-        """All candidates: ``base``, then those of each stage, with the fields of the other stages as in
-        ``base``.
-        """
+        """All candidates: ``base``, then those of each stage around ``base``."""
         return list(
             dict.fromkeys(itertools.chain.from_iterable(self.stage(i, base) for i in range(len(self.stages))))
         )
