@@ -28,7 +28,13 @@ _OTHER_LOGIT = {"untrained": (-4.6, 0.3), "mid": (-5.0, 1.0), "trained": (-7.0, 
 
 
 class Predictions(NamedTuple):
-    """What a head predicts, float32: pred_boxes [B, P, 4] xyxy, cls_logits [B, P, C], obj_logits [B, P, 1]."""
+    """What a head predicts, all of it float32.
+
+    Attributes:
+        pred_boxes: [B, P, 4] xyxy.
+        cls_logits: [B, P, C].
+        obj_logits: [B, P, 1].
+    """
 
     pred_boxes: Tensor
     cls_logits: Tensor
