@@ -3,7 +3,7 @@ closely, insertions, contested priors. The order of visits and every threshold a
 row of a tensor instead of a warp.
 
 For RTMDet's rule: gts' boxes as candidate region, dynamic k from candidates, no penalty.
-``tests/test_stream_model.py`` holds the counts to those of the kernels.
+``tests/kernels/test_stream_model.py`` holds the counts to those of the kernels.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import torch
 
 from bench.conftest import OURS, TIMER, on_device
 from simota_triton import SimOTAAssigner
-from tests.captured import FOLDER, captured, preset_of
+from tests.support.captured import FOLDER, captured, preset_of
 
 
 @pytest.mark.benchmark(timer=TIMER)

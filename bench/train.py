@@ -38,8 +38,8 @@ from torch import Tensor
 from bench.detectors import DETECTORS, Detector, make, read_photos
 from simota_triton import AssignResult, SimOTAAssigner, terms
 from simota_triton.measure.machine import facts
-from tests.captured import save
 from tests.peers.compare import Tally, candidates, compare_matchings
+from tests.support.captured import save
 from tests.trainers.trainer import Ear, Heard, clock, hearing
 
 RESULTS = Path(__file__).parent / "results" / "train"

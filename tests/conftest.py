@@ -9,7 +9,7 @@ import os
 import pytest
 import torch
 
-from . import interpreter
+from tests.support import interpreter
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # processes beside each other, a core each

@@ -16,8 +16,7 @@ from simota_triton import SimOTAAssigner, SimOTAConfig, assign, convert_boxes, g
 from simota_triton.backends import BACKENDS
 from simota_triton.inputs import pack
 from simota_triton.verification.scenes import make_scene
-
-from .interpreter import QUICK
+from tests.support.interpreter import QUICK
 
 B, P, C, G = 2, 6, 3, 2
 NAN, INF = float("nan"), float("inf")

@@ -10,8 +10,7 @@ import torch
 from simota_triton import SimOTAAssigner, SimOTAConfig
 from simota_triton import capture as module
 from simota_triton.capture import MAGIC, Recorder, capture, read_batches
-
-from .kernels_support import random_inputs
+from tests.support.kernels import random_inputs
 
 
 @pytest.fixture(autouse=True)

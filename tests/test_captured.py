@@ -11,7 +11,7 @@ from simota_triton import SimOTAConfig, backends
 from simota_triton.inputs import pack
 from simota_triton.problem import map_tensors
 from simota_triton.verification.judge import judge
-from tests.captured import FOLDER, captured, preset_of
+from tests.support.captured import FOLDER, captured, preset_of
 
 FILES = sorted(FOLDER.glob("*.npz"))
 

@@ -14,8 +14,7 @@ import simota_triton
 from simota_triton import SimOTAAssigner, SimOTAConfig, grid_priors, mask_centers
 from simota_triton.backends import BACKENDS
 from simota_triton.verification.scenes import FAMILIES, FORMS, make_scene
-
-from .interpreter import QUICK
+from tests.support.interpreter import QUICK
 
 PRESETS = SimOTAConfig.presets()
 FIELDS = ("gt_index", "labels", "matched_iou", "ignore_mask", "claims", "dynamic_k", "gt_boxes", "num_pos")

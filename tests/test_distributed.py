@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.distributed_worker import COUNTS, step
+from tests.support.distributed_worker import COUNTS, step
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.multigpu)])
@@ -30,7 +30,7 @@ def check(folder: Path, device: str, losses: list[str]) -> None:
         "--nproc-per-node",
         "2",
         "-m",
-        "tests.distributed_worker",
+        "tests.support.distributed_worker",
     ]
     done = subprocess.run(
         [*command, str(folder), device, *losses], cwd=Path(__file__).parent.parent, env=os.environ | {"OMP_NUM_THREADS": "1"},

@@ -9,8 +9,7 @@ from simota_triton import SimOTAAssigner, SimOTAConfig
 from simota_triton.backends import BACKENDS
 from simota_triton.verification.judge import judge
 from simota_triton.verification.scenes import make_scene
-
-from .interpreter import QUICK
+from tests.support.interpreter import QUICK
 
 NAN, INF = float("nan"), float("inf")
 UNREADABLE = (NAN, INF, -INF, 1e300)

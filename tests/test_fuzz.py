@@ -1,4 +1,4 @@
-"""Every backend against the float64 definition on a sample of the scenes that ``python -m tests.fuzz`` runs
+"""Every backend against the float64 definition on a sample of the scenes that ``python -m tests.programs.fuzz`` runs
 by the thousand.
 """
 
@@ -11,8 +11,7 @@ from simota_triton import SimOTAConfig
 from simota_triton.backends import BACKENDS
 from simota_triton.verification import cases
 from simota_triton.verification.scenes import FAMILIES, FORMS, LAYOUTS
-
-from . import fuzz
+from tests.programs import fuzz
 
 SAMPLE = {"reference": 400, "torch": 800}
 

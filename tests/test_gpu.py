@@ -11,8 +11,7 @@ from simota_triton import SimOTAAssigner, SimOTAConfig
 from simota_triton.inputs import pack
 from simota_triton.verification.judge import judge
 from simota_triton.waits import debug_mode
-
-from .kernels_support import PRESETS, fused, random_inputs, streamed
+from tests.support.kernels import PRESETS, fused, random_inputs, streamed
 
 ANSWERS = {"triton": fused, "triton-stream": streamed}
 BACKEND = pytest.mark.parametrize("backend", ANSWERS)

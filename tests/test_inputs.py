@@ -13,8 +13,7 @@ from simota_triton.boxes import box_center
 from simota_triton.inputs import pack
 from simota_triton.matching import Matching
 from simota_triton.verification.scenes import FAMILIES, FORMS, LAYOUTS, make_scene
-
-from .interpreter import QUICK, SMALL
+from tests.support.interpreter import QUICK, SMALL
 
 PRESETS = ("rtmdet", "yolox", "seed", "super_gradients_fast", "picodet")
 PER_PRIOR = ("gt_index", "labels", "matched_iou", "fg_mask", "gt_boxes", "ignore_mask", "claims")

@@ -1,10 +1,10 @@
 """What is resolved against the index is what README and the metadata say; the resolving itself is ``python -m
-tests.install``.
+tests.programs.install``.
 """
 
 import re
 
-from .install import ROOT, commands, environment, pythons
+from tests.programs.install import ROOT, commands, environment, pythons
 
 
 def test_readmes_commands_are_found_with_their_constraints():

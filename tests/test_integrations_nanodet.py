@@ -15,7 +15,7 @@ from torch import Tensor
 from simota_triton import grid_priors
 from simota_triton.integrations import nanodet
 from simota_triton.measure.simulate import random_gts, simulate_predictions
-from tests.literal import RULES, Image, matched
+from tests.support.literal import RULES, Image, matched
 
 MODULE = "nanodet.model.head.assigner.dsl_assigner"
 

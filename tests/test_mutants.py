@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from .stream_mutants import KERNELS_FOLDER, MUTANTS, Mutant
-from .torch_mutants import MUTANTS as OF_TORCH
+from tests.programs.stream_mutants import KERNELS_FOLDER, MUTANTS, Mutant
+from tests.programs.torch_mutants import MUTANTS as OF_TORCH
 
 
 @pytest.mark.parametrize("mutant", [*MUTANTS, *OF_TORCH], ids=lambda mutant: mutant.name)

@@ -10,8 +10,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from simota_triton import SimOTAAssigner, SimOTAConfig, op
 from simota_triton.inputs import pack
-
-from .kernels_support import DEVICE, random_inputs
+from tests.support.kernels import DEVICE, random_inputs
 
 # Inductor's own import of a deprecated function
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")

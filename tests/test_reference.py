@@ -7,8 +7,7 @@ from simota_triton import SimOTAConfig, reference
 from simota_triton.matching import Matching
 from simota_triton.verification.judge import judge
 from simota_triton.verification.scenes import FAMILIES, make_scene
-
-from .literal import RULES, Image, matched
+from tests.support.literal import RULES, Image, matched
 
 INF = float("inf")
 PER_FAMILY = 2

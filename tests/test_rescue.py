@@ -15,9 +15,8 @@ from simota_triton.kernels.fused import launch
 from simota_triton.matching import Matching, rescue
 from simota_triton.measure.simulate import random_gts, simulate_predictions
 from simota_triton.tuning.stream_config import StreamConfig
-
-from . import kernels_support
-from .kernels_support import DEVICE, fused, random_inputs, random_launch, streamed
+from tests.support import kernels as kernels_support
+from tests.support.kernels import DEVICE, fused, random_inputs, random_launch, streamed
 
 INF = float("inf")
 DTYPES = (torch.float32, torch.float64)

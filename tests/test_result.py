@@ -8,8 +8,7 @@ import torch
 from simota_triton import AssignResult, AssignSummary, ImageAssignment, SimOTAAssigner
 from simota_triton.backends import BACKENDS
 from simota_triton.verification.scenes import FAMILIES, FORMS, make_scene
-
-from .interpreter import QUICK, SMALL
+from tests.support.interpreter import QUICK, SMALL
 
 
 @pytest.fixture

@@ -24,9 +24,8 @@ from simota_triton.cli.tune.search import TOGETHER, Task, prune, sweep
 from simota_triton.tuning import store
 from simota_triton.tuning.kernel_config import Shape
 from simota_triton.tuning.store import Gpu, read
-
-from . import interpreter
-from .configurations import compare, scene, space
+from tests.programs.configurations import compare, scene, space
+from tests.support import interpreter
 
 ROOT = Path(__file__).parents[1]
 

@@ -14,8 +14,8 @@ import pytest
 
 from simota_triton import SimOTAConfig
 from simota_triton.inputs import pack
-from tests.captured import captured, preset_of
 from tests.peers.loading import Missing, site
+from tests.support.captured import captured, preset_of
 
 COCO = os.environ.get("SIMOTA_TRITON_COCO")
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from .compiled import engine
+from tests.compiled import engine
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.skipif(engine.missing() is not None, reason=str(engine.missing()))
 

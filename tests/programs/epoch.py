@@ -1,7 +1,7 @@
 """Binaries that an epoch of multi-scale training compiles, without a GPU: 1,000 steps, random numbers of gts,
 10 image sizes.
 
-    python -m tests.epoch
+    python -m tests.programs.epoch
 
 Prints how many each kernel family takes; exits with 1 where all together are more than MAX_BINARIES. A
 process of its own, because Triton must not be in its interpreter.

@@ -44,8 +44,7 @@ from simota_triton.kernels.stream.bounds import (
 from simota_triton.kernels.stream.order import index_of, least_bound, nearer, order, without
 from simota_triton.kernels.stream.tiles import summary_at
 from simota_triton.matching import sortable
-
-from .kernels_support import DEVICE, PRESETS, ApproximateUnits
+from tests.support.kernels import DEVICE, PRESETS, ApproximateUnits
 
 A_TILE = 4
 """Priors of a tile here: consecutive pairs, which share their gt."""

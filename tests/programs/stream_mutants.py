@@ -1,7 +1,7 @@
 """Breaks the streaming kernels on purpose and sees the tests fail.
 
-    python -m tests.stream_mutants             # all of MUTANTS
-    python -m tests.stream_mutants tie stride  # those whose names contain one of these words
+    python -m tests.programs.stream_mutants             # all of MUTANTS
+    python -m tests.programs.stream_mutants tie stride  # those whose names contain one of these words
 
 Each mutant is one replacement in a copy of the package in a temporary folder, against which the tests named
 beside it run; they pass on a copy that is left alone. Prints what was killed and what survived, and exits
@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 KERNELS_FOLDER = ROOT / "simota_triton/kernels/stream"
 """What the mutants' files are relative to."""
 
@@ -37,12 +37,12 @@ class Mutant(NamedTuple):
 
 
 BOUNDS, KERNELS, PRUNING, BACKEND = (
-    f"tests/test_stream_{name}.py" for name in ("bounds", "kernels", "pruning", "backend")
+    f"tests/kernels/test_stream_{name}.py" for name in ("bounds", "kernels", "pruning", "backend")
 )
 RESCUE = "tests/test_rescue.py"
 PAIRS = f"{BOUNDS} -k never_excluded"
 FLOORS = f"{BOUNDS} -k floor"
-COMPILED = "tests/test_compiled.py -k every_preset"
+COMPILED = "tests/kernels/test_compiled.py -k every_preset"
 """For what the interpreter cannot see, where one program runs after the other and memory has no bounds."""
 SMALL, EQUALS, PASS = (
     f"{RESCUE} -k '{words}'" for words in ("small_gt and stream", "among_equal", "pass_over")

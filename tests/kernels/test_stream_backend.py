@@ -18,9 +18,8 @@ from simota_triton.tuning.stream_config import StreamConfig
 from simota_triton.verification.judge import judge
 from simota_triton.verification.scenes import FAMILIES, FORMS, LAYOUTS, make_scene
 from simota_triton.verification.variants import config_of
-
-from .interpreter import SMALL
-from .kernels_support import (
+from tests.support.interpreter import SMALL
+from tests.support.kernels import (
     DEVICE,
     PRESETS,
     ApproximateUnits,
@@ -38,7 +37,7 @@ SMALL_TILES = StreamConfig(tile=32, rows=32, bounds=32, iou_bounds=32, gts=32, r
 
 
 def scene_problem(seed):
-    """One of ``tests.fuzz``'s scenes and configurations, in a form and layout of its own."""
+    """One of ``tests.programs.fuzz``'s scenes and configurations, in a form and layout of its own."""
     config, scene = config_of(seed), make_scene(seed)
     return scene.problem(config, FORMS[seed % len(FORMS)], LAYOUTS[seed % len(LAYOUTS)]), config
 

@@ -1,7 +1,7 @@
 """README's commands can be followed: what they install is resolved against the ordinary index, and nothing
 else.
 
-``python -m tests.install`` takes each ``pip install`` of README's fenced commands and lets a current pip
+``python -m tests.programs.install`` takes each ``pip install`` of README's fenced commands and lets a current pip
 resolve it without any configuration of this machine (no files at hand, no other index, no constraint but
 those of the command), on this Python; and the largest of them on every Python that the package's metadata
 names. pip reads metadata alone, no package is downloaded. Exit code 1 if one cannot be resolved.
@@ -18,7 +18,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PIP = "pip==26.3"
 """Its ``fast-deps`` reads a wheel's metadata by requests of a range of bytes where the index serves no
 metadata of its own.

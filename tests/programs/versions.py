@@ -1,6 +1,6 @@
 """Both Triton backends under other Tritons than the installed one: every preset, in the interpreter.
 
-``python -m tests.versions`` installs each Triton of ``TRITONS`` into a folder of its own, behind which
+``python -m tests.programs.versions`` installs each Triton of ``TRITONS`` into a folder of its own, behind which
 everything else is as installed, and holds the backends there against the float64 definition. ``--here`` does
 the latter with what is installed: for environments with another torch. Exit code 1 if an answer is
 unexplained.
@@ -20,10 +20,9 @@ from pathlib import Path
 
 from simota_triton.verification.scenes import FAMILIES
 from simota_triton.verification.variants import config_of
+from tests.programs.fuzz import run
 
-from .fuzz import run
-
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TRITONS = {"3.9.0": (), "3.6.0": ("numpy<2.4",)}
 """Version -> what has to be installed beside it. The newest, and the oldest whose interpreter runs all of the
 kernels.
@@ -58,7 +57,7 @@ def there(task: tuple[str, str], folder: Path) -> tuple[bool, str]:
     path = os.pathsep.join((str(ROOT), str(folder / triton)))
     environment = os.environ | {"PYTHONPATH": path, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-m", "tests.versions", "--here", backend],
+        [sys.executable, "-m", "tests.programs.versions", "--here", backend],
         cwd=ROOT,
         env=environment,
         capture_output=True,
@@ -80,7 +79,9 @@ def here(backend: str) -> int:
 
 def main() -> int:
     """Install and run, two at a time."""
-    parser = argparse.ArgumentParser(prog="python -m tests.versions", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.programs.versions", description=__doc__.splitlines()[0]
+    )
     parser.add_argument(
         "tritons", nargs="*", metavar="VERSION", help=f"of {', '.join(TRITONS)}; default: all"
     )

@@ -20,10 +20,9 @@ from simota_triton.tuning.kernel_config import KernelConfig, Shape, heuristic
 from simota_triton.verification.judge import judge
 from simota_triton.verification.scenes import FAMILIES, FORMS, LAYOUTS, make_scene
 from simota_triton.verification.variants import config_of
+from tests.support.kernels import DEVICE, PRESETS, ApproximateUnits, on_device, random_inputs, random_problem
 
-from .kernels_support import DEVICE, PRESETS, ApproximateUnits, on_device, random_inputs, random_problem
-
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def assign(problem, config, kernels=None):
@@ -32,7 +31,7 @@ def assign(problem, config, kernels=None):
 
 
 def explained(seed):
-    """Positives of one of ``tests.fuzz``'s scenes under its configuration, in a form and layout of its own,
+    """Positives of one of ``tests.programs.fuzz``'s scenes under its configuration, in a form and layout of its own,
     if all is explained.
     """
     config, scene = config_of(seed), make_scene(seed)

@@ -25,10 +25,9 @@ from simota_triton.kernels.stream.grid import find_grid, guess_cells
 from simota_triton.kernels.stream.scratch import allocate, scratch_bytes, scratch_parts
 from simota_triton.tuning.kernel_config import KernelConfig, Shape
 from simota_triton.tuning.stream_config import MAX_SPLITS, StreamConfig, stream_heuristic
+from tests.support.kernels import PRESETS, on_device, random_inputs, random_problem
 
-from .kernels_support import PRESETS, on_device, random_inputs, random_problem
-
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 KERNELS = ("prepare", "sums_and_ious", "select", "resolve")
 CAPABILITIES = ((8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (10, 3), (12, 0), (13, 7))
 

@@ -1,8 +1,8 @@
 """Breaks what all backends share, and the torch backend, on purpose, and sees the tests or the fuzz fail; as
-``tests.stream_mutants``.
+``tests.programs.stream_mutants``.
 
-python -m tests.torch_mutants            # all of MUTANTS
-python -m tests.torch_mutants gpu level  # those whose names contain one of these words
+python -m tests.programs.torch_mutants            # all of MUTANTS
+python -m tests.programs.torch_mutants gpu level  # those whose names contain one of these words
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 
-from .stream_mutants import Mutant, main
+from tests.programs.stream_mutants import Mutant, main
 
 FUZZ, TORCH, MATCHING, WAITS, DEFAULTS, INPUTS, EDGES = (
     f"tests/test_{name}.py"

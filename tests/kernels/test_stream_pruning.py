@@ -13,8 +13,7 @@ from simota_triton.inputs import pack
 from simota_triton.measure.simulate import simulate_predictions
 from simota_triton.tuning.stream_config import StreamConfig
 from simota_triton.verification.judge import judge
-
-from .kernels_support import assert_same, fused, streamed
+from tests.support.kernels import assert_same, fused, streamed
 
 KERNELS = StreamConfig(tile=32, rows=32, bounds=32, iou_bounds=32, splits=2, gts=32, resolvers=1)
 SIZE, CLASSES = 96, 3

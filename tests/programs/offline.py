@@ -6,9 +6,9 @@ What is compiled is what the backends launch: problems packed as each of them pa
 of its heuristic for the named workloads, which come in turn. Beside presets and forms of input there are
 random configurations, which may spill as much as launch parameters that are tuned.
 
-    python -m tests.offline                             # with the installed Triton
-    python -m tests.offline --capability 90 --random 4  # for one GPU, with a few of the random configurations, as the tests do
-    /path/to/other/venv/bin/python -m tests.offline     # with another one
+    python -m tests.programs.offline                             # with the installed Triton
+    python -m tests.programs.offline --capability 90 --random 4  # for one GPU, with a few of the random configurations, as the tests do
+    /path/to/other/venv/bin/python -m tests.programs.offline     # with another one
 
 Exits with 1 and says what is wrong. A process of its own, because Triton must not be in its interpreter.
 """
@@ -212,7 +212,9 @@ def binaries_of_an_epoch(backend: str) -> int:
 
 def main() -> int:
     """Runs the checks; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m tests.offline", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.programs.offline", description=__doc__.splitlines()[0]
+    )
     parser.add_argument(
         "--random", type=int, default=RANDOM, help=f"random configurations, up to {RANDOM} (default)"
     )

@@ -15,7 +15,7 @@ import triton
 
 from bench.static_report import RESULTS, compare
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -40,14 +40,14 @@ def python(tmp_path_factory):
 
 def test_every_kernel_compiles_without_spills(python):
     # all GPUs and configurations take a quarter of an hour
-    result = python("tests.offline", "--capability", "90", "--random", "4")
+    result = python("tests.programs.offline", "--capability", "90", "--random", "4")
     assert result.returncode == 0, result.stderr[-2000:]
     assert f"Triton {triton.__version__}: " in result.stdout
 
 
 def test_an_epoch_of_changing_sizes_compiles_few_binaries(python, tmp_path, monkeypatch):
     monkeypatch.setenv("SIMOTA_TRITON_CONFIG_DIR", str(tmp_path))
-    result = python("tests.epoch")
+    result = python("tests.programs.epoch")
     assert result.returncode == 0, result.stdout + result.stderr[-2000:]
     assert result.stdout.count("binaries in 1000 steps") == 2
 

@@ -23,8 +23,15 @@ from simota_triton.kernels.stream.scratch import Scratch
 from simota_triton.problem import Problem
 from simota_triton.tuning.kernel_config import INTERPRETER
 from simota_triton.tuning.stream_config import StreamConfig
-
-from .kernels_support import PRESETS, Answer, assert_same, fused, on_device, random_inputs, random_problem
+from tests.support.kernels import (
+    PRESETS,
+    Answer,
+    assert_same,
+    fused,
+    on_device,
+    random_inputs,
+    random_problem,
+)
 
 KERNELS = ("prepare", "sums_and_ious", "select", "resolve")
 TILES = StreamConfig(tile=128, rows=32, bounds=32, iou_bounds=32, gts=32, resolvers=1)

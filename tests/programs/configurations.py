@@ -1,8 +1,8 @@
 """Every launch configuration of a kernel family's space against the interpreter's own, bit for bit, on random
 scenes.
 
-    python -m tests.configurations                       # every family, 20 scenes, in Triton's interpreter
-    python -m tests.configurations --backend triton --scenes 3 --workers 2
+    python -m tests.programs.configurations                       # every family, 20 scenes, in Triton's interpreter
+    python -m tests.programs.configurations --backend triton --scenes 3 --workers 2
 
 All kernels of all configurations are launched. A launch whose kernel, grid and arguments are those of an
 earlier one, to the last byte, is computed once: many configurations differ in what one kernel of several
@@ -27,8 +27,7 @@ import torch
 from simota_triton.cli.tune.families import TUNABLE, Tunable
 from simota_triton.config import SimOTAConfig
 from simota_triton.problem import Problem
-
-from . import interpreter
+from tests.support import interpreter
 
 WIDE = 4
 """Every so many scenes one has more tiles than the smallest choices look at in a pass."""
@@ -52,7 +51,7 @@ class Compared(NamedTuple):
 
 def scene(seed: int) -> tuple[Problem, SimOTAConfig]:
     """A small random problem and its configuration; the presets come in turn."""
-    from .kernels_support import PRESETS, random_problem
+    from tests.support.kernels import PRESETS, random_problem
 
     presets = sorted(PRESETS)
     config = SimOTAConfig.from_preset(presets[seed * 3 % len(presets)])
@@ -91,7 +90,7 @@ def _compare_scene(backend: str, seed: int) -> Compared:
 def main() -> int:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m tests.configurations", description=__doc__.splitlines()[0]
+        prog="python -m tests.programs.configurations", description=__doc__.splitlines()[0]
     )
     parser.add_argument(
         "--backend", choices=tuple(TUNABLE), action="append", help="kernel family; default: all"

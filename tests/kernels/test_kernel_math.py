@@ -32,8 +32,7 @@ from simota_triton.kernels.maths import (
     softplus_and_sigmoid,
 )
 from simota_triton.kernels.rule import Rule
-
-from .kernels_support import DEVICE, ApproximateUnits
+from tests.support.kernels import DEVICE, ApproximateUnits
 
 ULP = 2.0**-23
 N = 4096

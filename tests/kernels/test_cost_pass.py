@@ -26,8 +26,7 @@ from simota_triton.kernels.stream import launch as stream
 from simota_triton.problem import Scores
 from simota_triton.tuning.kernel_config import INTERPRETER, KernelConfig
 from simota_triton.verification.judge import cost_intervals
-
-from .kernels_support import DEVICE, PRESETS, ApproximateUnits, on_device, random_inputs, random_problem
+from tests.support.kernels import DEVICE, PRESETS, ApproximateUnits, on_device, random_inputs, random_problem
 
 CONFIG = SimOTAConfig.rtmdet()
 STREAM = ("prepare", "sums_and_ious", "select", "resolve", "rescue")

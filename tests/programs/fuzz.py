@@ -1,7 +1,7 @@
 """Holds a backend against the float64 definition on many seeded scenes: every preset, variants of them, every
 form of the inputs.
 
-    python -m tests.fuzz --scenes 20000 --backend torch
+    python -m tests.programs.fuzz --scenes 20000 --backend torch
 
 Prints what it saw and exits with 1 if any answer is unexplained. ``check(seed, backend)`` repeats one scene.
 """
@@ -25,8 +25,7 @@ from simota_triton.backends import BACKENDS
 from simota_triton.backends.torch_pruned import compact
 from simota_triton.verification.cases import case_of, judged
 from simota_triton.verification.variants import PRESETS
-
-from . import interpreter
+from tests.support import interpreter
 
 DEFAULTS = (*[torch.float32] * 7, torch.float16, torch.bfloat16, torch.float64)
 """Torch's default dtype while a scene is assigned, as often as each comes."""
@@ -38,7 +37,7 @@ def launch_of(seed: int, backend: str) -> Any:
     """
     if backend != "triton-stream" or seed % 3:
         return None
-    from .kernels_support import random_launch
+    from tests.support.kernels import random_launch
 
     return random_launch(seed)
 
@@ -108,7 +107,9 @@ def _found(total: Counter[str]) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.programs.fuzz", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--scenes", type=int, default=20000, help="how many scenes")
     parser.add_argument("--backend", choices=tuple(BACKENDS), default="torch")
     parser.add_argument("--seed", type=int, default=0, help="seed of the first scene")

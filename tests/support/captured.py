@@ -14,7 +14,7 @@ import torch
 
 from simota_triton.problem import Problem
 
-FOLDER = Path(__file__).parent / "data" / "captured"
+FOLDER = Path(__file__).parents[1] / "data" / "captured"
 
 
 def save(problem: Problem, path: Path, images: int) -> None:
