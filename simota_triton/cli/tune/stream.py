@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ...problem import Problem
 
 VISITS = 16
-"""How many tiles of 64 priors a gt visits: an average of the 5 to 51 seen in simulated scenes."""
+"""How many tiles of 64 priors a gt is taken to visit. In simulated scenes it visits 5 to 51."""
 
 
 def shape(problem: Problem) -> Shape:
