@@ -33,7 +33,7 @@ from .search import Outcome, Progress, Task, prune, sweep
 DESCRIPTION = """\
 Find the fastest launch parameters of the Triton kernels for this GPU and keep them in the user's folder,
 where every assigner finds them. You need not tune: a heuristic decides until you do. Launch parameters never
-change an answer: this command throws out every candidate whose result differs from the default's by a bit.
+change an answer: a candidate whose result differs from the default's by a single bit is thrown out.
 
 It compiles all candidates first. Those that spill registers, and those that a static model ranks low, are
 never run. The others are timed as CUDA graphs, in turns with the default. Ctrl-C stops the command; start it
@@ -82,7 +82,7 @@ def add_parser(commands: Any) -> None:
         metavar="N",
         help="how many candidates of each stage are run, the best by the static model; default: 32",
     )
-    add("--rounds", type=number(1, 10**4), metavar="N", help="timings of each candidate; default: 15")
+    add("--rounds", type=number(1, 10**4), metavar="N", help="how often each candidate is timed; default: 15")
     add(
         "--workers",
         type=number(1, 256),
