@@ -6,7 +6,8 @@ Modules and folders in layers, of which each imports only from those before it:
     version, quiet, waits, env, files, checks, config
     boxes, priors
     problem, matching
-    terms, masks, inputs, result, tuning
+    terms, masks, ground_truth
+    inputs, result, tuning
     reference, kernels, capture
     backends
     op

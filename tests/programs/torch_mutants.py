@@ -28,7 +28,7 @@ MUTANTS = (
         f"{TORCH} -k far_priors",
     ),
     Mutant(
-        "corners may be so large that areas overflow", "../../inputs.py", "SAFE = 9e18", "SAFE = 9e20",
+        "corners may be so large that areas overflow", "../../ground_truth.py", "SAFE = 9e18", "SAFE = 9e20",
         f"{EDGES} -k 'float32_does_not_hold and torch'",
     ),
     Mutant(
@@ -51,13 +51,13 @@ MUTANTS = (
     Mutant("rows that no image owns take part", "../../problem.py", "& (rows < self.offsets[-1])", "", SPARE),
     Mutant("rows before the first image take part", "../../problem.py", "(rows >= self.offsets[0]) &", "", SPARE),
     Mutant(
-        "offsets are copied from pageable memory", "../../inputs.py", "host.pin_memory().to(", "host.to(", f"{WAITS} -k host_wait"
+        "offsets are copied from pageable memory", "../../ground_truth.py", "host.pin_memory().to(", "host.to(", f"{WAITS} -k host_wait"
     ),
     Mutant(
-        "the host waits for offsets", "../../inputs.py", "to(device, non_blocking=True)", "to(device)", f"{WAITS} -k host_wait"
+        "the host waits for offsets", "../../ground_truth.py", "to(device, non_blocking=True)", "to(device)", f"{WAITS} -k host_wait"
     ),
     Mutant(
-        "a graph holds memory of the host", "../../inputs.py", "is_current_stream_capturing():", "is_current_stream_capturing() is None:",
+        "a graph holds memory of the host", "../../ground_truth.py", "is_current_stream_capturing():", "is_current_stream_capturing() is None:",
         f"{WAITS} -k graph",
     ),
     Mutant(
