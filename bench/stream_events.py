@@ -1,9 +1,9 @@
-"""What the streaming kernels do on a batch, counted on a CPU: tiles visited, pairs that are looked at
-closely, insertions, contested priors. The order of visits and every threshold are the kernels' own, one gt a
-row of a tensor instead of a warp.
+"""Counts on a CPU what the streaming kernels do on a batch: tiles visited, pairs that are looked at closely,
+insertions, conflicts. The order of visits and every threshold are those of the kernels; a gt is a row of a
+tensor instead of a warp.
 
-For RTMDet's rule: gts' boxes as candidate region, dynamic k from candidates, no penalty.
-``tests/kernels/test_stream_model.py`` holds the counts to those of the kernels.
+It is written for rules like RTMDet's: gts' boxes are the candidate region, dynamic k comes from candidates,
+and there is no penalty. ``tests/kernels/test_stream_model.py`` holds the counts to those of the kernels.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ AWAY = 1e38
 SLACK, IOU_SLACK = 2.0**-12, 1e-5
 SMALL = 0.125
 SECTOR = 32
-"""Bytes that memory moves at least."""
+"""The smallest number of bytes that memory moves."""
 
 
 @dataclass
 class Visits:
-    """Of each program of ``top_iou`` or ``select``.
+    """What each program of a search does.
 
     Attributes:
-        tiles: Tiles whose boxes are read.
-        passed: Tiles of which a pair is looked at closely.
-        insertions: Entries of the list replaced.
+        tiles: How many tiles it reads the boxes of.
+        passed: How many of them have a pair that is looked at closely.
+        insertions: How often it replaces an entry of its list.
     """
 
     tiles: Tensor
@@ -47,20 +47,21 @@ class Visits:
 
 @dataclass
 class Events:
-    """Of one image.
+    """The events of one image.
 
     Attributes:
-        near: Gts held against the priors of a tile in ``prepare``, [T].
-        chunks: Blocks of gts held against a tile's box there, [T].
-        tiles: Tiles with a prior that counts.
-        rows: Programs of ``class_sums`` with a candidate.
-        logits: Logits they sum.
-        logit_bytes: Sectors of the maps that hold those logits, in bytes, for logits of 4 and of 2 bytes.
-        top_iou: [G, splits].
-        select: [G].
+        near: [T], gts that ``prepare`` compares with the priors of each tile.
+        chunks: [T], blocks of gts that ``prepare`` compares with each tile's box.
+        tiles: Number of tiles with a candidate.
+        rows: Number of programs that sum logits and have a candidate.
+        logits: Number of logits that they sum.
+        logit_bytes: Size of a logit -> bytes of the sectors of memory that hold those logits.
+        top_iou: [G, splits], the searches for the largest IoUs.
+        select: [G], the searches for the cheapest priors.
         dynamic_k: [G].
-        contested: Blocks of gts that a contested prior's program looks at closely, [contested].
-        gt_blocks: Blocks of gts that it scans.
+        contested: [conflicts], blocks of gts that ``resolve`` looks at closely for each prior with a
+            conflict.
+        gt_blocks: Number of blocks of gts that ``resolve`` goes through for each such prior.
     """
 
     near: Tensor
@@ -77,30 +78,33 @@ class Events:
 
 
 class Image:
-    """An image's priors in slot order, tiles and gts."""
+    """An image's gts and tiles, with the bounds that the kernels form of them."""
 
     def __init__(
-        self, boxes: Tensor, logits: Tensor, priors: Tensor, gt_boxes: Tensor, gt_labels: Tensor, grid: Grid, config: SimOTAConfig,
+        self,
+        boxes: Tensor,
+        logits: Tensor,
+        priors: Tensor,
+        gt_boxes: Tensor,
+        gt_labels: Tensor,
+        grid: Grid,
+        config: SimOTAConfig,
         kernels: StreamConfig,
-    ) -> None:  # fmt: skip
+    ) -> None:
         rule = Rule.of(config)
         if rule.iou_cost != "log" or not rule.by_distance or rule.pool_all or rule.own_pairs_only:
             raise ValueError(f"config: expected RTMDet's kind of rule, got {config!r}")
         self.config, self.kernels, self.grid, self.priors, self.logits = config, kernels, grid, priors, logits
-        self.gt_boxes, self.gt_labels, self.gt_centers = (
-            gt_boxes,
-            gt_labels,
-            (gt_boxes[:, :2] + gt_boxes[:, 2:]) / 2,
-        )
+        self.gt_boxes, self.gt_labels = gt_boxes, gt_labels
+        self.gt_centers = (gt_boxes[:, :2] + gt_boxes[:, 2:]) / 2
         self.gt_area = (gt_boxes[:, 2:] - gt_boxes[:, :2]).clamp(min=0).prod(1)
         self.prior = slots(grid, kernels.tile)  # [T, tile], -1: no prior
         self.near, self.chunks, candidate = self._candidates()
         here = self.prior.clamp(min=0)
         counts = candidate[here] & (self.prior >= 0)
         self.counts, self.candidate = counts, candidate
-        self.boxes = torch.where(
-            counts[..., None], boxes[here], torch.tensor([AWAY, AWAY, -AWAY, -AWAY])
-        )  # [T, tile, 4]
+        nowhere = torch.tensor([AWAY, AWAY, -AWAY, -AWAY])
+        self.boxes = torch.where(counts[..., None], boxes[here], nowhere)  # [T, tile, 4]
         self.points = priors[here]  # [T, tile, 4]
         self.areas = (self.boxes[..., 2:] - self.boxes[..., :2]).clamp(min=0).prod(2)
         self.background = terms.background_cost(self.logits, config).sum(1)  # [P]
@@ -120,13 +124,10 @@ class Image:
         self.bound = (torch.maximum(by_large, by_small) * (1 + IOU_SLACK)).clamp(max=1.0)
         center = self.gt_centers[:, None]
         middle = (around_small[:, :2] + around_small[:, 2:]) / 2
-        self.sides = (middle[None] - center).square().sum(
-            2
-        ) / area  # squared distance of the small boxes, in sides of the gt
-        offset = (
-            torch.maximum(left_top[None] - center, center - right_bottom[None]).clamp(min=0)
-            / stride.clamp(min=1e-37)[None, :, None]
-        )
+        # squared distance of a tile's small boxes from the gt, in sides of the gt
+        self.sides = (middle[None] - center).square().sum(2) / area
+        apart = torch.maximum(left_top[None] - center, center - right_bottom[None]).clamp(min=0)
+        offset = apart / stride.clamp(min=1e-37)[None, :, None]
         self.distance = offset.square().sum(2) * (1 - IOU_SLACK)
 
     def _around(self, which: Tensor) -> Tensor:
@@ -359,8 +360,8 @@ def select(image: Image, dynamic_k: Tensor) -> tuple[Visits, Tensor, Tensor]:
 
 
 def contested(image: Image, costs: Tensor, priors: Tensor) -> Tensor:
-    """Blocks of gts that are looked at closely in ``resolve``, for each contested prior; claims come in order
-    of the gts here.
+    """For each prior with a conflict, the blocks of gts that ``resolve`` looks at closely. Here gts claim
+    priors in the order of their index.
     """
     gt, lane = ((priors >= 0) & (priors != NONE)).nonzero(as_tuple=True)
     prior, cost = priors[gt, lane], costs[gt, lane]
@@ -391,7 +392,7 @@ def contested(image: Image, costs: Tensor, priors: Tensor) -> Tensor:
 
 
 def count_events(image: Image) -> Events:
-    """Everything that is counted of an image."""
+    """All events of an image."""
     visits, ious = top_iou(image)
     total = ious.sort(1, descending=True).values[:, : image.config.candidate_topk].double().sum(1)
     dynamic_k = (total * image.config.k_scale).floor().long().clamp(min=1)
@@ -406,7 +407,15 @@ def count_events(image: Image) -> Events:
         )
 
     return Events(
-        near=image.near, chunks=image.chunks, tiles=int(image.alive.sum()), rows=int(rows.sum()), logits=int(image.counts.sum()) * channels,
-        logit_bytes={size: sectors(size) * SECTOR * channels for size in (4, 2)}, top_iou=visits, select=selected, dynamic_k=dynamic_k,
-        contested=contested(image, costs, priors), gt_blocks=-(-len(image.gt_boxes) // image.kernels.gts),
-    )  # fmt: skip
+        near=image.near,
+        chunks=image.chunks,
+        tiles=int(image.alive.sum()),
+        rows=int(rows.sum()),
+        logits=int(image.counts.sum()) * channels,
+        logit_bytes={size: sectors(size) * SECTOR * channels for size in (4, 2)},
+        top_iou=visits,
+        select=selected,
+        dynamic_k=dynamic_k,
+        contested=contested(image, costs, priors),
+        gt_blocks=-(-len(image.gt_boxes) // image.kernels.gts),
+    )

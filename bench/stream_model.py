@@ -4,19 +4,18 @@ here was measured on a GPU.
     python -m bench.stream_model            # print the table, write bench/results/static/stream_model.json
     python -m bench.stream_model coco dota  # some workloads
 
-Events (tiles visited, insertions, contested priors ...) come from ``bench.stream_events``, instructions an
-event from the machine code, as ``bench.static_report`` counts them. A kernel takes the longest of
+The number of events (tiles visited, insertions, conflicts ...) comes from ``bench.stream_events``, and the
+instructions of an event come from the machine code, as ``bench.static_report`` counts them. The time of a
+kernel is the launch gap and the longest of
 
-* issue: warp instructions over what all processors issue,
-* memory: bytes from HBM, and bytes from L2, each over its bandwidth; no hit in L1 is assumed but for
-  summaries of tiles (3 to 12 KB an image, from which each program of an image starts), which a processor
-  reads once an image,
-* occupancy: the sum of all programs' latencies over the programs that run at once,
-* the longest program: a load's latency for each dependent load, and the instructions in between one after the
-other,
+- issue: the instructions of all warps, over those that all multiprocessors issue in a time;
+- memory: bytes from HBM, and bytes from L2, each over its bandwidth. Nothing is assumed to be found in L1 but
+  the summaries of tiles (3 to 12 KB an image), which a multiprocessor reads once for each image;
+- occupancy: the latencies of all programs, over the number of programs that run at the same time;
+- the longest program: the latency of each load that waits for another, and the instructions between them.
 
-and the launch gap. RTMDet's rule, all classes, maps read in place; the fused path's matrices are modelled by
-their bytes and instructions alone, its matching stage in PyTorch is left out, which flatters it.
+The model is of RTMDet's rule with all classes and logits as maps. Of backend "triton" only the bytes and
+instructions of its two passes are modelled. Its matching in PyTorch is left out, which flatters it.
 """
 
 from __future__ import annotations
@@ -56,20 +55,20 @@ H100: dict[str, float] = {
     "side_by_side": 2.0,  # assumed: two priors a lane, and a list beside a tile, are independent chains
     "gap_us": 1.5,  # assumed: between dependent kernels of a CUDA graph, drain and launch
 }
-"""What the model takes for granted. Data-sheet numbers have their source, the rest are assumptions."""
+"""What the model assumes. Numbers from data sheets name their source."""
 
 GOAL_US = {"coco": 50, "mosaic": 65, "o365": 135, "xview": 1000, "dota": 65}
-"""What the streaming path is designed to stay within."""
+"""Workload -> the time that backend "triton-stream" is designed to stay within."""
 
 SAMPLED = 32
-"""Images of a batch that are counted at most: the one with the most gts, and others, each of which stands for
-those with about as many.
+"""At most so many images of a batch are counted: the one with the most gts, and others of which each stands
+for images with about as many gts.
 """
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """Modelled time of one kernel, us."""
+    """The modelled time of one kernel in us: each bound of it."""
 
     issue: float
     hbm: float
@@ -89,7 +88,9 @@ class Kernel:
 
 
 def kernel(instructions: float, hbm: float, l2: float, latencies: float, longest: float) -> Kernel:
-    """From warp instructions, bytes, and cycles: of all programs, and of the longest."""
+    """The model of a kernel, from the instructions of all warps, bytes from HBM and from L2, the latencies of
+    all programs in cycles, and that of the longest program.
+    """
     clock = H100["clock_ghz"] * 1e3  # cycles a us
     return Kernel(
         issue=instructions
@@ -102,7 +103,7 @@ def kernel(instructions: float, hbm: float, l2: float, latencies: float, longest
 
 
 def images(workload: Workload, phase: str, kernels: StreamConfig) -> list[tuple[int, Events]]:
-    """Counted images and how many images each stands for."""
+    """Images of a batch with their events, each with the number of images that it stands for."""
     generator = torch.Generator().manual_seed(0)
     counts = sorted(gt_counts(workload, generator), reverse=True)
     size = -(-(len(counts) - 1) // (SAMPLED - 1))
@@ -168,21 +169,22 @@ def model(
         return cycles(c["once"], 2, 10) + e.chunks * cycles(c["per_block"], 1, 2) + e.near * near
 
     gt_bytes = 16 + 8 + 1
-    found = {
-        "prepare": kernel(
-            issue,
-            batch * priors * (16 + 8 + 4 + 8 + 4)
-            + total(lambda e: e.tiles) * kernels.tile * 16 + batch * slots * 4 + 60 * batch * tiles + workload.num_gts * (gt_bytes + 40),
-            total(lambda e: e.chunks.sum()) * kernels.gts * gt_bytes + batch * slots * 36,
-            total(lambda e: latency(e).sum()), max(float(latency(e).max()) for _, e in counted),
-        )
-    }  # fmt: skip
+    hbm = (
+        batch * priors * (16 + 8 + 4 + 8 + 4)
+        + total(lambda e: e.tiles) * kernels.tile * 16
+        + batch * slots * 4
+        + 60 * batch * tiles
+        + workload.num_gts * (gt_bytes + 40)
+    )
+    l2 = total(lambda e: e.chunks.sum()) * kernels.gts * gt_bytes + batch * slots * 36
+    longest = max(float(latency(e).max()) for _, e in counted)
+    found = {"prepare": kernel(issue, hbm, l2, total(lambda e: latency(e).sum()), longest)}
 
     def searching(
         name: str, c: dict[str, float], splits: int, bounds: int
     ) -> tuple[float, float, float, float]:
-        """Instructions, bytes from L2, latency in all and of the longest program, of ``sums_and_ious``'s and
-        ``select``'s visits.
+        """Of the visits of ``sums_and_ious`` or ``select``: instructions, bytes from L2, latencies in cycles
+        of all programs and of the longest.
         """
         passes = -(-tiles // (bounds * splits))
         closer = c["per_passed"] - c["per_visit"]
@@ -212,7 +214,7 @@ def model(
             )  # fmt: skip
 
         def read(e: Events) -> Any:
-            """Boxes (and points) a visit, and the summaries of all tiles."""
+            """Bytes: the boxes (and points) of each visit, and the summaries of all tiles."""
             v = getattr(e, name)
             a_slot, a_tile = (16, 36) if name == "top_iou" else (36, 24)
             return (
@@ -230,11 +232,15 @@ def model(
     programs, active = batch * slots / kernels.rows, total(lambda e: e.rows)
     padded = -(-workload.num_classes // 16) * 16
     alone = cycles(c["once_for_sums"], 3, 0) + padded / 16 * cycles(c["per_logit"] * kernels.rows / 2, 1, 0)
+    summing = active * (c["once_for_sums"] + c["per_logit"] * padded * kernels.rows / 32)
+    leaving = programs - active
     found["sums_and_ious"] = kernel(
-        issue + active * (c["once_for_sums"] + c["per_logit"] * padded * kernels.rows / 32) + (programs - active) * 60,
-        total(lambda e: e.logit_bytes[logit_size]), l2 + batch * slots * 8,
-        latencies + active * alone + (programs - active) * cycles(60, 1), max(longest, alone),
-    )  # fmt: skip
+        issue + summing + leaving * 60,
+        total(lambda e: e.logit_bytes[logit_size]),
+        l2 + batch * slots * 8,
+        latencies + active * alone + leaving * cycles(60, 1),
+        max(longest, alone),
+    )
     # select: a program is a gt; logits of a tile are 10 sectors (its rows of 8, some of them across two),
     # outputs a sector each
     issue, l2, latencies, longest = searching("select", cost["select"], 1, kernels.bounds)
@@ -270,8 +276,8 @@ def model(
 
 
 def fused_model(workload: Workload, static: dict[str, Any], size: int) -> float | None:
-    """Modelled us of the fused path's two passes: cost and IoU of every pair of the padded batch are written.
-    None: no room.
+    """The modelled time in us of the two passes of backend "triton", which write cost and IoU of every pair
+    of the padded batch. None where the matrices do not fit into memory.
     """
     if workload.padded is None:
         return None
@@ -289,8 +295,12 @@ def fused_model(workload: Workload, static: dict[str, Any], size: int) -> float 
 
 
 def report(names: Sequence[str], overrides: dict[str, int] | None = None) -> list[dict[str, Any]]:
-    """Rows of the table, with fields of StreamConfig overridden. Kernels are compiled for each workload's own
-    configuration.
+    """Model workloads; returns the rows of the table.
+
+    Args:
+        names: Workloads. The kernels are compiled with the launch parameters that the heuristic chooses for
+            each.
+        overrides: Fields of StreamConfig that are changed.
     """
     rows = []
     for name in names:
@@ -304,18 +314,25 @@ def report(names: Sequence[str], overrides: dict[str, int] | None = None) -> lis
             counted = images(workload, phase, kernels)
             for logit_size, dtype in ((4, "float32"), (2, "float16")):
                 found = model(workload, counted, static, kernels, logit_size)
-                rows.append({
-                    "workload": name, "phase": phase, "dtype": dtype, "config": vars(kernels),
-                    "modelled_us": sum(k.time for k in found.values()), "goal_us": GOAL_US[name],
+                row = {
+                    "workload": name,
+                    "phase": phase,
+                    "dtype": dtype,
+                    "config": vars(kernels),
+                    "modelled_us": sum(k.time for k in found.values()),
+                    "goal_us": GOAL_US[name],
                     "fused_passes_modelled_us": fused_model(workload, static, logit_size),
-                    "kernels": {k: {"us": v.time, "dominant": v.dominant, **vars(v)} for k, v in found.items()},
+                    "kernels": {
+                        k: {"us": v.time, "dominant": v.dominant, **vars(v)} for k, v in found.items()
+                    },
                     "events_per_gt": events_per_gt(counted),
-                })  # fmt: skip
+                }
+                rows.append(row)
     return rows
 
 
 def events_per_gt(counted: Sequence[tuple[int, Events]]) -> dict[str, float]:
-    """What a gt does on average, all splits together."""
+    """Event -> how often it happens for a gt, on average."""
     gts = sum(weight * len(e.dynamic_k) for weight, e in counted)
 
     def mean(value: Callable[[Events], Any]) -> float:
@@ -333,9 +350,10 @@ def events_per_gt(counted: Sequence[tuple[int, Events]]) -> dict[str, float]:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """The table, in text; every number in it is modelled."""
+    """The table as text. Every number in it is modelled."""
     lines = [
-        "MODELLED us on an H100, not measured: total (goal) | prepare, sums_and_ious, select, resolve, each with what it waits for"
+        "MODELLED us on an H100, not measured: total (goal) | prepare, sums_and_ious, select, resolve, each "
+        "with what it waits for"
     ]
     for row in rows:
         parts = " ".join(f"{k['us']:6.1f} {k['dominant']:9}" for k in row["kernels"].values())
@@ -344,8 +362,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         )
         over = "" if row["modelled_us"] <= row["goal_us"] else "  OVER"
         lines.append(
-            f"{row['workload']:7}{row['phase']:10}{row['dtype']:8}{row['modelled_us']:7.1f} ({row['goal_us']:4}) | {parts}"
-            f"| fused passes {fused}{over}"
+            f"{row['workload']:7}{row['phase']:10}{row['dtype']:8}"
+            f"{row['modelled_us']:7.1f} ({row['goal_us']:4}) | {parts}| fused passes {fused}{over}"
         )
     return "\n".join(lines)
 
