@@ -163,7 +163,10 @@ def test_the_module_runs_as_a_program():
 
 
 def test_the_demo_leaves_pyplot_alone_and_takes_any_stdout(tmp_path):
-    code = "import sys; from simota_triton.cli import main; sys.exit(main(sys.argv[1:]) or 9 * ('matplotlib.pyplot' in sys.modules))"
+    code = (
+        "import sys; from simota_triton.cli import main; "
+        "sys.exit(main(sys.argv[1:]) or 9 * ('matplotlib.pyplot' in sys.modules))"
+    )
     path = write_coco(tmp_path, [annotation([20, 20, 60, 60])], categories=[{"id": 10, "name": "Würfel"}])
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"}
     command = [
@@ -300,8 +303,8 @@ def test_limit_takes_the_first_images(tmp_path, capsys):
 @pytest.mark.parametrize("terminal", [True, False])
 def test_a_terminal_gets_a_bar_and_a_file_gets_lines(tmp_path, terminal):
     options = demo_run.Options(
-        coco=None, images=None, limit=None, image_size=64, presets=["yolox"], phase="mid", seed=0, backend="auto",
-        device=torch.device("cpu"), out=tmp_path,
+        coco=None, images=None, limit=None, image_size=64, presets=["yolox"], phase="mid", seed=0,
+        backend="auto", device=torch.device("cpu"), out=tmp_path,
     )  # fmt: skip
     stream = io.StringIO()
     assert demo_run.run(options, Console(file=stream, force_terminal=terminal, width=100)) == 0
@@ -403,8 +406,8 @@ def test_annotations_left_out_are_one_line(tmp_path, capsys):
     assert main(["demo", "--coco", str(path), "--out", str(tmp_path), "--preset", "yolox"]) == 0
     line = one_line(capsys.readouterr().err)
     assert (
-        "annotations left out: 2 (1 with a box that is empty, not finite or absurdly large, 1 with an unknown category)"
-        in line
+        "annotations left out: 2 (1 with a box that is empty, not finite or absurdly large, "
+        "1 with an unknown category)" in line
     )
 
 
@@ -517,8 +520,8 @@ def test_an_interruption_leaves_without_a_traceback(tmp_path, monkeypatch, capsy
             ("--workload", "coco"), ("--batch-size", "3"), ("--dtype", "float32"), ("--preset", "rtmdet"),
         )),
         *(("bench", ["--plot", "gts", *option], option[0]) for option in (
-            ("--batches", "some.batches"), ("--workload", "coco"), ("--batch-size", "3"), ("--dtype", "float32"),
-            ("--preset", "rtmdet"), ("--rounds", "15"),
+            ("--batches", "some.batches"), ("--workload", "coco"), ("--batch-size", "3"),
+            ("--dtype", "float32"), ("--preset", "rtmdet"), ("--rounds", "15"),
         )),
         ("tune", ["--batches", "some.batches", "--batch-size", "3"], "--batch-size"),
         *(("tune", ["--dry-run", *option], option[0]) for option in (
@@ -561,7 +564,8 @@ def test_a_reader_that_stops_and_a_missing_numpy_are_no_noise(tmp_path):
     command = [
         sys.executable,
         "-c",
-        "import sys; print('sync', flush=True); sys.stdin.read(1); from simota_triton.cli import main; sys.exit(main(['info']))",
+        "import sys; print('sync', flush=True); sys.stdin.read(1); "
+        "from simota_triton.cli import main; sys.exit(main(['info']))",
     ]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment

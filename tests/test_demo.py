@@ -147,7 +147,8 @@ def test_unusable_annotations_are_counted_by_reason(tmp_path):
         ('{"images": [], "annotations": [], "categories": [3]}', "images or categories"),
         ('{"images": [], "annotations": [], "categories": []}', "no categories"),
         (
-            '{"images": [{"id": 1, "file_name": "a", "width": 0, "height": 3}], "annotations": [], "categories": [{"id": 1, "name": "a"}]}',
+            '{"images": [{"id": 1, "file_name": "a", "width": 0, "height": 3}], "annotations": [], '
+            '"categories": [{"id": 1, "name": "a"}]}',
             "0 x 3 pixels",
         ),
     ],
@@ -277,7 +278,8 @@ def test_totals_are_sums_with_their_nouns():
     first, second = (outcome.summary for outcome in outcomes)
     assert totals([first, second]) == (
         f"{first.num_gts + second.num_gts} gts, {first.num_pos + second.num_pos} positives, "
-        f"{first.num_conflicts + second.num_conflicts} conflicts, {first.num_empty + second.num_empty} gts left empty"
+        f"{first.num_conflicts + second.num_conflicts} conflicts, "
+        f"{first.num_empty + second.num_empty} gts left empty"
     )
     assert "1 conflict," in totals([second])
 

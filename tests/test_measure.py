@@ -171,7 +171,10 @@ def test_what_was_measured_is_kept_where_the_file_cannot_be_written(tmp_path, ca
 
 
 def test_the_profiler_says_nothing():
-    code = "import torch; from simota_triton.measure.peak import peak_bytes; print(peak_bytes(lambda: torch.ones(1 << 20)))"
+    code = (
+        "import torch; from simota_triton.measure.peak import peak_bytes; "
+        "print(peak_bytes(lambda: torch.ones(1 << 20)))"
+    )
     environment = {name: value for name, value in os.environ.items() if name != "KINETO_LOG_LEVEL"} | {
         "PYTHONPATH": str(ROOT)
     }
@@ -281,7 +284,9 @@ def test_a_curve_ends_a_case_that_is_too_slow_and_draws_what_there_is(tmp_path, 
 
 def test_a_picture_shows_the_fastest_peer_at_each_point():
     rows = [row(case, ms) | {"value": value} for value, case, ms in (
-        (1, "torch", 9), (1, PLAIN, 2), (1, BY_IMAGE, 3), (10, BY_IMAGE, 5), (10, PLAIN, 6), (10, COMPILED, 4), (100, BY_IMAGE, 7),
+        (1, "torch", 9), (1, PLAIN, 2), (1, BY_IMAGE, 3),
+        (10, BY_IMAGE, 5), (10, PLAIN, 6), (10, COMPILED, 4),
+        (100, BY_IMAGE, 7),
     )]  # fmt: skip
     shown = [(one["value"], one["case"], one["median_ms"]) for one in scaling.with_best_peer(rows)]
     assert shown == [(1, "torch", 9), (1, scaling.BEST, 2), (10, scaling.BEST, 4), (100, scaling.BEST, 7)]
@@ -359,10 +364,14 @@ def test_a_capture_that_fails_leaves_neither_its_stream_nor_its_pool_to_the_next
             streams.append(before)
 
     for name, value in {
-        "graph_pool_handle": lambda: next(pools), "device": lambda device: contextlib.nullcontext(), "stream": stream,
-        "current_stream": lambda device=None: Stream(), "Stream": Stream, "graph": graph,
+        "graph_pool_handle": lambda: next(pools),
+        "device": lambda device: contextlib.nullcontext(),
+        "stream": stream,
+        "current_stream": lambda device=None: Stream(),
+        "Stream": Stream,
+        "graph": graph,
         "CUDAGraph": lambda: types.SimpleNamespace(replay=lambda: None),
-    }.items():  # fmt: skip
+    }.items():
         monkeypatch.setattr(torch.cuda, name, value)
     monkeypatch.setattr(timing, "L2_BYTES", 1)
     timer = timing.GraphTimer(torch.device("cpu"))

@@ -88,9 +88,12 @@ def test_the_users_file_comes_before_the_packages_and_both_before_the_heuristic(
 def test_outside_the_tuned_buckets_the_heuristic_decides():
     write(user_file(GPU))
     for shape, tuned in (
-        (Shape(17, 8193, 33), True), (Shape(32, 16384, 64), True), (Shape(16, 8400, 40), False), (Shape(32, 8192, 40), False),
+        (Shape(17, 8193, 33), True),
+        (Shape(32, 16384, 64), True),
+        (Shape(16, 8400, 40), False),
+        (Shape(32, 8192, 40), False),
         (Shape(32, 8400, 65), False),
-    ):  # fmt: skip
+    ):
         assert (choose("triton", GPU, shape).source != "heuristic") == tuned, shape
     assert choose("triton", Gpu("another", (8, 0)), SHAPE).source == "heuristic"
 
@@ -174,27 +177,39 @@ def test_a_file_that_changed_is_read_again_after_forgetting():
 
 # files that cannot be used
 
+
+def instead(old, new):
+    """A change of a file's text: one piece of it is replaced."""
+    return lambda text: text.replace(old, new)
+
+
 SPOILED = {
     "truncated": (lambda text: text[: len(text) // 2], "is not used: "),
     "empty": (lambda text: "", "is not used: "),
     "no JSON": (lambda text: "tile = 512", "is not used: "),
     "not UTF-8": (lambda text: b"\xff\xfe" + text.encode(), "is not used: "),
     "a list": (lambda text: "[]", "it is no file of measured configurations"),
-    "newer": (lambda text: text.replace('"schema": 1', '"schema": 2'), "its schema 2 is newer than this package's, 1"),
-    "another GPU": (lambda text: text.replace("80GB", "40GB"), "it was measured on NVIDIA Test 40GB"),
-    "another capability": (lambda text: text.replace("[9, 0]", "[8, 0]"), "it was measured on NVIDIA Test 80GB ((8, 0))"),
-    "no kernels": (lambda text: text.replace("kernels", "colonels"), "'kernels' is missing"),
-    "kernels of no kind": (lambda text: text.replace('"config"', '"confi"'), "'config' is missing"),
-    "an unknown field": (lambda text: text.replace('"tile"', '"tiles"'), "expected the fields rows, prior_warps"),
-    "a huge tile": (lambda text: text.replace('"tile": 256', f'"tile": {1 << 30}'), "tile: expected an integer from 64 to 1024"),
-    "a negative number": (lambda text: text.replace('"tile": 256', '"tile": -256'), "tile: expected an integer from 64 to 1024, got -256"),
-    "no power of two": (lambda text: text.replace('"tile": 256', '"tile": 300'), "tile: expected a power of two, got 300"),
-    "a string": (lambda text: text.replace('"tile": 256', '"tile": "256"'), "tile: expected an integer from 64 to 1024, got '256'"),
-    "a truth value": (lambda text: text.replace('"prior_warps": 1', '"prior_warps": true'), "prior_warps: expected an integer"),
-    "null": (lambda text: text.replace('"tile": 256', '"tile": null'), "tile: expected an integer"),
-    "NaN": (lambda text: text.replace('"tile": 256', '"tile": NaN'), "tile: expected an integer"),
-    "fields that do not fit": (lambda text: text.replace('"tile": 256', '"tile": 64'), "tile: expected at least a prior a lane"),
-}  # fmt: skip
+    "newer": (instead('"schema": 1', '"schema": 2'), "its schema 2 is newer than this package's, 1"),
+    "another GPU": (instead("80GB", "40GB"), "it was measured on NVIDIA Test 40GB"),
+    "another capability": (instead("[9, 0]", "[8, 0]"), "it was measured on NVIDIA Test 80GB ((8, 0))"),
+    "no kernels": (instead("kernels", "colonels"), "'kernels' is missing"),
+    "kernels of no kind": (instead('"config"', '"confi"'), "'config' is missing"),
+    "an unknown field": (instead('"tile"', '"tiles"'), "expected the fields rows, prior_warps"),
+    "a huge tile": (
+        instead('"tile": 256', f'"tile": {1 << 30}'),
+        "tile: expected an integer from 64 to 1024",
+    ),
+    "a negative number": (instead('"tile": 256', '"tile": -256'), "an integer from 64 to 1024, got -256"),
+    "no power of two": (instead('"tile": 256', '"tile": 300'), "tile: expected a power of two, got 300"),
+    "a string": (instead('"tile": 256', '"tile": "256"'), "an integer from 64 to 1024, got '256'"),
+    "a truth value": (instead('"prior_warps": 1', '"prior_warps": true'), "prior_warps: expected an integer"),
+    "null": (instead('"tile": 256', '"tile": null'), "tile: expected an integer"),
+    "NaN": (instead('"tile": 256', '"tile": NaN'), "tile: expected an integer"),
+    "fields that do not fit": (
+        instead('"tile": 256', '"tile": 64'),
+        "tile: expected at least a prior a lane",
+    ),
+}
 
 
 @pytest.mark.parametrize("what", SPOILED)

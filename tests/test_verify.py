@@ -250,11 +250,18 @@ def stand_in(monkeypatch):
     monkeypatch.setattr(suite, "SimOTAAssigner", Watched)
     monkeypatch.setattr(suite.Target, "need_gpu", lambda target: None)
     for name, value in {
-        "get_sync_debug_mode": lambda: seen["modes"][-1], "set_sync_debug_mode": seen["modes"].append, "device": nothing, "stream": nothing,
-        "Stream": Stream, "current_stream": Stream, "CUDAGraph": FakeGraph, "graph": capture, "current_device": lambda: 0,
+        "get_sync_debug_mode": lambda: seen["modes"][-1],
+        "set_sync_debug_mode": seen["modes"].append,
+        "device": nothing,
+        "stream": nothing,
+        "Stream": Stream,
+        "current_stream": Stream,
+        "CUDAGraph": FakeGraph,
+        "graph": capture,
+        "current_device": lambda: 0,
         "device_count": lambda: 3,
-        "get_device_properties": lambda device: types.SimpleNamespace(name="ABA"[device.index], major=9, minor=0),
-    }.items():  # fmt: skip
+        "get_device_properties": lambda gpu: types.SimpleNamespace(name="ABA"[gpu.index], major=9, minor=0),
+    }.items():
         monkeypatch.setattr(torch.cuda, name, value)
     return seen
 
