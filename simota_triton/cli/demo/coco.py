@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import CommandError
 
 LARGEST_SIDE = 1e6
-"""Pixels. A larger box is a mistake, and float32 would hold its area only roughly."""
+"""Pixels. A box or an image that is larger is taken for a mistake."""
 
 
 @dataclass(frozen=True)

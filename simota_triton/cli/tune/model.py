@@ -5,8 +5,9 @@ launch is
 
     instructions that all its warps issue / instructions that the GPU issues in a cycle,
 
-where the latter depends on how many programs a multiprocessor's registers hold at once. The model orders
-candidates and does not predict times: memory, caches and the length of data-dependent loops are not in it.
+where the latter depends on how many programs a multiprocessor's registers hold at once, and a last wave of
+programs that does not fill the GPU counts as a whole one. The model orders candidates and does not predict
+times: memory, caches and the length of data-dependent loops are not in it.
 """
 
 from __future__ import annotations
@@ -151,7 +152,7 @@ def _start(reader: Connection) -> None:
 
 
 _SEEN: dict[int, tuple[Any, Any]] = {}
-"""In a worker: id of a binary -> the binary and its census. Held binaries keep their ids to themselves."""
+"""In a worker: id of a binary -> the binary and its census. It is held, so that no other gets its id."""
 
 
 def _examine(
