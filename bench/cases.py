@@ -11,10 +11,13 @@ import torch
 from torch import Tensor
 
 from bench import plain
-from bench.workloads import Batch, Workload
 from simota_triton import SimOTAAssigner
+from simota_triton.measure.workloads import Batch, Workload
 
 Case = Callable[[], Tensor]
+
+CPU_BATCH = {"coco": 8, "mosaic": 8, "o365": 2}
+"""Workload -> number of images on a CPU."""
 
 PEERS = {
     "plain, by image": "one image after the other, only its candidates, without a loop over gts",

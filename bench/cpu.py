@@ -23,10 +23,10 @@ from typing import Any
 
 import torch
 
-from bench.cases import PEERS, Case, ours, peer
-from bench.workloads import CPU_BATCH, WORKLOADS, Workload, make_batch
+from bench.cases import CPU_BATCH, PEERS, Case, ours, peer
 from simota_triton.measure.machine import facts
 from simota_triton.measure.peak import peak_bytes
+from simota_triton.measure.workloads import WORKLOADS, Workload, make_batch
 
 RESULTS = Path(__file__).parent / "results" / "cpu"
 SLOW = ("loop",)

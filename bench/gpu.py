@@ -52,7 +52,6 @@ import torch
 from torch import Tensor
 
 from bench import plain
-from bench.workloads import WORKLOADS, Batch, Workload, make_batch
 from simota_triton import SimOTAAssigner, SimOTAConfig
 from simota_triton.backends import triton_fused, triton_stream
 from simota_triton.capture import Recorded
@@ -62,6 +61,7 @@ from simota_triton.measure.cases import least_bytes
 from simota_triton.measure.machine import facts
 from simota_triton.measure.peak import peak_bytes
 from simota_triton.measure.timing import L2_BYTES, GraphTimer
+from simota_triton.measure.workloads import WORKLOADS, Batch, Workload, make_batch
 from simota_triton.priors import STRIDES
 from simota_triton.verification.suite import CHECKS, FAILED, OF_BATCHES, Finding, Target, findings, record
 

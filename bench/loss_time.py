@@ -24,9 +24,9 @@ import torch
 from torch import Tensor
 
 from bench.cpu import RESULTS
-from bench.workloads import Workload, make_batch
 from simota_triton.measure.machine import facts
 from simota_triton.measure.simulate import PHASES
+from simota_triton.measure.workloads import Workload, make_batch
 from tests.trainers.libreyolo import RTMDet
 from tests.trainers.maps import to_maps
 

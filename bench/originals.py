@@ -26,9 +26,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.workloads import WORKLOADS, Workload, make_batch
 from simota_triton import SimOTAAssigner
 from simota_triton.measure.machine import facts
+from simota_triton.measure.workloads import WORKLOADS, Workload, make_batch
 from tests.peers.loading import Missing
 from tests.peers.peer import Peer, Selections
 from tests.peers.registry import PEERS

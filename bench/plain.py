@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.workloads import Batch
 from simota_triton.measure.plain import (
     EPS,
     IOU_WEIGHT,
@@ -19,6 +18,7 @@ from simota_triton.measure.plain import (
     vectorised_batch,
     vectorised_image,
 )
+from simota_triton.measure.workloads import Batch
 
 __all__ = ["by_image", "loop_image", "solve", "vectorised_batch", "vectorised_image"]
 

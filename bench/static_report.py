@@ -44,11 +44,13 @@ from typing import Any
 import torch
 import triton
 
-from bench.offline import Census, Loop, census, compiled_for, problem
+from bench.empty_batch import problem
 from simota_triton.config import SimOTAConfig
 from simota_triton.kernels.constants import COLUMNS, GTS
 from simota_triton.kernels.fused import launch
 from simota_triton.kernels.stream import launch as stream
+from simota_triton.measure.compiling import compiled_for
+from simota_triton.measure.machine_code import Census, Loop, census
 from simota_triton.tuning.kernel_config import KernelConfig, Shape, heuristic
 from simota_triton.tuning.stream_config import StreamConfig, stream_heuristic
 

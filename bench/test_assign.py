@@ -10,10 +10,10 @@ import dataclasses
 import pytest
 import torch
 
-from bench.cases import PEERS, ours, peer
+from bench.cases import CPU_BATCH, PEERS, ours, peer
 from bench.conftest import DEVICE, OURS, TIMER, on_device
-from bench.workloads import CPU_BATCH, WORKLOADS, Batch, Workload, make_batch
 from simota_triton.measure.peak import peak_bytes
+from simota_triton.measure.workloads import WORKLOADS, Batch, Workload, make_batch
 
 LOOPED = ("coco",)
 """Workloads on which case "loop" is timed, which is slow and holds tensors of [n, G, C]."""

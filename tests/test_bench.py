@@ -13,8 +13,8 @@ import torch
 from bench import gpu
 from bench.cases import ours, peer
 from bench.cpu import table
-from bench.workloads import WORKLOADS, gt_counts, make_batch
 from simota_triton.measure.peak import peak_bytes
+from simota_triton.measure.workloads import WORKLOADS, gt_counts, make_batch
 
 ROOT = Path(__file__).parents[1]
 

@@ -15,7 +15,6 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bench.workloads import WORKLOADS
 from simota_triton import SimOTAConfig, grid_priors
 from simota_triton.backends import triton_stream
 from simota_triton.inputs import pack
@@ -23,6 +22,7 @@ from simota_triton.kernels.fused import launch as fused
 from simota_triton.kernels.stream import launch as stream
 from simota_triton.kernels.stream.grid import find_grid, guess_cells
 from simota_triton.kernels.stream.scratch import allocate, scratch_bytes, scratch_parts
+from simota_triton.measure.workloads import WORKLOADS
 from simota_triton.tuning.kernel_config import KernelConfig, Shape
 from simota_triton.tuning.stream_config import MAX_SPLITS, StreamConfig, stream_heuristic
 from tests.support.kernels import PRESETS, on_device, random_inputs, random_problem

@@ -7,14 +7,14 @@ from importlib import import_module
 import pytest
 import torch
 
-from bench.stream_events import Image, count_events
-from bench.workloads import WORKLOADS, make_batch
+from bench.model.events import Image, count_events
 from simota_triton import reference
 from simota_triton.config import SimOTAConfig
 from simota_triton.inputs import pack
 from simota_triton.kernels.host import INTERPRETED
 from simota_triton.kernels.stream import launch
 from simota_triton.kernels.stream.grid import find_grid
+from simota_triton.measure.workloads import WORKLOADS, make_batch
 from simota_triton.tuning.stream_config import StreamConfig
 
 CALLED = {

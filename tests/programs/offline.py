@@ -28,7 +28,7 @@ from functools import partial
 import torch
 import triton
 
-from bench.offline import Census, census, compiled_for, problem
+from bench.empty_batch import problem
 from bench.static_report import CAPABILITIES
 from bench.static_report import FAMILIES as PRESETS
 from simota_triton import config as configs
@@ -38,6 +38,8 @@ from simota_triton.cli.tune.model import MAX_SPILLS
 from simota_triton.config import SimOTAConfig
 from simota_triton.kernels.host import Logits
 from simota_triton.kernels.stream import launch as stream
+from simota_triton.measure.compiling import compiled_for
+from simota_triton.measure.machine_code import Census, census
 from simota_triton.measure.workloads import WORKLOADS
 from simota_triton.problem import Problem
 from simota_triton.tuning.kernel_config import Shape

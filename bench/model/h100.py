@@ -1,10 +1,10 @@
 """A MODEL of the streaming backend's time on an H100, from counted events and counted instructions. Nothing
-here was measured on a GPU.
+here was measured on a GPU, and it goes once the kernels have been timed on one.
 
-    python -m bench.stream_model            # print the table, write bench/results/static/stream_model.json
-    python -m bench.stream_model coco dota  # some workloads
+    python -m bench.model.h100            # print the table, write bench/results/static/stream_model.json
+    python -m bench.model.h100 coco dota  # some workloads
 
-The number of events (tiles visited, insertions, conflicts ...) comes from ``bench.stream_events``, and the
+The number of events (tiles visited, insertions, conflicts ...) comes from ``bench.model.events``, and the
 instructions of an event come from the machine code, as ``bench.static_report`` counts them. The time of a
 kernel is the launch gap and the longest of
 
@@ -28,14 +28,14 @@ from typing import Any
 
 import torch
 
+from bench.model.events import Events, Image, count_events
 from bench.static_report import CASES, RESULTS, measure
-from bench.stream_events import Events, Image, count_events
-from bench.workloads import WORKLOADS, Workload, gt_counts
 from simota_triton import grid_priors
 from simota_triton.config import SimOTAConfig
 from simota_triton.inputs import pack
 from simota_triton.kernels.stream.grid import find_grid
 from simota_triton.measure.simulate import PHASES, random_gts, simulate_predictions
+from simota_triton.measure.workloads import WORKLOADS, Workload, gt_counts
 from simota_triton.priors import STRIDES
 from simota_triton.tuning.kernel_config import Shape
 from simota_triton.tuning.stream_config import StreamConfig, stream_heuristic
@@ -371,7 +371,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit code: 1 where a workload is modelled above its goal."""
     parser = argparse.ArgumentParser(
-        prog="python -m bench.stream_model",
+        prog="python -m bench.model.h100",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

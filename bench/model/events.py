@@ -4,6 +4,7 @@ tensor instead of a warp.
 
 It is written for rules like RTMDet's: gts' boxes are the candidate region, dynamic k comes from candidates,
 and there is no penalty. ``tests/kernels/test_stream_model.py`` holds the counts to those of the kernels.
+It goes once the kernels have been timed on a GPU.
 """
 
 from __future__ import annotations
@@ -16,16 +17,15 @@ from torch import Tensor
 
 from simota_triton import terms
 from simota_triton.config import SimOTAConfig
+from simota_triton.kernels import constants as const
 from simota_triton.kernels.rule import Rule
 from simota_triton.kernels.stream.grid import Grid
 from simota_triton.tuning.stream_config import StreamConfig
 
-NONE = 0x7FFFFFFF
-NEARER = 2.0**-8
-LANES = 32
-AWAY = 1e38
-SLACK, IOU_SLACK = 2.0**-12, 1e-5
-SMALL = 0.125
+AWAY, IOU_SLACK, LANES, NEARER, NONE, SLACK, SMALL = (
+    getattr(const, name).value
+    for name in ("NOWHERE", "IOU_SLACK", "LANES", "NEARER", "NONE", "SLACK", "SMALL")
+)
 SECTOR = 32
 """The smallest number of bytes that memory moves."""
 

@@ -8,11 +8,7 @@ import torch
 
 from simota_triton.config import SimOTAConfig
 from simota_triton.inputs import pack
-from simota_triton.measure.compiling import compiled_for
-from simota_triton.measure.machine_code import Census, Loop, census
 from simota_triton.problem import Problem
-
-__all__ = ["Census", "Loop", "census", "compiled_for", "problem"]
 
 
 def problem(
