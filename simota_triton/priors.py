@@ -69,8 +69,8 @@ def grid_priors(
 class KnownPriors:
     """A set of priors that an earlier call may have had too, and what follows from it alone.
 
-    Trainers pass the same few sets at every step. To compare one with the copy that was kept takes a fraction of
-    what looking at it takes.
+    Trainers pass the same few sets at every step. To compare one with the copy that was kept takes a fraction
+    of what looking at it takes.
 
     Attributes:
         values: [P, 4], a copy that nobody changes.
