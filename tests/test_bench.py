@@ -133,3 +133,14 @@ def test_the_first_call_of_a_process_takes_less_than_50_ms_of_the_host_beyond_th
     )
     assert cold["the call"] > 5 * warm["the call"]  # it compiles
     assert warm["the call"] < 50
+
+
+def test_of_the_tests_bench_imports_what_they_share_alone():
+    imports = [
+        (path.name, line)
+        for path in (ROOT / "bench").rglob("*.py")
+        for line in path.read_text().splitlines()
+        if "import" in line and "tests" in line
+    ]
+    assert imports
+    assert [line for line in imports if not line[1].startswith("from tests.support.")] == []

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from bench import originals
-
+from . import originals
 from .compare import compare
 from .loading import Missing
 from .peer import Peer, Selections
@@ -40,7 +39,7 @@ def test_same_assignment(peer: Peer) -> None:
 
 
 def test_a_peer_that_listens_to_nothing_is_timed_beside_ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    """``python -m bench.originals``, at its smallest."""
+    """``python -m tests.peers.originals``, at its smallest."""
     peer = next(peer for peer in PEERS if peer.name == "rtmdet DynamicSoftLabelAssigner")
     monkeypatch.setattr(Selections, "deaf", True)
     try:

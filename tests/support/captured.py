@@ -1,6 +1,6 @@
 """Captured batches: what a detector predicted at some step of a real training, and its gts.
 
-``python -m bench.train --mode shadow --capture tests/data/captured`` writes them. Boxes and logits are kept
+``python -m tests.trainers.train --mode shadow --capture tests/data/captured`` writes them. Boxes and logits are kept
 in float16.
 """
 

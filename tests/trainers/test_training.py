@@ -1,4 +1,4 @@
-"""``bench.train`` at a tiny size: the original and ours agree beside each other, and RTMDet's losses are
+"""``tests.trainers.train`` at a tiny size: the original and ours agree beside each other, and RTMDet's losses are
 equal without and with ours.
 """
 
@@ -42,7 +42,7 @@ def test_three_steps_of_each_detector(tmp_path: Path) -> None:
         "2",
     ]
     done = subprocess.run(
-        [sys.executable, "-m", "bench.train", *options],
+        [sys.executable, "-m", "tests.trainers.train", *options],
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,

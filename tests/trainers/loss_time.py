@@ -1,6 +1,6 @@
 """How much of a loss is assignment, in libreyolo's RTMDet with and without ours.
 
-    python -m bench.loss_time
+    python -m tests.trainers.loss_time
 
 The batch has 8 images of 640 px with 30 gts each, 80 classes, and simulated predictions of each phase of
 training. The whole ``RTMDetLoss`` is called, with one thread. In it the time of ``assigner.forward`` is
@@ -27,8 +27,9 @@ from bench.cpu import RESULTS
 from simota_triton.measure.machine import facts
 from simota_triton.measure.simulate import PHASES
 from simota_triton.measure.workloads import Workload, make_batch
-from tests.trainers.libreyolo import RTMDet
-from tests.trainers.maps import to_maps
+
+from .libreyolo import RTMDet
+from .maps import to_maps
 
 WORKLOAD = Workload(
     "30 gts an image", 8, 640, 80, 240, 30, 30, 80.0, 1.0, "a COCO-like image with twice COCO's gts"
@@ -129,7 +130,9 @@ def measure(phase: str, rounds: int) -> dict[str, Any]:
 
 def main() -> None:
     """Measure, print, and write the record."""
-    parser = argparse.ArgumentParser(prog="python -m bench.loss_time", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.trainers.loss_time", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()

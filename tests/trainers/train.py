@@ -1,6 +1,6 @@
 """Trains detectors with the original assigner and with ours.
 
-    python -m bench.train --detector libreyolo_rtmdet --mode shadow swap
+    python -m tests.trainers.train --detector libreyolo_rtmdet --mode shadow swap
 
 Training starts from random weights with a fixed seed, on a folder in COCO's format (SIMOTA_TRITON_COCO).
 There are three modes:
@@ -35,14 +35,15 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from bench.detectors import DETECTORS, Detector, make, read_photos
 from simota_triton import AssignResult, SimOTAAssigner, terms
 from simota_triton.measure.machine import facts
 from tests.peers.compare import Tally, candidates, compare_matchings
 from tests.support.captured import save
-from tests.trainers.trainer import Ear, Heard, clock, hearing
 
-RESULTS = Path(__file__).parent / "results" / "train"
+from .detectors import DETECTORS, Detector, make, read_photos
+from .trainer import Ear, Heard, clock, hearing
+
+RESULTS = Path(__file__).parents[2] / "bench" / "results" / "train"
 PHASES = {0: "untrained", 50: "early"}
 """Step before which mode ``shadow`` captures a batch -> its name. Another, ``"late"``, follows at the end."""
 
@@ -237,7 +238,9 @@ def verdict(out: Path, name: str) -> str | None:
 
 def main() -> None:
     """Train, print, and write the reports."""
-    parser = argparse.ArgumentParser(prog="python -m bench.train", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.trainers.train", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--detector", nargs="+", choices=DETECTORS, default=list(DETECTORS))
     parser.add_argument(
         "--mode", nargs="+", choices=("original", "swap", "shadow"), default=["shadow", "swap"]

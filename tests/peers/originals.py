@@ -1,7 +1,7 @@
 """Times of the original assigners in their own packages beside ours, on a CPU.
 
     sh tests/peers/install.sh ~/peers                           # installs the packages
-    PYTHONPATH=. ~/peers/bin/python -m bench.originals          # measures
+    PYTHONPATH=. ~/peers/bin/python -m tests.peers.originals    # measures
 
 Each package's assigner is called as its own trainer calls it. In each round the original and ours are timed,
 in random order, with 2 threads. Medians are printed as a Markdown table and written to
@@ -29,12 +29,13 @@ from torch import Tensor
 from simota_triton import SimOTAAssigner
 from simota_triton.measure.machine import facts
 from simota_triton.measure.workloads import WORKLOADS, Workload, make_batch
-from tests.peers.loading import Missing
-from tests.peers.peer import Peer, Selections
-from tests.peers.registry import PEERS
-from tests.peers.scenes import Scene
 
-RESULTS = Path(__file__).parent / "results" / "cpu" / "originals.json"
+from .loading import Missing
+from .peer import Peer, Selections
+from .registry import PEERS
+from .scenes import Scene
+
+RESULTS = Path(__file__).parents[2] / "bench" / "results" / "cpu" / "originals.json"
 
 IMAGES = {
     "one gt": ("coco", 1, 1),

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from simota_triton.cli.demo.coco import read_coco
 from tests.peers.loading import isolated, load, site
-from tests.trainers.libreyolo import RTMDet
-from tests.trainers.trainer import Trainer
-from tests.trainers.yolox_heads import LibreYolox, Pixeltable, YoloxHead
+
+from .libreyolo import RTMDet
+from .trainer import Trainer
+from .yolox_heads import LibreYolox, Pixeltable, YoloxHead
 
 NUM_CLASSES = 80
 MEAN, DEVIATION = 114.0, 58.0
