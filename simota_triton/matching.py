@@ -34,7 +34,8 @@ class Matching(NamedTuple):
             padding.
         claims: [B, P] int32, how many gts selected the prior before conflicts were resolved; 0 also where
             ``min_positives`` alone gave the prior to a gt.
-        labels: [B, P] int64, class of that gt, C for background; None where a backend leaves it to its caller.
+        labels: [B, P] int64, class of that gt, C for background; None where a backend leaves it to its
+            caller.
     """
 
     gt_index: Tensor
@@ -240,7 +241,8 @@ def match(
     is given.
     """
     return dynamic_k_matching(
-        cost, iou, gt_mask=gt_mask, candidate_topk=config.candidate_topk, k_scale=config.k_scale, conflict=config.conflict,
+        cost, iou, gt_mask=gt_mask, candidate_topk=config.candidate_topk, k_scale=config.k_scale,
+        conflict=config.conflict,
         min_positives=config.min_positives if min_positives is None else min_positives,
     )  # fmt: skip
 

@@ -97,8 +97,8 @@ def judge(result: Any, problem: Problem, config: SimOTAConfig) -> Verdict:
     cost, pool_iou, gt_mask = reference.cost_matrix(problem, config, torch.float64)
     before, expected = (
         dynamic_k_matching(
-            cost, pool_iou, gt_mask=gt_mask, candidate_topk=config.candidate_topk, k_scale=config.k_scale, conflict=config.conflict,
-            min_positives=least,
+            cost, pool_iou, gt_mask=gt_mask, candidate_topk=config.candidate_topk, k_scale=config.k_scale,
+            conflict=config.conflict, min_positives=least,
         )
         for least in (0, config.min_positives)
     )  # fmt: skip
@@ -292,8 +292,9 @@ def _judge_priors(
     fine = torch.where(answer < 0, ~must.any(1), fine) & in_range & ((claims > 0) == (answer >= 0))
     fine = fine & (claims >= must.sum(1)) & (claims <= may.sum(1))
     wrong = unexplained + [
-        f"image {b}, prior {p}: gt {int(answer[b, p])} with {int(claims[b, p])} claims, but {_names(must[b, :, p])} must and "
-        f"{_names(may[b, :, p])} may have selected it, {_names(conflict[b, :, p])} may win a conflict"
+        f"image {b}, prior {p}: gt {int(answer[b, p])} with {int(claims[b, p])} claims, "
+        f"but {_names(must[b, :, p])} must and {_names(may[b, :, p])} may have selected it, "
+        f"{_names(conflict[b, :, p])} may win a conflict"
         for b, p in (~fine).nonzero().tolist()
     ]
 
@@ -404,10 +405,11 @@ def _judge_values(result: Any, problem: Problem, iou: Tensor, row: Tensor) -> li
         matched = torch.where(positive, iou.gather(1, slot[:, None])[:, 0], 0.0)
         label = problem.gts.labels[row.gather(1, slot)]
     wrong = [
-        f"matched_iou: image {b}, prior {p}: {float(result.matched_iou[b, p])}, in float64 {float(matched[b, p])}"
+        f"matched_iou: image {b}, prior {p}: {float(result.matched_iou[b, p])}, "
+        f"in float64 {float(matched[b, p])}"
         for b, p in (~((result.matched_iou - matched).abs() <= IOU_ERROR)).nonzero().tolist()
     ]
-    if not isinstance(result, Matching):
+    if result.labels is not None:
         expected = torch.where(positive, label, problem.shape[2])
         wrong += [
             f"labels: image {b}, prior {p}: {int(result.labels[b, p])}, expected {int(expected[b, p])}"
