@@ -170,7 +170,8 @@ class SimOTAAssigner:
                 whose extra cost is not finite takes no part. The call then takes memory for matrices of all
                 pairs; backend ``"triton-stream"`` has none and refuses.
             pair_mask: bool, in the form of ``extra_cost``: False where that gt may not take that prior, which
-                then does not count for its ``dynamic_k`` either. Which priors are candidates of the image does not change.
+                then does not count for its ``dynamic_k`` either. Which priors are candidates of the image
+                does not change.
             level_shapes: (rows, columns) of the grid that the priors of each level form. Known from maps, and
                 guessed where the image is square; it helps backend "triton-stream" to look at neighbours
                 together, and changes no answer.

@@ -7,7 +7,8 @@ some choice of costs within the intervals gives it. Nothing is accepted because 
 
 The slack of a pair's cost, before the penalty (``cost_intervals``):
 
-* 1e-5 * |cost|: rounding of the terms and of their sum (a relative error of some ulp each).
+* 1e-5 * |cost|: rounding of the terms and of their sum (a relative error of some ulp each), and 1e-34 where
+  they underflow.
 * 1e-6 * iou_weight: the IoU's own error. Corners are exact inputs, so differences, areas, union and quotient
 are at most
   16 roundings, 16 * 2^-24 = 9.5e-7 relative, which a logarithm makes absolute (and 1 - GIoU, of size 1, too).
@@ -56,11 +57,15 @@ from torch import Tensor
 from .. import reference, terms
 from ..boxes import IOU_ERROR
 from ..config import MAX_TOPK, SimOTAConfig
-from ..matching import Matching, dynamic_k_matching
+from ..matching import dynamic_k_matching
 from ..problem import Problem
 
 SUM_ERROR = 1e-5
 ULP = 2.0**-23
+UNDERFLOW = 1e-34
+"""What float32 may lose below its smallest normal number, 1.2e-38, times the weights and the logarithms of at most
+100 that a product which underflowed is multiplied by.
+"""
 MAX_TRIALS = 200
 """Assignments of an image before ``min_positives`` that are tried, one after the other, until one explains
 the answer.
@@ -185,7 +190,8 @@ def cost_intervals(problem: Problem, config: SimOTAConfig, expected: Tensor) -> 
     negatives = terms.background_cost(scores, config)
     summed = negatives.sum(2)[:, None] if config.cls_classes == "all" else at_label(negatives)
     slack = (
-        1e-5 * base.abs().clamp(max=terms.COST_LIMIT)
+        UNDERFLOW
+        + 1e-5 * base.abs().clamp(max=terms.COST_LIMIT)
         + 1e-6 * (config.iou_weight + config.cls_weight * (summed + at_label(softplus)))
         + center_slack
     )
