@@ -39,29 +39,77 @@ ABSENT = tl.constexpr(-1.0e4)
 GTS = tl.constexpr(8)
 """Gts that ``prior_pass`` takes side by side; twice as many take registers that some GPUs do not have."""
 
-TABLE_COLUMNS = tl.constexpr(10)
-"""Float32 values a gt in the table: x1, y1, x2, y2, centre x, centre y, area; then the bits of an int32 each:
-label (-1 for a gt that takes no part), image, index within the image."""
+# columns of the table of gts, [N, GT_COLUMNS] float32, which ``gts.store_gts`` writes
 
-# tiles of the streaming kernels
+BOX = tl.constexpr(0)
+"""Four: x1, y1, x2, y2. They come first in a slot and in a tile's summary too."""
+
+CENTER = tl.constexpr(4)
+"""Two: x, y."""
+
+AREA = tl.constexpr(6)
+
+LABEL = tl.constexpr(7)
+"""The bits of an int32; -1 for a gt that takes no part."""
+
+IMAGE = tl.constexpr(8)
+"""The bits of an int32."""
+
+INDEX = tl.constexpr(9)
+"""The gt's index within its image, the bits of an int32."""
+
+GT_COLUMNS = tl.constexpr(10)
+"""Even: kernels read two columns at a time, as one int64."""
+
+# planes of the slots of the streaming kernels, [B, T, Rule.planes, TILE] float32; BOX is the first
+
+BACKGROUND = tl.constexpr(4)
+"""The sum of the background costs, or a flag in its place: 0 of candidates before they are summed, -1 of
+priors that only count for dynamic k, +inf of those that take no part.
+"""
+
+OBJECTNESS = tl.constexpr(5)
+"""Read where the score is "joint"; without it there is no such plane."""
+
+# planes of the points of the streaming kernels, [T, POINT, TILE] float32, the same in all images: x, y and
+# the strides along x and y, then
+
+PRIOR = tl.constexpr(4)
+"""The bits of an int32: the prior in the slot."""
+
+POINT = tl.constexpr(5)
+"""How many there are."""
+
+# planes of the tiles' summaries, [B, ceil(T / GROUP), SUMMARY, GROUP] float32. BOX is the first: the box
+# around the boxes of the tile's priors. Points and strides are those of all priors that take part, the others
+# are taken over those that count for dynamic k. The box around no boxes is NOWHERE, the largest stride of
+# none is 0
+
+LARGEST_AREA = tl.constexpr(4)
+
+SMALL_BOX = tl.constexpr(5)
+"""Four: the box around the small boxes among them, see ``SMALL``."""
+
+POINTS = tl.constexpr(9)
+"""Four: the box around their points."""
+
+STRIDE = tl.constexpr(13)
+"""The largest, along x or y."""
+
+ANY_CANDIDATE = tl.constexpr(14)
+"""1 if any of the priors is a candidate, else 0."""
 
 SUMMARY = tl.constexpr(15)
-"""Float32 values a tile and image: the box around its priors' boxes (x1, y1, x2, y2), the largest area of
-one, the box around the small ones among them, the box around their points, the largest stride, and 1 if any
-of them is a candidate. Points and strides are those of all priors that take part, the rest is taken over
-those that count for dynamic k. The box around no boxes has no area, the largest stride of none is 0.
-"""
+"""How many there are."""
+
+GROUP = tl.constexpr(32)
+"""Tiles whose summaries lie side by side, one a lane of a warp."""
 
 SMALL = tl.constexpr(0.125)
 """A box is small if its area is at most this share of the largest in its tile. Where objects of many sizes
-overlap, nearly every tile holds some large box, beside which the box around all says little: with the two
-apart a gt looks at a third to a half fewer tiles for its largest IoUs in simulated scenes (shares of 1/4 to
-1/16 differ by some visits).
-"""
-
-POINT = tl.constexpr(5)
-"""Float32 values a slot, the same in all images: point x, y, strides x, y, and the prior (the bits of an
-int32).
+overlap, nearly every tile holds some large box, beside which the box around all says little: with a bound for
+each of the two a gt looks at a third to a half fewer tiles for its largest IoUs in simulated scenes (shares
+of 1/4 to 1/16 differ by some visits).
 """
 
 NOWHERE = tl.constexpr(1.0e38)
@@ -69,40 +117,48 @@ NOWHERE = tl.constexpr(1.0e38)
 difference overflows.
 """
 
-# what bounds are given away by, see ``bounds``
+# by how much bounds are loosened, see ``stream.bounds``
 
 SLACK = tl.constexpr(2.0**-12)
-IOU_SLACK = tl.constexpr(1e-5)
-PAID_SLACK = tl.constexpr(2.0**-22)
+"""Of costs, relative."""
 
-# the order of visits, and lists
+IOU_SLACK = tl.constexpr(1e-5)
+"""Of IoUs, absolute, and of distances, relative."""
+
+PAID_SLACK = tl.constexpr(2.0**-22)
+"""Of costs with the penalty in them, relative."""
+
+# the order in which tiles are visited, and lists
 
 NONE = tl.constexpr(0x7FFFFFFF)
-"""Above every key; as a number it is NaN, with which every comparison fails."""
+"""Above every key, which stands for "nothing"; as a number it is NaN, with which every comparison fails."""
 
 NEARER = tl.constexpr(2.0**-8)
-"""Most that the distance adds to a bound. It is given away where bounds are compared."""
+"""Most that the distance adds to the bound by which tiles are ranked; comparisons with a bound take it off.
+"""
 
 LANES = tl.constexpr(MAX_TOPK)
 """Entries of a gt's lists, one a lane of its warp."""
 
 LISTS = tl.constexpr(MAX_SPLITS * MAX_TOPK)
-"""Values of the most lists of ``sums_and_ious`` that are merged."""
+"""Values of all the lists of a gt that ``sums_and_ious`` may write, which ``select`` merges."""
 
-FREE = tl.constexpr(-0x80000000)
-"""Below every cost's key: an entry of the list that is not in use."""
-
-BACKGROUND = tl.constexpr(0x7FFFFFFF)
-"""Positives of no gt, which can always spare a prior."""
-
-COUNTED = tl.constexpr(256)
-"""Priors whose gts ``stream.rescue`` counts at once."""
+UNUSED = tl.constexpr(-0x80000000)
+"""Below every cost's key: an entry of the list that is not in use, since the list is shorter."""
 
 UNTAKEN = tl.constexpr(0x7F800000)
 """The key of +inf, which is what a pair that cannot be taken costs."""
 
 UNCLAIMED = tl.constexpr(0x7FFFFFFFFFFFFFFF)
 """The cheapest claim on a prior that nobody claims."""
+
+# gts that are short of positives
+
+PLENTY = tl.constexpr(0x7FFFFFFF)
+"""Positives of no gt, that is of background, which can always spare a prior."""
+
+COUNTED = tl.constexpr(256)
+"""Priors whose gts ``stream.rescue`` counts at once."""
 
 
 def fingerprint() -> str:

@@ -1,5 +1,5 @@
-"""Gts on the device: read as they were given, with what makes one unusable, and the table that later kernels
-read.
+"""Gts on the device: how they are read as they were given, with what makes one unusable, and the table that
+the first kernel of each family writes of them for the others.
 """
 
 import triton
@@ -38,56 +38,56 @@ def load_gts(boxes_ptr, centers_ptr, labels_ptr, mask_ptr, first, gt, valid, C):
     )
     valid &= label.to(tl.uint64) < C.to(tl.uint64)
     return (
-        tl.where(valid, x1, float("inf")), tl.where(valid, y1, 0.0), tl.where(valid, x2, 0.0), tl.where(valid, y2, 0.0),
+        tl.where(valid, x1, float("inf")), tl.where(valid, y1, 0.0), tl.where(valid, x2, 0.0),
+        tl.where(valid, y2, 0.0),
         tl.where(valid, cx, float("inf")), tl.where(valid, cy, 0.0), tl.where(valid, label, -1).to(tl.int32),
     )  # fmt: skip
 
 
 @triton.jit
 def store_gts(table_ptr, gt, own, x1, y1, x2, y2, cx, cy, label, image, index):
-    """Rows of the table."""
-    row = table_ptr + gt * const.TABLE_COLUMNS
-    tl.store(row, x1, mask=own)
-    tl.store(row + 1, y1, mask=own)
-    tl.store(row + 2, x2, mask=own)
-    tl.store(row + 3, y2, mask=own)
-    tl.store(row + 4, cx, mask=own)
-    tl.store(row + 5, cy, mask=own)
-    tl.store(row + 6, box_area(x1, y1, x2, y2), mask=own)
-    tl.store(row + 7, label.to(tl.float32, bitcast=True), mask=own)
-    tl.store(row + 8, image.to(tl.float32, bitcast=True), mask=own)
-    tl.store(row + 9, index.to(tl.float32, bitcast=True), mask=own)
+    """Rows ``gt`` of the table, where ``own``; its columns are named in ``constants``."""
+    row = table_ptr + gt * const.GT_COLUMNS
+    tl.store(row + const.BOX, x1, mask=own)
+    tl.store(row + const.BOX + 1, y1, mask=own)
+    tl.store(row + const.BOX + 2, x2, mask=own)
+    tl.store(row + const.BOX + 3, y2, mask=own)
+    tl.store(row + const.CENTER, cx, mask=own)
+    tl.store(row + const.CENTER + 1, cy, mask=own)
+    tl.store(row + const.AREA, box_area(x1, y1, x2, y2), mask=own)
+    tl.store(row + const.LABEL, label.to(tl.float32, bitcast=True), mask=own)
+    tl.store(row + const.IMAGE, image.to(tl.float32, bitcast=True), mask=own)
+    tl.store(row + const.INDEX, index.to(tl.float32, bitcast=True), mask=own)
 
 
 @triton.jit
 def load_table(pairs_ptr, gt, mask):
-    """x1, y1, x2, y2, centre x, centre y, area and label of gts from the table, seen as int64; label -1 where
-    masked.
+    """x1, y1, x2, y2, centre x, centre y, area and label of gts from the table, whose columns are seen in
+    pairs, as int64; label -1 where masked.
     """
-    row = pairs_ptr + gt * (const.TABLE_COLUMNS // 2)
+    row = pairs_ptr + gt * (const.GT_COLUMNS // 2)
     if mask is None:
-        x1, y1 = unpack(tl.load(row))
-        x2, y2 = unpack(tl.load(row + 1))
-        cx, cy = unpack(tl.load(row + 2))
-        area, label = unpack(tl.load(row + 3))
+        x1, y1 = unpack(tl.load(row + const.BOX // 2))
+        x2, y2 = unpack(tl.load(row + const.BOX // 2 + 1))
+        cx, cy = unpack(tl.load(row + const.CENTER // 2))
+        area, label = unpack(tl.load(row + const.AREA // 2))
     else:
-        x1, y1 = unpack(tl.load(row, mask=mask, other=0))
-        x2, y2 = unpack(tl.load(row + 1, mask=mask, other=0))
-        cx, cy = unpack(tl.load(row + 2, mask=mask, other=0))
-        area, label = unpack(tl.load(row + 3, mask=mask, other=-1))
+        x1, y1 = unpack(tl.load(row + const.BOX // 2, mask=mask, other=0))
+        x2, y2 = unpack(tl.load(row + const.BOX // 2 + 1, mask=mask, other=0))
+        cx, cy = unpack(tl.load(row + const.CENTER // 2, mask=mask, other=0))
+        area, label = unpack(tl.load(row + const.AREA // 2, mask=mask, other=-1))
     return x1, y1, x2, y2, cx, cy, area, label.to(tl.int32, bitcast=True)
 
 
 @triton.jit
 def load_place(pairs_ptr, gt):
-    """Image of a gt and its index within it, from the table."""
-    image, index = unpack(tl.load(pairs_ptr + gt * (const.TABLE_COLUMNS // 2) + 4))
+    """Image of a gt and its index within it, from the table as :func:`load_table` sees it."""
+    image, index = unpack(tl.load(pairs_ptr + gt * (const.GT_COLUMNS // 2) + const.IMAGE // 2))
     return image.to(tl.int32, bitcast=True), index.to(tl.int32, bitcast=True)
 
 
 @triton.jit
 def unpack(pair):
-    """Two float32 of an int64."""
-    return pair.to(tl.int32).to(tl.float32, bitcast=True), (pair >> 32).to(tl.int32).to(
-        tl.float32, bitcast=True
-    )
+    """Two float32 of an int64, the lower half first."""
+    low, high = pair.to(tl.int32), (pair >> 32).to(tl.int32)
+    return low.to(tl.float32, bitcast=True), high.to(tl.float32, bitcast=True)

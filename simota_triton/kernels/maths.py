@@ -357,7 +357,8 @@ def pair_cost(cls, iou, giou_gap, center, outside, RULE: tl.constexpr, FAST: tl.
 
 @triton.jit
 def cost_of_pairs(
-    x1, y1, x2, y2, x, y, rate, gx1, gy1, gx2, gy2, cx, cy, inter, union, outside, logit, objectness, background,
+    x1, y1, x2, y2, x, y, rate, gx1, gy1, gx2, gy2, cx, cy, inter, union, outside, logit, objectness,
+    background,
     RULE: tl.constexpr, FAST: tl.constexpr,
 ):  # fmt: skip
     """Cost and IoU of pairs, the same steps in every kernel, so that all of them round alike.

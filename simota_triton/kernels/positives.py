@@ -35,7 +35,7 @@ def can_be_spared(gt_index_ptr, positives_ptr, p, mask, min_positives):
     anything.
     """
     owner = tl.load(gt_index_ptr + p, mask=mask, other=-1)
-    return tl.load(positives_ptr + owner, mask=mask & (owner >= 0), other=const.BACKGROUND) > min_positives
+    return tl.load(positives_ptr + owner, mask=mask & (owner >= 0), other=const.PLENTY) > min_positives
 
 
 @triton.jit

@@ -32,25 +32,26 @@ class Race(NamedTuple):
 
 
 _EVERY_CLAIMANT = (
-    "Each gt that claims a prior writes its own value. Where there are two, the atomic of the second one on claims "
-    "tells it to note the prior as contested, and resolve, a later launch, overwrites all three outputs by its own "
-    "rule. The gt_index that it starts from is any of the claimants, and is replaced: the pair whose cost was noted "
-    "is among those that it looks at again."
+    "Each gt that claims a prior writes its own value. Where there are two, the atomic of the second one "
+    "on claims tells it to add the prior to the list of conflicts, and resolve, a later launch, "
+    "overwrites all three outputs by its own rule. The gt_index that it starts from is any of the "
+    "claimants, and is replaced: the pair whose cost was noted is among those that it looks at again."
 )
 
-_LOST_BOX = (
-    "class_sums takes the box of a prior that it loses away while programs of gts may load it, so their lists may hold "
-    "that prior, or a box of which some corners are gone. It sets unreadable for the image too, and select, a later launch, "
-    "forms the lists of such an image again, from boxes that nobody writes any more. No address follows from a box."
+_UNREADABLE_BOX = (
+    "class_sums takes the box of an unreadable prior away while programs of gts may load it, so their "
+    "lists may hold that prior, or a box of which some corners are gone. It sets unreadable for the image "
+    "too, and select, a later launch, forms the lists of such an image again, from boxes that nobody "
+    "writes any more. No address follows from a box."
 )
 
 _SAME_FLAG = "Whoever writes, writes 1, and nobody reads it in this launch."
 
 RACES = (
-    Race("select", "gt_index_ptr", "select", "select", True, False, _EVERY_CLAIMANT),
-    Race("select", "matched_iou_ptr", "select", "select", True, False, _EVERY_CLAIMANT),
-    Race("select", "labels_ptr", "select", "select", True, False, _EVERY_CLAIMANT),
-    Race("sums_and_ious", "slots_ptr", "class_sums", "load_four", False, False, _LOST_BOX),
+    Race("select", "gt_index_ptr", "_write_claims", "_write_claims", True, False, _EVERY_CLAIMANT),
+    Race("select", "matched_iou_ptr", "_write_claims", "_write_claims", True, False, _EVERY_CLAIMANT),
+    Race("select", "labels_ptr", "_write_claims", "_write_claims", True, False, _EVERY_CLAIMANT),
+    Race("sums_and_ious", "slots_ptr", "class_sums", "load_four", False, False, _UNREADABLE_BOX),
     Race("sums_and_ious", "unreadable_ptr", "class_sums", "class_sums", True, True, _SAME_FLAG),
 )
 """All of them."""

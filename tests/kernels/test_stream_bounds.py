@@ -41,7 +41,7 @@ from simota_triton.kernels.stream.bounds import (
     tile_points,
     tile_position_cost,
 )
-from simota_triton.kernels.stream.order import index_of, least_bound, nearer, order, without
+from simota_triton.kernels.stream.order import index_of, keys_of_tiles, least_bound, nearer, without
 from simota_triton.kernels.stream.tiles import summary_at
 from simota_triton.matching import sortable
 from tests.support.kernels import DEVICE, PRESETS, ApproximateUnits
@@ -420,7 +420,7 @@ def test_keys_are_ordered_as_costs_and_lead_back_to_them():
 def _visits(out_ptr, least_ptr, rank_ptr, distance_ptr, alive_ptr, BOUNDS: tl.constexpr):
     i = tl.arange(0, BOUNDS)
     rank = tl.load(rank_ptr + i) + nearer(tl.load(distance_ptr + i), 1.0)
-    waiting = order(rank, tl.load(alive_ptr + i) > 0, BOUNDS)
+    waiting = keys_of_tiles(rank, tl.load(alive_ptr + i) > 0, BOUNDS)
     count = 0
     next_visit = tl.min(waiting)
     while least_bound(next_visit, BOUNDS) <= float("inf"):

@@ -365,7 +365,7 @@ def test_the_largest_ious(preset, splits, bounds):
         config,
         StreamConfig(tile=32, rows=32, bounds=32, iou_bounds=bounds, splits=splits, resolvers=1),
     )
-    lists = state.scratch.top.view(torch.float32).view(3, splits, 32)
+    lists = state.scratch.top_ious.view(torch.float32).view(3, splits, 32)
     _, iou = launch.run(on_device(problem), config, INTERPRETER, 2)
     iou = torch.cat([iou[0], iou[1, :1]]).cpu()
     q = config.candidate_topk
@@ -426,7 +426,7 @@ def test_every_program_of_both_kinds_has_its_turn(counts, rows, splits):
     )
     _, iou = launch.run(moved, config, INTERPRETER, max(counts))
     iou = torch.cat([values[:count] for values, count in zip(iou.cpu(), counts, strict=True)])
-    lists = state.scratch.top.view(torch.float32)[: 32 * splits * sum(counts)].view(sum(counts), -1)
+    lists = state.scratch.top_ious.view(torch.float32)[: 32 * splits * sum(counts)].view(sum(counts), -1)
     assert torch.equal(lists.sort(1, descending=True).values[:, :13], iou.clamp(min=0).topk(13, 1).values)
 
 
@@ -441,7 +441,7 @@ def test_ious_that_hardly_differ():
     problem = pack(config, pred, cls, priors, [torch.tensor([[10.0, 10.0, 90.0, 90.0]])], [torch.tensor([1])])
     found = run_until(
         "sums_and_ious", problem, config, StreamConfig(tile=32, rows=32, resolvers=1)
-    ).scratch.top.view(torch.float32)
+    ).scratch.top_ious.view(torch.float32)
     _, iou = launch.run(on_device(problem), config, INTERPRETER, 1)
     assert torch.equal(found.sort(descending=True).values[:13], iou.cpu()[0, 0].topk(13).values)
 

@@ -284,16 +284,16 @@ MUTANTS = (
     ),
     Mutant(
         "the higher prior wins a tie between tiles",
-        "select.py",
+        "cheapest.py",
         "(prior < last)",
         "(prior > last)",
         f"{PRUNING} -k ties_at",
     ),
     Mutant(
         "of equal entries the lowest prior is thrown out",
-        "select.py",
-        "tl.max(tl.where(costs == costliest, priors, -1))",
-        "tl.min(tl.where(costs == costliest, priors, const.NONE))",
+        "cheapest.py",
+        "return costliest, tl.max(tl.where(costs == costliest, priors, -1))",
+        "return costliest, tl.min(tl.where(costs == costliest, priors, const.NONE))",
         f"{PRUNING} -k ties_at",
     ),
     Mutant(
@@ -312,14 +312,14 @@ MUTANTS = (
     ),
     Mutant(
         "an insertion fills all that is free",
-        "select.py",
+        "cheapest.py",
         "tl.where(lane < k, -lane + const.NONE, -1)",
         "tl.where(lane < k, const.NONE, -1)",
         f"{KERNELS} -k claims_stand",
     ),
     Mutant(
         "the last round of tiles is missed",
-        "select.py",
+        "search.py",
         "while part < parts:",
         "while part < tl.minimum(parts, 1):",
         f"{PRUNING} -k registers",
@@ -412,9 +412,7 @@ MUTANTS = (
     Mutant(
         "contested priors are counted by a load and a store",
         "select.py",
-        "entry = tl.atomic_add(\n"
-        '            num_conflicts_ptr + tl.zeros([const.LANES], tl.int32), 1, mask=second, sem="relaxed"\n'
-        "        )",
+        'entry = tl.atomic_add(number, 1, mask=second, sem="relaxed")',
         "entry = tl.load(num_conflicts_ptr) + tl.cumsum(second.to(tl.int32), 0) - 1\n"
         "        tl.store(num_conflicts_ptr, tl.load(num_conflicts_ptr) + tl.sum(second.to(tl.int32)))",
         COMPILED,
@@ -463,7 +461,11 @@ MUTANTS = (
     ),
     Mutant("the last gt has no turn", "rescue.py", "while g < num_gts:", "while g < num_gts - 1:", SMALL),
     Mutant(
-        "a rescued prior keeps its label", "rescue.py", "tl.store(labels_ptr + prior, label64)", "pass", SMALL
+        "a rescued prior keeps its label",
+        "rescue.py",
+        "tl.store(labels_ptr + prior, label.to(tl.int64))",
+        "pass",
+        SMALL,
     ),
     Mutant(
         "a rescued prior keeps its IoU",
@@ -474,23 +476,23 @@ MUTANTS = (
     ),
     Mutant(
         "the higher prior is rescued among equals",
-        "rescue.py",
-        "(lowest < prior)",
-        "(lowest > prior)",
+        "cheapest.py",
+        "(prior < last)",
+        "(prior > last)",
         EQUALS,
     ),
     Mutant(
         "a short gt looks at one round of tiles",
-        "rescue.py",
+        "search.py",
         "while part < parts:",
         "while part < tl.minimum(parts, 1):",
         EQUALS,
     ),
     Mutant(
         "a cheaper prior must be cheaper by half",
-        "rescue.py",
-        "limit = value_of(best)",
-        "limit = 0.5 * value_of(best)",
+        "cheapest.py",
+        "value_of(costliest))",
+        "0.5 * value_of(costliest))",
         f"{RESCUE} -k 'answer_as_the_definition and rtmdet-3'",
     ),
     Mutant(
@@ -500,7 +502,7 @@ MUTANTS = (
         ") >= min_positives",
         PASS,
     ),
-    Mutant("background cannot be spared", "../positives.py", "other=const.BACKGROUND", "other=0", PASS),
+    Mutant("background cannot be spared", "../positives.py", "other=const.PLENTY", "other=0", PASS),
     Mutant("who has lost a prior still counts it", "../positives.py", "other=1) - 1", "other=1)", PASS),
     Mutant(
         "only the first priors are counted",

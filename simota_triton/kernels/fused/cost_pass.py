@@ -23,9 +23,11 @@ def cost_pass(
     # gts: offsets [B + 1] and the table of prior_pass, as int64
     gt_offsets_ptr, gt_table_ptr,
     # sizes and strides, the tuples coded
-    G, gts_per_program, starts, cls_strides_b, cls_strides_p, cls_strides_c, box_stride_b, box_stride_p, box_stride_c,
+    G, gts_per_program, starts, cls_strides_b, cls_strides_p, cls_strides_c, box_stride_b, box_stride_p,
+    box_stride_c,
     # compiled in
-    RULE: tl.constexpr, LAYOUT: tl.constexpr, ALIGNED: tl.constexpr, ALIGNED_LOGITS: tl.constexpr, FAST: tl.constexpr,
+    RULE: tl.constexpr, LAYOUT: tl.constexpr, ALIGNED: tl.constexpr, ALIGNED_LOGITS: tl.constexpr,
+    FAST: tl.constexpr,
     TILE: tl.constexpr,
 ):  # fmt: skip
     """For a tile of priors of an image and a range of its gts::

@@ -62,7 +62,7 @@ class Rows(NamedTuple):
     Attributes:
         background: [B, P] float32, see there.
         objectness: [B, P] float32, or None.
-        gt_table: [N, TABLE_COLUMNS] float32, see ``gts``.
+        gt_table: [N, GT_COLUMNS] float32, see ``gts``.
     """
 
     background: Tensor
@@ -92,7 +92,7 @@ def run_prior_pass(problem: Problem, kernels: KernelConfig, shared: Shared) -> R
         if logits.obj is None
         else torch.empty((batch, num_priors), dtype=torch.float32, device=device),
         gt_table=torch.empty(
-            (gts.boxes.shape[0], const.TABLE_COLUMNS.value), dtype=torch.float32, device=device
+            (gts.boxes.shape[0], const.GT_COLUMNS.value), dtype=torch.float32, device=device
         ),
     )
     limit = {} if INTERPRETED else {"maxnreg": kernels.prior_registers}
@@ -151,5 +151,6 @@ def run_rescue_pass(matching: Matching, cost: Tensor, iou: Tensor, config: SimOT
             rescue_pass[(batch,)](
                 matching.gt_index, matching.matched_iou,
                 torch.empty((batch, num_gts), dtype=torch.int32, device=cost.device), cost, iou,
-                G=num_gts, P=num_priors, min_positives=config.min_positives, RULE=Rule.of(config), BLOCK=1024, num_warps=4, **OPTIONS,
+                G=num_gts, P=num_priors, min_positives=config.min_positives, RULE=Rule.of(config),
+                BLOCK=1024, num_warps=4, **OPTIONS,
             )  # fmt: skip

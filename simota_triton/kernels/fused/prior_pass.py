@@ -34,14 +34,16 @@ def prior_pass(
     C, num_tiles, starts, cls_strides_b, cls_strides_p, cls_strides_c, obj_strides_b, obj_strides_p,
     box_stride_b, box_stride_p, box_stride_c, mask_stride_b, mask_stride_p,
     # compiled in
-    RULE: tl.constexpr, LAYOUT: tl.constexpr, ALIGNED: tl.constexpr, ALIGNED_LOGITS: tl.constexpr, FAST: tl.constexpr,
+    RULE: tl.constexpr, LAYOUT: tl.constexpr, ALIGNED: tl.constexpr, ALIGNED_LOGITS: tl.constexpr,
+    FAST: tl.constexpr,
     ROWS: tl.constexpr,
 ):  # fmt: skip
     """For a tile of priors of an image::
 
         background[b, p] = sum over classes of background_cost(cls_logits[b, p, c]), or 0 where only the gt's
         class counts
-                         = +inf where the prior takes no part, -1 where it only counts for dynamic_k (k_pool "all")
+                         = +inf where the prior takes no part, -1 where it only counts for
+                           dynamic_k (k_pool "all")
         objectness[b, p] = sigmoid(obj_logits[b, p, 0]), where the score is "joint"
 
     A prior takes part if its box, area, point, objectness and (where they are summed) class logits are

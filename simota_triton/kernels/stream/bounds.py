@@ -1,32 +1,42 @@
-"""What is known of pairs before their cost is formed.
+"""Bounds of costs and IoUs: what is known of pairs before their cost is formed.
 
-Every cost is at least the sum of what its parts are at least. With LEAST = -iou_weight * log(1 + log_eps), or
-0 for GIoU:
+**What a pair costs at least.** Let ::
 
-* class term >= 0: it is clamped there.
-* IoU cost >= iou_weight * -log(u + log_eps), or iou_weight * (1 - u), for any u >= IoU, hence >= LEAST: the
-logarithm falls with
-  the IoU, and GIoU <= IoU.
-* centre term >= 0, and center_weight * center_base ** (d - center_offset) for any d that is not above
-distance / stride.
+    LEAST = -iou_weight * log(1 + log_eps), or 0 for GIoU
+
+which is what the IoU cost is at least. Then
+
+* the class term is at least 0, since it is clamped there;
+* for any u >= IoU the IoU cost is at least ``-iou_weight * log(u + log_eps)``, or ``iou_weight * (1 - u)``
+  for GIoU, hence at least LEAST: the logarithm grows with the IoU, and GIoU <= IoU;
+* for any d <= distance / stride the centre term is at least ``center_weight * center_base ** (d -
+  center_offset)``, hence at least 0;
 * a pair outside its gt's eligible region pays the penalty.
 
-Of a pair with a cost of at most c it follows that
+The cost is at least the sum of the four.
 
-* its IoU is at least exp(-c / iou_weight) - log_eps, or 1 - c / iou_weight (``lowest_iou``),
-* its distance is at most center_offset + log((c - LEAST) / center_weight) / log(center_base) strides
-(``farthest``),
-* and if it pays the penalty, both hold of c - penalty, which must not be below LEAST (``pair_limits``).
+**What follows from a cost.** Of a pair that costs at most c
 
-Of the pairs of a tile and a gt of area a, whose predictions lie in a box that shares the area o with the gt
-and have areas from l to m: an intersection is at most i = min(o, m), a union at least a, and at least a + l -
-i, since i / (a + l - i) grows with i. Small and large boxes of a tile are bounded each for themselves, by l =
-0 and m = SMALL times the largest area, and by l = SMALL times the largest and m = the largest (``tile_iou``).
+* the IoU is at least ``exp(-c / iou_weight) - log_eps``, or ``1 - c / iou_weight`` for GIoU
+  (:func:`lowest_iou`);
+* the distance is at most ``center_offset + log((c - LEAST) / center_weight) / log(center_base)`` strides
+  (:func:`farthest`);
+* if it pays the penalty, both hold of ``c - penalty`` too, which must not be below LEAST
+  (:func:`pair_limits`).
 
-These hold for real numbers. Kernels compare costs rounded to float32, so each bound is given away by more
-than rounding can be off: costs by 2^-12 of their size and IoUs by 1e-5, where rounding is some 2^-20; the
-penalised sum, whose grid is 2^-24 of its size, by 2^-22. A bound that is too weak costs time, one that is too
-strong an answer.
+**The IoUs of a tile.** Let the predictions of a tile lie in a box that shares the area o with a gt of area a,
+and let their areas lie between l and m. Then ::
+
+    intersection <= i,  union >= a + l - i,  IoU <= i / (a + l - i)    with i = min(o, m)
+
+since a union is also at least a, and the quotient grows with i. The small and the large boxes of a tile are
+bounded each for themselves, with ``l = 0, m = SMALL * largest area`` and with ``l = SMALL * largest area, m =
+largest area`` (:func:`tile_iou`).
+
+**Slack.** All of this holds for real numbers. Kernels compare costs rounded to float32, so every bound is
+loosened by more than rounding can be off: costs by 2^-12 of their size and IoUs by 1e-5, where rounding is
+some 2^-20; the penalised sum, whose grid is 2^-24 of its size, by 2^-22. A bound that is too weak costs time,
+one that is too strong an answer.
 """
 
 import triton
@@ -157,12 +167,12 @@ def tile_iou(summary_ptr, gx1, gy1, gx2, gy2, gt_area, FAST: tl.constexpr):
     the centre of the box around each tile's small boxes, (0, 0) where there are none. For a gt without area
     it may be 1, though it meets nothing.
     """
-    largest = tl.load(summary_ptr + 4 * 32)
+    largest = tl.load(summary_ptr + const.LARGEST_AREA * const.GROUP)  # [BOUNDS]
     most_of_small = largest * const.SMALL
-    shared, _x, _y = _tile_overlap(summary_ptr, gx1, gy1, gx2, gy2)
+    shared, _x, _y = _tile_overlap(summary_ptr + const.BOX * const.GROUP, gx1, gy1, gx2, gy2)
     shared = tl.minimum(shared, largest)
     share = shared * reciprocal(gt_area + tl.maximum(most_of_small - shared, 0.0), FAST)
-    shared_by_small, x, y = _tile_overlap(summary_ptr + 5 * 32, gx1, gy1, gx2, gy2)
+    shared_by_small, x, y = _tile_overlap(summary_ptr + const.SMALL_BOX * const.GROUP, gx1, gy1, gx2, gy2)
     share = tl.maximum(share, tl.minimum(shared_by_small, most_of_small) * reciprocal(gt_area, FAST)) * (
         1.0 + const.IOU_SLACK
     )
@@ -172,7 +182,7 @@ def tile_iou(summary_ptr, gx1, gy1, gx2, gy2, gt_area, FAST: tl.constexpr):
 @triton.jit
 def _tile_overlap(box_ptr, gx1, gy1, gx2, gy2):
     """The area that a gt shares with boxes of summaries, and twice the boxes' centres."""
-    x1, y1, x2, y2 = load_four(box_ptr, 32)
+    x1, y1, x2, y2 = load_four(box_ptr, const.GROUP)
     width = tl.maximum(tl.minimum(x2, gx2) - tl.maximum(x1, gx1), 0.0)
     height = tl.maximum(tl.minimum(y2, gy2) - tl.maximum(y1, gy1), 0.0)
     return width * height, x1 + x2, y1 + y2
@@ -181,8 +191,8 @@ def _tile_overlap(box_ptr, gx1, gy1, gx2, gy2):
 @triton.jit
 def tile_points(summary_ptr):
     """The box around the points of tiles, and their largest stride."""
-    left, top, right, bottom = load_four(summary_ptr + 9 * 32, 32)
-    return left, top, right, bottom, tl.load(summary_ptr + 13 * 32)
+    left, top, right, bottom = load_four(summary_ptr + const.POINTS * const.GROUP, const.GROUP)
+    return left, top, right, bottom, tl.load(summary_ptr + const.STRIDE * const.GROUP)
 
 
 @triton.jit

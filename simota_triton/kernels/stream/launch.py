@@ -67,7 +67,8 @@ def _plan(config: SimOTAConfig, kernels: StreamConfig, layout: Layout, cells: Ce
     }
     logits = {
         **common, "LAYOUT": layout.layout, "num_tiles": grid.num_tiles,
-        "cls_strides_b": layout.strides[0], "cls_strides_p": layout.strides[1], "cls_strides_c": layout.strides[2],
+        "cls_strides_b": layout.strides[0], "cls_strides_p": layout.strides[1],
+        "cls_strides_c": layout.strides[2],
     }  # fmt: skip
     by_gt = {**logits, "candidate_topk": config.candidate_topk}
     # the enclosing box and a second region take the registers of some bounds
@@ -82,11 +83,15 @@ def _plan(config: SimOTAConfig, kernels: StreamConfig, layout: Layout, cells: Ce
             "GTS": kernels.gts, **blocks,
         },
         sums_and_ious={
-            **by_gt, "C": coded_channels, "ALIGNED_LOGITS": layout.aligned_logits, "ROWS": rows, "BOUNDS": kernels.iou_bounds,
+            **by_gt, "C": coded_channels, "ALIGNED_LOGITS": layout.aligned_logits, "ROWS": rows,
+            "BOUNDS": kernels.iou_bounds,
             "splits_log2": kernels.splits.bit_length() - 1,
             **blocks,
         },
-        select={**by_gt, "splits": kernels.splits, "BOUNDS": bounds, "k_scale": _float64_bits(config.k_scale)},
+
+        select={
+            **by_gt, "splits": kernels.splits, "BOUNDS": bounds, "k_scale": _float64_bits(config.k_scale),
+        },
         resolve={**logits, "CONFLICT": config.conflict, "GTS": kernels.gts},
         rescue={**logits, "min_positives": config.min_positives, "BOUNDS": bounds},
     )  # fmt: skip
@@ -141,23 +146,27 @@ def run(problem: Problem, config: SimOTAConfig, kernels: StreamConfig) -> Matchi
     with on_device(device):
         prepare[(batch * num_tiles,)](
             gt_index, matched_iou, labels, claims,
-            scratch.slots, scratch.points, scratch.slot_of, scratch.tiles, scratch.gts.view(torch.float32), scratch.unreadable,
+            scratch.slots, scratch.points, scratch.slot_of, scratch.tiles, scratch.gts.view(torch.float32),
+            scratch.unreadable,
             scratch.num_conflicts, scratch.cheapest,
             boxes, problem.priors.contiguous(), mask, logits.obj,
-            gts.boxes.contiguous(), None if gts.given_centers is None else gts.given_centers.contiguous(), gts.labels.contiguous(), offsets,
+            gts.boxes.contiguous(), None if gts.given_centers is None else gts.given_centers.contiguous(),
+            gts.labels.contiguous(), offsets,
             None if gts.mask is None else gts.mask.contiguous(),
             N=num_gts, obj_strides_b=logits.obj_strides(0), obj_strides_p=logits.obj_strides(1),
             box_stride_b=box_strides[0], box_stride_p=box_strides[1], box_stride_c=box_strides[2],
             mask_stride_b=mask_strides[0], mask_stride_p=mask_strides[1], **plan.prepare,
         )  # fmt: skip
         sums_and_ious[(of_gts + of_sums,)](
-            scratch.top, scratch.slots, scratch.points, scratch.tiles, scratch.gts, scratch.unreadable, logits.cls,
+            scratch.top_ious, scratch.slots, scratch.points, scratch.tiles, scratch.gts, scratch.unreadable,
+            logits.cls,
             minority=minority, minority_every_log2=((of_gts + of_sums) // max(minority, 1)).bit_length() - 1,
             minority_is_gts=int(minority == of_gts), **plan.sums_and_ious,
         )  # fmt: skip
         select[(num_gts,)](
             gt_index, matched_iou, labels, claims, dynamic_k,
-            scratch.top, scratch.slots, scratch.points, scratch.slot_of, scratch.tiles, scratch.gts, scratch.unreadable,
+            scratch.top_ious, scratch.slots, scratch.points, scratch.slot_of, scratch.tiles, scratch.gts,
+            scratch.unreadable,
             scratch.num_conflicts, scratch.conflicts, scratch.conflict_costs, scratch.cheapest,
             logits.cls, **plan.select,
         )  # fmt: skip
@@ -170,7 +179,8 @@ def run(problem: Problem, config: SimOTAConfig, kernels: StreamConfig) -> Matchi
         if config.min_positives:
             rescue[(batch,)](
                 gt_index, matched_iou, labels,
-                scratch.slots, scratch.points, scratch.slot_of, scratch.tiles, scratch.gts, scratch.top,  # lists that nobody reads any more make room for the counts
+                scratch.slots, scratch.points, scratch.slot_of, scratch.tiles, scratch.gts,
+                scratch.top_ious,  # lists that nobody reads any more make room for the counts
                 logits.cls, offsets, **plan.rescue,
             )  # fmt: skip
     return Matching(gt_index, matched_iou, dynamic_k, claims, labels)

@@ -1,11 +1,15 @@
 """The order in which a gt visits tiles: the most promising first, in one int32 key a tile.
 
 A key holds the bits of a non-negative float32, which are ordered like the number, with the tile's index among
-BOUNDS in place of the last bits. So the next visit is a minimum of integers, one instruction on a warp, ties
-are decided, and as soon as the next tile cannot matter, none of the others can.
+BOUNDS tiles in place of the last bits::
 
-What a tile is ranked by is a bound, plus a share of NEARER that grows with the distance: among tiles of
-(nearly) the same bound the nearest goes first, since what fills the lists early is what prunes.
+    key = (bits of the rank, the last log2(BOUNDS) of them cleared) | index
+
+So the next visit is a minimum of integers, one instruction on a warp, ties are decided, and as soon as the
+next tile cannot matter, none of the others can.
+
+A tile's rank is a bound, plus a share of NEARER that grows with the distance: among tiles of (nearly) the
+same bound the nearest goes first, since a list that is filled early with good priors prunes most.
 """
 
 import triton
@@ -21,17 +25,23 @@ def nearer(distance_squared, unit_squared):
 
 
 @triton.jit
-def order(rank, alive, BOUNDS: tl.constexpr):
-    """Keys of tiles by ``rank`` >= 0, a bound and :func:`nearer`, [BOUNDS]; those not ``alive`` are never
-    visited.
+def keys_of_tiles(rank, visited, BOUNDS: tl.constexpr):
+    """Keys of tiles, [BOUNDS] int32.
+
+    Args:
+        rank: [BOUNDS] float32 >= 0, a bound and :func:`nearer`.
+        visited: [BOUNDS], whether a tile is visited at all.
+        BOUNDS: How many tiles are ranked together, a power of two.
     """
     key = (rank.to(tl.int32, bitcast=True) & (-BOUNDS)) | tl.arange(0, BOUNDS)
-    return tl.where(alive, key, const.NONE)
+    return tl.where(visited, key, const.NONE)
 
 
 @triton.jit
 def least_bound(key, BOUNDS: tl.constexpr):
-    """A lower bound of what this tile and all that come after it are ranked by; NaN of NONE."""
+    """A lower bound of the ranks of this tile and of all that come after it, without what the distance may
+    have added; NaN of NONE.
+    """
     return (key & (-BOUNDS)).to(tl.float32, bitcast=True) - const.NEARER
 
 
@@ -43,5 +53,5 @@ def index_of(key, BOUNDS: tl.constexpr):
 
 @triton.jit
 def without(waiting, key):
-    """Keys but this one."""
+    """Keys [BOUNDS] but this one."""
     return tl.where(waiting == key, const.NONE, waiting)

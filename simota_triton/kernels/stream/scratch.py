@@ -26,10 +26,10 @@ class Scratch(NamedTuple):
         tiles: [B, ceil(T / 32), SUMMARY, 32], see ``constants.SUMMARY``.
         conflict_costs: The cost of one claim on each entry of ``conflicts``.
         slot_of: [P], the slot of each prior.
-        top: [N, splits, LANES], lists of largest IoUs.
+        top_ious: [N, splits, LANES], lists of largest IoUs.
         unreadable: [B], whether an image lost a prior.
         num_conflicts: Entries of ``conflicts`` in use; one number, the rest is padding.
-        gts: The table of gts, [N, TABLE_COLUMNS] float32, two of which are one int64.
+        gts: The table of gts, [N, GT_COLUMNS] float32, two of which are one int64.
         conflicts: Image and slot of each contested prior.
         cheapest: [B, P], the cheapest claim on each prior, or None where none is asked for.
     """
@@ -39,7 +39,7 @@ class Scratch(NamedTuple):
     tiles: Tensor
     conflict_costs: Tensor
     slot_of: Tensor
-    top: Tensor
+    top_ious: Tensor
     unreadable: Tensor
     num_conflicts: Tensor
     gts: Tensor
@@ -60,10 +60,10 @@ def scratch_parts(
         "tiles": (torch.float32, const.SUMMARY.value * 32 * batch * -(-grid.num_tiles // 32)),
         "conflict_costs": (torch.float32, conflicts),
         "slot_of": (torch.int32, num_priors),
-        "top": (torch.int32, const.LANES.value * kernels.splits * num_gts),
+        "top_ious": (torch.int32, const.LANES.value * kernels.splits * num_gts),
         "unreadable": (torch.int32, batch),
         "num_conflicts": (torch.int32, 1),
-        "gts": (torch.int64, const.TABLE_COLUMNS.value // 2 * num_gts),
+        "gts": (torch.int64, const.GT_COLUMNS.value // 2 * num_gts),
         "conflicts": (torch.int64, conflicts),
     }
     if config.conflict == "matched":

@@ -2,19 +2,21 @@
 
 The priors of a tile are neighbouring cells of one level's grid. Which priors share a tile decides how much
 can be skipped, never an answer: what is known of a tile is taken from the priors that are in it. Inside the
-streaming kernels a prior is a *slot*: slot = tile * TILE + place within the tile. Slots beyond a level's edge
-hold no prior.
+streaming kernels a prior goes by its *slot*::
+
+    slot = tile * TILE + place within the tile
+
+Slots beyond a level's edge hold no prior. Values of slots lie in planes within their tile, [T, PLANES, TILE],
+those of tiles in planes within a group, [ceil(T / GROUP), SUMMARY, GROUP]: lanes read neighbouring addresses,
+and planes are a constant distance apart. Planes of the whole batch would each need an address of their own in
+registers. The planes are named in ``constants``.
 """
 
 import triton
 import triton.language as tl
 
 from .. import constants as const
-from ..levels import decode
-
-# Values lie in planes within a tile (summaries: within 32 tiles): lanes read neighbouring addresses, and
-# planes are a constant distance apart. Planes of the whole batch would each need an address of their own in
-# registers.
+from ..levels import decode, find_logits
 
 
 @triton.jit
@@ -22,7 +24,7 @@ def find_cells(tile, starts, widths, first_tiles, TILE: tl.constexpr, WIDTH: tl.
     """The block of cells of a tile.
 
     Args:
-        tile: Index of the tile; tiles count row by row through each level, level after level.
+        tile: Index of the tile; tiles are counted row by row through each level, level after level.
         starts: First prior of each level of the grid, and P, coded (see ``host.codes``).
         widths: Cells a row of each level, coded.
         first_tiles: First tile of each level, coded.
@@ -54,10 +56,20 @@ def find_cells(tile, starts, widths, first_tiles, TILE: tl.constexpr, WIDTH: tl.
 
 @triton.jit
 def cells(place, origin, width, left, end, WIDTH: tl.constexpr):
-    """Priors in places of a tile, and whether there is one. The rest as :func:`find_cells` returns it."""
+    """Priors in places of a tile, and whether there is one: both have the shape of ``place``. The rest as
+    :func:`find_cells` returns it.
+    """
     column = place % WIDTH
     p = origin + place // WIDTH * width + column
     return p, (column < left) & (p < end)
+
+
+@triton.jit
+def of_image(slots_ptr, tiles_ptr, image, num_tiles, PLANES: tl.constexpr, TILE: tl.constexpr):
+    """The slots and the summaries of an image (int64)."""
+    slots_ptr += image * num_tiles * (PLANES * TILE)
+    tiles_ptr += image * (tl.cdiv(num_tiles, const.GROUP) * const.SUMMARY * const.GROUP)
+    return slots_ptr, tiles_ptr
 
 
 @triton.jit
@@ -68,27 +80,44 @@ def slot_at(slot, PLANES: tl.constexpr, TILE: tl.constexpr):
 
 @triton.jit
 def summary_at(tile):
-    """Offset of the first value of tiles in [T / 32, SUMMARY, 32]; the others follow 32 apart."""
-    return (tile >> 5) * ((const.SUMMARY - 1) * 32) + tile
+    """Offset of the first plane of tiles in [T / GROUP, SUMMARY, GROUP]; the others follow GROUP apart."""
+    return (tile & -const.GROUP) * (const.SUMMARY - 1) + tile
 
 
 @triton.jit
 def load_four(pointer, STEP: tl.constexpr):
-    """Four values STEP apart: a slot's box, or its point and strides."""
+    """Four planes STEP apart: a box, or a point and its strides."""
     return tl.load(pointer), tl.load(pointer + STEP), tl.load(pointer + 2 * STEP), tl.load(pointer + 3 * STEP)
 
 
 @triton.jit
-def find_column(
-    tile, image, label, starts, first_tiles, levels, strides_b, strides_p, strides_c, LAYOUT: tl.constexpr
-):
+def store_four(pointer, x1, y1, x2, y2, STEP: tl.constexpr):
+    """The inverse of :func:`load_four`."""
+    tl.store(pointer, x1)
+    tl.store(pointer + STEP, y1)
+    tl.store(pointer + 2 * STEP, x2)
+    tl.store(pointer + 3 * STEP, y2)
+
+
+@triton.jit
+def find_column(tile, image, label, cls, LAYOUT: tl.constexpr):
     """An image's logits of a class on the level of a tile: pointer such that prior p lies at pointer + p *
     stride_p.
 
-    Every level's pointer is formed, and one chosen: the former leaves the loop over tiles, where the choice
-    is all that is left. ``image`` and ``label`` are int64. The rest as :func:`find_cells` and
-    ``levels.find_logits`` take it.
+    Args:
+        tile: Index of the tile.
+        image: Index of the image, int64.
+        label: The class, int64.
+        cls: starts, first_tiles, levels, strides of images, priors and classes, as :func:`find_cells` and
+            ``levels.find_logits`` take them.
+        LAYOUT: See ``levels.find_logits``.
+
+    Returns:
+        pointer, stride_p.
     """
+    # scheduling hint: every level's pointer is formed, and one is chosen, so that the former leaves the loop
+    # over tiles, in which the choice is all that is left
+    starts, first_tiles, levels, strides_b, strides_p, strides_c = cls
     pointer, stride_p = _column(
         image, label, starts[0], levels[0], strides_b[0], strides_p[0], strides_c[0], LAYOUT
     )
@@ -126,3 +155,13 @@ def find_level(tile, starts, first_tiles, LEVELS: tl.constexpr):
             level = i
             start = decode(starts[i], False)
     return level, start
+
+
+@triton.jit
+def find_logits_of_tile(tile, image, cls, LAYOUT: tl.constexpr):
+    """An image's logits on the level of a tile, as ``levels.find_logits`` returns them; the rest as
+    :func:`find_column` takes it.
+    """
+    starts, first_tiles, levels, strides_b, strides_p, strides_c = cls
+    level, level_start = find_level(tile, starts, first_tiles, len(levels))
+    return find_logits(level, image, level_start, levels, strides_b, strides_p, strides_c, LAYOUT, False)
