@@ -16,9 +16,9 @@ Modules and folders in layers, of which each imports only from those before it:
     verification
     cli
 
-What is computed is told by ``config``, ``terms``, ``reference`` and ``matching``; ``inputs`` makes a ``problem``
-of what came, ``backends`` assign it, ``assigner`` hands out the ``result``. ``tuning`` says how fast, and changes
-no answer. What assigns never imports what measures, verifies or shows.
+What is computed is told by ``config``, ``terms``, ``reference`` and ``matching``; ``inputs`` makes a
+``problem`` of what came, ``backends`` assign it, ``assigner`` hands out the ``result``. ``tuning`` says how
+fast, and changes no answer. What assigns never imports what measures, verifies or shows.
 """
 
 from . import quiet  # noqa: F401 - before all that imports torch

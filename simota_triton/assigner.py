@@ -42,15 +42,16 @@ class SimOTAAssigner:
     Args:
         config: A preset's name (``SimOTAConfig.presets()`` lists them) or a :class:`SimOTAConfig`.
         backend: ``"auto"``, ``"reference"`` (the dense definition), ``"torch"``, ``"triton"`` or
-            ``"triton-stream"`` (NVIDIA GPUs). ``"auto"`` asks the environment variable SIMOTA_TRITON_BACKEND, then the device: ``"triton-stream"`` on NVIDIA
-            GPUs of compute capability 8.0 and above, where a check at the first call finds that its kernels run and give known
-            answers, else ``"torch"``. A backend that is asked for by name is never replaced.
+            ``"triton-stream"`` (NVIDIA GPUs). ``"auto"`` asks the environment variable SIMOTA_TRITON_BACKEND,
+            then the device: ``"triton-stream"`` on NVIDIA GPUs of compute capability 8.0 and above, where a
+            check at the first call finds that its kernels run and give known answers, else ``"torch"``. A
+            backend that is asked for by name is never replaced.
         validate: Look at the values of gts, priors and offsets too. None: everywhere but on CUDA, where it
             costs a sync. Without it, a gt or prior that would have been refused takes no part.
         kernels: Launch parameters of the Triton kernels, for all shapes: a
-            :class:`~simota_triton.tuning.KernelConfig`, which is
-            for backend ``"triton"``, or a :class:`~simota_triton.tuning.StreamConfig`, for ``"triton-stream"``. None: those measured
-            by ``simota-triton tune``, else a heuristic. They never change an answer.
+            :class:`~simota_triton.tuning.KernelConfig`, which is for backend ``"triton"``, or a
+            :class:`~simota_triton.tuning.StreamConfig`, for ``"triton-stream"``. None: those measured by
+            ``simota-triton tune``, else a heuristic. They never change an answer.
         unknown: Nothing: a field of the configuration that is given here is refused, with where it belongs.
 
     An assigner can be called inside ``torch.compile(fullgraph=True)``: it is then one operator, and values
@@ -66,20 +67,27 @@ class SimOTAAssigner:
         >>> assigner = SimOTAAssigner("rtmdet")
         >>> priors = torch.tensor([[8.0, 8.0, 8.0, 8.0], [16.0, 8.0, 8.0, 8.0], [40.0, 40.0, 8.0, 8.0]])
         >>> boxes = torch.tensor([[[1.0, 1.0, 15.0, 14.0], [3.0, 0.0, 18.0, 17.0], [32.0, 32.0, 48.0, 48.0]]])
-        >>> result = assigner(boxes, torch.zeros(1, 3, 2), priors, [torch.tensor([[0.0, 0.0, 16.0, 16.0]])], [torch.tensor([1])])
+        >>> gts = [torch.tensor([[0.0, 0.0, 16.0, 16.0]])], [torch.tensor([1])]
+        >>> result = assigner(boxes, torch.zeros(1, 3, 2), priors, *gts)
         >>> result.gt_index.tolist(), result.labels.tolist()
         ([[0, -1, -1]], [[1, 2, 2]])
     """
 
     def __init__(
-        self, config: str | SimOTAConfig = "rtmdet", *, backend: str = "auto", validate: bool | None = None, kernels: Any = None,
+        self,
+        config: str | SimOTAConfig = "rtmdet",
+        *,
+        backend: str = "auto",
+        validate: bool | None = None,
+        kernels: Any = None,
         **unknown: Any,
-    ) -> None:  # fmt: skip
+    ) -> None:
         for name in unknown:
             preset = config.preset if isinstance(config, SimOTAConfig) else nearest(str(config), PRESETS)
             raise TypeError(
-                f"{name}: no argument of SimOTAAssigner, which takes config, backend, validate and kernels; fields are changed in the "
-                f"configuration, as in SimOTAAssigner(SimOTAConfig.{preset or 'rtmdet'}({nearest(name, FIELDS) or 'candidate_topk'}=...))"
+                f"{name}: no argument of SimOTAAssigner, which takes config, backend, validate and kernels; "
+                f"fields are changed in the configuration, as in SimOTAAssigner(SimOTAConfig."
+                f"{preset or 'rtmdet'}({nearest(name, FIELDS) or 'candidate_topk'}=...))"
             )
         if isinstance(config, str):
             config = SimOTAConfig.from_preset(config)
@@ -136,46 +144,55 @@ class SimOTAAssigner:
         wait: offsets are copied from pinned memory.
 
         Args:
-            pred_boxes: [B, P, 4] decoded predictions, xyxy in the priors' units (pixels). float16/bfloat16/float32.
-            cls_logits: [B, P, C] of any strides, or the head's maps, a list of [B, C, H, W], whose cells in row-major
-                order, level after level, are the priors. Maps are read in place.
-            priors: [P, 4] x, y, stride_x, stride_y (or [P, 3] x, y, stride): the points the originals use, which are
-                cell corners for RTMDet, NanoDet and DAMO-YOLO and cell centres for YOLOX and PicoDet.
+            pred_boxes: [B, P, 4] decoded predictions, xyxy in the priors' units (pixels).
+                float16/bfloat16/float32.
+            cls_logits: [B, P, C] of any strides, or the head's maps, a list of [B, C, H, W], whose cells in
+                row-major order, level after level, are the priors. Maps are read in place.
+            priors: [P, 4] x, y, stride_x, stride_y (or [P, 3] x, y, stride): the points the originals use,
+                which are cell corners for RTMDet, NanoDet and DAMO-YOLO and cell centres for YOLOX and
+                PicoDet.
             gt_boxes: xyxy, floating dtype. A box without area is legal: it takes part, and its IoUs are 0.
             gt_labels: Integer classes in [0, C).
             gt_mask: [B, G] bool, True for real gts, for padded gts. None: all are real.
-            gt_offsets: [B + 1] int, for packed gts: image b owns rows offsets[b] to offsets[b + 1]. Rows that no image owns take no
-                part.
-            obj_logits: [B, P, 1], [B, P] or a list of [B, 1, H, W]; needed exactly where ``config.score`` is ``"joint"``.
-            gt_centers: x, y in the form of ``gt_boxes`` with 2 in place of 4: used as the gt's centre by the centre
-                prior and the centre region, in place of the box centre (see :func:`simota_triton.mask_centers`).
-            ignore_boxes: [B, I, 4] or a list of [I_i, 4]: crowd regions. A prior that no gt gets and whose cell's centre lies
-                strictly inside one is flagged in ``result.ignore_mask``; ``config.prior_offset`` says where that centre is.
-                Assignment itself does not change.
+            gt_offsets: [B + 1] int, for packed gts: image b owns rows offsets[b] to offsets[b + 1]. Rows that
+                no image owns take no part.
+            obj_logits: [B, P, 1], [B, P] or a list of [B, 1, H, W]; needed exactly where ``config.score`` is
+                ``"joint"``.
+            gt_centers: x, y in the form of ``gt_boxes`` with 2 in place of 4: used as the gt's centre by the
+                centre prior and the centre region, in place of the box centre (see
+                :func:`simota_triton.mask_centers`).
+            ignore_boxes: [B, I, 4] or a list of [I_i, 4]: crowd regions. A prior that no gt gets and whose
+                cell's centre lies strictly inside one is flagged in ``result.ignore_mask``;
+                ``config.prior_offset`` says where that centre is. Assignment itself does not change.
             candidate_mask: [B, P] or [P] bool: priors that take part at all (mmdet's inside flags).
-            extra_cost: A cost of your own for each pair, in the form of the gts: [B, G, P], a list of [G_i, P], or [N, P]. It is
-                added last, after the penalty, in float32, and may be negative. A pair whose extra cost is not finite takes no
-                part. The call then takes memory for matrices of all pairs; backend ``"triton-stream"`` has none and refuses.
-            pair_mask: bool, in the form of ``extra_cost``: False where that gt may not take that prior, which then does not count
-                for its ``dynamic_k`` either. Which priors are candidates of the image does not change.
-            level_shapes: (rows, columns) of the grid that the priors of each level form. Known from maps, and guessed where the
-                image is square; it helps backend "triton-stream" to look at neighbours together, and changes no answer.
+            extra_cost: A cost of your own for each pair, in the form of the gts: [B, G, P], a list of [G_i,
+                P], or [N, P]. It is added last, after the penalty, in float32, and may be negative. A pair
+                whose extra cost is not finite takes no part. The call then takes memory for matrices of all
+                pairs; backend ``"triton-stream"`` has none and refuses.
+            pair_mask: bool, in the form of ``extra_cost``: False where that gt may not take that prior, which
+                then does not count for its ``dynamic_k`` either. Which priors are candidates of the image
+                does not change.
+            level_shapes: (rows, columns) of the grid that the priors of each level form. Known from maps, and
+                guessed where the image is square; it helps backend "triton-stream" to look at neighbours
+                together, and changes no answer.
 
         Returns:
             An :class:`AssignResult`.
 
         Raises:
             TypeError: An argument is no tensor.
-            ValueError: Shape, dtype, device or value of an argument; the message says what was expected and what came.
+            ValueError: Shape, dtype, device or value of an argument; the message says what was expected and
+                what came.
 
         Example:
             >>> from simota_triton import grid_priors
             >>> priors, gt = grid_priors(32, (8,)), torch.tensor([[0.0, 0.0, 32.0, 32.0]])
             >>> inputs = gt.expand(1, 16, 4), torch.zeros(1, 16, 1), priors, [gt], [torch.tensor([0])]
             >>> assigner = SimOTAAssigner("nanodet")
-            >>> assigner(*inputs).fg_mask.nonzero()[:, 1].tolist()  # nine priors lie inside, and it asks for as many
+            >>> assigner(*inputs).fg_mask.nonzero()[:, 1].tolist()  # all nine that lie inside
             [5, 6, 7, 9, 10, 11, 13, 14, 15]
-            >>> assigner(*inputs, pair_mask=[priors[None, :, 0] > 8]).fg_mask.nonzero()[:, 1].tolist()  # none at x = 8
+            >>> right = [priors[None, :, 0] > 8]
+            >>> assigner(*inputs, pair_mask=right).fg_mask.nonzero()[:, 1].tolist()
             [6, 7, 10, 11, 14, 15]
         """
         inputs: dict[str, Any] = {
@@ -228,7 +245,8 @@ class SimOTAAssigner:
         Args:
             cost: [B, G, P], +inf where the gt may not take the prior.
             iou: [B, G, P], negative where the pair does not count for ``dynamic_k``.
-            gt_mask: [B, G] bool, False for padded gts, whose ``dynamic_k`` is then 0; their rows must hold +inf.
+            gt_mask: [B, G] bool, False for padded gts, whose ``dynamic_k`` is then 0; their rows must hold
+                +inf.
 
         Raises:
             TypeError, ValueError: As :func:`dynamic_k_matching`.
@@ -236,7 +254,8 @@ class SimOTAAssigner:
         Example:
             >>> priors = torch.tensor([[8.0, 8.0, 8.0, 8.0], [40.0, 40.0, 8.0, 8.0]])
             >>> boxes = torch.tensor([[[1.0, 1.0, 15.0, 14.0], [32.0, 32.0, 48.0, 48.0]]])
-            >>> inputs = boxes, torch.zeros(1, 2, 2), priors, [torch.tensor([[0.0, 0.0, 16.0, 16.0]])], [torch.tensor([1])]
+            >>> gts = [torch.tensor([[0.0, 0.0, 16.0, 16.0]])], [torch.tensor([1])]
+            >>> inputs = boxes, torch.zeros(1, 2, 2), priors, *gts
             >>> assigner = SimOTAAssigner("rtmdet")
             >>> assigner.match(*assigner.cost_matrix(*inputs)).gt_index
             tensor([[ 0, -1]])

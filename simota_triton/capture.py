@@ -81,7 +81,8 @@ def capture(file: str | Path, limit: int = LIMIT) -> Iterator[None]:
         >>> import tempfile
         >>> from simota_triton import SimOTAAssigner
         >>> priors = torch.tensor([[8.0, 8.0, 8.0], [40.0, 40.0, 8.0]])
-        >>> inputs = torch.rand(1, 2, 4), torch.zeros(1, 2, 3), priors, [torch.rand(1, 4)], [torch.tensor([0])]
+        >>> gts = [torch.rand(1, 4)], [torch.tensor([0])]
+        >>> inputs = torch.rand(1, 2, 4), torch.zeros(1, 2, 3), priors, *gts
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     file = Path(folder, "mine.batches")
         ...     with capture(file):
@@ -210,8 +211,9 @@ def read_batches(path: Path) -> tuple[list[Recorded], str | None]:
                 config = SimOTAConfig(**json.loads(data["config"]))
                 found.append(Recorded(f"{path.name} {data['name']}", config, data["inputs"]))
             except Exception as error:  # torch.load raises whatever it stumbles over
+                why = str(error).splitlines()[0]
                 raise ValueError(
-                    f"{path}: batch {len(found)} cannot be read ({str(error).splitlines()[0]}); capture it again"
+                    f"{path}: batch {len(found)} cannot be read ({why}); capture it again"
                 ) from error
             file.seek(end)
         cut = path.stat().st_size > (ends[-1] if ends else len(MAGIC))

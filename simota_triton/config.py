@@ -73,9 +73,9 @@ class SimOTAConfig:
         own_pairs_only: A gt sees only priors in its own candidate region, for ``dynamic_k`` and for
             selection.
         score: How class scores are read. ``"logit"``: the class term is taken from the logits in stable form.
-            ``"sigmoid"``: p = sigmoid(cls). ``"joint"``: p = sqrt(sigmoid(cls) * sigmoid(obj)), ``obj_logits`` needed.
-            ``"prob"``: ``cls_logits`` already holds probabilities. Logarithms of p are clamped at -100, as in
-            ``torch.nn.functional.binary_cross_entropy``.
+            ``"sigmoid"``: p = sigmoid(cls). ``"joint"``: p = sqrt(sigmoid(cls) * sigmoid(obj)),
+            ``obj_logits`` needed. ``"prob"``: ``cls_logits`` already holds probabilities. Logarithms of p are
+            clamped at -100, as in ``torch.nn.functional.binary_cross_entropy``.
         cls_cost: ``"bce"``: BCE(p, onehot). ``"soft_bce"``: BCE(p, onehot * iou) * (onehot * iou - p)^2.
             ``"vfl"``: varifocal, BCE(p, t) * (t if t > 0 else 0.75 * p^2) with t = onehot * iou.
         cls_classes: Sum the class term over ``"all"`` classes or take only the ``"gt"``'s class.
@@ -95,17 +95,20 @@ class SimOTAConfig:
         k_pool: The IoUs come from the ``"candidates"`` or from ``"all"`` priors of the image.
         k_scale: dynamic_k = max(1, floor(k_scale * sum)).
         conflict: A prior taken by several gts goes to the gt with the smallest cost among ``"all"`` gts of
-            the image, among those that ``"matched"`` it, or to the gt of the image with the largest IoU (``"max_iou"``).
+            the image, among those that ``"matched"`` it, or to the gt of the image with the largest IoU
+            (``"max_iou"``).
         min_positives: Positives that every gt keeps where there are priors for it, 0 to 32. After conflicts,
-            the gts of an image in the order of their index: while one has fewer, it takes the cheapest prior (of equals the lowest) among
-            those it may take and that are background or belong to a gt with more than ``min_positives``. So no gt falls
-            short for another's sake, and one that finds no such prior keeps what it has. 0, as in all originals, leaves a
-            gt that loses every conflict without a positive: mostly small objects inside or beside large ones. Objects that
-            are too small to hold a prior's point want ``candidate="box_or_center"`` too: under ``"box"`` they have at best
-            the priors that other gts hold.
+            the gts of an image in the order of their index: while one has fewer, it takes the cheapest prior
+            (of equals the lowest) among those it may take and that are background or belong to a gt with more
+            than ``min_positives``. So no gt falls short for another's sake, and one that finds no such prior
+            keeps what it has. 0, as in all originals, leaves a gt that loses every conflict without a
+            positive: mostly small objects inside or beside large ones. Objects that are too small to hold a
+            prior's point want ``candidate="box_or_center"`` too: under ``"box"`` they have at best the priors
+            that other gts hold.
         prior_offset: Where in its cell a prior's point lies, in strides from the upper left: 0.0 for corners,
-            0.5 for centres, as the ``offset`` of ``grid_priors``. Only ``ignore_boxes`` asks for it: what a prior stands for is its cell,
-            which is ignored where the cell's centre lies strictly inside such a box.
+            0.5 for centres, as the ``offset`` of ``grid_priors``. Only ``ignore_boxes`` asks for it: what a
+            prior stands for is its cell, which is ignored where the cell's centre lies strictly inside such a
+            box.
         preset: Name of the preset this configuration started from; not part of its identity.
 
     Raises:
@@ -181,7 +184,8 @@ class SimOTAConfig:
     def _check_combinations(self) -> None:
         if self.max_dynamic_k > MAX_TOPK:
             raise ValueError(
-                f"k_scale: expected candidate_topk * k_scale <= {MAX_TOPK}, got {self.candidate_topk} * {self.k_scale}; lower one of them"
+                f"k_scale: expected candidate_topk * k_scale <= {MAX_TOPK}, "
+                f"got {self.candidate_topk} * {self.k_scale}; lower one of them"
             )
         if self.center_base < 1:
             raise ValueError(f"center_base: expected a number >= 1, got {self.center_base}")
@@ -189,7 +193,8 @@ class SimOTAConfig:
             raise ValueError(f"prob_clamp: expected a number in [0, 0.5), got {self.prob_clamp}")
         if self.prior_offset > 1:
             raise ValueError(
-                f"prior_offset: expected 0.0 for corners of cells, 0.5 for centres, at most 1, got {self.prior_offset}"
+                "prior_offset: expected 0.0 for corners of cells, 0.5 for centres, at most 1, "
+                f"got {self.prior_offset}"
             )
         if self.log_eps > 1:
             raise ValueError(f"log_eps: expected a number in (0, 1], got {self.log_eps}")
@@ -203,7 +208,8 @@ class SimOTAConfig:
             )
         if self.own_pairs_only and self.k_pool == "all":
             raise ValueError(
-                "k_pool: own_pairs_only takes the IoUs from the gt's own pairs; use k_pool='candidates', got 'all'"
+                "k_pool: own_pairs_only takes the IoUs from the gt's own pairs; use k_pool='candidates', "
+                "got 'all'"
             )
 
     @property
@@ -221,7 +227,8 @@ class SimOTAConfig:
         unknown = sorted(set(overrides) - set(FIELDS))
         if unknown:
             raise TypeError(
-                f"{unknown[0]}: no such field of SimOTAConfig; known fields: {_listed(FIELDS)}{suggestion(unknown[0], FIELDS)}"
+                f"{unknown[0]}: no such field of SimOTAConfig; known fields: {_listed(FIELDS)}"
+                f"{suggestion(unknown[0], FIELDS)}"
             )
         return dataclasses.replace(self, **overrides)
 
@@ -261,8 +268,9 @@ class SimOTAConfig:
         prior is mmdet's.
         """
         return cls._preset(
-            "seed", overrides, candidate="all", eligible="all", score="logit", cls_cost="soft_bce", cls_classes="gt",
-            log_eps=1e-10, union_rule="none", center_weight=1.0, candidate_topk=13, conflict="max_iou", prior_offset=0.0,
+            "seed", overrides, candidate="all", eligible="all", score="logit", cls_cost="soft_bce",
+            cls_classes="gt", log_eps=1e-10, union_rule="none", center_weight=1.0, candidate_topk=13,
+            conflict="max_iou", prior_offset=0.0,
         )  # fmt: skip
 
     @classmethod
@@ -300,8 +308,8 @@ class SimOTAConfig:
         prior.
         """
         return cls._preset(
-            "nanodet", overrides, candidate="box", eligible="all", score="logit", cls_cost="soft_bce", candidate_topk=13,
-            prior_offset=0.0,
+            "nanodet", overrides, candidate="box", eligible="all", score="logit", cls_cost="soft_bce",
+            candidate_topk=13, prior_offset=0.0,
         )  # fmt: skip
 
     @classmethod
@@ -344,8 +352,8 @@ class SimOTAConfig:
         1.1).
         """
         return cls._preset(
-            "super_gradients_fast", overrides, union_rule="none", log_eps=1e-8, own_pairs_only=True, k_scale=1.1,
-            conflict="matched",
+            "super_gradients_fast", overrides, union_rule="none", log_eps=1e-8, own_pairs_only=True,
+            k_scale=1.1, conflict="matched",
         )  # fmt: skip
 
     @classmethod
@@ -385,8 +393,8 @@ class SimOTAConfig:
 
 
 PRESETS = (
-    "seed", "rtmdet", "rtmdet_mmyolo", "libre_rtmdet", "nanodet", "damo", "yolox", "yolox_main", "mmdet_simota",
-    "super_gradients", "super_gradients_fast", "picodet", "picodet_lightly", "picodet_libre",
+    "seed", "rtmdet", "rtmdet_mmyolo", "libre_rtmdet", "nanodet", "damo", "yolox", "yolox_main",
+    "mmdet_simota", "super_gradients", "super_gradients_fast", "picodet", "picodet_lightly", "picodet_libre",
 )  # fmt: skip
 
 FIELDS = tuple(f.name for f in dataclasses.fields(SimOTAConfig) if f.name != "preset")

@@ -41,8 +41,9 @@ def ground_truth(
     device: torch.device,
     validate: bool,
 ) -> GroundTruth:
-    """Gts of any form, in the dtypes that backends read; shapes, dtypes and devices are checked, and of values the
-    offsets where ``validate`` says so. The arguments are those of :class:`simota_triton.SimOTAAssigner`.
+    """Gts of any form, in the dtypes that backends read; shapes, dtypes and devices are checked, and of
+    values the offsets where ``validate`` says so. The arguments are those of
+    :class:`simota_triton.SimOTAAssigner`.
 
     Raises:
         TypeError: An argument is no tensor (or list of tensors).
@@ -156,8 +157,8 @@ def _packed(
 
 
 def _in_our_dtypes(gts: GroundTruth, device: torch.device) -> GroundTruth:
-    """Gts on the device and in the dtypes of :class:`GroundTruth`; where there are any, dtypes and devices are
-    checked.
+    """Gts on the device and in the dtypes of :class:`GroundTruth`; where there are any, dtypes and devices
+    are checked.
     """
     centers = gts.given_centers
     if gts.boxes.numel():
@@ -216,8 +217,9 @@ def _copied(values: list[int], device: torch.device) -> Tensor:
     if device.type != "cuda" or torch.compiler.is_compiling():
         return host.to(device)
     if torch.cuda.is_current_stream_capturing():
-        fail("gt_boxes", "padded gts, or packed ones with gt_offsets on the device, while a CUDA graph is captured", "offsets on the host",
-              "a replay would read memory of the host that is in other use by then")  # fmt: skip
+        expected = "padded gts, or packed ones with gt_offsets on the device, while a CUDA graph is captured"
+        remedy = "a replay would read memory of the host that is in other use by then"
+        fail("gt_boxes", expected, "offsets on the host", remedy)
     return host.pin_memory().to(device, non_blocking=True)
 
 
@@ -263,7 +265,10 @@ def _check_format_of_gts(boxes: Tensor, mask: Tensor | None, padded_shape: tuple
         return
     count = boxes.shape[0] if mask is None else int(mask.sum())
     if 2 * inverted > count:
-        remedy = "convert corner and size with convert_boxes(gt_boxes, 'xywh'), centre and size with convert_boxes(gt_boxes, 'cxcywh')"
+        remedy = (
+            "convert corner and size with convert_boxes(gt_boxes, 'xywh'), "
+            "centre and size with convert_boxes(gt_boxes, 'cxcywh')"
+        )
         fail(
             "gt_boxes",
             "xyxy with x1 <= x2 and y1 <= y2",

@@ -96,8 +96,9 @@ def pack(
             )
         obj = _scores("obj_logits", obj_logits, batch, num_priors, device, channels=1)
     elif config.score == "joint":
-        fail("obj_logits", "[B, P, 1], because the configuration's score is 'joint' (sqrt of class and objectness)", "None",
-              "pass the objectness logits, or use score='sigmoid' for a head without objectness")  # fmt: skip
+        expected = "[B, P, 1], because the configuration's score is 'joint' (sqrt of class and objectness)"
+        remedy = "pass the objectness logits, or use score='sigmoid' for a head without objectness"
+        fail("obj_logits", expected, "None", remedy)
 
     packed_priors = _priors(priors, num_priors, device, validate)
     gts = ground_truth(gt_boxes, gt_labels, gt_mask, gt_offsets, gt_centers, batch, device, validate)
@@ -214,8 +215,9 @@ def _scores(
                 )
         cells = sum(level.shape[2] * level.shape[3] for level in value)
         if not value or cells != num_priors:
-            fail(name, f"levels with P = {num_priors} cells in total, one prior a cell", f"{cells} cells in {len(value)} levels",
-                  "flatten heads with several priors a cell to [B, P, C]")  # fmt: skip
+            expected = f"levels with P = {num_priors} cells in total, one prior a cell"
+            remedy = "flatten heads with several priors a cell to [B, P, C]"
+            fail(name, expected, f"{cells} cells in {len(value)} levels", remedy)
         levels = [level.flatten(2).transpose(1, 2) for level in value]
     else:
         expected = f"expected a tensor [B, P, {last}] or a list of [B, {last}, H, W] maps"

@@ -34,7 +34,8 @@ class Matching(NamedTuple):
             padding.
         claims: [B, P] int32, how many gts selected the prior before conflicts were resolved; 0 also where
             ``min_positives`` alone gave the prior to a gt.
-        labels: [B, P] int64, class of that gt, C for background; None where a backend leaves it to its caller.
+        labels: [B, P] int64, class of that gt, C for background; None where a backend leaves it to its
+            caller.
     """
 
     gt_index: Tensor
@@ -148,31 +149,7 @@ def dynamic_k_matching(
         >>> dynamic_k_matching(cost, iou).gt_index
         tensor([[ 0,  0, -1]])
     """
-    for name, matrix in (("cost", cost), ("iou", iou)):
-        tensor(name, matrix)
-        floating(name, matrix)
-    if cost.ndim != 3 or cost.shape != iou.shape:
-        remedy = "add the batch dimension with cost[None], iou[None]" if cost.ndim == 2 else ""
-        fail("cost, iou", "two [B, G, P] of one shape", f"{shape_of(cost)} and {shape_of(iou)}", remedy)
-    if gt_mask is not None:
-        tensor("gt_mask", gt_mask)
-        if gt_mask.shape != cost.shape[:2]:
-            fail("gt_mask", f"[B, G] = {list(cost.shape[:2])}, as cost", shape_of(gt_mask), "")
-        if gt_mask.dtype != torch.bool:
-            fail("gt_mask", "torch.bool, True for real gts", str(gt_mask.dtype), "use gt_mask.bool()")
-    for name, value in (("iou", iou), ("gt_mask", gt_mask)):
-        if value is not None and value.device != cost.device:
-            fail(name, f"device {cost.device}, as cost", str(value.device), f"use {name}.to(cost.device)")
-    if candidate_topk < 1:
-        raise ValueError(f"candidate_topk: expected 1 or more, got {candidate_topk}")
-    if conflict not in ("all", "matched", "max_iou"):
-        raise ValueError(f"conflict: expected one of 'all', 'matched', 'max_iou', got {conflict!r}")
-    if min_positives < 0:
-        raise ValueError(f"min_positives: expected 0 or more, got {min_positives}")
-    if cost.device.type == "cpu" and bool(cost.isnan().any()):
-        raise ValueError("cost: expected numbers or +inf, got NaN; put +inf where a gt may not take a prior")
-    if iou.device.type == "cpu" and bool(iou.isnan().any()):
-        raise ValueError("iou: expected numbers, got NaN; put -1 where a pair does not count for dynamic_k")
+    _check_matrices(cost, iou, gt_mask, candidate_topk, conflict, min_positives)
     batch, num_gts, num_priors = cost.shape
     device = cost.device
     if num_gts == 0 or num_priors == 0 or batch == 0:
@@ -228,6 +205,37 @@ def dynamic_k_matching(
     )
 
 
+def _check_matrices(
+    cost: Tensor, iou: Tensor, gt_mask: Tensor | None, candidate_topk: int, conflict: str, min_positives: int
+) -> None:
+    """Refuse what :func:`dynamic_k_matching` says it does."""
+    for name, matrix in (("cost", cost), ("iou", iou)):
+        tensor(name, matrix)
+        floating(name, matrix)
+    if cost.ndim != 3 or cost.shape != iou.shape:
+        remedy = "add the batch dimension with cost[None], iou[None]" if cost.ndim == 2 else ""
+        fail("cost, iou", "two [B, G, P] of one shape", f"{shape_of(cost)} and {shape_of(iou)}", remedy)
+    if gt_mask is not None:
+        tensor("gt_mask", gt_mask)
+        if gt_mask.shape != cost.shape[:2]:
+            fail("gt_mask", f"[B, G] = {list(cost.shape[:2])}, as cost", shape_of(gt_mask), "")
+        if gt_mask.dtype != torch.bool:
+            fail("gt_mask", "torch.bool, True for real gts", str(gt_mask.dtype), "use gt_mask.bool()")
+    for name, value in (("iou", iou), ("gt_mask", gt_mask)):
+        if value is not None and value.device != cost.device:
+            fail(name, f"device {cost.device}, as cost", str(value.device), f"use {name}.to(cost.device)")
+    if candidate_topk < 1:
+        raise ValueError(f"candidate_topk: expected 1 or more, got {candidate_topk}")
+    if conflict not in ("all", "matched", "max_iou"):
+        raise ValueError(f"conflict: expected one of 'all', 'matched', 'max_iou', got {conflict!r}")
+    if min_positives < 0:
+        raise ValueError(f"min_positives: expected 0 or more, got {min_positives}")
+    if cost.device.type == "cpu" and bool(cost.isnan().any()):
+        raise ValueError("cost: expected numbers or +inf, got NaN; put +inf where a gt may not take a prior")
+    if iou.device.type == "cpu" and bool(iou.isnan().any()):
+        raise ValueError("iou: expected numbers, got NaN; put -1 where a pair does not count for dynamic_k")
+
+
 def match(
     cost: Tensor,
     iou: Tensor,
@@ -240,7 +248,8 @@ def match(
     is given.
     """
     return dynamic_k_matching(
-        cost, iou, gt_mask=gt_mask, candidate_topk=config.candidate_topk, k_scale=config.k_scale, conflict=config.conflict,
+        cost, iou, gt_mask=gt_mask, candidate_topk=config.candidate_topk, k_scale=config.k_scale,
+        conflict=config.conflict,
         min_positives=config.min_positives if min_positives is None else min_positives,
     )  # fmt: skip
 

@@ -26,9 +26,11 @@ from .tuning.families import FAMILIES
 
 _LIBRARY = torch.library.Library("simota_triton", "DEF")
 _LIBRARY.define(
-    "assign(Tensor pred_boxes, Tensor[] cls_levels, Tensor[] obj_levels, Tensor priors, Tensor gt_boxes, Tensor gt_labels, "
+    "assign(Tensor pred_boxes, Tensor[] cls_levels, Tensor[] obj_levels, Tensor priors, "
+    "Tensor gt_boxes, Tensor gt_labels, "
     "Tensor? gt_centers, Tensor gt_offsets, Tensor? gt_mask, Tensor? candidate_mask, Tensor? extra_cost, "
-    "SymInt padded, SymInt max_count, bool all_owned, SymInt[] cells, str config, str backend, str kernels='') "
+    "SymInt padded, SymInt max_count, bool all_owned, SymInt[] cells, "
+    "str config, str backend, str kernels='') "
     "-> (Tensor gt_index, Tensor matched_iou, Tensor dynamic_k, Tensor claims)"
 )
 OUTPUTS = 4
@@ -88,10 +90,11 @@ def _kernels(backend: str, key: str) -> Any:
 
 
 def _assign(
-    pred_boxes: Tensor, cls_levels: list[Tensor], obj_levels: list[Tensor], priors: Tensor, gt_boxes: Tensor, gt_labels: Tensor,
+    pred_boxes: Tensor, cls_levels: list[Tensor], obj_levels: list[Tensor], priors: Tensor,
+    gt_boxes: Tensor, gt_labels: Tensor,
     gt_centers: Tensor | None, gt_offsets: Tensor, gt_mask: Tensor | None, candidate_mask: Tensor | None,
-    extra_cost: Tensor | None, padded: int, max_count: int, all_owned: bool, cells: list[int], config: str, backend: str,
-    kernels: str = "",
+    extra_cost: Tensor | None, padded: int, max_count: int, all_owned: bool, cells: list[int],
+    config: str, backend: str, kernels: str = "",
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     problem = Problem(
         pred_boxes=pred_boxes,
@@ -114,14 +117,16 @@ def _assign(
         extra_cost=extra_cost,
     )
     name = backends.choose_for_call(backend, pred_boxes.device, extra_cost is not None, may_check=False)
-    return backends.assign(name, problem, _config(config), _kernels(name, kernels))[:OUTPUTS]  # type: ignore[return-value]
+    matching = backends.assign(name, problem, _config(config), _kernels(name, kernels))
+    return matching[:OUTPUTS]  # type: ignore[return-value]
 
 
 def _fake(
-    pred_boxes: Tensor, cls_levels: list[Tensor], obj_levels: list[Tensor], priors: Tensor, gt_boxes: Tensor, gt_labels: Tensor,
+    pred_boxes: Tensor, cls_levels: list[Tensor], obj_levels: list[Tensor], priors: Tensor,
+    gt_boxes: Tensor, gt_labels: Tensor,
     gt_centers: Tensor | None, gt_offsets: Tensor, gt_mask: Tensor | None, candidate_mask: Tensor | None,
-    extra_cost: Tensor | None, padded: int, max_count: int, all_owned: bool, cells: list[int], config: str, backend: str,
-    kernels: str = "",
+    extra_cost: Tensor | None, padded: int, max_count: int, all_owned: bool, cells: list[int],
+    config: str, backend: str, kernels: str = "",
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     per_prior = pred_boxes.shape[:2]
     per_gt = (gt_boxes.shape[0],) if padded == UNKNOWN else (pred_boxes.shape[0], padded)

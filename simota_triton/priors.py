@@ -105,7 +105,8 @@ _KNOWN: dict[int, KnownPriors] = {}
 
 
 def _same_bits(values: Tensor, priors: Tensor) -> bool:
-    """Whether priors [P, 4] are the same float32 numbers. Two are compared as one integer: torch wakes threads for
-    more than 32,768 elements, and a COCO image has 33,600, which one thread compares sooner than another wakes.
+    """Whether priors [P, 4] are the same float32 numbers. Two are compared as one integer: torch wakes
+    threads for more than 32,768 elements, and a COCO image has 33,600, which one thread compares sooner than
+    another wakes.
     """
     return torch.equal(values.view(torch.int64), priors.contiguous().view(torch.int64))

@@ -105,7 +105,9 @@ class GroundTruth:
         return box_center(self.boxes) if self.given_centers is None else self.given_centers
 
     def real(self) -> GroundTruth:
-        """Rows that are no gts, padding and those that no image owns, masked out and 0; box centres formed."""
+        """Rows that are no gts, padding and those that no image owns, masked out and 0; box centres
+        formed.
+        """
         mask = self.mask if self.all_owned else self.owned()
         if mask is None:
             return replace(self, given_centers=self.centers)
@@ -220,8 +222,8 @@ class Problem:
 
 
 def map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:
-    """A value with a function applied to its tensors: a tensor, a tuple, list or dict of values, or a dataclass
-    that holds some.
+    """A value with a function applied to its tensors: a tensor, a tuple, list or dict of values, or a
+    dataclass that holds some.
     """
     if isinstance(value, Tensor):
         return function(value)

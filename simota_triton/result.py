@@ -63,10 +63,12 @@ class AssignSummary:
 
     def __str__(self) -> str:
         histogram = " ".join(f"{k}:{count}" for k, count in self.dynamic_k.items()) or "-"
-        refused = f"{self.num_refused} of {_count(self.num_gts + self.num_refused, 'gt')} refused: label outside [0, C) or not finite; "
+        all_gts = _count(self.num_gts + self.num_refused, "gt")
+        refused = f"{self.num_refused} of {all_gts} refused: label outside [0, C) or not finite; "
         return (refused if self.num_refused else "") + (
-            f"{_count(self.num_gts, 'gt')}, {_count(self.num_pos, 'positive')}, {_count(self.num_conflicts, 'conflict')}, "
-            f"{_count(self.num_empty, 'gt')} without a prior, {_count(self.num_ignored, 'prior')} ignored, dynamic k {histogram}"
+            f"{_count(self.num_gts, 'gt')}, {_count(self.num_pos, 'positive')}, "
+            f"{_count(self.num_conflicts, 'conflict')}, {_count(self.num_empty, 'gt')} without a prior, "
+            f"{_count(self.num_ignored, 'prior')} ignored, dynamic k {histogram}"
         )
 
 
@@ -131,8 +133,9 @@ class AssignResult:
 
         Example:
             >>> from simota_triton import assign
+            >>> priors, nothing = torch.tensor([[8.0, 8.0, 8.0]]), torch.zeros(1, 1, 4)
             >>> gts = [torch.zeros(0, 4)], [torch.zeros(0, dtype=torch.long)]
-            >>> result = assign(torch.zeros(1, 1, 4), torch.zeros(1, 1, 3), torch.tensor([[8.0, 8.0, 8.0]]), *gts)
+            >>> result = assign(nothing, torch.zeros(1, 1, 3), priors, *gts)
             >>> result.num_pos, result.num_pos.sum().clamp(min=1)
             (tensor([0]), tensor(1))
         """
@@ -155,7 +158,7 @@ class AssignResult:
         Example:
             >>> from simota_triton import SimOTAAssigner
             >>> priors, boxes = torch.tensor([[8.0, 8.0, 8.0]]), torch.tensor([[0.0, 0.0, 16.0, 16.0]])
-            >>> assigner = SimOTAAssigner("rtmdet", validate=False)  # as on CUDA, where values are not looked at
+            >>> assigner = SimOTAAssigner("rtmdet", validate=False)  # as on CUDA
             >>> result = assigner(boxes[None], torch.zeros(1, 1, 3), priors, [boxes], [torch.tensor([3])])
             >>> result.num_refused
             tensor([1])
@@ -196,7 +199,8 @@ class AssignResult:
         """
         if not isinstance(device, (torch.device, str, int)):
             raise TypeError(
-                f"device: expected a device, as torch.device('cuda') or 'cpu', got {device!r}; a result's dtypes are fixed"
+                f"device: expected a device, as torch.device('cuda') or 'cpu', got {device!r}; "
+                "a result's dtypes are fixed"
             )
         moved: AssignResult = map_tensors(lambda value: value.to(device, non_blocking=non_blocking), self)
         return moved

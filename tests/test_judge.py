@@ -7,6 +7,7 @@ import torch
 
 from simota_triton import SimOTAAssigner, SimOTAConfig, reference
 from simota_triton.inputs import pack
+from simota_triton.problem import Scores
 from simota_triton.verification.judge import cost_intervals, judge
 from simota_triton.verification.scenes import make_scene
 
@@ -191,6 +192,18 @@ def test_intervals_hold_the_float32_costs_and_are_narrow(preset):
             continue  # a float32 probability that near 1 tells little of its logarithm
         widths.append(((high - low)[finite] / wide[finite].clamp(min=1))[plain])
     assert float(torch.cat(widths).median()) < 1e-4
+
+
+def test_costs_below_the_range_of_float32_may_come_in_either_order():
+    """They are 0 in float32 and apart in float64: of sigmoids near 0, without an IoU term and centre prior."""
+    problem, config = make_scene(1).problem(SimOTAConfig.picodet()), SimOTAConfig.picodet(iou_weight=0.0)
+    logits = problem.cls_logits.dense() * 0.5 - 80.0
+    problem = replace(problem, cls_logits=Scores((logits,)))
+    wide, _, _ = reference.cost_matrix(problem, config, torch.float64)
+    found = reference.assign(problem, config)
+    assert 0 < float(wide[wide < torch.inf].min()) < 1e-60
+    assert not torch.equal(found.gt_index, reference.assign(problem, config, dtype=torch.float64).gt_index)
+    assert not judge(found, problem, config).unexplained
 
 
 def test_a_wrong_shape_is_unexplained():

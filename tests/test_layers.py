@@ -62,7 +62,8 @@ def test_imports_are_seen(tmp_path, monkeypatch):
     file.parent.mkdir(parents=True)
     file.write_text(
         "from ... import env\nfrom ...config import a\nfrom .. import maths\nfrom . import y\nimport torch\n"
-        "def f():\n    from simota_triton.op import b\n    import simota_triton.cli.main\n    from torch import c\n"
+        "def f():\n    from simota_triton.op import b\n"
+        "    import simota_triton.cli.main\n    from torch import c\n"
     )
     assert sorted(imported(file)) == [
         (1, "env"), (2, "config"), (3, "kernels"), (4, "kernels"), (7, "op"), (8, "cli"),

@@ -79,8 +79,9 @@ BACKENDS = {
     "triton": Backend(_triton_fused, _fused_kernels, costs="triton"),
     "triton-stream": Backend(_triton_stream, _stream_kernels, costs="triton", forms_matrix=False),
 }
-"""By name. ``reference`` is the dense definition, ``torch`` the fast path of plain PyTorch, ``triton`` a fused
-cost pass for NVIDIA GPUs with the matching in PyTorch behind it, ``triton-stream`` kernels that form no matrix.
+"""By name. ``reference`` is the dense definition, ``torch`` the fast path of plain PyTorch, ``triton`` a
+fused cost pass for NVIDIA GPUs with the matching in PyTorch behind it, ``triton-stream`` kernels that form no
+matrix.
 """
 
 CHOICES = ("auto", *BACKENDS)
@@ -97,7 +98,8 @@ def check_name(name: str, source: str = "backend") -> str:
     """
     if name not in CHOICES:
         raise ValueError(
-            f"{source}: expected one of {', '.join(map(repr, CHOICES))}, got {name!r}{suggestion(name, CHOICES)}"
+            f"{source}: expected one of {', '.join(map(repr, CHOICES))}, got {name!r}"
+            f"{suggestion(name, CHOICES)}"
         )
     return name
 
@@ -125,8 +127,8 @@ def choose(name: str, device: torch.device, may_check: bool = True) -> tuple[str
 
 
 def choose_for_call(name: str, device: torch.device, pairs: bool, may_check: bool = True) -> str:
-    """The backend that computes a call for ``device``, with ``pairs`` one that has an extra cost of pairs, which
-    takes a matrix of them to add it to.
+    """The backend that computes a call for ``device``, with ``pairs`` one that has an extra cost of pairs,
+    which takes a matrix of them to add it to.
 
     Raises:
         ValueError: One that forms none was asked for.
@@ -159,7 +161,10 @@ def triton_refusal(device: torch.device) -> str | None:
 
         if INTERPRETED:
             return None
-        return "its tensors are not on a GPU (Triton's interpreter takes them, slowly: set TRITON_INTERPRET=1 before Triton is imported)"
+        return (
+            "its tensors are not on a GPU (Triton's interpreter takes them, slowly: "
+            "set TRITON_INTERPRET=1 before Triton is imported)"
+        )
     return gpu_refusal(device)
 
 

@@ -96,8 +96,8 @@ def _choose(device: torch.device, may_check: bool) -> Choice:
 
 def _fall_back(device: torch.device, cause: str) -> Choice:
     LOGGER.warning(
-        'simota_triton: backend "auto" computes in plain PyTorch on %s, because %s. Assignments are the same, slower. '
-        "`simota-triton verify` shows what works there.",
+        'simota_triton: backend "auto" computes in plain PyTorch on %s, because %s. '
+        "Assignments are the same, slower. `simota-triton verify` shows what works there.",
         device,
         cause,
     )
@@ -140,7 +140,8 @@ def failure(error: Exception) -> str:
     """Why kernels could not run, in a line."""
     what = f"the kernels cannot run there ({type(error).__name__}: {_first_line(error)})"
     if c_compiler() is None:
-        return f"there is no C compiler, which Triton builds its launcher with: install gcc or clang, or set CC; {what}"
+        remedy = "install gcc or clang, or set CC"
+        return f"there is no C compiler, which Triton builds its launcher with: {remedy}; {what}"
     return what
 
 

@@ -133,8 +133,10 @@ def difference(run: Run, device: torch.device) -> str | None:
             wrong = (here.cpu() != there).nonzero()
             if len(wrong):
                 place = tuple(wrong[0].tolist())
-                return f"{preset}: {name}[{', '.join(map(str, place))}] is {int(here[place])}, not {int(there[place])}"
+                index = ", ".join(map(str, place))
+                return f"{preset}: {name}[{index}] is {int(here[place])}, not {int(there[place])}"
         error = (found.matched_iou.cpu().double() - expected.matched_iou).abs()
         if not bool((error <= IOU_ERROR).all()):
-            return f"{preset}: a matched_iou is off by {float(error.nan_to_num(1.0).max()):.3g}, more than {IOU_ERROR:g}"
+            most = float(error.nan_to_num(1.0).max())
+            return f"{preset}: a matched_iou is off by {most:.3g}, more than {IOU_ERROR:g}"
     return None

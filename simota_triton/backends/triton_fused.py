@@ -76,7 +76,7 @@ def _no_room(problem: Problem, error: Exception) -> str:
     batch, num_priors, _ = problem.shape
     width = problem.gts.padded_rows()[0].shape[1]
     return (
-        f"backend: 'triton' keeps every (gt, prior) pair, [B, G, P] = [{batch}, {width}, {num_priors}], which takes about "
-        f"{BYTES_A_PAIR * batch * width * num_priors / 1e9:.1f} GB; use backend='torch', whose memory does not grow with G x P, or fewer "
-        f"images at once ({error})"
+        f"backend: 'triton' keeps every (gt, prior) pair, [B, G, P] = [{batch}, {width}, {num_priors}], "
+        f"which takes about {BYTES_A_PAIR * batch * width * num_priors / 1e9:.1f} GB; use backend='torch', "
+        f"whose memory does not grow with G x P, or fewer images at once ({error})"
     )

@@ -1,9 +1,9 @@
 """Whether the kernels gave the known answers on a GPU: kept on disk beside the tuning files, so that it is
 asked once.
 
-    {"schema": 1, "verdicts": [{"gpu": "NVIDIA H100 80GB HBM3", "capability": [9, 0], "driver": "570.86.15",
-    "torch": "2.13.0",
-                                "triton": "3.7.1", "simota_triton": "1.0", "kernels": "0f3a...", "difference": null}]}
+    {"schema": 1, "verdicts": [{"gpu": "NVIDIA H100 80GB HBM3", "capability": [9, 0],
+        "driver": "570.86.15", "torch": "2.13.0", "triton": "3.7.1", "simota_triton": "1.0",
+        "kernels": "0f3a...", "difference": null}]}
 
 ``difference`` is null for right answers, else the first wrong one. A verdict holds for exactly what it was
 found with.

@@ -7,7 +7,8 @@ some choice of costs within the intervals gives it. Nothing is accepted because 
 
 The slack of a pair's cost, before the penalty (``cost_intervals``):
 
-* 1e-5 * |cost|: rounding of the terms and of their sum (a relative error of some ulp each).
+* 1e-5 * |cost|: rounding of the terms and of their sum (a relative error of some ulp each), and 1e-34 where
+  they underflow.
 * 1e-6 * iou_weight: the IoU's own error. Corners are exact inputs, so differences, areas, union and quotient
 are at most
   16 roundings, 16 * 2^-24 = 9.5e-7 relative, which a logarithm makes absolute (and 1 - GIoU, of size 1, too).
@@ -56,11 +57,15 @@ from torch import Tensor
 from .. import reference, terms
 from ..boxes import IOU_ERROR
 from ..config import MAX_TOPK, SimOTAConfig
-from ..matching import Matching, dynamic_k_matching
+from ..matching import dynamic_k_matching
 from ..problem import Problem
 
 SUM_ERROR = 1e-5
 ULP = 2.0**-23
+UNDERFLOW = 1e-34
+"""What float32 may lose below its smallest normal number, 1.2e-38, times the weights and the logarithms of at most
+100 that a product which underflowed is multiplied by.
+"""
 MAX_TRIALS = 200
 """Assignments of an image before ``min_positives`` that are tried, one after the other, until one explains
 the answer.
@@ -97,8 +102,8 @@ def judge(result: Any, problem: Problem, config: SimOTAConfig) -> Verdict:
     cost, pool_iou, gt_mask = reference.cost_matrix(problem, config, torch.float64)
     before, expected = (
         dynamic_k_matching(
-            cost, pool_iou, gt_mask=gt_mask, candidate_topk=config.candidate_topk, k_scale=config.k_scale, conflict=config.conflict,
-            min_positives=least,
+            cost, pool_iou, gt_mask=gt_mask, candidate_topk=config.candidate_topk, k_scale=config.k_scale,
+            conflict=config.conflict, min_positives=least,
         )
         for least in (0, config.min_positives)
     )  # fmt: skip
@@ -185,7 +190,8 @@ def cost_intervals(problem: Problem, config: SimOTAConfig, expected: Tensor) -> 
     negatives = terms.background_cost(scores, config)
     summed = negatives.sum(2)[:, None] if config.cls_classes == "all" else at_label(negatives)
     slack = (
-        1e-5 * base.abs().clamp(max=terms.COST_LIMIT)
+        UNDERFLOW
+        + 1e-5 * base.abs().clamp(max=terms.COST_LIMIT)
         + 1e-6 * (config.iou_weight + config.cls_weight * (summed + at_label(softplus)))
         + center_slack
     )
@@ -292,8 +298,9 @@ def _judge_priors(
     fine = torch.where(answer < 0, ~must.any(1), fine) & in_range & ((claims > 0) == (answer >= 0))
     fine = fine & (claims >= must.sum(1)) & (claims <= may.sum(1))
     wrong = unexplained + [
-        f"image {b}, prior {p}: gt {int(answer[b, p])} with {int(claims[b, p])} claims, but {_names(must[b, :, p])} must and "
-        f"{_names(may[b, :, p])} may have selected it, {_names(conflict[b, :, p])} may win a conflict"
+        f"image {b}, prior {p}: gt {int(answer[b, p])} with {int(claims[b, p])} claims, "
+        f"but {_names(must[b, :, p])} must and {_names(may[b, :, p])} may have selected it, "
+        f"{_names(conflict[b, :, p])} may win a conflict"
         for b, p in (~fine).nonzero().tolist()
     ]
 
@@ -404,10 +411,11 @@ def _judge_values(result: Any, problem: Problem, iou: Tensor, row: Tensor) -> li
         matched = torch.where(positive, iou.gather(1, slot[:, None])[:, 0], 0.0)
         label = problem.gts.labels[row.gather(1, slot)]
     wrong = [
-        f"matched_iou: image {b}, prior {p}: {float(result.matched_iou[b, p])}, in float64 {float(matched[b, p])}"
+        f"matched_iou: image {b}, prior {p}: {float(result.matched_iou[b, p])}, "
+        f"in float64 {float(matched[b, p])}"
         for b, p in (~((result.matched_iou - matched).abs() <= IOU_ERROR)).nonzero().tolist()
     ]
-    if not isinstance(result, Matching):
+    if result.labels is not None:
         expected = torch.where(positive, label, problem.shape[2])
         wrong += [
             f"labels: image {b}, prior {p}: {int(result.labels[b, p])}, expected {int(expected[b, p])}"

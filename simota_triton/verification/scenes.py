@@ -379,7 +379,8 @@ def _far(scene: Scene, size: int, rng: random.Random, generator: torch.Generator
 
 
 _BEFORE = {
-    _tiny, _huge, _duplicates, _outside, _empty_images, _all_empty, _few_priors, _one_class, _odd_strides, _shuffled, _flat_gts, _far,
+    _tiny, _huge, _duplicates, _outside, _empty_images, _all_empty, _few_priors, _one_class, _odd_strides,
+    _shuffled, _flat_gts, _far,
 }  # fmt: skip
 
 
@@ -441,6 +442,7 @@ def _half(scene: Scene, size: int, rng: random.Random, generator: torch.Generato
 
 
 FAMILIES = (
-    "random", "crowded", "tiny", "huge", "duplicates", "outside", "empty_images", "all_empty", "few_priors", "one_class", "odd_strides",
-    "shuffled", "flat_gts", "far", "identical", "perfect", "nonfinite", "flat_predictions", "saturated", "swapped", "half", *PHASES,
+    "random", "crowded", "tiny", "huge", "duplicates", "outside", "empty_images", "all_empty", "few_priors",
+    "one_class", "odd_strides", "shuffled", "flat_gts", "far", "identical", "perfect", "nonfinite",
+    "flat_predictions", "saturated", "swapped", "half", *PHASES,
 )  # fmt: skip

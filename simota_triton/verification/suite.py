@@ -106,7 +106,8 @@ class Target:
         """
         if "PYTORCH_NO_CUDA_MEMORY_CACHING" in os.environ:
             raise NotRun(
-                "PYTORCH_NO_CUDA_MEMORY_CACHING is set: PyTorch then neither counts memory nor captures what takes some"
+                "PYTORCH_NO_CUDA_MEMORY_CACHING is set: PyTorch then neither counts memory nor captures "
+                "what takes some"
             )
 
     def need_kernels(self, why: str) -> None:
@@ -172,7 +173,8 @@ def findings(
             status, detail = NOT_RUN, str(reason)
         except Wrong as error:
             status, detail, batch = FAILED, str(error), error.batch
-        except Exception as error:  # a GPU, a driver and a compiler may fail in any way; the next check may still tell something
+        # a GPU, a driver and a compiler may fail in any way; the next check may still tell something
+        except Exception as error:
             status, detail = FAILED, f"{type(error).__name__}: {error}"
         yield Finding(target.backend, name, status, detail, time.monotonic() - start, batch, rows)
 
@@ -442,8 +444,8 @@ def times(target: Target) -> tuple[str, list[dict[str, Any]]]:
             ]
             ms = {row["case"]: row["median_ms"] for row in found}
             told.append(
-                f"{workload.name}, B = {workload.batch}: {ms[target.backend]:.3g} ms, plain PyTorch {ms[PLAIN]:.3g} ms "
-                f"({ms[PLAIN] / ms[target.backend]:.1f}x)"
+                f"{workload.name}, B = {workload.batch}: {ms[target.backend]:.3g} ms, "
+                f"plain PyTorch {ms[PLAIN]:.3g} ms ({ms[PLAIN] / ms[target.backend]:.1f}x)"
             )
     return "; ".join(told), rows
 

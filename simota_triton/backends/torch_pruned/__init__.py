@@ -2,8 +2,8 @@
 cheapest. ``pruned`` does it, ``compact`` stands in for it where a call is small.
 
 In order of use: ``candidates`` (which gts and priors take part, and the priors near each gt), ``grid`` and
-``priors`` (what is known of priors that form grids), ``block_maxima`` (the largest IoUs of a gt, found through
-maxima of blocks), ``pairs`` (lists of pairs, their bounds and costs).
+``priors`` (what is known of priors that form grids), ``block_maxima`` (the largest IoUs of a gt, found
+through maxima of blocks), ``pairs`` (lists of pairs, their bounds and costs).
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -62,11 +63,15 @@ class PairTerms(NamedTuple):
 
     def select(self, which: Tensor) -> PairTerms:
         """The terms of some of the flattened pairs, [n] each."""
-        return PairTerms(*(None if t is None else t.flatten().index_select(0, which) for t in self))  # type: ignore[arg-type]
+        return self._each(lambda term: term.flatten().index_select(0, which))
 
     def columns(self, which: Tensor) -> PairTerms:
         """The terms of some columns of pairs [G, n], [G, m] each."""
-        return PairTerms(*(None if t is None else t.index_select(1, which) for t in self))  # type: ignore[arg-type]
+        return self._each(lambda term: term.index_select(1, which))
+
+    def _each(self, function: Callable[[Tensor], Tensor]) -> PairTerms:
+        own, background, iou, center, outside = (term if term is None else function(term) for term in self)
+        return PairTerms(own, background, iou, center, outside)  # type: ignore[arg-type]
 
 
 class NotFinite(Exception):
