@@ -35,9 +35,22 @@ def streams_in_an_interpreter_without_bits(item):
     return not hasattr(InterpreterBuilder, "get_int1_ty")
 
 
-def pytest_collection_modifyitems(items):
+def runs_kernels(item):
+    """Whether a test runs kernels in the interpreter, or compiles them: by its folder or its backend."""
+    backend = str(getattr(item, "callspec", None) and item.callspec.params.get("backend"))
+    return item.path.parent.name == "kernels" or backend.startswith("triton")
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m selects
+def pytest_collection_modifyitems(config, items):
+    if "slow" not in config.option.markexpr:  # addopts could not say so: a -m of one's own takes its place
+        slow = [item for item in items if item.get_closest_marker("slow")]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in slow]
     gpus = torch.cuda.device_count()
     for item in items:
+        if runs_kernels(item):
+            item.add_marker("interpreter")
         for marker, needed in (("gpu", 1), ("multigpu", 2)):
             if item.get_closest_marker(marker) and gpus < needed:
                 item.add_marker(

@@ -146,8 +146,9 @@ def test_a_gt_between_the_priors_gets_none_and_changes_nothing_for_the_other(bac
 @pytest.mark.parametrize("preset", PRESETS)
 def test_an_unreadable_prior_is_left_out_and_nothing_else_changes(preset, backend):
     assigner = SimOTAAssigner(preset, backend=backend)
-    for family in ("random", "crowded", "trained") if backend in QUICK else ("random",):
-        scene = make_scene(7, family)
+    quick = ((7, "random"), (7, "crowded"), (7, "trained"))
+    for seed, family in quick if backend in QUICK else ((102, "random"),):
+        scene = make_scene(seed, family)
         generator = torch.Generator().manual_seed(0)
         broken = torch.rand(scene.pred_boxes.shape[:2], generator=generator) < 0.2
         scene.candidate_mask = None
@@ -166,6 +167,7 @@ def test_an_unreadable_prior_is_left_out_and_nothing_else_changes(preset, backen
         result = scene.call(assigner)
         for name in ("gt_index", "labels", "matched_iou", "claims", "dynamic_k"):
             assert torch.equal(getattr(clean, name), getattr(result, name)), (name, family)
+        assert bool(result.fg_mask.any())
         assert not bool(result.fg_mask[broken].any())
 
 
@@ -461,6 +463,6 @@ def test_every_preset_survives_the_hostile_families(backend):
             "all_empty",
             "outside",
         ):
-            scene = make_scene(101, family)
+            scene = make_scene(101 if backend in QUICK else 375, family)
             problem = scene.problem(assigner.config)
             assert not judge(scene.call(assigner), problem, assigner.config).unexplained, (preset, family)

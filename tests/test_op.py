@@ -10,6 +10,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from simota_triton import SimOTAAssigner, SimOTAConfig, op
 from simota_triton.inputs import pack
+from tests.support.interpreter import QUICK
 from tests.support.kernels import DEVICE, random_inputs
 
 # Inductor's own import of a deprecated function
@@ -117,9 +118,9 @@ def compiled(assigner, compiler):
     ("backend", "compiler"),
     [*((name, "aot_eager") for name in BACKENDS), ("torch", "inductor"), ("triton", "inductor")],
 )
-def test_twenty_numbers_of_gts_compile_once_where_the_dimension_is_marked(backend, compiler):
+def test_many_numbers_of_gts_compile_once_where_the_dimension_is_marked(backend, compiler):
     step, fast, counter = compiled(SimOTAAssigner("rtmdet", backend=backend), compiler)
-    for width in range(2, 22):
+    for width in range(2, 22) if backend in QUICK else (2, 3, 8, 17):
         pred, cls, _, priors, boxes, labels, mask = padded_inputs(width, seed=width)
         for value in (boxes, labels, mask):
             torch._dynamo.mark_dynamic(value, 1)

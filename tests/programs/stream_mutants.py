@@ -567,7 +567,7 @@ def passes(folder: str, arguments: list[str]) -> bool:
             del sys.modules[name]
         import pytest
 
-        code = pytest.main(["-q", "-x", "-m", "not slow", *arguments])
+        code = pytest.main(["-q", "-x", *arguments])
         sys.stdout.flush()
         os._exit(int(code))
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
