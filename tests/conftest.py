@@ -59,7 +59,8 @@ def pytest_collection_modifyitems(config, items):
         if streams_in_an_interpreter_without_bits(item):
             item.add_marker(
                 pytest.mark.skip(
-                    reason="this Triton's interpreter has no one-bit integers, which the streaming kernels use"
+                    reason="this Triton's interpreter has no one-bit integers, which the streaming kernels "
+                    "use"
                 )
             )
         if (

@@ -252,7 +252,10 @@ def test_nobody_waits_for_a_process_that_died_or_hangs(tmp_path):
     path = verdicts.file()
     path.parent.mkdir()
     lock = path.with_name(f".{path.name}.check")
-    hold = f"import fcntl, time; f = open({str(lock)!r}, 'a'); fcntl.flock(f, fcntl.LOCK_EX); print('held', flush=True); time.sleep(60)"
+    hold = (
+        f"import fcntl, time; f = open({str(lock)!r}, 'a'); fcntl.flock(f, fcntl.LOCK_EX); print('held', "
+        "flush=True); time.sleep(60)"
+    )
     with subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE) as owner:
         assert owner.stdout.readline() == b"held\n"
         start = time.monotonic()

@@ -11,41 +11,94 @@ from simota_triton.config import MAX_TOPK, PRESETS
 
 EXPECTED = {  # every field in which a preset differs from the defaults, which are mmdet's SimOTAAssigner
     "seed": {
-        "candidate": "all", "eligible": "all", "score": "logit", "cls_cost": "soft_bce", "cls_classes": "gt", "log_eps": 1e-10,
-        "union_rule": "none", "center_weight": 1.0, "candidate_topk": 13, "conflict": "max_iou", "prior_offset": 0.0,
+        "candidate": "all",
+        "eligible": "all",
+        "score": "logit",
+        "cls_cost": "soft_bce",
+        "cls_classes": "gt",
+        "log_eps": 1e-10,
+        "union_rule": "none",
+        "center_weight": 1.0,
+        "candidate_topk": 13,
+        "conflict": "max_iou",
+        "prior_offset": 0.0,
     },
     "rtmdet": {
-        "candidate": "box", "eligible": "all", "score": "logit", "cls_cost": "soft_bce", "center_weight": 1.0, "candidate_topk": 13,
+        "candidate": "box",
+        "eligible": "all",
+        "score": "logit",
+        "cls_cost": "soft_bce",
+        "center_weight": 1.0,
+        "candidate_topk": 13,
         "prior_offset": 0.0,
     },
     "rtmdet_mmyolo": {
-        "candidate": "box", "eligible": "all", "score": "logit", "cls_cost": "soft_bce", "cls_classes": "gt", "center_weight": 1.0,
-        "candidate_topk": 13, "k_pool": "all", "prior_offset": 0.0,
+        "candidate": "box",
+        "eligible": "all",
+        "score": "logit",
+        "cls_cost": "soft_bce",
+        "cls_classes": "gt",
+        "center_weight": 1.0,
+        "candidate_topk": 13,
+        "k_pool": "all",
+        "prior_offset": 0.0,
     },
     "libre_rtmdet": {
-        "candidate": "box", "eligible": "all", "score": "logit", "cls_cost": "soft_bce", "center_weight": 1.0, "candidate_topk": 13,
-        "union_eps": 1e-7, "prior_offset": 0.0,
+        "candidate": "box",
+        "eligible": "all",
+        "score": "logit",
+        "cls_cost": "soft_bce",
+        "center_weight": 1.0,
+        "candidate_topk": 13,
+        "union_eps": 1e-7,
+        "prior_offset": 0.0,
     },
     "nanodet": {
-        "candidate": "box", "eligible": "all", "score": "logit", "cls_cost": "soft_bce", "candidate_topk": 13, "prior_offset": 0.0,
+        "candidate": "box",
+        "eligible": "all",
+        "score": "logit",
+        "cls_cost": "soft_bce",
+        "candidate_topk": 13,
+        "prior_offset": 0.0,
     },
     "damo": {"score": "sigmoid", "cls_cost": "soft_bce", "penalty": 1e8, "prior_offset": 0.0},
     "yolox": {"union_rule": "none", "log_eps": 1e-8},
     "yolox_main": {
-        "candidate": "center", "eligible": "center", "center_radius": 1.5, "penalty": 1e6, "union_rule": "none", "log_eps": 1e-8,
+        "candidate": "center",
+        "eligible": "center",
+        "center_radius": 1.5,
+        "penalty": 1e6,
+        "union_rule": "none",
+        "log_eps": 1e-8,
     },
     "mmdet_simota": {},
     "super_gradients": {"union_rule": "add", "union_eps": 1e-9, "log_eps": 1e-8},
-    "super_gradients_fast": {"union_rule": "none", "log_eps": 1e-8, "own_pairs_only": True, "k_scale": 1.1, "conflict": "matched"},
+    "super_gradients_fast": {
+        "union_rule": "none",
+        "log_eps": 1e-8,
+        "own_pairs_only": True,
+        "k_scale": 1.1,
+        "conflict": "matched",
+    },
     "picodet": {"score": "sigmoid", "cls_cost": "vfl", "iou_cost": "giou", "iou_weight": 6.0, "penalty": 1e8},
     "picodet_lightly": {
-        "score": "sigmoid", "cls_cost": "vfl", "prob_clamp": 1e-7, "iou_cost": "giou", "iou_weight": 6.0, "penalty": 1e8,
+        "score": "sigmoid",
+        "cls_cost": "vfl",
+        "prob_clamp": 1e-7,
+        "iou_cost": "giou",
+        "iou_weight": 6.0,
+        "penalty": 1e8,
         "conflict": "matched",
     },
     "picodet_libre": {
-        "score": "sigmoid", "prob_clamp": 1e-7, "iou_weight": 6.0, "log_eps": 1e-8, "union_rule": "add", "union_eps": 1e-16,
+        "score": "sigmoid",
+        "prob_clamp": 1e-7,
+        "iou_weight": 6.0,
+        "log_eps": 1e-8,
+        "union_rule": "add",
+        "union_eps": 1e-16,
     },
-}  # fmt: skip
+}
 
 
 def fields(config):
@@ -58,12 +111,31 @@ def fields(config):
 
 def test_the_defaults_are_mmdets():
     assert fields(SimOTAConfig()) == {
-        "candidate": "box_or_center", "eligible": "box_and_center", "center_radius": 2.5, "penalty": 1e5, "own_pairs_only": False,
-        "score": "joint", "cls_cost": "bce", "cls_classes": "all", "cls_weight": 1.0, "prob_clamp": 0.0, "iou_cost": "log",
-        "iou_weight": 3.0, "log_eps": 1e-7, "union_rule": "max", "union_eps": 1e-6, "center_weight": 0.0, "center_base": 10.0,
-        "center_offset": 3.0, "candidate_topk": 10, "k_pool": "candidates", "k_scale": 1.0, "conflict": "all", "min_positives": 0,
+        "candidate": "box_or_center",
+        "eligible": "box_and_center",
+        "center_radius": 2.5,
+        "penalty": 1e5,
+        "own_pairs_only": False,
+        "score": "joint",
+        "cls_cost": "bce",
+        "cls_classes": "all",
+        "cls_weight": 1.0,
+        "prob_clamp": 0.0,
+        "iou_cost": "log",
+        "iou_weight": 3.0,
+        "log_eps": 1e-7,
+        "union_rule": "max",
+        "union_eps": 1e-6,
+        "center_weight": 0.0,
+        "center_base": 10.0,
+        "center_offset": 3.0,
+        "candidate_topk": 10,
+        "k_pool": "candidates",
+        "k_scale": 1.0,
+        "conflict": "all",
+        "min_positives": 0,
         "prior_offset": 0.5,
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -148,14 +220,31 @@ NUMBERS = [*NON_NEGATIVE, *POSITIVE, "center_offset"]
 
 REFUSED = [
     *((ValueError, {name: "boxy"}, f"{name}: expected one of '.*', got 'boxy'") for name in CHOICES),
-    *((TypeError, {name: None}, f"{name}: expected one of '.*', got None of type NoneType") for name in CHOICES),
+    *(
+        (TypeError, {name: None}, f"{name}: expected one of '.*', got None of type NoneType")
+        for name in CHOICES
+    ),
     *((ValueError, {name: -0.1}, f"{name}: expected a number >= 0, got -0.1") for name in NON_NEGATIVE),
     *((ValueError, {name: 0}, f"{name}: expected a number > 0, got 0") for name in POSITIVE),
     *((ValueError, {name: float("nan")}, f"{name}: expected a finite number, got nan") for name in NUMBERS),
     *((ValueError, {name: float("inf")}, f"{name}: expected a finite number, got inf") for name in NUMBERS),
     *((TypeError, {name: "3"}, f"{name}: expected a number, got '3' of type str") for name in NUMBERS),
-    *((ValueError, {name: 1e39}, f"{name}: expected 0 or a size that float32 holds, 1.2e-38 to 3.4e38, got 1e.39") for name in NUMBERS),
-    *((ValueError, {name: 1e-39}, f"{name}: expected 0 or a size that float32 holds, 1.2e-38 to 3.4e38, got 1e-39") for name in NUMBERS),
+    *(
+        (
+            ValueError,
+            {name: 1e39},
+            f"{name}: expected 0 or a size that float32 holds, 1.2e-38 to 3.4e38, got 1e.39",
+        )
+        for name in NUMBERS
+    ),
+    *(
+        (
+            ValueError,
+            {name: 1e-39},
+            f"{name}: expected 0 or a size that float32 holds, 1.2e-38 to 3.4e38, got 1e-39",
+        )
+        for name in NUMBERS
+    ),
     (TypeError, {"iou_weight": True}, "iou_weight: expected a number, got True of type bool"),
     (TypeError, {"own_pairs_only": 1}, "own_pairs_only: expected True or False, got 1"),
     (TypeError, {"own_pairs_only": None}, "own_pairs_only: expected True or False, got None"),
@@ -167,14 +256,22 @@ REFUSED = [
     (TypeError, {"min_positives": True}, "min_positives: expected an integer, got True"),
     (ValueError, {"min_positives": -1}, "min_positives: expected 0 to 32, got -1"),
     (ValueError, {"min_positives": 33}, "min_positives: expected 0 to 32, got 33"),
-    (ValueError, {"candidate_topk": 30, "k_scale": 1.2}, r"k_scale: expected candidate_topk \* k_scale <= 32, got 30 \* 1.2; lower one"),
+    (
+        ValueError,
+        {"candidate_topk": 30, "k_scale": 1.2},
+        r"k_scale: expected candidate_topk \* k_scale <= 32, got 30 \* 1.2; lower one",
+    ),
     (ValueError, {"center_base": 0.5}, "center_base: expected a number >= 1, got 0.5"),
     (ValueError, {"prob_clamp": 0.5}, r"prob_clamp: expected a number in \[0, 0.5\), got 0.5"),
     (ValueError, {"log_eps": 1.5}, r"log_eps: expected a number in \(0, 1\], got 1.5"),
     (ValueError, {"score": "logit", "cls_cost": "vfl"}, "cls_cost: 'vfl' works on probabilities; use"),
     (ValueError, {"score": "logit", "prob_clamp": 1e-3}, "prob_clamp: works on probabilities; use"),
-    (ValueError, {"own_pairs_only": True, "k_pool": "all"}, "k_pool: own_pairs_only takes the IoUs from the gt's own pairs; use"),
-]  # fmt: skip
+    (
+        ValueError,
+        {"own_pairs_only": True, "k_pool": "all"},
+        "k_pool: own_pairs_only takes the IoUs from the gt's own pairs; use",
+    ),
+]
 
 
 @pytest.mark.parametrize(("error", "values", "message"), REFUSED)

@@ -19,9 +19,23 @@ from tests.support.interpreter import QUICK
 PRESETS = SimOTAConfig.presets()
 FIELDS = ("gt_index", "labels", "matched_iou", "ignore_mask", "claims", "dynamic_k", "gt_boxes", "num_pos")
 FACTORIES = (
-    "arange", "as_tensor", "empty", "eye", "full", "linspace", "logspace", "normal", "ones", "rand", "randint", "randn", "randperm",
-    "scalar_tensor", "tensor", "zeros",
-)  # fmt: skip
+    "arange",
+    "as_tensor",
+    "empty",
+    "eye",
+    "full",
+    "linspace",
+    "logspace",
+    "normal",
+    "ones",
+    "rand",
+    "randint",
+    "randn",
+    "randperm",
+    "scalar_tensor",
+    "tensor",
+    "zeros",
+)
 
 
 DEFAULTS = pytest.mark.parametrize("default", ["float16", "bfloat16", "float64", "meta", "with meta"])

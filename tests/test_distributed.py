@@ -33,9 +33,13 @@ def check(folder: Path, device: str, losses: list[str]) -> None:
         "tests.support.distributed_worker",
     ]
     done = subprocess.run(
-        [*command, str(folder), device, *losses], cwd=Path(__file__).parent.parent, env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+        [*command, str(folder), device, *losses],
+        cwd=Path(__file__).parent.parent,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     ranks = [torch.load(folder / f"{rank}.pt") for rank in range(2)]
     for loss in losses:

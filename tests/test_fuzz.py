@@ -1,4 +1,4 @@
-"""Every backend against the float64 definition on a sample of the scenes that ``python -m tests.programs.fuzz`` runs
+"""Every backend against the float64 definition, on a sample of the scenes that ``tests.programs.fuzz`` runs
 by the thousand.
 """
 

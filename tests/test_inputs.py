@@ -251,10 +251,14 @@ def test_the_order_of_gts_and_priors_is_only_a_matter_of_names(backend):
     ):
         there = torch.randperm(len(scene.priors), generator=generator)
         turned = replace(
-            scene, priors=scene.priors[there], pred_boxes=scene.pred_boxes[:, there], cls_logits=scene.cls_logits[:, there],
-            gt_boxes=[b.flip(0) for b in scene.gt_boxes], gt_labels=[v.flip(0) for v in scene.gt_labels],
+            scene,
+            priors=scene.priors[there],
+            pred_boxes=scene.pred_boxes[:, there],
+            cls_logits=scene.cls_logits[:, there],
+            gt_boxes=[b.flip(0) for b in scene.gt_boxes],
+            gt_labels=[v.flip(0) for v in scene.gt_labels],
             gt_centers=None if scene.gt_centers is None else [c.flip(0) for c in scene.gt_centers],
-        )  # fmt: skip
+        )
         first, second = scene.call(assigner), turned.call(assigner)
         count = torch.tensor([len(b) for b in scene.gt_boxes])[:, None]
         index = torch.where(second.fg_mask, count - 1 - second.gt_index, -1)
@@ -493,9 +497,14 @@ def test_rows_that_no_image_owns_take_no_part(backend, preset, looked_at, monkey
 def test_rows_of_packed_gts_know_their_image(offsets):
     counts = [b - a for a, b in pairwise(offsets)]
     gts = pack(
-        SimOTAConfig.rtmdet(), torch.zeros(3, 2, 4), torch.zeros(3, 2, 1), torch.ones(2, 4), torch.arange(20.0).view(5, 4),
-        torch.zeros(5, dtype=torch.int64), gt_offsets=torch.tensor(offsets),
-    ).gts  # fmt: skip
+        SimOTAConfig.rtmdet(),
+        torch.zeros(3, 2, 4),
+        torch.zeros(3, 2, 1),
+        torch.ones(2, 4),
+        torch.arange(20.0).view(5, 4),
+        torch.zeros(5, dtype=torch.int64),
+        gt_offsets=torch.tensor(offsets),
+    ).gts
     assert gts.image().tolist() == [b for b, count in enumerate(counts) for _ in range(count)]
     row, valid = gts.padded_rows()
     assert [row[b][valid[b]].tolist() for b in range(3)] == [

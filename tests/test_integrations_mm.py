@@ -51,7 +51,10 @@ def test_a_missing_package_is_named_with_the_versions_that_work(monkeypatch, nam
 
 
 def test_importing_simota_triton_imports_no_integration():
-    code = "import sys, simota_triton; print([name for name in sys.modules if 'integrations' in name or name[:5] in ('mmdet', 'mmyol')])"
+    code = (
+        "import sys, simota_triton; print([name for name in sys.modules if 'integrations' in name or "
+        "name[:5] in ('mmdet', 'mmyol')])"
+    )
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
         == "[]\n"

@@ -147,7 +147,8 @@ def test_a_class_that_overrides_what_is_no_longer_called_is_refused_with_the_rem
     with Patch(PACKAGE).apply([replacement]) as patch:
         with pytest.raises(
             TypeError,
-            match=r"Own\.helper: expected Base's own, because the patched Base\.loss .*override; train this class",
+            match=r"Own\.helper: expected Base's own, because the patched Base\.loss .*override; train this "
+            r"class",
         ):
             Own().loss(0)
         assert Other().loss(0) == "ours"
@@ -181,7 +182,8 @@ def test_versions_that_do_not_work_are_named(monkeypatch, versions):
     ((distribution, version),) = versions.items()
     with pytest.raises(
         ImportError,
-        match=f"{distribution} {version} is installed; works with foreign 1.6 or .*: pip install foreign==1.6.0",
+        match=f"{distribution} {version} is installed; works with foreign 1.6 or .*: pip install "
+        "foreign==1.6.0",
     ):
         PACKAGE.load("foreign.heads")
 

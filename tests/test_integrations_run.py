@@ -20,7 +20,9 @@ HEAD = """
 class YOLOXHead:
     def get_losses(self, imgs, x_shifts, y_shifts, expanded_strides, labels, outputs, origin_preds, dtype):
         return "theirs"
-    def get_in_boxes_info(self, gt_bboxes_per_image, expanded_strides, x_shifts, y_shifts, total_num_anchors, num_gt):
+    def get_in_boxes_info(
+        self, gt_bboxes_per_image, expanded_strides, x_shifts, y_shifts, total_num_anchors, num_gt
+    ):
         pass
 """
 

@@ -127,9 +127,20 @@ def padding_that_asks(result):
 
 
 CHANGES = (
-    swap_two_gts, drop_a_positive, one_more_k, one_k_less, steal_a_prior, an_extra_positive, a_wrong_label, a_labelled_background,
-    a_wrong_iou, a_nan_iou, a_claim_too_many, a_lost_claim, a_gt_out_of_range,
-)  # fmt: skip
+    swap_two_gts,
+    drop_a_positive,
+    one_more_k,
+    one_k_less,
+    steal_a_prior,
+    an_extra_positive,
+    a_wrong_label,
+    a_labelled_background,
+    a_wrong_iou,
+    a_nan_iou,
+    a_claim_too_many,
+    a_lost_claim,
+    a_gt_out_of_range,
+)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -195,7 +206,7 @@ def test_intervals_hold_the_float32_costs_and_are_narrow(preset):
 
 
 def test_costs_below_the_range_of_float32_may_come_in_either_order():
-    """They are 0 in float32 and apart in float64: of sigmoids near 0, without an IoU term and centre prior."""
+    """They are 0 in float32, and apart in float64: costs of sigmoids near 0, with the class term alone."""
     problem, config = make_scene(1).problem(SimOTAConfig.picodet()), SimOTAConfig.picodet(iou_weight=0.0)
     logits = problem.cls_logits.dense() * 0.5 - 80.0
     problem = replace(problem, cls_logits=Scores((logits,)))
@@ -224,14 +235,18 @@ def test_a_sum_of_ious_at_an_integer_may_go_either_way_and_no_further():
     assert (right.dynamic_k.tolist(), right.gt_index.tolist()) == ([2], [[0, 0, -1]])
     assert judge(right, problem, config) == ([], 0, 2)
     fewer = right._replace(
-        dynamic_k=torch.tensor([1]), gt_index=torch.tensor([[-1, 0, -1]]), matched_iou=torch.tensor([[0.0, 1.0, 0.0]]),
+        dynamic_k=torch.tensor([1]),
+        gt_index=torch.tensor([[-1, 0, -1]]),
+        matched_iou=torch.tensor([[0.0, 1.0, 0.0]]),
         claims=torch.tensor([[0, 1, 0]]),
-    )  # fmt: skip
+    )
     assert judge(fewer, problem, config) == ([], 1, 2)
     more = right._replace(
-        dynamic_k=torch.tensor([3]), gt_index=torch.tensor([[0, 0, 0]]), matched_iou=torch.tensor([[1.0, 1.0, 1.6e-6]]),
+        dynamic_k=torch.tensor([3]),
+        gt_index=torch.tensor([[0, 0, 0]]),
+        matched_iou=torch.tensor([[1.0, 1.0, 1.6e-6]]),
         claims=torch.tensor([[1, 1, 1]]),
-    )  # fmt: skip
+    )
     assert judge(more, problem, config).unexplained == [
         "dynamic_k: image 0, gt 0: 3 with a sum of IoUs of 2.0000016"
     ]

@@ -1,4 +1,4 @@
-"""Imports lead downwards: the layers that ``simota_triton/__init__.py`` lists, held to what modules import."""
+"""Imports lead downwards: the layers of ``simota_triton/__init__.py``, held to what modules import."""
 
 import ast
 from collections.abc import Iterator

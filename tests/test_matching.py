@@ -309,14 +309,21 @@ def test_wrong_input_is_refused():
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"cost": [[[1.0, 2.0, 3.0]] * 2]}, TypeError, "cost: expected a torch.Tensor, got list; use torch.tensor(cost)"),
+        ({"cost": [[[1.0, 2.0, 3.0]] * 2]}, TypeError, "cost: expected a torch.Tensor, got list; use "
+                                                       "torch.tensor(cost)"),
         ({"iou": torch.ones(1, 2, 3).long()}, ValueError, "iou: expected a floating dtype"),
-        ({"cost": torch.ones(2, 3), "iou": torch.ones(2, 3)}, ValueError, "cost, iou: expected two [B, G, P] of one shape, got [2, 3] and"),
-        ({"iou": torch.ones(1, 2, 3, device="meta")}, ValueError, "iou: expected device cpu, as cost, got meta; use iou.to(cost.device)"),
+        ({"cost": torch.ones(2, 3), "iou": torch.ones(2, 3)}, ValueError, "cost, iou: expected two [B, G, "
+                                                                          "P] of one shape, got [2, 3] and"),
+        ({"iou": torch.ones(1, 2, 3, device="meta")}, ValueError, "iou: expected device cpu, as cost, got "
+                                                                  "meta; use iou.to(cost.device)"),
         ({"gt_mask": [[True, True]]}, TypeError, "gt_mask: expected a torch.Tensor, got list"),
-        ({"gt_mask": torch.ones(2, 2, dtype=torch.bool)}, ValueError, "gt_mask: expected [B, G] = [1, 2], as cost, got [2, 2]"),
-        ({"gt_mask": torch.ones(1, 2)}, ValueError, "gt_mask: expected torch.bool, True for real gts, got torch.float32"),
-        ({"gt_mask": torch.ones(1, 2, dtype=torch.bool, device="meta")}, ValueError, "gt_mask: expected device cpu, as cost, got meta"),
+        ({"gt_mask": torch.ones(2, 2, dtype=torch.bool)}, ValueError, "gt_mask: expected [B, G] = [1, 2], "
+                                                                      "as cost, got [2, 2]"),
+        ({"gt_mask": torch.ones(1, 2)}, ValueError, "gt_mask: expected torch.bool, True for real gts, got "
+                                                    "torch.float32"),
+        ({"gt_mask": torch.ones(1, 2, dtype=torch.bool, device="meta")}, ValueError, "gt_mask: expected "
+                                                                                     "device cpu, as cost, "
+                                                                                     "got meta"),
         ({"candidate_topk": 0}, ValueError, "candidate_topk: expected 1 or more, got 0"),
     ],
 )  # fmt: skip

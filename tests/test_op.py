@@ -45,13 +45,24 @@ def padded_inputs(width, seed=0, batch=2):
 def flat(problem, config, backend):
     gts = problem.gts
     return (
-        problem.pred_boxes, list(problem.cls_logits.levels), list(problem.obj_logits.levels) if problem.obj_logits else [],
-        problem.priors, gts.boxes, gts.labels, gts.given_centers, gts.offsets, gts.mask, problem.candidate_mask,
+        problem.pred_boxes,
+        list(problem.cls_logits.levels),
+        list(problem.obj_logits.levels) if problem.obj_logits else [],
+        problem.priors,
+        gts.boxes,
+        gts.labels,
+        gts.given_centers,
+        gts.offsets,
+        gts.mask,
+        problem.candidate_mask,
         problem.extra_cost,
-        op.UNKNOWN if gts.padded_shape is None else gts.padded_shape[1], op.UNKNOWN if gts.max_count is None else gts.max_count,
-        gts.all_owned, [size for shape in problem.cells or () for size in shape],
-        op.config_key(config), backend,
-    )  # fmt: skip
+        op.UNKNOWN if gts.padded_shape is None else gts.padded_shape[1],
+        op.UNKNOWN if gts.max_count is None else gts.max_count,
+        gts.all_owned,
+        [size for shape in problem.cells or () for size in shape],
+        op.config_key(config),
+        backend,
+    )
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -131,7 +131,8 @@ def test_backend_triton_stream_refuses_and_says_what_to_do(monkeypatch):
     scene = make_scene(69)
     mask = extras(scene)[1]
     message = (
-        "extra_cost, pair_mask: backend 'triton-stream' forms no (gt, prior) matrix that they could be added to; use backend='triton', "
+        "extra_cost, pair_mask: backend 'triton-stream' forms no (gt, prior) matrix that they could be "
+        "added to; use backend='triton', "
         "which takes memory for one, or backend='torch'"
     )
     with pytest.raises(ValueError, match="^" + re.escape(message)):
@@ -237,11 +238,13 @@ def test_other_dtypes_are_refused():
     for wrong, message in (
         (
             {"extra_cost": mask},
-            "extra_cost: expected a floating dtype, got torch.bool; use extra_cost.float(), or pair_mask for a mask",
+            "extra_cost: expected a floating dtype, got torch.bool; use extra_cost.float(), or pair_mask "
+            "for a mask",
         ),
         (
             {"pair_mask": [values.float() for values in mask]},
-            "pair_mask: expected torch.bool, True where the gt may take the prior, got torch.float32; use pair_mask.bool()",
+            "pair_mask: expected torch.bool, True where the gt may take the prior, got torch.float32; use "
+            "pair_mask.bool()",
         ),
     ):
         with pytest.raises(ValueError, match="^" + re.escape(message)):

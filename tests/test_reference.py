@@ -35,9 +35,15 @@ def literal(scene, preset):
             readable &= scene.candidate_mask.expand(len(scene.gt_boxes), -1)[b]
         centers = (boxes[:, :2] + boxes[:, 2:]) / 2 if scene.gt_centers is None else scene.gt_centers[b]
         image = Image(
-            pred[readable].double(), scene.cls_logits[b][readable].float(), p_cls[b][readable], p_obj[b][readable],
-            scene.priors[readable], boxes, scene.gt_labels[b], centers,
-        )  # fmt: skip
+            pred[readable].double(),
+            scene.cls_logits[b][readable].float(),
+            p_cls[b][readable],
+            p_obj[b][readable],
+            scene.priors[readable],
+            boxes,
+            scene.gt_labels[b],
+            centers,
+        )
         cost, iou = (
             torch.full((len(pred), len(boxes)), INF, dtype=torch.float64),
             torch.zeros(len(pred), len(boxes), dtype=torch.float64),

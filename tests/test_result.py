@@ -314,7 +314,8 @@ def test_refused_gts_are_counted(backend, form):
     summary = result.summary()
     assert (summary.num_refused, summary.num_gts) == (sum(expected), total - sum(expected))
     assert str(summary).startswith(
-        f"{sum(expected)} of {total} gts refused: label outside [0, C) or not finite; {total - sum(expected)} gts, "
+        f"{sum(expected)} of {total} gts refused: label outside [0, C) or not finite; "
+        f"{total - sum(expected)} gts, "
     )
 
 

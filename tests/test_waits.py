@@ -17,9 +17,18 @@ from simota_triton.matching import Matching, dynamic_k_matching
 B, P, C, G = 3, 40, 5, 4
 CUDA = torch.device("cuda", 0)
 READ_BACK = (
-    "_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive", "equal", "is_nonzero", "item",
-    "bincount", "repeat_interleave",
-)  # fmt: skip
+    "_local_scalar_dense",
+    "nonzero",
+    "masked_select",
+    "_unique2",
+    "unique_dim",
+    "unique_consecutive",
+    "equal",
+    "is_nonzero",
+    "item",
+    "bincount",
+    "repeat_interleave",
+)
 
 
 class NobodyWaits(TorchDispatchMode):
@@ -229,7 +238,8 @@ def test_a_graph_cannot_hold_sizes_that_the_host_knows(form, copies, gpu, captur
             return
         with pytest.raises(
             ValueError,
-            match="gt_boxes: expected padded gts, or packed ones with gt_offsets on the device, while a CUDA graph",
+            match="gt_boxes: expected padded gts, or packed ones with gt_offsets on the device, while a "
+            "CUDA graph",
         ):
             assigner(*call, **options)
 

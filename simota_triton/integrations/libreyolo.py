@@ -118,9 +118,16 @@ def yolox_replacement(module: ModuleType) -> Replacement:
     preset = preset_of(PACKAGE, head)
 
     def get_losses(
-        self: Any, imgs: Any, x_shifts: Any, y_shifts: Any, expanded_strides: Any, labels: Tensor, outputs: Tensor, origin_preds: Any,
+        self: Any,
+        imgs: Any,
+        x_shifts: Any,
+        y_shifts: Any,
+        expanded_strides: Any,
+        labels: Tensor,
+        outputs: Tensor,
+        origin_preds: Any,
         dtype: Any,
-    ) -> dict[str, Any]:  # fmt: skip
+    ) -> dict[str, Any]:
         """The terms of the loss by name, their total, and positives per gt."""
 
         def divisor(count: int) -> float:
@@ -170,9 +177,12 @@ def picodet_replacement(module: ModuleType) -> Replacement:
         rule = self.assigner
         PACKAGE.refuse_overrides(type(rule), original, ASSIGNING, "PICODETLoss.forward")
         assigner = assigner_for(
-            "picodet_libre", center_radius=rule.center_radius, candidate_topk=rule.candidate_topk, iou_weight=rule.iou_weight,
+            "picodet_libre",
+            center_radius=rule.center_radius,
+            candidate_topk=rule.candidate_topk,
+            iou_weight=rule.iou_weight,
             cls_weight=rule.cls_weight,
-        )  # fmt: skip
+        )
         with torch.no_grad():
             result = assigner(boxes.detach(), logits.detach(), priors, gt_boxes, gt_labels)
             image, prior = result.fg_mask.nonzero(as_tuple=True)

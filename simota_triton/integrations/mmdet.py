@@ -83,19 +83,25 @@ class _Assigner(_BaseAssigner):  # type: ignore[misc]
         """Assign one image.
 
         Args:
-            pred_instances: ``bboxes`` [P, 4], ``scores`` [P, C] and ``priors`` [P, 4] x, y, stride_x, stride_y.
-            gt_instances: ``bboxes`` [G, 4], a tensor or HorizontalBoxes, ``labels`` [G], and perhaps ``masks``: a tensor
-                [G, H, W], BitmapMasks or PolygonMasks.
-            gt_instances_ignore: ``bboxes`` [I, 4]; as the original, not looked at without ``use_ignored``.
-            kwargs: Not looked at.
+            pred_instances: ``bboxes`` [P, 4], ``scores`` [P, C] and ``priors`` [P, 4], each of which is
+                x, y, stride_x, stride_y.
+            gt_instances: ``bboxes`` [G, 4], a tensor or HorizontalBoxes, ``labels`` [G], and perhaps
+                ``masks``: a tensor [G, H, W], BitmapMasks or PolygonMasks.
+            gt_instances_ignore: ``bboxes`` [I, 4]. They are only read with ``use_ignored``; the original
+                never reads them.
+            kwargs: Not read.
 
         Returns:
-            mmdet's ``AssignResult``: ``gt_inds`` [P] int64 from 1, 0 for background, -1 for what is ignored, ``labels`` [P] int64,
-            -1 where there is no gt,
-            ``max_overlaps`` [P]: 0 where the image has no gt or no candidate, else -1e8 (``SimOTAAssigner``: -1e5) for background.
+            mmdet's ``AssignResult``:
+
+            - ``gt_inds`` [P] int64: the gt, counted from 1; 0 for background, -1 for what is ignored.
+            - ``labels`` [P] int64: the gt's label; -1 where there is no gt.
+            - ``max_overlaps`` [P]: the IoU with the gt. Background has -1e8 (-1e5 with ``SimOTAAssigner``),
+              or 0 where the image has no gt or no candidate.
 
         Raises:
-            TypeError, ValueError: Rotated boxes, or an argument that is not what it should be; names the argument.
+            TypeError, ValueError: Boxes are rotated, or an argument is not what it should be. The message
+                names the argument.
         """
         bboxes = _plain("pred_instances.bboxes", pred_instances.bboxes)
         result = self.assign_batch(
@@ -111,9 +117,16 @@ class _Assigner(_BaseAssigner):  # type: ignore[misc]
         return assigned
 
     def assign_batch(
-        self, bboxes: Tensor, scores: Tensor, priors: Tensor, batch_gt_instances: Sequence[Any], *, objectness: Tensor | None = None,
-        candidate_mask: Tensor | None = None, batch_gt_instances_ignore: Sequence[Any] | None = None,
-    ) -> AssignResult:  # fmt: skip
+        self,
+        bboxes: Tensor,
+        scores: Tensor,
+        priors: Tensor,
+        batch_gt_instances: Sequence[Any],
+        *,
+        objectness: Tensor | None = None,
+        candidate_mask: Tensor | None = None,
+        batch_gt_instances_ignore: Sequence[Any] | None = None,
+    ) -> AssignResult:
         """Assign a batch in one call.
 
         Args:
@@ -196,7 +209,8 @@ class DynamicSoftLabelAssigner(_Assigner):
         iou_weight: Factor of the IoU cost.
         iou_calculator: ``BboxOverlaps2D``, the default.
         use_ignored: A prior that no gt gets and whose cell's centre lies inside a box of
-            ``gt_instances_ignore`` (crowds) is not trained as background: its ``gt_inds`` is -1, and RTMDet's heads give it no weight. mmdet has no such option.
+            ``gt_instances_ignore`` (crowds) is not trained as background: its ``gt_inds`` is -1, and
+            RTMDet's heads give it no weight. mmdet has no such option.
 
     Raises:
         ValueError: Another ``iou_calculator``, or a number out of range.
@@ -211,9 +225,13 @@ class DynamicSoftLabelAssigner(_Assigner):
     asks_boxes = True
 
     def __init__(
-        self, soft_center_radius: float = 3.0, topk: int = 13, iou_weight: float = 3.0, iou_calculator: Any = "BboxOverlaps2D",
+        self,
+        soft_center_radius: float = 3.0,
+        topk: int = 13,
+        iou_weight: float = 3.0,
+        iou_calculator: Any = "BboxOverlaps2D",
         use_ignored: bool = False,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(
             iou_calculator,
             "rtmdet",
@@ -247,13 +265,22 @@ class SimOTAAssigner(_Assigner):
     unassigned = -1e5
 
     def __init__(
-        self, center_radius: float = 2.5, candidate_topk: int = 10, iou_weight: float = 3.0, cls_weight: float = 1.0,
+        self,
+        center_radius: float = 2.5,
+        candidate_topk: int = 10,
+        iou_weight: float = 3.0,
+        cls_weight: float = 1.0,
         iou_calculator: Any = "BboxOverlaps2D",
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(
-            iou_calculator, "mmdet_simota", score="prob", center_radius=center_radius, candidate_topk=candidate_topk,
-            iou_weight=iou_weight, cls_weight=cls_weight,
-        )  # fmt: skip
+            iou_calculator,
+            "mmdet_simota",
+            score="prob",
+            center_radius=center_radius,
+            candidate_topk=candidate_topk,
+            iou_weight=iou_weight,
+            cls_weight=cls_weight,
+        )
 
 
 @_registry.HOOKS.register_module(force=True)
@@ -299,9 +326,18 @@ def patch(model: nn.Module | None = None) -> Patch:
     PACKAGE.expect(
         _rtmdet.RTMDetHead,
         "_get_targets_single",
-        ("self", "cls_scores", "bbox_preds", "flat_anchors", "valid_flags", "gt_instances", "img_meta", "gt_instances_ignore",
-         "unmap_outputs"),
-    )  # fmt: skip
+        (
+            "self",
+            "cls_scores",
+            "bbox_preds",
+            "flat_anchors",
+            "valid_flags",
+            "gt_instances",
+            "img_meta",
+            "gt_instances_ignore",
+            "unmap_outputs",
+        ),
+    )
     PACKAGE.expect(
         _yolox.YOLOXHead,
         "_get_targets_single",
@@ -321,7 +357,8 @@ def patch(model: nn.Module | None = None) -> Patch:
         heads = [module for module in model.modules() if isinstance(module, tuple(HEADS))]
         if not heads:
             raise ValueError(
-                f"model: expected a RTMDetHead or YOLOXHead of mmdet in it, got {type(model).__name__} without one"
+                f"model: expected a RTMDetHead or YOLOXHead of mmdet in it, got {type(model).__name__} "
+                "without one"
             )
         for head in heads:
             check_head(head)
@@ -357,13 +394,15 @@ def check_head(head: Any) -> None:
     for method in methods:
         if getattr(type(head), method) is not getattr(base, method):
             raise TypeError(
-                f"{name}.{method}: expected {base.__name__}'s own, got an override; leave the hook (or patch) out: "
+                f"{name}.{method}: expected {base.__name__}'s own, got an override; leave the hook (or "
+                "patch) out: "
                 "the assigner then works image by image"
             )
     if not isinstance(getattr(head, "assigner", None), assigner):
         raise TypeError(
             f"{name}.assigner: expected {assigner.__module__}.{assigner.__name__}, got "
-            f"{type(getattr(head, 'assigner', None)).__name__}; import simota_triton.integrations.mmdet before the model is built "
+            f"{type(getattr(head, 'assigner', None)).__name__}; import simota_triton.integrations.mmdet "
+            "before the model is built "
             "(a configuration that names classes must name this one)"
         )
     if type(getattr(head, "sampler", None)) is not _samplers.PseudoSampler:
@@ -392,27 +431,40 @@ class _Samples(Sequence[Any]):
 
 
 def _rtmdet_targets(
-    self: Any, cls_scores: Tensor, bbox_preds: Tensor, anchor_list: Any, valid_flag_list: Any, batch_gt_instances: Any,
-    batch_img_metas: Any, batch_gt_instances_ignore: Any = None, unmap_outputs: bool = True,
-) -> Any:  # fmt: skip
+    self: Any,
+    cls_scores: Tensor,
+    bbox_preds: Tensor,
+    anchor_list: Any,
+    valid_flag_list: Any,
+    batch_gt_instances: Any,
+    batch_img_metas: Any,
+    batch_gt_instances_ignore: Any = None,
+    unmap_outputs: bool = True,
+) -> Any:
     """``RTMDetHead.get_targets``: anchors, labels, label weights, boxes and IoUs, each a list of levels [B,
     P_l, ...].
     """
     check_head(self)
     if not unmap_outputs:
         raise ValueError(
-            "unmap_outputs: expected True, got False; undo the patch with simota_triton.integrations.mmdet.unpatch()"
+            "unmap_outputs: expected True, got False; undo the patch with "
+            "simota_triton.integrations.mmdet.unpatch()"
         )
     levels, batch = anchor_list[0], len(batch_img_metas)
     if any(own is not level for image in anchor_list for own, level in zip(image, levels, strict=True)):
         raise ValueError(
-            "anchor_list: expected the same priors for every image, as RTMDetHead.get_anchors gives them, got others"
+            "anchor_list: expected the same priors for every image, as RTMDetHead.get_anchors gives them, "
+            "got others"
         )
     priors = torch.cat(levels)  # [P, 4]
-    inside = torch.stack([
-        _prior_generators.anchor_inside_flags(priors, torch.cat(flags), meta["img_shape"][:2], self.train_cfg["allowed_border"])
-        for flags, meta in zip(valid_flag_list, batch_img_metas, strict=True)
-    ])  # [B, P]  # fmt: skip
+    inside = torch.stack(
+        [
+            _prior_generators.anchor_inside_flags(
+                priors, torch.cat(flags), meta["img_shape"][:2], self.train_cfg["allowed_border"]
+            )
+            for flags, meta in zip(valid_flag_list, batch_img_metas, strict=True)
+        ]
+    )  # [B, P]
     assigner = self.assigner
     result = assigner.assign_batch(
         bbox_preds.detach(), cls_scores.detach(), priors, batch_gt_instances, candidate_mask=inside,
@@ -490,7 +542,8 @@ def _plain(name: str, boxes: Any) -> Tensor:
         boxes = boxes.tensor
     if not isinstance(boxes, Tensor):
         raise TypeError(
-            f"{name}: expected a tensor [*, 4] or HorizontalBoxes, got {type(boxes).__name__}; keep the original assigner"
+            f"{name}: expected a tensor [*, 4] or HorizontalBoxes, got {type(boxes).__name__}; keep the "
+            "original assigner"
         )
     return boxes
 

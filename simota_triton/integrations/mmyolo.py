@@ -63,9 +63,15 @@ class BatchDynamicSoftLabelAssigner(nn.Module):
 
     @torch.no_grad()
     def forward(
-        self, pred_bboxes: Tensor, pred_scores: Tensor, priors: Tensor, gt_labels: Tensor, gt_bboxes: Tensor, pad_bbox_flag: Tensor,
+        self,
+        pred_bboxes: Tensor,
+        pred_scores: Tensor,
+        priors: Tensor,
+        gt_labels: Tensor,
+        gt_bboxes: Tensor,
+        pad_bbox_flag: Tensor,
         ignore_boxes: Tensor | None = None,
-    ) -> dict[str, Tensor]:  # fmt: skip
+    ) -> dict[str, Tensor]:
         """Assign a batch.
 
         Args:
@@ -75,30 +81,42 @@ class BatchDynamicSoftLabelAssigner(nn.Module):
             gt_labels: [B, G, 1], of any dtype.
             gt_bboxes: [B, G, 4] xyxy, padded.
             pad_bbox_flag: [B, G, 1], 0 for padding.
-            ignore_boxes: [B, I, 4] xyxy crowds, zeros for padding: a prior that no gt gets has weight 0 where its cell's centre lies
-                inside one. mmyolo has no such argument, and drops crowds before its heads see them: it is for heads of your own.
+            ignore_boxes: [B, I, 4] xyxy crowds, zeros for padding. A prior that no gt gets has weight 0
+                where its cell's centre lies inside one. mmyolo has no such argument, and drops crowds before
+                its heads see them: this one is for heads of your own.
 
         Returns:
-            ``assigned_labels`` [B, P] int64 (``num_classes`` for background), ``assigned_labels_weights`` [B, P] 1, 0 for ignored,
-            ``assigned_bboxes`` [B, P, 4] and ``assign_metrics`` [B, P] (IoU), 0 for background, in the dtype of ``gt_bboxes``.
+            A dict of
+
+            - ``assigned_labels`` [B, P] int64: ``num_classes`` for background.
+            - ``assigned_labels_weights`` [B, P]: 1, or 0 for what is ignored.
+            - ``assigned_bboxes`` [B, P, 4], in the dtype of ``gt_bboxes``: 0 for background.
+            - ``assign_metrics`` [B, P], in the dtype of ``gt_bboxes``: the IoU, 0 for background.
 
         Raises:
-            ValueError: Rotated boxes (a last dimension of 5), scores of other than ``num_classes`` classes, or an argument
-                that is not what it should be; names the argument.
+            ValueError: Boxes are rotated (their last dimension is 5), scores have other than ``num_classes``
+                classes, or an argument is not what it should be. The message names the argument.
         """
         for name, boxes in (("pred_bboxes", pred_bboxes), ("gt_bboxes", gt_bboxes)):
             if boxes.shape[-1] != 4:
                 raise ValueError(
-                    f"{name}: expected axis-aligned boxes [..., 4], got {list(boxes.shape)}; keep mmyolo's own for rotated boxes"
+                    f"{name}: expected axis-aligned boxes [..., 4], got {list(boxes.shape)}; keep mmyolo's "
+                    "own for rotated boxes"
                 )
         if pred_scores.shape[2] != self.num_classes:
             raise ValueError(
-                f"pred_scores: expected [B, P, C] with C = num_classes = {self.num_classes}, got {list(pred_scores.shape)}"
+                f"pred_scores: expected [B, P, C] with C = num_classes = {self.num_classes}, got "
+                f"{list(pred_scores.shape)}"
             )
         result = assigner_for("rtmdet_mmyolo", **self.overrides)(
-            pred_bboxes, pred_scores, priors, gt_bboxes, gt_labels[..., 0].long(), gt_mask=pad_bbox_flag[..., 0] > 0,
+            pred_bboxes,
+            pred_scores,
+            priors,
+            gt_bboxes,
+            gt_labels[..., 0].long(),
+            gt_mask=pad_bbox_flag[..., 0] > 0,
             ignore_boxes=ignore_boxes,
-        )  # fmt: skip
+        )
         return {
             "assigned_labels": result.labels,
             "assigned_labels_weights": (~result.ignore_mask).to(gt_bboxes.dtype),

@@ -48,9 +48,14 @@ def patch() -> Patch:
     PACKAGE.expect(assigner_class, "__init__", ("self", "topk", "iou_factor", "ignore_iof_thr"))
 
     def assign(
-        self: Any, pred_scores: Tensor, priors: Tensor, decoded_bboxes: Tensor, gt_bboxes: Tensor, gt_labels: Tensor,
+        self: Any,
+        pred_scores: Tensor,
+        priors: Tensor,
+        decoded_bboxes: Tensor,
+        gt_bboxes: Tensor,
+        gt_labels: Tensor,
         gt_bboxes_ignore: Any = None,
-    ) -> Any:  # fmt: skip
+    ) -> Any:
         """Assign one image: logits [P, C], priors [P, 4], boxes [P, 4], gts [G, 4] and [G]."""
         assigner = assigner_for("nanodet", candidate_topk=self.topk, iou_weight=float(self.iou_factor))
         result = assigner(

@@ -111,7 +111,8 @@ class Package:
         found, expected = list(inspect.signature(self.attribute(owner, name)).parameters), list(parameters)
         if found != expected:
             raise TypeError(
-                f"{_path(owner, name)}: expected parameters ({', '.join(expected)}), got ({', '.join(found)}); "
+                f"{_path(owner, name)}: expected parameters ({', '.join(expected)}), got "
+                f"({', '.join(found)}); "
                 f"works with {self}: {self.install}"
             )
 
@@ -131,8 +132,10 @@ class Package:
         for method in methods:
             if getattr(found, method, None) is not getattr(base, method, None):
                 raise TypeError(
-                    f"{found.__name__}.{method}: expected {base.__name__}'s own, because the patched {path} assigns without it, got an "
-                    f"override; train this class without simota_triton.integrations.{self.name}.patch() and simota-triton run, or call "
+                    f"{found.__name__}.{method}: expected {base.__name__}'s own, because the patched {path} "
+                    "assigns without it, got an "
+                    f"override; train this class without simota_triton.integrations.{self.name}.patch() and "
+                    "simota-triton run, or call "
                     f"simota_triton.SimOTAAssigner where it calls {method}"
                 )
 
@@ -153,7 +156,8 @@ class Replacement(NamedTuple):
         function: What takes its place.
         preset: Name of the preset that it assigns by.
         bypassed: Methods that only the replaced function calls. Objects whose class overrides one are refused
-            when they call ``function``, see :meth:`Package.refuse_overrides`. Those that the owner does not have are passed over.
+            when they call ``function``, see :meth:`Package.refuse_overrides`. Names that the owner does not
+            have are passed over.
     """
 
     owner: type | ModuleType
@@ -209,7 +213,8 @@ class Patch:
 
         Args:
             replacements: What to replace.
-            in_children: Python processes that this one starts from now on patch the package too, see :mod:`.children`.
+            in_children: Whether Python processes that this one starts from now on patch the package too, see
+                :mod:`.children`.
 
         Raises:
             AttributeError: An owner has no such attribute.

@@ -98,9 +98,17 @@ def fast_replacement(module: ModuleType) -> Replacement:
 
     @torch.no_grad()
     def _compute_matching(
-        self: Any, bbox_preds: Tensor, cls_preds: Tensor, obj_preds: Tensor, expanded_strides: Tensor, x_shifts: Tensor, y_shifts: Tensor,
-        labels: Tensor, ious_loss_cost_coeff: float = 3.0, outside_boxes_and_center_cost_coeff: float = 100000.0,
-    ) -> tuple[Tensor, ...]:  # fmt: skip
+        self: Any,
+        bbox_preds: Tensor,
+        cls_preds: Tensor,
+        obj_preds: Tensor,
+        expanded_strides: Tensor,
+        x_shifts: Tensor,
+        y_shifts: Tensor,
+        labels: Tensor,
+        ious_loss_cost_coeff: float = 3.0,
+        outside_boxes_and_center_cost_coeff: float = 100000.0,
+    ) -> tuple[Tensor, ...]:
         """Prior, class, gt, image and IoU of each positive, and the gts [T, 5]."""
         outputs = torch.cat([bbox_preds, obj_preds, cls_preds], 2)
         overrides = {

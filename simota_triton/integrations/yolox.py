@@ -73,9 +73,16 @@ def calls() -> dict[str, int]:
 
 def _get_losses(preset: str) -> Callable[..., Any]:
     def get_losses(
-        self: Any, imgs: Any, x_shifts: Any, y_shifts: Any, expanded_strides: Any, labels: Tensor, outputs: Tensor, origin_preds: Any,
+        self: Any,
+        imgs: Any,
+        x_shifts: Any,
+        y_shifts: Any,
+        expanded_strides: Any,
+        labels: Tensor,
+        outputs: Tensor,
+        origin_preds: Any,
         dtype: Any,
-    ) -> tuple[Any, ...]:  # fmt: skip
+    ) -> tuple[Any, ...]:
         """Total, 5 * IoU, objectness, class and L1 loss, and positives per gt."""
         shifts = x_shifts, y_shifts, expanded_strides
         return padded_losses(self, preset, shifts, labels, outputs, origin_preds, lambda count: max(count, 1))

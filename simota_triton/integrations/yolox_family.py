@@ -189,9 +189,14 @@ def loss_terms(
 
 
 def padded_losses(
-    head: Any, preset: str, shifts: tuple[list[Tensor], ...], labels: Tensor, outputs: Tensor, origin_preds: list[Tensor],
+    head: Any,
+    preset: str,
+    shifts: tuple[list[Tensor], ...],
+    labels: Tensor,
+    outputs: Tensor,
+    origin_preds: list[Tensor],
     average: Callable[[int], Any],
-) -> tuple[Any, ...]:  # fmt: skip
+) -> tuple[Any, ...]:
     """What ``get_losses`` of a head computes.
 
     Args:

@@ -166,7 +166,8 @@ def report(outcomes: dict[str, Outcome], whole: bool) -> int:
     """
     total = Outcome()
     print(
-        f"{'part':12}{'cases':>8}{'assignments':>13}{'equal to torch':>16}{'near-ties':>11}{'10^6 instructions':>19}{'complaints':>12}"
+        f"{'part':12}{'cases':>8}{'assignments':>13}{'equal to torch':>16}{'near-ties':>11}"
+        f"{'10^6 instructions':>19}{'complaints':>12}"
     )
     rows = [*outcomes.items(), ("all", total)]
     for part, outcome in rows:
@@ -187,7 +188,8 @@ def report(outcomes: dict[str, Outcome], whole: bool) -> int:
     for race in RACES:
         other = "writes" if race.other_writes else "reads"
         print(
-            f"race: {race.writer} writes {race.tensor} of {race.kernel}, {race.other} {other}: {total.races[race]} times"
+            f"race: {race.writer} writes {race.tensor} of {race.kernel}, {race.other} {other}: "
+            f"{total.races[race]} times"
         )
         if whole and not total.races[race]:
             complaints += 1

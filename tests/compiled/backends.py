@@ -36,7 +36,8 @@ def gpu(
     """The backends run as on a GPU of this capability, by PTX that ``transform`` may have changed."""
     if INTERPRETED:
         raise RuntimeError(
-            "TRITON_INTERPRET: expected to be unset, since compiled kernels are executed; got 1; use a process of its own"
+            "TRITON_INTERPRET: expected to be unset, since compiled kernels are executed; got 1; use a "
+            "process of its own"
         )
     where = capability // 10, capability % 10
 

@@ -118,7 +118,8 @@ def main() -> int:
             found = errors(kind, approximation)
             wrong += sum(error > MOST[term] for term, error in found.items())
             print(
-                f"{kind:14} {approximation:8} {', '.join(f'{term} {error:.3g}' for term, error in found.items())}"
+                f"{kind:14} {approximation:8} "
+                f"{', '.join(f'{term} {error:.3g}' for term, error in found.items())}"
             )
     print(f"the terms as compiled: {wrong} farther off than they may be")
     return bool(wrong)

@@ -121,8 +121,12 @@ def kinds(emulator: Emulator) -> set[str]:
 def rows_of(x: Tensor, warps: int) -> list[Tensor]:
     """Sums, maxima, where they are, sorted rows and running sums, by the kernel."""
     results = [
-        torch.zeros(32), torch.zeros(32), torch.zeros(32, dtype=torch.int32), torch.zeros_like(x), torch.zeros_like(x),
-    ]  # fmt: skip
+        torch.zeros(32),
+        torch.zeros(32),
+        torch.zeros(32, dtype=torch.int32),
+        torch.zeros_like(x),
+        torch.zeros_like(x),
+    ]
     reduce_rows[(2,)](x, *results, 16, 64, num_warps=warps)
     return results
 

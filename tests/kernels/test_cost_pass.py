@@ -353,9 +353,15 @@ def test_what_a_launch_may_assume_about_addresses():
     flat = torch.zeros(2, 252, 8)
     found = {name: levels_of(view(flat)) for name, view in LAYOUTS.items()}
     assert {name: levels.layout for name, levels in found.items()} == {
-        "contiguous": "classes", "gaps": "classes", "classes first": "priors", "images last": "any", "three maps": "priors",
-        "odd maps": "priors", "eight maps": "priors", "channels last": "classes",
-    }  # fmt: skip
+        "contiguous": "classes",
+        "gaps": "classes",
+        "classes first": "priors",
+        "images last": "any",
+        "three maps": "priors",
+        "odd maps": "priors",
+        "eight maps": "priors",
+        "channels last": "classes",
+    }
     assert [name for name, levels in found.items() if not levels.aligned] == ["odd maps", "eight maps"]
     assert found["three maps"].starts == (0, 192, 240, 252)
     assert [name for name, levels in found.items() if not levels.aligned_logits] == [
@@ -448,9 +454,17 @@ def test_offsets_beyond_32_bits(layout):
     strides = {"strides_b": (7, stride_b), "strides_p": (7, stride_p), "strides_c": (7, stride_c)}
     with np.errstate(all="ignore"):
         _offsets[(1,)](
-            out, base, (base, base), starts=codes((0, 30, 90)), image=50_000, g=4000, G=5000, P=33_600, LAYOUT=layout,
+            out,
+            base,
+            (base, base),
+            starts=codes((0, 30, 90)),
+            image=50_000,
+            g=4000,
+            G=5000,
+            P=33_600,
+            LAYOUT=layout,
             **{name: codes(value) for name, value in strides.items()},
-        )  # fmt: skip
+        )
     first = 30  # tiles 0 and 1 cover level 0
     logits = 50_000 * stride_b + (first - 30) * stride_p + 300 * stride_c
     assert out.tolist() == [logits, (50_000 * 5000 + 4000) * 33_600, first, 90]

@@ -269,9 +269,13 @@ def test_gts_that_belong_to_no_image_ask_for_nothing():
         assert (found.dynamic_k > 0).nonzero()[:, 0].tolist() == owned
         gts = problem.gts
         kept = replace(
-            gts, boxes=gts.boxes[owned], labels=gts.labels[owned], given_given_centers=gts.centers[owned], offsets=torch.tensor(offsets) - offsets[0],
+            gts,
+            boxes=gts.boxes[owned],
+            labels=gts.labels[owned],
+            given_given_centers=gts.centers[owned],
+            offsets=torch.tensor(offsets) - offsets[0],
             max_count=None,
-        )  # fmt: skip
+        )
         expected = streamed(replace(problem, gts=kept), config)
         assert torch.equal(found.gt_index, expected.gt_index)
         assert torch.equal(found.labels, expected.labels)
@@ -306,10 +310,15 @@ def test_every_run_gives_the_same_bits_whatever_the_memory_held(monkeypatch):
     empty = torch.empty
     for poison in (0, 255):
         monkeypatch.setattr(
-            torch, "empty", lambda *args, value=poison, **kwargs: empty(*args, **kwargs).view(torch.uint8).fill_(value).view(
-                kwargs.get("dtype") or torch.float32
+            torch,
+            "empty",
+            lambda *args, value=poison, **kwargs: (
+                empty(*args, **kwargs)
+                .view(torch.uint8)
+                .fill_(value)
+                .view(kwargs.get("dtype") or torch.float32)
             ),
-        )  # fmt: skip
+        )
         assert_same(streamed(problem, config, SMALL_TILES), expected)
 
 

@@ -322,19 +322,34 @@ def look_at_tiles(pairs: Pairs, config: SimOTAConfig, fast: bool) -> tuple[Tenso
     boxes, priors = pairs.pred.view(num_tiles, A_TILE, 4), pairs.priors.view(num_tiles, A_TILE, 4)
     area = box_area(boxes)
     small = (area <= area.amax(1, True) * SMALL.value)[..., None]
-    summary = torch.stack([
-        *boxes[..., :2].amin(1).T, *boxes[..., 2:].amax(1).T, area.amax(1),
-        *torch.where(small, boxes, NOWHERE.value)[..., :2].amin(1).T, *torch.where(small, boxes, -NOWHERE.value)[..., 2:].amax(1).T,
-        *priors[..., :2].amin(1).T, *priors[..., :2].amax(1).T, priors[..., 2:].amax((1, 2)), torch.ones(num_tiles),
-    ])  # fmt: skip
+    summary = torch.stack(
+        [
+            *boxes[..., :2].amin(1).T,
+            *boxes[..., 2:].amax(1).T,
+            area.amax(1),
+            *torch.where(small, boxes, NOWHERE.value)[..., :2].amin(1).T,
+            *torch.where(small, boxes, -NOWHERE.value)[..., 2:].amax(1).T,
+            *priors[..., :2].amin(1).T,
+            *priors[..., :2].amax(1).T,
+            priors[..., 2:].amax((1, 2)),
+            torch.ones(num_tiles),
+        ]
+    )
     summary = summary.view(SUMMARY.value, -1, 32).transpose(0, 1).contiguous()
     gts = torch.cat([pairs.gts, pairs.centers], 1)[::A_TILE].T.contiguous()
     out = torch.empty(5, num_tiles, device=DEVICE)
     with np.errstate(all="ignore"):
         _tiles[(1,)](
-            out, summary.to(DEVICE), gts.to(DEVICE),
-            RULE=Rule.of(config), CANDIDATE=config.candidate, ELIGIBLE=config.eligible, FAST=fast, T=num_tiles, **host.OPTIONS,
-        )  # fmt: skip
+            out,
+            summary.to(DEVICE),
+            gts.to(DEVICE),
+            RULE=Rule.of(config),
+            CANDIDATE=config.candidate,
+            ELIGIBLE=config.eligible,
+            FAST=fast,
+            T=num_tiles,
+            **host.OPTIONS,
+        )
     iou, distance, eligible, candidate, floor = out.cpu().repeat_interleave(A_TILE, 1)
     return iou, distance, eligible > 0, candidate > 0, floor
 

@@ -173,11 +173,16 @@ def check_prepare(problem: Problem, config: SimOTAConfig, kernels: StreamConfig 
     largest = reduced(area, counts, 0.0, "amax")
     small = counts & (area <= largest[:, tile] * SMALL.value)
     columns = [
-        *(reduced(boxes[..., i], which, away[i].item(), "amin" if i < 2 else "amax") for which in (counts, small) for i in range(4)),
+        *(
+            reduced(boxes[..., i], which, away[i].item(), "amin" if i < 2 else "amax")
+            for which in (counts, small)
+            for i in range(4)
+        ),
         *(reduced(priors[:, i], usable, torch.inf, "amin") for i in (0, 1)),
         *(reduced(priors[:, i], usable, -torch.inf, "amax") for i in (0, 1)),
-        reduced(priors[:, 2:].amax(1), usable, 0.0, "amax"), reduced(candidate.float(), counts, 0.0, "amax"),
-    ]  # fmt: skip
+        reduced(priors[:, 2:].amax(1), usable, 0.0, "amax"),
+        reduced(candidate.float(), counts, 0.0, "amax"),
+    ]
     for i, column in enumerate([*columns[:4], largest, *columns[4:]]):
         assert torch.equal(summary[i], column), f"column {i} of the tiles' summaries"
 

@@ -176,9 +176,14 @@ def test_batches_of_any_size_lie_on_the_axis_of_a_grid_that_holds_them(launches)
     config, batch = SimOTAConfig.rtmdet(), 70_000
     offsets = torch.arange(batch + 1)
     problem = pack(
-        config, torch.zeros(batch, 2, 4), torch.zeros(batch, 2, 3), torch.ones(2, 4), torch.tensor([[0.0, 0.0, 1.0, 1.0]]).repeat(batch, 1),
-        torch.zeros(batch, dtype=torch.int64), gt_offsets=offsets,
-    )  # fmt: skip
+        config,
+        torch.zeros(batch, 2, 4),
+        torch.zeros(batch, 2, 3),
+        torch.ones(2, 4),
+        torch.tensor([[0.0, 0.0, 1.0, 1.0]]).repeat(batch, 1),
+        torch.zeros(batch, dtype=torch.int64),
+        gt_offsets=offsets,
+    )
     problem = on_device(problem)
     stream.run(problem, config, StreamConfig())
     fused.run(problem, config, KernelConfig(), 1)
@@ -216,7 +221,8 @@ def test_gts_of_an_image_fit_their_axis_and_priors_that_do_not_are_refused(launc
     assert launches.pop() == ("cost_pass", (1, 65_535, 1))
     with pytest.raises(
         ValueError,
-        match=f"^pred_boxes: expected at most {most} priors for backend 'triton', got {most + 1}; use 'triton-stream'",
+        match=f"^pred_boxes: expected at most {most} priors for backend 'triton', got {most + 1}; use "
+        "'triton-stream'",
     ):
         fused.run(problem(1, most + 1), config, kernels, 1)
 
@@ -298,7 +304,8 @@ def test_cpu_tensors_are_refused_outside_the_interpreter():
     code = (
         "import torch; from simota_triton import SimOTAAssigner\n"
         "t = torch.zeros(1, 2, 4)\n"
-        "SimOTAAssigner('rtmdet', backend='triton-stream')(t, t, torch.ones(2, 4), [t[0] + 1], [torch.zeros(2, dtype=torch.int64)])\n"
+        "SimOTAAssigner('rtmdet', backend='triton-stream')(t, t, torch.ones(2, 4), [t[0] + 1], "
+        "[torch.zeros(2, dtype=torch.int64)])\n"
     )
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"} | {
         "PYTHONPATH": str(ROOT)
@@ -326,6 +333,7 @@ def test_scratch_that_cannot_be_allocated_is_named(monkeypatch):
     assert needed > 0.3
     with pytest.raises(
         torch.OutOfMemoryError,
-        match=rf"^backend: 'triton-stream' needs {needed:.1f} MB of scratch memory for this batch; .*2\.00 GiB",
+        match=rf"^backend: 'triton-stream' needs {needed:.1f} MB of scratch memory for this batch; .*2\.00 "
+        r"GiB",
     ):
         triton_stream.assign(problem, config, StreamConfig())

@@ -31,9 +31,7 @@ def assign(problem, config, kernels=None):
 
 
 def explained(seed):
-    """Positives of one of ``tests.programs.fuzz``'s scenes under its configuration, in a form and layout of its own,
-    if all is explained.
-    """
+    """Holds a scene of the fuzz to the definition, in a form and layout of its own; counts positives."""
     config, scene = config_of(seed), make_scene(seed)
     problem = scene.problem(config, FORMS[seed % len(FORMS)], LAYOUTS[seed % len(LAYOUTS)])
     verdict = judge(assign(problem, config), problem, config)
@@ -177,7 +175,8 @@ def test_cpu_tensors_are_refused_outside_the_interpreter():
     code = (
         "import torch; from simota_triton import SimOTAAssigner\n"
         "t = torch.zeros(1, 2, 4)\n"
-        "SimOTAAssigner('rtmdet', backend='triton')(t, t, torch.ones(2, 4), [t[0] + 1], [torch.zeros(2, dtype=torch.int64)])\n"
+        "SimOTAAssigner('rtmdet', backend='triton')(t, t, torch.ones(2, 4), [t[0] + 1], [torch.zeros(2, "
+        "dtype=torch.int64)])\n"
     )
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"} | {
         "PYTHONPATH": str(ROOT)

@@ -43,7 +43,8 @@ def main() -> int:
     if not chosen:
         parser.error(f"--only: no peer's package and name contain {options.only!r}")
     print(
-        f"torch {torch.__version__}, scenes {seeds.start} to {seeds.stop - 1}, ours: {', '.join(names)}; where * stands the drop-in too\n"
+        f"torch {torch.__version__}, scenes {seeds.start} to {seeds.stop - 1}, ours: {', '.join(names)}; "
+        "where * stands the drop-in too\n"
     )
     print(
         COLUMNS.format(

@@ -78,9 +78,15 @@ def pack_scene(scene: Scene, peer: Peer, config: SimOTAConfig) -> Problem:
     """Our form of the scene."""
     obj_logits = scene.obj_logits if config.score == "joint" else None
     return pack(
-        config, scene.pred_boxes, scene.cls_logits, scene.priors, scene.gt_boxes, scene.gt_labels, obj_logits=obj_logits,
+        config,
+        scene.pred_boxes,
+        scene.cls_logits,
+        scene.priors,
+        scene.gt_boxes,
+        scene.gt_labels,
+        obj_logits=obj_logits,
         **peer.extras(scene),
-    )  # fmt: skip
+    )
 
 
 def candidates(problem: Problem, config: SimOTAConfig) -> Tensor:

@@ -71,9 +71,12 @@ def load_picodet() -> Any:
                 continue
             with Selections() as selections:
                 gt_inds, _, iou, _ = assigner.assign(
-                    priors=scene.priors, decoded_bboxes=scene.pred_boxes[b], cls_pred=scene.cls_logits[b].sigmoid(),
-                    gt_bboxes=boxes, gt_labels=labels,
-                )  # fmt: skip
+                    priors=scene.priors,
+                    decoded_bboxes=scene.pred_boxes[b],
+                    cls_pred=scene.cls_logits[b].sigmoid(),
+                    gt_bboxes=boxes,
+                    gt_labels=labels,
+                )
             selections.write(owners, b, candidates[b])
             owners.gt_index[b], owners.iou[b] = gt_inds - 1, iou
         return owners

@@ -25,9 +25,12 @@ def load_picodet() -> Any:
                 continue
             with Selections() as selections:
                 gt_inds, iou = assigner.assign(
-                    pred_scores=scene.cls_logits[b].sigmoid(), priors=scene.priors, decoded_bboxes=scene.pred_boxes[b],
-                    gt_bboxes=boxes, gt_labels=labels,
-                )  # fmt: skip
+                    pred_scores=scene.cls_logits[b].sigmoid(),
+                    priors=scene.priors,
+                    decoded_bboxes=scene.pred_boxes[b],
+                    gt_bboxes=boxes,
+                    gt_labels=labels,
+                )
             selections.write(owners, b, candidates[b])
             owners.gt_index[b], owners.iou[b] = gt_inds - 1, iou
         return owners

@@ -49,9 +49,18 @@ def load_loop() -> Any:
             try:
                 with Selections() as selections:
                     _, fg_mask, iou, gt_index, _ = loss.get_assignments(
-                        b, len(boxes), len(scene.priors), to_cxcywh(boxes), labels.float(), to_cxcywh(scene.pred_boxes[b]),
-                        strides, x_shifts, y_shifts, scene.cls_logits, scene.obj_logits,
-                    )  # fmt: skip
+                        b,
+                        len(boxes),
+                        len(scene.priors),
+                        to_cxcywh(boxes),
+                        labels.float(),
+                        to_cxcywh(scene.pred_boxes[b]),
+                        strides,
+                        x_shifts,
+                        y_shifts,
+                        scene.cls_logits,
+                        scene.obj_logits,
+                    )
             except UnboundLocalError:
                 continue  # it fails on an image without a candidate
             owners.gt_index[b, fg_mask] = gt_index

@@ -46,9 +46,15 @@ def mm() -> SimpleNamespace:
     registry, structures, bbox, mask, _, mmengine, _ = load_without_ops(*names)
     (integration,) = load_without_ops("simota_triton.integrations.mmdet")
     return SimpleNamespace(
-        classes=classes, InstanceData=classes.InstanceData, integration=integration, registry=registry, structures=structures,
-        bbox=bbox, mask=mask, mmengine=mmengine,
-    )  # fmt: skip
+        classes=classes,
+        InstanceData=classes.InstanceData,
+        integration=integration,
+        registry=registry,
+        structures=structures,
+        bbox=bbox,
+        mask=mask,
+        mmengine=mmengine,
+    )
 
 
 @pytest.fixture(autouse=True)

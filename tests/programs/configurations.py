@@ -1,7 +1,7 @@
 """Every launch configuration of a kernel family's space against the interpreter's own, bit for bit, on random
 scenes.
 
-    python -m tests.programs.configurations                       # every family, 20 scenes, in Triton's interpreter
+    python -m tests.programs.configurations    # every family, 20 scenes, in Triton's interpreter
     python -m tests.programs.configurations --backend triton --scenes 3 --workers 2
 
 All kernels of all configurations are launched. A launch whose kernel, grid and arguments are those of an
@@ -105,7 +105,8 @@ def main() -> int:
             for seed, found in enumerate(pool.map(partial(_compare_scene, name), range(args.scenes))):
                 done.append(found)
                 print(
-                    f"{name}, scene {seed}: {found.configurations} configurations, {found.launches} launches, {found.computed} computed, "
+                    f"{name}, scene {seed}: {found.configurations} configurations, {found.launches} "
+                    f"launches, {found.computed} computed, "
                     f"{len(found.differing)} differ",
                     flush=True,
                 )
@@ -115,7 +116,8 @@ def main() -> int:
             wrong += differ
             print(
                 f"{name}: {sum(found.configurations for found in done)} comparisons on {len(done)} scenes, "
-                f"{sum(found.launches for found in done)} launches of kernels, {sum(found.computed for found in done)} computed, "
+                f"{sum(found.launches for found in done)} launches of kernels, "
+                f"{sum(found.computed for found in done)} computed, "
                 f"{differ} differ, {time.perf_counter() - start:.0f} s",
                 flush=True,
             )

@@ -54,9 +54,15 @@ def binaries(backend: str, padded: bool) -> Counter[str]:
                 )
                 mask = torch.ones(batch, max(counts), dtype=torch.bool)
             problem = pack(
-                config, torch.empty(batch, num_priors, 4), maps, torch.ones(num_priors, 4), boxes, labels, gt_mask=mask,
+                config,
+                torch.empty(batch, num_priors, 4),
+                maps,
+                torch.ones(num_priors, 4),
+                boxes,
+                labels,
+                gt_mask=mask,
                 validate=False,
-            )  # fmt: skip
+            )
             family.launch(problem, config, choose(backend, GPU, family.shape(problem)).kernels)
             found |= {id(binary): binary.metadata.name for binary in compiled}
             # held, so that no id comes twice

@@ -75,7 +75,8 @@ def run(
             complaints += lines
             if every and total["scenes"] % every == 0:
                 print(
-                    f"{total['scenes']:8d} scenes, {total['scenes'] / (time.perf_counter() - start):.0f} a second, {_found(total)}",
+                    f"{total['scenes']:8d} scenes, {total['scenes'] / (time.perf_counter() - start):.0f} a "
+                    f"second, {_found(total)}",
                     flush=True,
                 )
     return total, complaints

@@ -1,8 +1,8 @@
 """README's commands can be followed: what they install is resolved against the ordinary index, and nothing
 else.
 
-``python -m tests.programs.install`` takes each ``pip install`` of README's fenced commands and lets a current pip
-resolve it without any configuration of this machine (no files at hand, no other index, no constraint but
+``python -m tests.programs.install`` takes each ``pip install`` of README's fenced commands and lets a current
+pip resolve it without any configuration of this machine (no files at hand, no other index, no constraint but
 those of the command), on this Python; and the largest of them on every Python that the package's metadata
 names. pip reads metadata alone, no package is downloaded. Exit code 1 if one cannot be resolved.
 """

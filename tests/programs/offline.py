@@ -7,8 +7,8 @@ of its heuristic for the named workloads, which come in turn. Beside presets and
 random configurations, which may spill as much as launch parameters that are tuned.
 
     python -m tests.programs.offline                             # with the installed Triton
-    python -m tests.programs.offline --capability 90 --random 4  # for one GPU, with a few of the random configurations, as the tests do
-    /path/to/other/venv/bin/python -m tests.programs.offline     # with another one
+    python -m tests.programs.offline --capability 90 --random 4  # for one GPU, as the tests do
+    /path/to/other/venv/bin/python -m tests.programs.offline     # with another Triton
 
 Exits with 1 and says what is wrong. A process of its own, because Triton must not be in its interpreter.
 """
@@ -46,8 +46,9 @@ from simota_triton.tuning.kernel_config import Shape
 
 MAX_BINARIES = {"triton": 4, "triton-stream": 7}
 """Of an epoch: each of the two fused kernels with and without rows of priors that are a multiple of 4; each
-streaming kernel once, but ``sums_and_ious`` for logits with and without strides that are, and for up to 32 and 64
-bounds."""
+streaming kernel once, but ``sums_and_ious`` for logits with and without strides that are, and for up to 32
+and 64 bounds.
+"""
 
 MAX_REGISTERS = 104 if stream.OLD_COMPILER else 80
 """Of the streaming kernels: 19 or 24 warps fit a processor."""
@@ -55,8 +56,8 @@ MAX_REGISTERS = 104 if stream.OLD_COMPILER else 80
 FUSED = ("prior_pass", "cost_pass")
 
 GAPS = 64
-"""Bytes of shared memory that ``sums_and_ious`` may use behind its loop over classes for logits with gaps between
-priors and classes, and for flat ones with an older compiler.
+"""Bytes of shared memory that ``sums_and_ious`` may use behind its loop over classes, for logits with gaps
+between priors and classes, and for flat ones with an older compiler.
 """
 
 
@@ -105,13 +106,29 @@ def _random(seed: int) -> tuple[SimOTAConfig, Problem]:
 
 
 CHOICES = {
-    "candidate": configs.REGIONS, "eligible": configs.REGIONS, "center_radius": (0.5, 2.5), "penalty": (0.0, 1e5, 1e8),
-    "own_pairs_only": (False, True), "score": configs.SCORES, "cls_cost": configs.CLS_COSTS, "cls_classes": configs.CLS_CLASSES,
-    "cls_weight": (0.0, 1.0, 2.0), "prob_clamp": (0.0, 1e-7), "iou_cost": configs.IOU_COSTS, "iou_weight": (0.0, 3.0),
-    "log_eps": (1e-7, 1e-3), "union_rule": configs.UNION_RULES, "union_eps": (1e-6, 1e-3), "center_weight": (0.0, 1.0),
-    "center_base": (1.0, 2.0, 10.0), "center_offset": (-1.0, 0.0, 3.0), "candidate_topk": (1, 13, 32), "k_pool": configs.K_POOLS,
-    "k_scale": (1.0, 1.1), "conflict": configs.CONFLICTS,
-}  # fmt: skip
+    "candidate": configs.REGIONS,
+    "eligible": configs.REGIONS,
+    "center_radius": (0.5, 2.5),
+    "penalty": (0.0, 1e5, 1e8),
+    "own_pairs_only": (False, True),
+    "score": configs.SCORES,
+    "cls_cost": configs.CLS_COSTS,
+    "cls_classes": configs.CLS_CLASSES,
+    "cls_weight": (0.0, 1.0, 2.0),
+    "prob_clamp": (0.0, 1e-7),
+    "iou_cost": configs.IOU_COSTS,
+    "iou_weight": (0.0, 3.0),
+    "log_eps": (1e-7, 1e-3),
+    "union_rule": configs.UNION_RULES,
+    "union_eps": (1e-6, 1e-3),
+    "center_weight": (0.0, 1.0),
+    "center_base": (1.0, 2.0, 10.0),
+    "center_offset": (-1.0, 0.0, 3.0),
+    "candidate_topk": (1, 13, 32),
+    "k_pool": configs.K_POOLS,
+    "k_scale": (1.0, 1.1),
+    "conflict": configs.CONFLICTS,
+}
 """Field -> values that a random configuration takes."""
 
 RANDOM = 60
@@ -240,7 +257,8 @@ def main() -> int:
     ]
     seconds = time.perf_counter() - start
     print(
-        f"Triton {triton.__version__}: {len(cases)} cases, binaries in an epoch {compiled}, {len(wrong)} complaints, {seconds:.0f} s"
+        f"Triton {triton.__version__}: {len(cases)} cases, binaries in an epoch {compiled}, {len(wrong)} "
+        f"complaints, {seconds:.0f} s"
     )
     print(*wrong, sep="\n", file=sys.stderr)
     return bool(wrong)

@@ -159,7 +159,8 @@ MUTANTS = (
         "the nearest tile of a bound goes last",
         "order.py",
         "tl.minimum(distance_squared * (unit_squared * (const.NEARER / 1024.0)), const.NEARER)",
-        "const.NEARER - tl.minimum(distance_squared * (unit_squared * (const.NEARER / 1024.0)), const.NEARER)",
+        "const.NEARER - tl.minimum(distance_squared * (unit_squared * (const.NEARER / 1024.0)), "
+        "const.NEARER)",
         f"{BOUNDS} -k promising",
     ),
     Mutant(
@@ -398,7 +399,8 @@ MUTANTS = (
         "claims are counted by a load and a store",
         "select.py",
         'before = tl.atomic_add(claims_ptr + out, 1, mask=taken, sem="relaxed")',
-        "before = tl.load(claims_ptr + out, mask=taken, other=0)\n    tl.store(claims_ptr + out, before + 1, mask=taken)",
+        "before = tl.load(claims_ptr + out, mask=taken, other=0)\n    tl.store(claims_ptr + out, before + "
+        "1, mask=taken)",
         COMPILED,
     ),
     Mutant(
@@ -600,7 +602,8 @@ def main(words: list[str], mutants: Sequence[Mutant] = MUTANTS) -> int:
                 "",
             )
         print(
-            f"{'SURVIVED' if alive else 'killed  '} {mutant.name} ({time.perf_counter() - start:.0f} s) {reason[:140]}",
+            f"{'SURVIVED' if alive else 'killed  '} {mutant.name} ({time.perf_counter() - start:.0f} s) "
+            f"{reason[:140]}",
             flush=True,
         )
         survivors += [mutant.name] * alive

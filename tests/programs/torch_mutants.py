@@ -28,7 +28,10 @@ MUTANTS = (
         f"{TORCH} -k far_priors",
     ),
     Mutant(
-        "corners may be so large that areas overflow", "../../ground_truth.py", "SAFE = 9e18", "SAFE = 9e20",
+        "corners may be so large that areas overflow",
+        "../../ground_truth.py",
+        "SAFE = 9e18",
+        "SAFE = 9e20",
         f"{EDGES} -k 'float32_does_not_hold and torch'",
     ),
     Mutant(
@@ -46,18 +49,35 @@ MUTANTS = (
         f"{TORCH} -k as_the_definition",
     ),
     Mutant(
-        "logarithms of probabilities have no lower end", "../../terms.py", "LOG_LIMIT = -100.0", "LOG_LIMIT = -60.0", "tests/test_terms.py"
+        "logarithms of probabilities have no lower end",
+        "../../terms.py",
+        "LOG_LIMIT = -100.0",
+        "LOG_LIMIT = -60.0",
+        "tests/test_terms.py",
     ),
     Mutant("rows that no image owns take part", "../../problem.py", "& (rows < self.offsets[-1])", "", SPARE),
-    Mutant("rows before the first image take part", "../../problem.py", "(rows >= self.offsets[0]) &", "", SPARE),
     Mutant(
-        "offsets are copied from pageable memory", "../../ground_truth.py", "host.pin_memory().to(", "host.to(", f"{WAITS} -k host_wait"
+        "rows before the first image take part", "../../problem.py", "(rows >= self.offsets[0]) &", "", SPARE
     ),
     Mutant(
-        "the host waits for offsets", "../../ground_truth.py", "to(device, non_blocking=True)", "to(device)", f"{WAITS} -k host_wait"
+        "offsets are copied from pageable memory",
+        "../../ground_truth.py",
+        "host.pin_memory().to(",
+        "host.to(",
+        f"{WAITS} -k host_wait",
     ),
     Mutant(
-        "a graph holds memory of the host", "../../ground_truth.py", "is_current_stream_capturing():", "is_current_stream_capturing() is None:",
+        "the host waits for offsets",
+        "../../ground_truth.py",
+        "to(device, non_blocking=True)",
+        "to(device)",
+        f"{WAITS} -k host_wait",
+    ),
+    Mutant(
+        "a graph holds memory of the host",
+        "../../ground_truth.py",
+        "is_current_stream_capturing():",
+        "is_current_stream_capturing() is None:",
         f"{WAITS} -k graph",
     ),
     Mutant(
@@ -67,7 +87,13 @@ MUTANTS = (
         "torch.zeros(batch * num_priors,",
         f"{DEFAULTS} -k names",
     ),
-    Mutant("integers of half the bits", "../../matching.py", "FIXED_POINT = 57", "FIXED_POINT = 28", f"{MATCHING} -k integers"),
+    Mutant(
+        "integers of half the bits",
+        "../../matching.py",
+        "FIXED_POINT = 57",
+        "FIXED_POINT = 28",
+        f"{MATCHING} -k integers",
+    ),
     Mutant(
         "a pair that is not taken claims its prior",
         "../../matching.py",
@@ -82,7 +108,7 @@ MUTANTS = (
         "prior_cost",
         MATCHING,
     ),
-)  # fmt: skip
+)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Both Triton backends under other Tritons than the installed one: every preset, in the interpreter.
 
-``python -m tests.programs.versions`` installs each Triton of ``TRITONS`` into a folder of its own, behind which
-everything else is as installed, and holds the backends there against the float64 definition. ``--here`` does
-the latter with what is installed: for environments with another torch. Exit code 1 if an answer is
+``python -m tests.programs.versions`` installs each Triton of ``TRITONS`` into a folder of its own, behind
+which everything else is as installed, and holds the backends there against the float64 definition. ``--here``
+does the latter with what is installed: for environments with another torch. Exit code 1 if an answer is
 unexplained.
 """
 

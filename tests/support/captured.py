@@ -1,7 +1,7 @@
 """Captured batches: what a detector predicted at some step of a real training, and its gts.
 
-``python -m tests.trainers.train --mode shadow --capture tests/data/captured`` writes them. Boxes and logits are kept
-in float16.
+``python -m tests.trainers.train --mode shadow --capture tests/data/captured`` writes them. Boxes and logits
+are kept in float16.
 """
 
 from __future__ import annotations

@@ -46,7 +46,8 @@ def _skip_what_cannot_run(interpreter: Any) -> None:
 
     def skip(_: Any) -> Any:
         pytest.skip(
-            f"the interpreter of Triton {triton.__version__} cannot run this kernel: it has no int1 across branches"
+            f"the interpreter of Triton {triton.__version__} cannot run this kernel: it has no int1 across "
+            "branches"
         )
 
     interpreter.InterpreterBuilder.get_int1_ty = skip

@@ -97,7 +97,8 @@ def assert_same(found: Answer, expected: Answer, what: Any = "") -> None:
         )
         wrong = (a != b).nonzero().tolist()
         assert not wrong, (
-            f"{name}: {len(wrong)} differ, at {wrong[0]}: {a[tuple(wrong[0])]}, expected {b[tuple(wrong[0])]}, {what}"
+            f"{name}: {len(wrong)} differ, at {wrong[0]}: {a[tuple(wrong[0])]}, expected "
+            f"{b[tuple(wrong[0])]}, {what}"
         )
 
 
@@ -108,10 +109,14 @@ def random_launch(seed: int) -> StreamConfig:
     rng = random.Random(seed)
     tile = rng.choice([32, 64, 64, 128, 256, 1024])
     return StreamConfig(
-        tile=tile, rows=rng.choice([rows for rows in (8, 32, 256, 1024) if tile // 4 <= rows <= tile]), bounds=rng.choice([32, 64, 256]),
+        tile=tile,
+        rows=rng.choice([rows for rows in (8, 32, 256, 1024) if tile // 4 <= rows <= tile]),
+        bounds=rng.choice([32, 64, 256]),
         iou_bounds=rng.choice([32, 128]),
-        splits=rng.choice([1, 1, 2, 4, 4, 8]), gts=rng.choice([32, 128]), resolvers=rng.choice([1, 1, 3]),
-    )  # fmt: skip
+        splits=rng.choice([1, 1, 2, 4, 4, 8]),
+        gts=rng.choice([32, 128]),
+        resolvers=rng.choice([1, 1, 3]),
+    )
 
 
 UNITS = {

@@ -102,9 +102,17 @@ def kept(cost: Tensor, iou: Tensor, rows: Tensor) -> Costs:
 
 
 def yolox(
-    image: Image, radius: float = 2.5, penalty: float = 1e5, eps: float = 1e-8, guard=bare, weight: float = 3.0,
-    objectness: bool = True, clamp: float = 0.0, center_only: bool = False, own_pairs: bool = False,
-) -> Costs:  # fmt: skip
+    image: Image,
+    radius: float = 2.5,
+    penalty: float = 1e5,
+    eps: float = 1e-8,
+    guard=bare,
+    weight: float = 3.0,
+    objectness: bool = True,
+    clamp: float = 0.0,
+    center_only: bool = False,
+    own_pairs: bool = False,
+) -> Costs:
     """YOLOX and its copies: BCE of probabilities against one-hot classes, -log IoU, penalty outside box and
     centre.
     """

@@ -53,9 +53,15 @@ def main() -> int:
             continue
         tally = compare(trainer, seeds)
         counts = (
-            tally.scenes, tally.positives, tally.differing, tally.documented, tally.excused, tally.same_loss, tally.repaired,
+            tally.scenes,
+            tally.positives,
+            tally.differing,
+            tally.documented,
+            tally.excused,
+            tally.same_loss,
+            tally.repaired,
             len(tally.unexplained),
-        )  # fmt: skip
+        )
         print(start + "".join(f"{count:14}" for count in counts), flush=True)
         for line in tally.unexplained[:5]:
             print(f"    {line}")

@@ -68,7 +68,8 @@ def compare_on(trainer: Trainer, scene: Scene, arguments: dict[str, Any], tally:
         if not torch.allclose(ours[name], value, rtol=error, atol=float(scale) * error, equal_nan=True):
             worst = float((ours[name] - value).abs().nan_to_num().max())
             tally.unexplained.append(
-                f"scene {scene.seed}, {name}: differs by {worst:.3g} of {float(scale):.3g} without and with the patch"
+                f"scene {scene.seed}, {name}: differs by {worst:.3g} of {float(scale):.3g} without and with "
+                "the patch"
             )
 
 

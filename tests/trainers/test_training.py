@@ -1,5 +1,5 @@
-"""``tests.trainers.train`` at a tiny size: the original and ours agree beside each other, and RTMDet's losses are
-equal without and with ours.
+"""``tests.trainers.train`` at a tiny size: the original and ours agree beside each other, and RTMDet's losses
+are equal without and with ours.
 """
 
 from __future__ import annotations

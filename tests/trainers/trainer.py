@@ -175,10 +175,16 @@ def _heard(config: SimOTAConfig, problem: Problem, result: AssignResult) -> Hear
     rows = [row[b, valid[b]] for b in range(row.shape[0])]
     own = problem.gts
     listed = pack(
-        config, problem.pred_boxes, problem.cls_logits.dense(), problem.priors, [own.boxes[r] for r in rows],
-        [own.labels[r] for r in rows], gt_centers=[own.centers[r] for r in rows],
-        obj_logits=None if problem.obj_logits is None else problem.obj_logits.dense(), candidate_mask=problem.candidate_mask,
-    )  # fmt: skip
+        config,
+        problem.pred_boxes,
+        problem.cls_logits.dense(),
+        problem.priors,
+        [own.boxes[r] for r in rows],
+        [own.labels[r] for r in rows],
+        gt_centers=[own.centers[r] for r in rows],
+        obj_logits=None if problem.obj_logits is None else problem.obj_logits.dense(),
+        candidate_mask=problem.candidate_mask,
+    )
     matching = Matching(
         gt_index=result.gt_index.cpu(),
         matched_iou=result.matched_iou.cpu(),
