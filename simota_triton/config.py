@@ -56,8 +56,8 @@ class SimOTAConfig:
 
     The cost of gt ``g`` and prior ``p`` is, in float32 and added in this order::
 
-        cost = ((cls_weight * cls + iou_weight * iou_cost) + center_weight * center) + penalty * [not
-        eligible]
+        cost = ((cls_weight * cls + iou_weight * iou_cost) + center_weight * center)
+               + penalty * [not eligible]
 
     where a prior that is no candidate has no cost at all and is never assigned. The defaults are those of
     mmdet's ``SimOTAAssigner``; every preset is a short list of overrides.
