@@ -1,5 +1,6 @@
-"""What README says is run, or compared with what it speaks of."""
+"""What README.md and its siblings in other folders say is run, or compared with what it speaks of."""
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -8,13 +9,21 @@ import pytest
 import torch
 
 import simota_triton
-from simota_triton import SimOTAConfig, grid_priors
+from simota_triton import AssignResult, SimOTAConfig, grid_priors
 from simota_triton.backends import CHOICES
 from simota_triton.cli import main
+from simota_triton.config import FIELDS
 from simota_triton.env import VARIABLES
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
+README, MANUAL, BENCH = (
+    (ROOT / path).read_text() for path in ("README.md", "simota_triton/README.md", "bench/README.md")
+)
+PAGES = sorted(
+    path
+    for folder in (".", ".github", "simota_triton", "bench", "tests")
+    for path in (ROOT / folder).glob("*.md" if folder == "." else "**/*.md")
+)
 
 
 def test_its_example_runs(capsys):
@@ -88,28 +97,52 @@ def test_losses_by_its_recipe_are_finite(default, autocast, dtype, gts):
 
 
 def test_it_lists_every_preset_backend_and_variable():
-    assert set(re.findall(r"^\| `(\w+)` \| ", README, re.M)) >= {*SimOTAConfig.presets(), *VARIABLES}
+    assert set(re.findall(r"^\| `(\w+)` \| ", MANUAL, re.M)) >= {*SimOTAConfig.presets(), *VARIABLES}
     assert set(re.findall(r'^\| `"([\w-]+)"` \| ', README, re.M)) == set(CHOICES)
 
 
 def test_its_cpu_table_is_the_committed_measurement():
     rows = json.loads((ROOT / "bench" / "results" / "cpu" / "mid.json").read_text())["rows"]
-    table = next(block for block in README.split("\n\n") if "simota_triton, `" in block)
+    table = next(block for block in BENCH.split("\n\n") if "simota_triton, `" in block)
     printed = [float(value.replace(",", "")) for value in re.findall(r"([\d,.]+) ms", table)]
     assert len(printed) == len(rows)
     assert sorted(printed) == pytest.approx(sorted(row["median_ms"] for row in rows), rel=5e-3)
 
 
-def test_the_commands_it_names_exist():
-    for module in re.findall(r"python -m ((?:bench|tests)[.\w]+)", README):
-        assert (ROOT / (module.replace(".", "/") + ".py")).exists() or (
-            ROOT / module.replace(".", "/") / "__main__.py"
-        ).exists(), module
+def test_the_manual_lists_every_field_and_result():
+    section = MANUAL.partition("## Configuration")[2].partition("## Priors")[0]
+    fields = [names.split("|")[1] for names in section.splitlines() if names.startswith("| `")]
+    listed = [name for names in fields for name in re.findall(r"`(\w+)`", names)]
+    assert sorted(listed) == sorted(FIELDS)
+    section = MANUAL.partition("## Results")[2].partition("## Backends")[0]
+    rows = [row.split("|")[1] for row in section.splitlines() if row.startswith("| `")]
+    for name in (name for row in rows for name in re.findall(r"`(\w+)`", row)):
+        assert hasattr(AssignResult, name) or name in {f.name for f in dataclasses.fields(AssignResult)}, name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_commands_it_names_exist(page):
+    for module in re.findall(r"python -m ((?:bench|tests)[.\w]+)", page.read_text()):
+        path = ROOT / module.rstrip(".").replace(".", "/")
+        assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
+
+
+def test_the_demo_is_a_command():
     with pytest.raises(SystemExit) as exit_code:
         main(["demo", "--help"])
     assert exit_code.value.code == 0
 
 
-@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)]+)\)", README))))
-def test_its_links_lead_somewhere(link):
-    assert (ROOT / link).exists()
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_its_links_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+        path, _, heading = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        if heading:
+            headings = re.findall(r"^#+ (.*)$", target.read_text(), re.M)
+            assert heading in [text.lower().replace(" ", "-") for text in headings], link
+
+
+def test_it_is_one_page():
+    assert len(README) < 6500
