@@ -14,6 +14,7 @@ from simota_triton.inputs import pack
 from simota_triton.kernels.fused import launch
 from simota_triton.matching import Matching, rescue
 from simota_triton.measure.simulate import random_gts, simulate_predictions
+from simota_triton.problem import map_tensors
 from simota_triton.tuning.stream_config import StreamConfig
 from tests.support import kernels as kernels_support
 from tests.support.kernels import DEVICE, fused, random_inputs, random_launch, streamed
@@ -315,11 +316,11 @@ def test_the_pass_over_matrices_is_the_rule():
         matching = Matching(
             before.clone(), torch.zeros(batch, num_priors), torch.ones(batch, num_gts), (before >= 0).int()
         )
-        matching = Matching(*(None if value is None else value.to(DEVICE) for value in matching))
+        matching = map_tensors(lambda value: value.to(DEVICE), matching)
         launch.run_rescue_pass(
             matching, cost.to(DEVICE), iou.to(DEVICE), SimOTAConfig.rtmdet(min_positives=least)
         )
-        matching = Matching(*(None if value is None else value.cpu() for value in matching))
+        matching = map_tensors(lambda value: value.cpu(), matching)
         expected = [literal(c, b, least) for c, b in zip(cost.tolist(), before.tolist(), strict=True)]
         assert matching.gt_index.tolist() == expected
         moved = matching.gt_index != before

@@ -106,11 +106,11 @@ def compare_matchings(
     differing = theirs.gt_index != ours.gt_index
     tally.differing += int(differing.sum())
     tally.documented += int((differing & original.documented).sum())
-    theirs = Matching(
-        *(
-            torch.where(original.documented, b, a) if a.ndim == 2 else a
-            for a, b in zip(theirs, ours, strict=True)
-        )
+    theirs = theirs._replace(
+        **{
+            name: torch.where(original.documented, getattr(ours, name), getattr(theirs, name))
+            for name in ("gt_index", "matched_iou", "claims")
+        }
     )
     differing = theirs.gt_index != ours.gt_index
     same_iou = bool(
