@@ -1,4 +1,4 @@
-"""The Markdown files beside README.md name what is there: files that they link to, modules, tests."""
+"""Markdown files name what is there: files and headings that they link to, modules, tests."""
 
 import re
 from pathlib import Path
@@ -6,17 +6,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAPERS = sorted(
+PAPERS = [ROOT / "README.md"] + sorted(
     path
     for folder in (".github", "bench", "simota_triton", "tests")
     for path in (ROOT / folder).rglob("*.md")
 )
+LINK = re.compile(r"\]\(([^)#]*)#?([^)]*)\)")
 
 
 def named(path):
     """Files that a paper names, from where it names them."""
     text = path.read_text()
-    for link in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
+    for link, _ in LINK.findall(text):
         if "://" not in link:
             yield path.parent / link
     for module in re.findall(r"(?:python -m |`)((?:bench|tests)(?:\.\w+)+)", text):
@@ -30,6 +31,15 @@ def named(path):
 @pytest.mark.parametrize("path", PAPERS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_what_a_paper_names_is_there(path):
     assert [str(file) for file in named(path) if not file.exists()] == []
+
+
+@pytest.mark.parametrize("path", PAPERS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_headings_that_it_links_to_are_there(path):
+    for link, heading in LINK.findall(path.read_text()):
+        if heading and "://" not in link:
+            text = (path.parent / link if link else path).read_text()
+            headings = [words.lower().replace(" ", "-") for words in re.findall(r"^#+ (.*)$", text, re.M)]
+            assert heading in headings
 
 
 def test_names_are_found():
