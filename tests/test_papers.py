@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAPERS = [ROOT / "README.md"] + sorted(
-    path
-    for folder in (".github", "bench", "simota_triton", "tests")
-    for path in (ROOT / folder).rglob("*.md")
-)
+FOLDERS = (".github", "bench", "simota_triton", "tests")
+PAPERS = [
+    ROOT / "README.md",
+    *sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.md")),
+]
 LINK = re.compile(r"\]\(([^)#]*)#?([^)]*)\)")
 
 

@@ -10,20 +10,19 @@ The slack of a pair's cost, before the penalty (``cost_intervals``):
 * 1e-5 * |cost|: rounding of the terms and of their sum (a relative error of some ulp each), and 1e-34 where
   they underflow.
 * 1e-6 * iou_weight: the IoU's own error. Corners are exact inputs, so differences, areas, union and quotient
-are at most
-  16 roundings, 16 * 2^-24 = 9.5e-7 relative, which a logarithm makes absolute (and 1 - GIoU, of size 1, too).
+  are at most 16 roundings, 16 * 2^-24 = 9.5e-7 relative, which a logarithm makes absolute (and 1 - GIoU, of
+  size 1, too).
 * 1e-6 * (what the class term sums and subtracts): the term is background - background of the gt's class +
-own, so its
-  error follows the background, not the difference. For the gt's class alone: the BCE's summands, softplus(z).
+  own, so its error follows the background, not the difference. For the gt's class alone: the BCE's summands,
+  softplus(z).
 * Probabilities are float32 by definition, but a sigmoid may differ by 2 ulp from another's. log(1 - p)
-magnifies that
-  near p = 1 (1 ulp is the step from 15.9 to the clamp at 100), so the class term is evaluated at p +- 2 ulp.
-  For "joint" the product of two sigmoids moves by 2 ulp and its root by 1: a product below 1e-38 keeps few
-  bits.
+  magnifies that near p = 1 (1 ulp is the step from 15.9 to the clamp at 100), so the class term is evaluated
+  at p +- 2 ulp. For "joint" the product of two sigmoids moves by 2 ulp and its root by 1: a product below
+  1e-38 keeps few bits.
 * The IoU moves by 4 ulp in the class and IoU terms, which covers targets near p where a relative bound means
-nothing.
-* The distance in the centre prior moves by 4 ulp, which ``center_base ** distance`` magnifies by distance *
-log(base).
+  nothing.
+* The distance in the centre prior moves by 4 ulp, which ``center_base ** distance`` magnifies by
+  distance * log(base).
 
 Penalised costs are rounded to float32 by definition, so their interval is rounded too: it is a set of grid
 points. Costs are clamped at 3e38. What is selectable is decided in float32 by exact comparisons: no slack at
@@ -63,8 +62,8 @@ from ..problem import Problem
 SUM_ERROR = 1e-5
 ULP = 2.0**-23
 UNDERFLOW = 1e-34
-"""What float32 may lose below its smallest normal number, 1.2e-38, times the weights and the logarithms of at most
-100 that a product which underflowed is multiplied by.
+"""What float32 may lose below its smallest normal number, 1.2e-38, times the weights and the logarithms of at
+most 100 that a product which underflowed is multiplied by.
 """
 MAX_TRIALS = 200
 """Assignments of an image before ``min_positives`` that are tried, one after the other, until one explains
