@@ -35,12 +35,11 @@ def cost_pass(
         cost[b, g, p] = ((cls * w + iou_cost * w) + centre * w) + penalty, +inf where g may not take p
         iou[b, g, p]  = IoU, -1 where the pair does not count for dynamic_k
 
-    Lanes lie on priors, whose boxes stay in registers; the gts are a loop over scalars. Pointers are computed
-    from g: a pointer carried through the loop would lose the knowledge that its lanes are contiguous, and
-    with it wide stores.
+    Lanes lie on priors, whose boxes stay in registers; the gts are a loop over scalars.
 
-    Grid: (B, tiles of all levels, ceil(G / gts_per_program)). An axis each: an image that is a quotient, as
-    in the other kernels, is not known to be the same in all lanes, which takes 5 instructions a pair.
+    Grid: (B, tiles of all levels, ceil(G / gts_per_program)). Scheduling hint: each has an axis of its own; an
+    image that is a quotient, as in the other kernels, is not known to be the same in all lanes, which takes 5
+    instructions a pair.
     Twin: ``reference.cost_matrix``.
     """
     P = decode(starts[len(starts) - 1], ALIGNED)
@@ -48,7 +47,7 @@ def cost_pass(
     ELIGIBLE: tl.constexpr = RULE.value.eligible
     image = tl.program_id(0).to(tl.int64)
     level, level_start, first, level_end = find_tile(tl.program_id(1), starts, TILE, ALIGNED)
-    p = first + tl.arange(0, TILE)
+    p = first + tl.arange(0, TILE)  # [TILE], as all that follows
     in_tile = p < level_end
 
     gt_first = tl.load(gt_offsets_ptr + image)
@@ -56,7 +55,8 @@ def cost_pass(
     begin = tl.program_id(2) * gts_per_program
     end = tl.minimum(begin + gts_per_program, G)
     end_real = tl.minimum(end, num_gts)
-    # padding behind the image's gts, first, so that nothing it needs lives through the loop over pairs
+    # scheduling hint: padding behind the image's gts comes first, so that nothing it needs lives through the
+    # loop over pairs
     for g in range(tl.maximum(begin, end_real), end):
         _store_padding(cost_ptr, iou_ptr, matrix_row(image, g, G, P), p, in_tile, TILE)
 
@@ -76,19 +76,14 @@ def cost_pass(
     if RULE.value.pool_all:
         selectable = counts & (background >= 0.0)
     logits, stride_p, stride_c = find_logits(
-        level,
-        image,
-        level_start,
-        cls_levels,
-        cls_strides_b,
-        cls_strides_p,
-        cls_strides_c,
-        LAYOUT,
+        level, image, level_start, cls_levels, cls_strides_b, cls_strides_p, cls_strides_c, LAYOUT,
         ALIGNED_LOGITS,
-    )
+    )  # fmt: skip
     logits_of_p = p * stride_p
 
     for g in range(begin, end_real):
+        # scheduling hint: pointers are computed from g; one that is carried through the loop would lose the
+        # knowledge that its lanes are contiguous, and with it wide stores
         row = matrix_row(image, g, G, P)
         gx1, gy1, gx2, gy2, cx, cy, gt_area, label = load_table(gt_table_ptr, gt_first + g, None)
         if label >= 0:

@@ -1,6 +1,4 @@
-"""The first pass: what belongs to a prior alone. Its candidate flag and the sum of its classes' background
-costs.
-"""
+"""The first pass: what belongs to a prior alone, whether it is a candidate and its cost as background."""
 
 import triton
 import triton.language as tl
@@ -40,10 +38,10 @@ def prior_pass(
 ):  # fmt: skip
     """For a tile of priors of an image::
 
-        background[b, p] = sum over classes of background_cost(cls_logits[b, p, c]), or 0 where only the gt's
-        class counts
-                         = +inf where the prior takes no part, -1 where it only counts for
-                           dynamic_k (k_pool "all")
+        background[b, p] = sum over classes of background_cost(cls_logits[b, p, c])
+                           0 in place of it where only the gt's class counts
+                           -1 where the prior only counts for dynamic_k (k_pool "all")
+                           +inf where it takes no part
         objectness[b, p] = sigmoid(obj_logits[b, p, 0]), where the score is "joint"
 
     A prior takes part if its box, area, point, objectness and (where they are summed) class logits are
@@ -59,7 +57,7 @@ def prior_pass(
     image_index, tile = divide(tl.program_id(0), num_tiles)
     image = image_index.to(tl.int64)
     level, level_start, first, end = find_tile(tile, starts, ROWS, ALIGNED)
-    p = first + tl.arange(0, ROWS)
+    p = first + tl.arange(0, ROWS)  # [ROWS], as all that follows
     in_tile = p < end
 
     x, y, stride_x, stride_y, x1, y1, x2, y2 = load_priors(
@@ -82,67 +80,41 @@ def prior_pass(
     # the candidate region of any gt
     gt_first = tl.load(gt_offsets_ptr + image)
     num_gts = (tl.load(gt_offsets_ptr + image + 1) - gt_first).to(tl.int32)
-    reach_x, reach_y = (
-        (RULE.value.center_radius * stride_x)[:, None],
-        (RULE.value.center_radius * stride_y)[:, None],
-    )
-    slot = tl.arange(0, const.GTS)
-    deepest = tl.full([ROWS, const.GTS], -1.0, tl.float32)
+    reach_x, reach_y = RULE.value.center_radius * stride_x, RULE.value.center_radius * stride_y
+    lane = tl.arange(0, const.GTS)
+    deepest = tl.full([ROWS, const.GTS], -1.0, tl.float32)  # [ROWS, GTS]
     for g in range(0, num_gts, const.GTS):
-        gt = tl.minimum(g + slot, num_gts - 1)
+        gt = tl.minimum(g + lane, num_gts - 1)  # [GTS]
+        exists = g + lane < num_gts
         gx1, gy1, gx2, gy2, cx, cy, label = load_gts(
-            gt_boxes_ptr, gt_centers_ptr, gt_labels_ptr, gt_mask_ptr, gt_first, gt, g + slot < num_gts, C
+            gt_boxes_ptr, gt_centers_ptr, gt_labels_ptr, gt_mask_ptr, gt_first, gt, exists, C
         )
         if tile == 0:
             image_of = tl.zeros([const.GTS], tl.int32) + image_index
             store_gts(
-                gt_table_ptr,
-                gt_first + gt,
-                g + slot < num_gts,
-                gx1,
-                gy1,
-                gx2,
-                gy2,
-                cx,
-                cy,
-                label,
-                image_of,
-                g + slot,
+                gt_table_ptr, gt_first + gt, exists, gx1, gy1, gx2, gy2, cx, cy, label, image_of, g + lane
             )
-        gx1, gy1, gx2, gy2, cx, cy = (
-            gx1[None, :],
-            gy1[None, :],
-            gx2[None, :],
-            gy2[None, :],
-            cx[None, :],
-            cy[None, :],
-        )
-        depth = region_depth(x[:, None], y[:, None], reach_x, reach_y, gx1, gy1, gx2, gy2, cx, cy, REGION)
+        depth = region_depth(
+            x[:, None], y[:, None], reach_x[:, None], reach_y[:, None], gx1[None, :], gy1[None, :],
+            gx2[None, :], gy2[None, :], cx[None, :], cy[None, :], REGION,
+        )  # fmt: skip
         deepest = tl.maximum(deepest, depth)
     candidate = usable & (tl.max(deepest, 1) > 0.0)
 
-    # the background: columns are summed pairwise at the end, in an order that no tile size changes
     background = tl.zeros([ROWS], tl.float32)
-    exists = usable
+    takes_part = usable
     if RULE.value.all_classes:
         read = usable if RULE.value.pool_all else candidate
         if tl.max(read.to(tl.int32), 0) != 0:
             logits, stride_p, stride_c = find_logits(
-                level,
-                image,
-                level_start,
-                cls_levels,
-                cls_strides_b,
-                cls_strides_p,
-                cls_strides_c,
-                LAYOUT,
+                level, image, level_start, cls_levels, cls_strides_b, cls_strides_p, cls_strides_c, LAYOUT,
                 ALIGNED_LOGITS,
-            )
+            )  # fmt: skip
             logits += p.to(tl.int64) * stride_p
             background, readable = sum_background(logits, stride_c, read, objectness, C, RULE, FAST, ROWS)
-            exists &= readable
+            takes_part &= readable
     if RULE.value.pool_all:
-        result = tl.where(exists, tl.where(candidate, background, -1.0), float("inf"))
+        result = tl.where(takes_part, tl.where(candidate, background, -1.0), float("inf"))
     else:
-        result = tl.where(exists & candidate, background, float("inf"))
+        result = tl.where(takes_part & candidate, background, float("inf"))
     tl.store(background_ptr + image * P + p, result, mask=in_tile)

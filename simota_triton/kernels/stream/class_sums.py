@@ -44,16 +44,9 @@ def class_sums(
         if len(cls_levels) == 1:
             level_start = 0
         logits, stride_p, stride_c = find_logits(
-            level,
-            image,
-            level_start,
-            cls_levels,
-            cls_strides_b,
-            cls_strides_p,
-            cls_strides_c,
-            LAYOUT,
+            level, image, level_start, cls_levels, cls_strides_b, cls_strides_p, cls_strides_c, LAYOUT,
             ALIGNED_LOGITS,
-        )
+        )  # fmt: skip
         objectness = background
         if RULE.value.joint:
             objectness = tl.load(slots_ptr + const.OBJECTNESS * TILE)
