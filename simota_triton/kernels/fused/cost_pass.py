@@ -38,8 +38,8 @@ def cost_pass(
     Lanes lie on priors, whose boxes stay in registers; the gts are a loop over scalars.
 
     Grid: (B, tiles of all levels, ceil(G / gts_per_program)). Scheduling hint: each has an axis of its own;
-    an image that is a quotient, as in the other kernels, is not known to be the same in all lanes, which takes 5
-    instructions a pair.
+    an image that is a quotient, as in the other kernels, is not known to be the same in all lanes, which
+    takes 5 instructions a pair.
     Twin: ``reference.cost_matrix``.
     """
     P = decode(starts[len(starts) - 1], ALIGNED)
