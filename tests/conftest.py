@@ -1,6 +1,4 @@
-"""Set up before anything of the package is imported: Triton's interpreter where there is no GPU, poisoned
-memory.
-"""
+"""Before anything of the package is imported: Triton's interpreter where there is no GPU, poisoned memory."""
 
 from __future__ import annotations
 

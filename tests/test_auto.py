@@ -1,6 +1,4 @@
-"""What "auto" takes on a GPU, on a stand-in for one: right kernels, and every way in which they cannot be
-used.
-"""
+"""What "auto" takes on a stand-in for a GPU: right kernels, and every way in which they cannot be used."""
 
 from __future__ import annotations
 

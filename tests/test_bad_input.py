@@ -1,6 +1,4 @@
-"""What is wrong is refused: by the argument's name, with what was expected, what came, and what to do about
-it.
-"""
+"""What is wrong is refused, with the argument's name, what was expected, what came, and the remedy."""
 
 import json
 import os
@@ -287,9 +285,7 @@ def test_the_nearest_known_name_is_suggested(call, message):
 
 
 def test_predictions_of_a_head_that_has_learnt_nothing_are_taken_as_they_are():
-    """RTMDet's distances to a box's sides may all be negative before training: most boxes are then
-    inverted.
-    """
+    """RTMDet's distances to a box's sides may be negative before training: most boxes are then inverted."""
     priors = grid_priors(160)
     boxes = torch.cat([priors[:, :2] + priors[:, 2:], priors[:, :2] - priors[:, 2:]], 1)
     gts = [torch.tensor([[10.0, 10.0, 60.0, 60.0]])], [torch.tensor([0])]

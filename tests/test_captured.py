@@ -1,6 +1,4 @@
-"""Every backend on what detectors predicted in real trainings: before training, after 50 steps and after
-300.
-"""
+"""Every backend on what detectors predicted in real trainings: before, after 50 and after 300 steps."""
 
 from __future__ import annotations
 

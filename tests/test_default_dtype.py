@@ -1,6 +1,4 @@
-"""Torch's default dtype and device are the user's: no answer follows from them, and no tensor of the package
-is made by them.
-"""
+"""Torch's default dtype and device change no answer, and no tensor of the package is made by them."""
 
 import ast
 import contextlib

@@ -346,9 +346,7 @@ def test_identical_gts_share_by_the_lowest_index(preset, backend):
 
 
 def test_a_padded_gt_never_wins_a_conflict(backend):
-    """Mmyolo pads with zero boxes and lets them win conflicts at the origin, so that an image depends on its
-    batch.
-    """
+    """Mmyolo's padding, zero boxes, can win conflicts at the origin: an image depends on its batch."""
     gts = torch.tensor([[0.0, 0.0, 20.0, 16.0], [0.0, 0.0, 20.0, 16.0], [0.0, 0.0, 0.0, 0.0]])[None]
     pred = torch.tensor([[[100.0, 100.0, 108.0, 108.0]] * 2])  # IoU 0 with all
     priors = torch.tensor([[2.0, 2.0, 8.0, 8.0], [90.0, 90.0, 8.0, 8.0]])
@@ -364,9 +362,7 @@ def test_a_padded_gt_never_wins_a_conflict(backend):
 
 
 def test_a_prior_that_is_no_candidate_is_never_assigned(backend):
-    """Mmyolo gives such priors a cost of 1e8, so that a gt whose k exceeds its candidates takes priors far
-    outside.
-    """
+    """Mmyolo gives such priors a cost of 1e8: a gt with more k than candidates takes priors far outside."""
     gt = [0.0, 0.0, 12.0, 12.0]
     result = run("rtmdet_mmyolo", backend, grid(6), gt, [gt])
     assert result.dynamic_k.tolist() == [6]  # the IoUs of all priors count
@@ -417,9 +413,7 @@ def test_a_small_image_worked_out_by_hand(backend):
 
 
 def test_a_disputed_prior_worked_out_by_hand(backend):
-    """The blog text's cost, one prior, three gts that all select it: the cheapest is not the one with the
-    largest IoU.
-    """
+    """The blog text's cost; three gts select one prior: the cheapest has not the largest IoU."""
     prior, pred = torch.tensor([[16.0, 16.0, 8.0, 8.0]]), [0.0, 0.0, 32.0, 24.0]
     gts = [[0.0, 0.0, 32.0, 32.0], [8.0, 8.0, 24.0, 24.0], [15.0, 0.0, 33.0, 32.0]]
     # IoUs 3/4, 1/3 and 17 * 24 / 936; with logits -9, -9 and 9 the class costs 3.80, 0.33 and 1.62, the IoU

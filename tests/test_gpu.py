@@ -1,6 +1,4 @@
-"""What only a GPU shows, of every Triton backend: nothing waits, graphs replay, answers at full size, devices
-that are not current.
-"""
+"""What only a GPU shows: nothing waits, graphs replay, answers at full size, devices not current."""
 
 from __future__ import annotations
 

@@ -63,9 +63,8 @@ def test_padding_may_stand_anywhere(backend, preset):
         assert_same(
             of_list, scattered, ("labels", "matched_iou", "fg_mask", "gt_boxes", "claims"), scene.seed
         )
-        slots = (scattered.dynamic_k > 0).long().cumsum(
-            1
-        ) - 1  # slot of a real gt -> its place among the real ones
+        # slot of a real gt -> its place among the real ones
+        slots = (scattered.dynamic_k > 0).long().cumsum(1) - 1
         row = torch.where(scattered.fg_mask, scattered.gt_index, 0)
         mapped = slots.gather(1, row) if slots.shape[1] else row
         assert torch.equal(torch.where(scattered.fg_mask, mapped, -1), of_list.gt_index)

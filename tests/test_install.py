@@ -1,6 +1,4 @@
-"""What is resolved against the index is what README and the metadata say; the resolving itself is ``python -m
-tests.programs.install``.
-"""
+"""``tests.programs.install`` resolves what README and the metadata say."""
 
 import re
 

@@ -18,9 +18,7 @@ PRESETS = ("rtmdet", "yolox", "seed", "super_gradients_fast", "picodet")
 
 
 def corrupted(change, preset, seed, form="padded"):
-    """The verdict on a right answer after ``change`` tampered with it; ``change`` returns the fields it
-    replaces.
-    """
+    """The verdict on a right answer of which ``change``, given the answer, replaced the fields it returns."""
     assigner = SimOTAAssigner(preset, backend="reference")
     scene = make_scene(seed)
     problem = scene.problem(assigner.config, form)

@@ -18,9 +18,7 @@ DTYPES = (torch.float32, torch.float64)
 
 
 def matched(cost, iou, dtype=torch.float32, **options):
-    """Answer of one image as lists: gt of each prior, IoU of each prior, k of each gt, claims of each
-    prior.
-    """
+    """Answer of one image as lists: gt and IoU of each prior, k of each gt, claims of each prior."""
     result = dynamic_k_matching(
         torch.tensor([cost], dtype=dtype), torch.tensor([iou], dtype=dtype), **options
     )

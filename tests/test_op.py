@@ -1,6 +1,4 @@
-"""The assigner inside torch.compile: one operator, registered as PyTorch wants it, compiled once for any
-number of gts.
-"""
+"""The assigner inside torch.compile: one operator, compiled once for any number of gts."""
 
 from __future__ import annotations
 

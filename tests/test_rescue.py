@@ -1,6 +1,4 @@
-"""``min_positives``: hand-made scenes, an independent writing of the rule, and every backend against the
-definition.
-"""
+"""``min_positives``: hand-made scenes, a second writing of the rule, every backend against the definition."""
 
 from __future__ import annotations
 
@@ -356,9 +354,7 @@ def test_launch_parameters_forms_and_tilings_change_no_bit(seed):
 
 
 def test_among_equal_costs_the_kernels_take_the_lowest_prior():
-    """Every pair of a gt costs the same, so that its priors come in their order, whatever tile is visited
-    first.
-    """
+    """Every pair of a gt costs the same: its priors come in their order, whatever tile is visited first."""
     config = SimOTAConfig.nanodet(min_positives=2, candidate="all")
     # two rounds of 32 tiles
     priors = grid_priors(272, (8,))[torch.randperm(1156, generator=torch.Generator().manual_seed(0))]

@@ -13,9 +13,7 @@ from tests.support.interpreter import QUICK, SMALL
 
 @pytest.fixture
 def example():
-    """Two images: three gts of which one is padding, and one gt; five priors, one of them in conflict, one
-    ignored.
-    """
+    """Two images of three gts (one is padding) and one; five priors, one in conflict, one ignored."""
     priors = torch.tensor([[8.0 * i, 8.0, 8.0, 8.0] for i in range(1, 6)])
     boxes = torch.tensor(
         [

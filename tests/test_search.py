@@ -1,6 +1,4 @@
-"""The tuner: what it prunes, throws out, picks, keeps and says, on kernels that are made up, and once on the
-real ones.
-"""
+"""The tuner: what it prunes, throws out, picks, keeps and says, on made-up kernels, and once on real ones."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""That nobody waits for a GPU, from the arguments of a call to its result: on tensors that have a GPU's
-device and no values.
-"""
+"""Nobody waits for a GPU during a call: tested on tensors that have a GPU's device and no values."""
 
 import contextlib
 
@@ -77,9 +75,7 @@ class NobodyWaits(TorchDispatchMode):
 
 
 class IndexedByOperators(TorchFunctionMode):
-    """What stands in brackets, done by operators: brackets themselves ask for CUDA, which need not be
-    there.
-    """
+    """Indexing by operators: a tensor's brackets would ask for CUDA, which need not be there."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         if function is not torch.Tensor.__getitem__:

@@ -1,10 +1,9 @@
 """Patches that reach every Python process started from here, by two environment variables that it inherits.
 
-SIMOTA_TRITON_PATCH names the packages, and PYTHONPATH begins with a folder whose ``sitecustomize`` every
-Python runs at its
-start: ``startup/sitecustomize.py`` patches each package once it is imported. Ranks that a launcher spawns or
-starts as subprocesses are reached like any other process; one that ignores its environment (``python -I`` or
-``-E``) is not.
+SIMOTA_TRITON_PATCH names the packages. PYTHONPATH begins with the folder ``startup``, whose ``sitecustomize``
+every Python runs at its start; it patches each package once the package is imported. Ranks that a launcher
+spawns or starts as subprocesses are reached like any other process. A process that ignores its environment
+(``python -I`` or ``-E``) is not reached.
 """
 
 from __future__ import annotations

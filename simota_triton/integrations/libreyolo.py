@@ -28,9 +28,7 @@ HELPERS = {
     "_bbox_to_distance": ("points", "bboxes", "max_dis", "eps"),
     "all_reduce_avg_scalar": ("value", "device", "min_value"),
 }
-"""Functions of ``libreyolo.models.picodet.loss`` that PicoDet's loss is put together from, and their
-parameters.
-"""
+"""Functions of ``libreyolo.models.picodet.loss`` of which PicoDet's loss consists -> their parameters."""
 
 ASSIGNING = ("assign", "_get_in_gt_and_in_center_info", "_dynamic_k_matching")
 """Methods of PicoDet's ``SimOTAAssigner``, which its patched loss does not call."""
@@ -131,9 +129,8 @@ def yolox_replacement(module: ModuleType) -> Replacement:
         """The terms of the loss by name, their total, and positives per gt."""
 
         def divisor(count: int) -> float:
-            if (
-                self.emit_loss_outputs and not self.training
-            ):  # validation runs on one rank, which must not wait for the others
+            # validation runs on one rank, which must not wait for the others
+            if self.emit_loss_outputs and not self.training:
                 return float(max(count, 1))
             value: float = average(float(count), device=outputs.device)
             return value
@@ -160,17 +157,15 @@ def picodet_replacement(module: ModuleType) -> Replacement:
     def forward(
         self: Any, cls_scores: Any, bbox_preds: Any, gt_boxes_list: Any, gt_labels_list: Any
     ) -> dict[str, Any]:
-        """Varifocal, GIoU and distribution focal loss over the batch's positives, weighted by their best
-        class score.
-        """
+        """Varifocal, GIoU and distribution focal loss; box losses are weighted by the best class score."""
         device, batch = cls_scores[0].device, cls_scores[0].shape[0]
-        priors = helper["_generate_priors"](
-            [tuple(level.shape[2:]) for level in cls_scores], self.strides, device
-        )  # [P, 4]
+        sizes = [tuple(level.shape[2:]) for level in cls_scores]
+        priors = helper["_generate_priors"](sizes, self.strides, device)  # [P, 4]
+        # [B, P, C] and [B, P, 4 * (reg_max + 1)]
         logits, corners = (
             torch.cat([level.flatten(2).transpose(1, 2) for level in levels], 1).float()
             for levels in (cls_scores, bbox_preds)
-        )  # [B, P, C], [B, P, 4 * (reg_max + 1)]
+        )
         boxes = self._batch_decode(corners, priors, priors[:, 2])  # [B, P, 4]
         gt_boxes = [own.reshape(-1, 4).to(device, torch.float32) for own in gt_boxes_list]
         gt_labels = [own.reshape(-1).to(device, torch.long) for own in gt_labels_list]
@@ -215,9 +210,10 @@ def picodet_replacement(module: ModuleType) -> Replacement:
             }
         stride = priors[prior, 2:3]
         giou = helper["giou_loss"](boxes[image, prior], targets)
+        # in strides, [N, 4]
         distances = helper["_bbox_to_distance"](
             priors[prior, :2] / stride, targets / stride, max_dis=self.reg_max, eps=0.1
-        )  # [N, 4]
+        )
         dfl = self.dfl(corners[image, prior].reshape(4 * count, -1), distances.reshape(-1)).reshape(count, 4)
         loss_bbox = (quality * giou).sum() * self.bbox_loss_weight / weight
         loss_dfl = (quality[:, None] * dfl).sum() / (4.0 * weight)

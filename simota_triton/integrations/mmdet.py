@@ -412,9 +412,7 @@ def check_head(head: Any) -> None:
 
 
 class _Samples(Sequence[Any]):
-    """The sampling results of a batch, each computed when it is asked for: only RTMDet-Ins's mask loss
-    does.
-    """
+    """Sampling results of a batch, each computed when it is asked for, as RTMDet-Ins's mask loss does."""
 
     def __init__(self, sample: Callable[[int], Any], batch: int) -> None:
         self._sample = sample
@@ -441,8 +439,9 @@ def _rtmdet_targets(
     batch_gt_instances_ignore: Any = None,
     unmap_outputs: bool = True,
 ) -> Any:
-    """``RTMDetHead.get_targets``: anchors, labels, label weights, boxes and IoUs, each a list of levels [B,
-    P_l, ...].
+    """``RTMDetHead.get_targets``: anchors, labels, label weights, boxes and IoUs.
+
+    Each is a list of levels [B, P_l, ...]; the sampling results of the images follow.
     """
     check_head(self)
     if not unmap_outputs:
@@ -457,14 +456,13 @@ def _rtmdet_targets(
             "got others"
         )
     priors = torch.cat(levels)  # [P, 4]
-    inside = torch.stack(
-        [
-            _prior_generators.anchor_inside_flags(
-                priors, torch.cat(flags), meta["img_shape"][:2], self.train_cfg["allowed_border"]
-            )
-            for flags, meta in zip(valid_flag_list, batch_img_metas, strict=True)
-        ]
-    )  # [B, P]
+    flags_of_images = [
+        _prior_generators.anchor_inside_flags(
+            priors, torch.cat(flags), meta["img_shape"][:2], self.train_cfg["allowed_border"]
+        )
+        for flags, meta in zip(valid_flag_list, batch_img_metas, strict=True)
+    ]
+    inside = torch.stack(flags_of_images)  # [B, P]
     assigner = self.assigner
     result = assigner.assign_batch(
         bbox_preds.detach(), cls_scores.detach(), priors, batch_gt_instances, candidate_mask=inside,
@@ -493,9 +491,7 @@ def _rtmdet_targets(
 
 
 def _multi_apply(func: Any, *args: Any, **kwargs: Any) -> Any:
-    """The ``multi_apply`` of YOLOX's head, which maps several methods over images; targets are computed for
-    the batch.
-    """
+    """``multi_apply`` of YOLOX's head, which maps methods over images; targets are those of the batch."""
     if getattr(func, "__name__", "") == "_get_targets_single":
         return _yolox_targets(func.__self__, *args, **kwargs)
     return _utils.multi_apply(func, *args, **kwargs)
@@ -510,9 +506,7 @@ def _yolox_targets(
     batch_gt_instances: Any,
     *ignored: Any,
 ) -> tuple[list[Any], ...]:
-    """What ``_get_targets_single`` gives image by image, as lists of one entry, because the head concatenates
-    them.
-    """
+    """What ``_get_targets_single`` gives for each image, as lists of one entry: the head joins them."""
     check_head(head)
     priors = priors[0]  # [P, 4], the same for every image; corners, while the assigner takes centres
     centers = torch.cat([priors[:, :2] + priors[:, 2:] * 0.5, priors[:, 2:]], 1)

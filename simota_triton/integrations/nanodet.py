@@ -1,6 +1,4 @@
-"""NanoDet-Plus 1.0.0-alpha: ``DynamicSoftLabelAssigner`` computes by ours. The head still asks it image by
-image.
-"""
+"""NanoDet-Plus 1.0.0-alpha: ``DynamicSoftLabelAssigner`` computes by ours, image by image."""
 
 from __future__ import annotations
 

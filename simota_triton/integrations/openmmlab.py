@@ -20,7 +20,7 @@ def check_iou_calculator(iou_calculator: Any) -> None:
         or options.get("dtype") is not None
     ):
         raise ValueError(
-            "iou_calculator: expected BboxOverlaps2D without a dtype (axis-aligned boxes, float32), got "
-            f"{iou_calculator!r}; "
-            "for other boxes keep the original assigner and do not import simota_triton.integrations"
+            "iou_calculator: expected BboxOverlaps2D without a dtype (axis-aligned boxes, float32), "
+            f"got {iou_calculator!r}; for other boxes keep the original assigner and do not import "
+            "simota_triton.integrations"
         )

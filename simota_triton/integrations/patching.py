@@ -111,9 +111,8 @@ class Package:
         found, expected = list(inspect.signature(self.attribute(owner, name)).parameters), list(parameters)
         if found != expected:
             raise TypeError(
-                f"{_path(owner, name)}: expected parameters ({', '.join(expected)}), got "
-                f"({', '.join(found)}); "
-                f"works with {self}: {self.install}"
+                f"{_path(owner, name)}: expected parameters ({', '.join(expected)}), "
+                f"got ({', '.join(found)}); works with {self}: {self.install}"
             )
 
     def refuse_overrides(self, found: type, base: type, methods: Iterable[str], path: str) -> None:
@@ -133,10 +132,9 @@ class Package:
             if getattr(found, method, None) is not getattr(base, method, None):
                 raise TypeError(
                     f"{found.__name__}.{method}: expected {base.__name__}'s own, because the patched {path} "
-                    "assigns without it, got an "
-                    f"override; train this class without simota_triton.integrations.{self.name}.patch() and "
-                    "simota-triton run, or call "
-                    f"simota_triton.SimOTAAssigner where it calls {method}"
+                    "assigns without it, got an override; train this class without "
+                    f"simota_triton.integrations.{self.name}.patch() and simota-triton run, "
+                    f"or call simota_triton.SimOTAAssigner where it calls {method}"
                 )
 
     def _installed(self) -> Iterable[tuple[str, str]]:

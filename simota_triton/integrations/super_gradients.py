@@ -136,9 +136,7 @@ def fast_replacement(module: ModuleType) -> Replacement:
 def _assign(
     outputs: Tensor, cells: Cells, targets: Tensor, rule: tuple[str, dict[str, float]]
 ) -> tuple[Tensor, AssignResult]:
-    """Targets [T, 6] (image, class, centre, size) sorted by image, and the assignment of them as packed
-    gts.
-    """
+    """Targets [T, 6] (image, class, centre, size) sorted by image, and their assignment as packed gts."""
     rows = targets[targets[:, 0].argsort(stable=True)]
     images = torch.arange(outputs.shape[0] + 1, device=rows.device, dtype=torch.int64)
     gt_offsets = torch.searchsorted(rows[:, 0].long(), images)

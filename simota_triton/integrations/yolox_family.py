@@ -78,9 +78,7 @@ class Positives(NamedTuple):
 
 
 class LossTerms(NamedTuple):
-    """Sums over positives (objectness: over priors), each divided by the number of positives; ``l1`` is 0.0
-    where unused.
-    """
+    """Sums over positives (objectness: over priors), divided by the number of positives. Without L1, 0.0."""
 
     iou: Tensor
     obj: Tensor
@@ -115,9 +113,8 @@ def assign_cells(
         form: ``gt_mask`` for padded gts, ``gt_offsets`` for packed ones.
     """
     outputs, gt_boxes, stride = outputs.detach(), gt_boxes.float(), cells.stride[0].float()
-    priors = torch.stack(
-        [(cells.x[0].float() + 0.5) * stride, (cells.y[0].float() + 0.5) * stride, stride, stride], 1
-    )  # [P, 4]
+    x, y = (cells.x[0].float() + 0.5) * stride, (cells.y[0].float() + 0.5) * stride
+    priors = torch.stack([x, y, stride, stride], 1)  # [P, 4]
     return assigner(
         pred_boxes=convert_boxes(outputs[..., :4].float(), "cxcywh"),
         cls_logits=outputs[..., 5:],
@@ -214,9 +211,8 @@ def padded_losses(
     """
     cells = Cells(*(torch.cat(levels, 1) for levels in shifts))
     count = (labels.sum(2) > 0).sum(1)  # [B]
-    gt_mask = (
-        torch.arange(labels.shape[1], dtype=torch.int64, device=labels.device) < count[:, None]
-    )  # [B, G]
+    row = torch.arange(labels.shape[1], dtype=torch.int64, device=labels.device)
+    gt_mask = row < count[:, None]  # [B, G]
     result = assign_cells(
         assigner_for(preset), outputs, cells, labels[..., 1:5], labels[..., 0], gt_mask=gt_mask
     )

@@ -1,3 +1,1 @@
-"""The kernels as Triton compiles them for a GPU, executed on the CPU with every access checked; see
-README.md.
-"""
+"""The kernels as Triton compiles them for a GPU, executed on the CPU with every access checked."""

@@ -54,9 +54,7 @@ def _of_presets(
 
 
 def _fuzz(seeds: range, presets: list[str], capability: int) -> Cases:
-    """Variants of presets with launch parameters of their own, some with unusable gts, some with very
-    negative logits.
-    """
+    """Variants of presets with launch parameters of their own, unusable gts or very negative logits."""
     for seed in seeds:
         form, layout = FORMS[seed // 3 % len(FORMS)], LAYOUTS[seed // 5 % len(LAYOUTS)]
         extra = {"junk": seed % 3 == 0, "negative": seed % 4 == 0, "vary": seed % 2 == 0}

@@ -1,5 +1,5 @@
-"""The backends under the emulator: on CPU tensors, compiled and launched as on a GPU; and which of its
-findings are meant.
+"""The backends under the emulator, on CPU tensors, compiled and launched as on a GPU; and which findings are
+meant.
 """
 
 from __future__ import annotations

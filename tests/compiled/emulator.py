@@ -136,9 +136,7 @@ class Settings:
 
 
 class _Fresh(NamedTuple):
-    """Memory that a launcher asked for: its address, and a byte for each of its bytes, 0 where nobody has
-    written.
-    """
+    """Memory that a launcher asked for: its address, and for each byte 0 where nobody has written."""
 
     address: int
     written: np.ndarray

@@ -1,6 +1,4 @@
-"""Both passes against the dense definition: every cost inside the interval that float32 arithmetic cannot
-leave.
-"""
+"""Both passes against the dense definition: each cost lies within what float32 arithmetic can give."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""The kernels compiled for GPUs that are not here. In processes of their own, because this one may be in
-Triton's interpreter.
+"""The kernels compiled for GPUs that are not here.
+
+They are compiled in processes of their own, because this one may be in Triton's interpreter.
 """
 
 from __future__ import annotations

@@ -315,9 +315,7 @@ def _tiles(
 
 
 def look_at_tiles(pairs: Pairs, config: SimOTAConfig, fast: bool) -> tuple[Tensor, ...]:
-    """Bounds of the pairs, each that of its tile: IoU, squared distance, eligible, candidate, floor, [N]
-    each.
-    """
+    """Bounds of the pairs' tiles: IoU, squared distance, eligible, candidate and floor, [N] each."""
     num_tiles = N // A_TILE
     boxes, priors = pairs.pred.view(num_tiles, A_TILE, 4), pairs.priors.view(num_tiles, A_TILE, 4)
     area = box_area(boxes)

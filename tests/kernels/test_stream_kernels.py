@@ -1,6 +1,4 @@
-"""Each streaming kernel against its torch twin, through what it leaves in the outputs and in the scratch
-memory.
-"""
+"""Each streaming kernel against its torch twin: what it leaves in the outputs and in scratch memory."""
 
 from __future__ import annotations
 
@@ -322,9 +320,7 @@ def test_rows_of_the_table_that_belong_to_no_image_take_no_part(offsets):
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_class_sums(preset):
-    """The rows of ``prior_pass`` to the bit, for whatever layout; a logit that is not finite loses its
-    prior.
-    """
+    """The rows of ``prior_pass`` to the bit, in every layout; a logit that is not finite loses its prior."""
     config = SimOTAConfig.from_preset(preset)
     pred, cls, obj, *rest = random_inputs(135, [3, 0, 2], 19)
     cls[0, ::5, 18], cls[2, ::7, 0], cls[2, 1::7, 5] = torch.nan, torch.inf, -torch.inf
@@ -388,9 +384,7 @@ def test_the_largest_ious(preset, splits, bounds):
 @pytest.mark.parametrize("splits", [1, 4])
 @pytest.mark.parametrize("preset", ["rtmdet", "yolox", "super_gradients_fast", "picodet_lightly"])
 def test_ious_of_priors_that_class_sums_lose_do_not_count(preset, splits):
-    """In the image of such a prior the lists are not trusted, whoever was first to look; in others they
-    are.
-    """
+    """In the image of such a prior the lists are not trusted, whoever looked first; in others they are."""
     config = SimOTAConfig.from_preset(preset)
     pred, cls, obj, priors, boxes, labels = random_inputs(200, [2, 0, 2], 7)
     lost = torch.arange(60, 140, 3)

@@ -1,6 +1,4 @@
-"""The host side of the streaming backend: scratch memory, what is issued besides kernels, launch parameters
-and refusals.
-"""
+"""The host side of the streaming backend: scratch memory, operators issued, launch parameters, refusals."""
 
 from __future__ import annotations
 
@@ -105,9 +103,7 @@ def test_every_part_of_the_scratch_memory_is_aligned_and_its_own():
 
 
 def test_contested_priors_always_find_room():
-    """Two claims make a contested prior, so there are at most half as many as claims, and no more than
-    priors.
-    """
+    """Two claims make a contested prior: there are at most half as many as claims, and as many as priors."""
     config = SimOTAConfig.rtmdet()
     for batch, num_priors, num_gts in ((2, 333, 7), (1, 5, 1000), (1, 1, 1), (3, 100, 1)):
         grid = find_grid((), 64, (num_priors,))

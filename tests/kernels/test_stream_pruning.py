@@ -95,9 +95,7 @@ def test_all_costs_tie(preset):
 
 @families
 def test_ties_at_the_kth_cheapest_go_to_the_lowest_prior_of_any_tile(preset):
-    """Shuffled priors with few distinct predictions: equal costs lie in every tile, visited in no order of
-    theirs.
-    """
+    """Shuffled priors with few distinct predictions: equal costs lie in every tile, in any order."""
     order = torch.randperm(len(PRIORS), generator=generator())
     kinds = torch.tensor([[20.0, 20.0, 60.0, 60.0], [22.0, 20.0, 60.0, 60.0], [20.0, 30.0, 70.0, 60.0]])
     pred = kinds[torch.randint(3, (len(PRIORS),), generator=generator())]
@@ -192,9 +190,7 @@ def test_coordinates_of_any_size(preset, scale, shift):
 
 @pytest.mark.parametrize("preset", ["yolox", "yolox_main", "damo", "picodet", "super_gradients_fast"])
 def test_tiny_gts_whose_pairs_all_pay_the_penalty(preset):
-    """Costs are then ranked on float32's grid at the penalty's size, where many tie that differ without
-    it.
-    """
+    """Costs are then ranked on float32's grid at the penalty's size, where many tie that differ else."""
     boxes = torch.tensor([[18.5, 19.0, 20.5, 22.0], [61.0, 41.5, 62.5, 43.0], [17.0, 18.0, 21.5, 21.5]])
     pred = boxes[torch.randint(3, (len(PRIORS),), generator=generator())] + 0.3 * torch.randn(
         len(PRIORS), 4, generator=generator(2)
@@ -206,9 +202,7 @@ def test_tiny_gts_whose_pairs_all_pay_the_penalty(preset):
 
 
 def test_a_penalty_that_some_pairs_pay_and_others_do_not():
-    """With a penalty of the size of the costs, a good pair that pays is cheaper than a bad one that does
-    not.
-    """
+    """With a penalty as large as costs are, a good pair that pays is cheaper than a bad one that does not."""
     pred = torch.tensor([20.0, 20.0, 60.0, 60.0]) + 8 * torch.randn(len(PRIORS), 4, generator=generator())
     for penalty in (0.5, 3.0, 20.0):
         config = SimOTAConfig.mmdet_simota(penalty=penalty, center_radius=1.0, candidate="all")

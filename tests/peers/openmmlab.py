@@ -56,9 +56,7 @@ def load_package(*, with_mmyolo: bool = False) -> SimpleNamespace:
 def per_image(
     scene: Scene, candidates: Tensor, assigner: Any, listener: Any, instances: list[tuple[Any, Any]]
 ) -> Owners:
-    """``_get_targets_single`` of YOLOXHead and RTMDetHead: one image after the other, priors inside the image
-    only.
-    """
+    """``_get_targets_single`` of YOLOXHead and RTMDetHead: image by image, priors inside it only."""
     owners = nobody(scene)
     for b, (predictions, gts) in enumerate(instances):
         with listener() as heard:

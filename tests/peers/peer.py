@@ -82,9 +82,7 @@ class Selections(TorchFunctionMode):
         self.lengths.add(length)
 
     def write(self, owners: Owners, image: int, candidates: Tensor, rows: Tensor | None = None) -> None:
-        """Claims and ks of an image whose rows are the priors in ``candidates`` [P] bool; nothing if it had
-        none.
-        """
+        """Claims and ks of an image whose rows are the priors in ``candidates`` [P] bool, if it had any."""
         if self.rows:
             assert len(self.rows) == len(owners.dynamic_k[image]), "one topk a gt"
             assert self.lengths == {int(candidates.sum())}, "the original keeps other candidates than we do"

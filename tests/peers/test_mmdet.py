@@ -1,6 +1,4 @@
-"""Our assigners in mmdet's registry: the original's fields to the letter, its configurations, and what they
-refuse.
-"""
+"""Our assigners in mmdet's registry: the original's fields, its configurations, and what is refused."""
 
 from __future__ import annotations
 
@@ -342,9 +340,7 @@ def test_a_batch_of_tensors_and_horizontal_boxes_follows_each_images_type(mm):
 
 
 def test_ignored_boxes_are_looked_at_on_request_alone(mm):
-    """In one call and image by image: ``gt_inds`` -1, no weight in the head; whoever a gt gets stays its
-    own.
-    """
+    """In one call and image by image: ``gt_inds`` -1, no weight in the head; gts keep their priors."""
     scene = make_scene(26, (8, 16, 32), 0.0, inverted=False)
     gts = [
         mm.InstanceData(bboxes=boxes, labels=labels)

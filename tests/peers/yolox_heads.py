@@ -14,9 +14,7 @@ from .scenes import Scene
 
 
 def per_image(scene: Scene, candidates: Tensor, head: Any, *, old_layout: bool = False) -> Owners:
-    """``get_losses``: images without gts are background, the others go through ``get_assignments`` one by
-    one.
-    """
+    """``get_losses``: images without gts are background; each other goes through ``get_assignments``."""
     owners = nobody(scene)
     x_shifts, y_shifts, strides = cells(scene)
     for b, (boxes, labels) in enumerate(zip(scene.gt_boxes, scene.gt_labels, strict=True)):

@@ -28,9 +28,7 @@ GPU = Gpu("a GPU that is not here", (9, 0))
 
 
 def binaries(backend: str, padded: bool) -> Counter[str]:
-    """Kernel -> different binaries of an epoch, its last batch smaller; gts padded to the most of a step, or
-    as lists.
-    """
+    """Kernel -> binaries of an epoch with a smaller last batch; gts padded to a step's most, or as lists."""
     family, config, generator = TUNABLE[backend], SimOTAConfig.rtmdet(), random.Random(0)
     found: dict[int, str] = {}
     with compiled_for(10 * GPU.capability[0] + GPU.capability[1]) as compiled:

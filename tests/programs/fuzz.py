@@ -32,9 +32,7 @@ DEFAULTS = (*[torch.float32] * 7, torch.float16, torch.bfloat16, torch.float64)
 
 
 def launch_of(seed: int, backend: str) -> Any:
-    """Launch parameters of a scene in Triton's interpreter: every third scene of the streaming kernels has
-    some of its own.
-    """
+    """Launch parameters of a scene: every third scene of the streaming kernels has some of its own."""
     if backend != "triton-stream" or seed % 3:
         return None
     from tests.support.kernels import random_launch
@@ -43,9 +41,7 @@ def launch_of(seed: int, backend: str) -> Any:
 
 
 def check(seed: int, backend: str) -> tuple[Counter[str], list[str]]:
-    """Counts and complaints of one scene, under one configuration, handed over in one form; all follow from
-    the seed.
-    """
+    """Counts and complaints of one scene; its configuration and form of inputs follow from the seed."""
     case, rng = case_of(seed), random.Random(~seed)
     batch = case.batch()
     torch.set_default_dtype(rng.choice(DEFAULTS))

@@ -38,9 +38,7 @@ KEPT = (
 
 
 def commands(readme: str) -> list[list[str]]:
-    """What follows ``pip install`` in each fenced command of README's that is run as it stands, the largest
-    last.
-    """
+    """What follows ``pip install`` in each command of README's that is run as it stands, the largest last."""
     found = [
         [word for word in shlex.split(arguments) if word != "-q"]
         for block in re.findall(r"```sh \w+\n(.*?)```", readme, re.S)

@@ -215,9 +215,7 @@ def complaints(kernel: str, found: Census, gaps: bool = False, spills: float = 0
 
 
 def binaries_of_an_epoch(backend: str) -> int:
-    """Binaries compiled while image sizes and numbers of gts change from step to step, for one head and
-    configuration.
-    """
+    """Binaries compiled while image sizes and numbers of gts change, for one head and configuration."""
     config, family = SimOTAConfig.rtmdet(), TUNABLE[backend]
     with compiled_for(90) as binaries:
         for step in range(60):

@@ -25,9 +25,7 @@ KERNELS_FOLDER = ROOT / "simota_triton/kernels/stream"
 
 
 class Mutant(NamedTuple):
-    """A replacement of ``old`` by ``new`` wherever it stands in a file, and ``pytest``'s arguments of those
-    who should notice.
-    """
+    """A replacement of ``old`` by ``new`` wherever it stands in a file, and the tests that notice."""
 
     name: str
     file: str
@@ -553,9 +551,7 @@ def copy_of_the_project(folder: str, mutant: Mutant | None = None) -> None:
 
 
 def passes(folder: str, arguments: list[str]) -> bool:
-    """Whether tests of a folder pass, in a process of their own that has torch and Triton imported
-    already.
-    """
+    """Whether tests of a folder pass, in a process of their own that has imported torch and Triton."""
     child = os.fork()
     if child == 0:
         log = os.open(Path(folder, "log"), os.O_CREAT | os.O_WRONLY)

@@ -105,9 +105,7 @@ def step(loss: str, device: str, rank: int = 0, world: int = 1) -> dict[str, Any
 
 
 def main() -> None:
-    """Write ``<rank>.pt`` into the folder of the first argument; the second is the device, the others are
-    losses.
-    """
+    """Write ``<rank>.pt`` into a folder; the arguments are the folder, the device, and losses."""
     folder, device, *losses = sys.argv[1:]
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     if device == "cuda":

@@ -1,5 +1,5 @@
 """What the tests need of Triton's interpreter: about twice its speed, an fma that rounds once in all of its
-versions, and a memory.
+versions, and a memory of what it computed.
 """
 
 from __future__ import annotations

@@ -37,9 +37,7 @@ def on_device(problem: Problem) -> Problem:
 def random_inputs(
     num_priors: int, counts: list[int], num_classes: int, seed: int = 0, phase: str = "mid", size: int = 96
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, list[Tensor], list[Tensor]]:
-    """pred_boxes, cls_logits, obj_logits, priors, gt_boxes, gt_labels of images with ``counts`` gts, on
-    scattered priors.
-    """
+    """pred_boxes, cls_logits, obj_logits, priors, gt_boxes and gt_labels, with ``counts`` gts."""
     generator = torch.Generator().manual_seed(seed)
     stride = torch.tensor([4.0, 8.0, 16.0])[torch.randint(3, (num_priors, 1), generator=generator)].expand(
         -1, 2

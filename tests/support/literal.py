@@ -113,9 +113,7 @@ def yolox(
     center_only: bool = False,
     own_pairs: bool = False,
 ) -> Costs:
-    """YOLOX and its copies: BCE of probabilities against one-hot classes, -log IoU, penalty outside box and
-    centre.
-    """
+    """YOLOX and its copies: BCE of probabilities, -log IoU, a penalty outside box and centre."""
     inner, near = image.in_box(), image.in_center(radius)
     either, both = (near, near) if center_only else (inner | near, inner & near)
     p = (image.p_cls * image.p_obj).sqrt() if objectness else image.p_cls
@@ -126,9 +124,7 @@ def yolox(
 
 
 def soft_label(image: Image, guard=at_least(1e-6), center: bool = True) -> Costs:  # noqa: B008
-    """RTMDet and NanoDet: soft BCE of logits times the squared difference, all classes, rows inside any
-    gt.
-    """
+    """RTMDet and NanoDet: soft BCE times the squared difference, all classes, rows inside any gt."""
     iou, _ = image.overlaps(guard)
     logits, soft = image.cls.double()[:, None].expand_as(image.onehot), image.onehot * iou[..., None]
     scale = (soft - logits.sigmoid()).abs().pow(2.0)
@@ -141,9 +137,7 @@ def soft_label(image: Image, guard=at_least(1e-6), center: bool = True) -> Costs
 
 
 def own_class(image: Image, guard=at_least(1e-6), eps: float = 1e-7, anywhere: bool = False) -> Costs:  # noqa: B008
-    """mmyolo's RTMDet and the blog text: as :func:`soft_label` but for the gt's class alone; all priors count
-    for k.
-    """
+    """mmyolo's RTMDet and the blog text: as :func:`soft_label`, of the gt's class; all priors count for k."""
     iou, _ = image.overlaps(guard)
     logit = image.cls.double()[:, image.labels]  # [n, G]
     cost = F.binary_cross_entropy_with_logits(logit, iou, reduction="none") * (

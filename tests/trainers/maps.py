@@ -35,9 +35,7 @@ def distances(scene: Scene) -> Tensor:
 
 
 def distributions(values: Tensor, buckets: int) -> Tensor:
-    """Logits whose softmax has the mean ``values`` (clamped to the buckets): [B, P, 4] -> [B, P, 4 *
-    buckets].
-    """
+    """Logits whose softmax has the mean ``values``, within the buckets: [B, P, 4] -> [B, P, 4 * buckets]."""
     values = values.clamp(0, buckets - 1)
     upper = values.floor().clamp(max=buckets - 2) + 1
     share = values - (upper - 1)  # of the upper of the two buckets around the value

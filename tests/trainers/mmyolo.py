@@ -20,9 +20,7 @@ ASSIGNER = "BatchDynamicSoftLabelAssigner"
 
 
 class RTMDet(Trainer):
-    """``loss_by_feat`` of a head that a configuration built: our assigner is registered, and there is nothing
-    to patch.
-    """
+    """``loss_by_feat`` of a head that a configuration built with our assigner; nothing is patched."""
 
     name = "RTMDetHead"
     package = "mmyolo 0.6.0"

@@ -1,6 +1,4 @@
-"""Run a loss with and without our patch on the same scene, and judge every prior on which the assignments
-differ.
-"""
+"""Run a loss with and without our patch on one scene, and judge every prior that is assigned differently."""
 
 from __future__ import annotations
 

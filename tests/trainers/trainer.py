@@ -1,6 +1,4 @@
-"""What a trainer is: an original loss, run as its own trainer runs it, that can be listened to while it
-assigns.
-"""
+"""What a trainer is: an original loss, run as its own trainer runs it, whose assigning can be listened to."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""The YOLOX family: the heads of yolox 0.3.0, pixeltable-yolox 0.4.3 and libreyolo 1.6.0, and
-super-gradients' losses.
-"""
+"""Heads of yolox 0.3.0, pixeltable-yolox 0.4.3 and libreyolo 1.6.0, and super-gradients' losses."""
 
 from __future__ import annotations
 

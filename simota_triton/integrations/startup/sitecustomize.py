@@ -18,9 +18,7 @@ from typing import Any
 
 
 class PatchAfterImport:
-    """A finder that stands before all others and lets them find; a package that it waits for is patched when
-    they have loaded it.
-    """
+    """A finder that lets the others find, and patches the packages it waits for once they are loaded."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self.names = {name for name in names if name}
