@@ -137,11 +137,10 @@ class SimOTAAssigner:
         give the same answer. Values are computed in float32, under autocast too; float64 inputs are rounded
         to float32 first.
 
-        A CUDA graph can hold a call with padded gts, or with packed gts whose offsets are on the device
-        (there with every backend but ``"triton"``, which reads back how many gts an image has at most). It
-        cannot hold one with a list of gts or with offsets on the host, whose sizes are the host's: such a
-        call is refused while a graph is captured. Outside of graphs none of the three forms makes the host
-        wait: offsets are copied from pinned memory.
+        The host waits for a GPU in one case alone: backend ``"triton"`` reads back how many gts an image has
+        at most where offsets of packed gts are on the device. All else can be captured in a CUDA graph, but
+        for a list of gts and offsets on the host, whose sizes are the host's: those are refused while a graph
+        is captured.
 
         Args:
             pred_boxes: [B, P, 4] decoded predictions, xyxy in the priors' units (pixels).
@@ -203,18 +202,23 @@ class SimOTAAssigner:
             "level_shapes": level_shapes,
         }  # fmt: skip
         tensor("pred_boxes", pred_boxes)
+        return self._assign(inputs)
+
+    def _assign(self, inputs: dict[str, Any]) -> AssignResult:
+        """A call, given its arguments by name."""
+        device = inputs["pred_boxes"].device
         if torch.compiler.is_compiling():
             problem = pack(self.config, **inputs, validate=False)
-            with _without_autocast(pred_boxes.device):
+            with _without_autocast(device):
                 matching = op.assign(problem, self._config_key, self.backend, self._kernels_key)
                 return _result(problem, matching, self.config)
-        pairs = extra_cost is not None or pair_mask is not None
-        name = backends.choose_for_call(self.backend, pred_boxes.device, pairs)
+        pairs = inputs["extra_cost"] is not None or inputs["pair_mask"] is not None
+        name = backends.choose_for_call(self.backend, device, pairs)
         problem = pack(self.config, **inputs, validate=self.validate)
         recorder = capture.active()
         if recorder is not None:
             recorder.keep(self.config, problem, inputs)
-        with _without_autocast(pred_boxes.device):
+        with _without_autocast(device):
             return _result(problem, backends.assign(name, problem, self.config, self.kernels), self.config)
 
     @torch.no_grad()

@@ -68,3 +68,25 @@ def test_imports_are_seen(tmp_path, monkeypatch):
     assert sorted(imported(file)) == [
         (1, "env"), (2, "config"), (3, "kernels"), (4, "kernels"), (7, "op"), (8, "cli"),
     ]  # fmt: skip
+
+
+MOST_LINES, MOST_PARAMETERS = 100, 25
+LAUNCHED = {
+    "prior_pass", "cost_pass", "rescue_pass", "prepare", "sums_and_ious", "select", "resolve", "rescue",
+}  # fmt: skip
+"""Kernels that the host launches: their parameters are all that they read and write."""
+
+
+def test_functions_are_short():
+    long = []
+    for path in sorted(ROOT.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.FunctionDef) or node.name in LAUNCHED:
+                continue
+            lines = (node.end_lineno or node.lineno) - node.lineno + 1
+            arguments = node.args
+            parameters = len([*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs])
+            if lines > MOST_LINES or parameters > MOST_PARAMETERS:
+                where = f"{path.relative_to(ROOT)}, line {node.lineno}"
+                long.append(f"{where}: {node.name} has {lines} lines and {parameters} parameters")
+    assert not long, "\n".join(long)
