@@ -1,4 +1,8 @@
-"""The sum over a prior's classes of their background costs, in an order that no tile size changes."""
+"""What a prior costs as background: the sum over its classes of the class cost at the target 0.
+
+Classes are summed in an order that no tile size changes: COLUMNS sums side by side, which are added up as a
+tree.
+"""
 
 import triton
 import triton.language as tl
@@ -14,8 +18,8 @@ def sum_background(
     """Background costs of all classes, summed, and whether all logits are finite; 0 where not ``read``.
 
     The sum is in [0, COST_LIMIT] and never -0.0, whatever its summands were rounded to (a softplus may come
-    out below 0), so that kernels can store flags outside of that range in its place. One that overflows is
-    dear, not unreadable.
+    out below 0), so that kernels can store flags outside of that range in its place. A sum that overflows is
+    COST_LIMIT: the prior is expensive, not unreadable.
 
     Args:
         logits: Pointers to class 0 of the priors, [ROWS].
@@ -27,7 +31,7 @@ def sum_background(
     Twin: ``terms.background_cost`` summed over the classes.
     """
     column = tl.arange(0, const.COLUMNS)
-    total = tl.zeros([ROWS, const.COLUMNS], tl.float32)
+    total = tl.zeros([ROWS, const.COLUMNS], tl.float32)  # [ROWS, COLUMNS]
     pointer = logits[:, None] + (column * stride_c)[None, :]
     for c in range(0, C, const.COLUMNS):
         present = read[:, None] & (column < C - c)[None, :]
@@ -36,7 +40,7 @@ def sum_background(
         if RULE.value.clamped:  # a clamped probability is never free
             added = tl.where(present, added, total)
         total = added
-        total = tl.fma(logit, 0.0, total)  # NaN of a logit that is not finite
+        total = tl.fma(logit, 0.0, total)  # NaN from a logit that is not finite on, the same otherwise
         pointer += stride_c * const.COLUMNS
     total = _sum_columns(total, ROWS)
     return tl.minimum(tl.maximum(total, 0.0) + 0.0, const.COST_LIMIT), total == total

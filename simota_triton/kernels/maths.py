@@ -152,7 +152,7 @@ def softplus_and_sigmoid(x, FAST: tl.constexpr):
 
 @triton.jit
 def divide(value, by):
-    """Quotient and remainder of two int32 >= 0, in two thirds of the instructions that signed ones take."""
+    """Quotient and remainder of two int32 >= 0, in two thirds of the instructions of a signed division."""
     quotient = (value.to(tl.uint32) // by.to(tl.uint32)).to(tl.int32)
     return quotient, value - quotient * by
 

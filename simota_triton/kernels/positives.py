@@ -1,9 +1,9 @@
-"""How many priors each gt has, kept by one program an image while gts that are short of them take some: for
-the two kernels behind ``min_positives``.
+"""How many priors each gt has, for the two kernels behind ``min_positives``: one program an image keeps the
+counts while gts that are short of priors take some.
 
-What a program writes here its other lanes read, and nobody else does. A barrier stands between: it makes all
-lanes of the program wait, and the writes and atomics before it are seen by the reads behind it. All branches
-around barriers are taken by all lanes.
+What a lane of the program writes here its other lanes read, and no other program does. A barrier stands
+between: it makes all lanes of the program wait, and the writes and atomics before it are seen by the reads
+behind it. All branches around barriers are taken by all lanes.
 """
 
 import triton
@@ -31,8 +31,8 @@ def count_positives(gt_index_ptr, positives_ptr, num_gts, P, BLOCK: tl.constexpr
 
 @triton.jit
 def can_be_spared(gt_index_ptr, positives_ptr, p, mask, min_positives):
-    """Whether priors are background, or their gt has more than ``min_positives``; of those not in ``mask``
-    anything.
+    """Whether priors are background, or their gt has more than ``min_positives``; for those not in ``mask``
+    the answer means nothing.
     """
     owner = tl.load(gt_index_ptr + p, mask=mask, other=-1)
     return tl.load(positives_ptr + owner, mask=mask & (owner >= 0), other=const.PLENTY) > min_positives

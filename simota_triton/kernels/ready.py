@@ -1,5 +1,5 @@
-"""What Triton does once a process before it launches, whatever the arguments: done ahead, it is not part of a
-first step.
+"""What Triton does once in a process before its first launch, whatever the arguments. Done ahead, it is no
+part of a trainer's first step.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from triton import JITFunction
 def make_ready(module: ModuleType) -> None:
     """Let Triton do ahead what needs neither a GPU nor arguments.
 
-    That is to hash itself, a library of some 100 MB (0.25 s), and the kernels of a module (0.04 s), both for
-    the names of binaries in its cache, and to import what it looks for among arguments (0.05 s). Its versions
-    keep the first in one place or another.
+    It hashes itself, a library of some 100 MB (0.25 s), and the kernels of the module (0.04 s), both for the
+    names of binaries in its cache, and it imports what it looks for among arguments (0.05 s). The first is a
+    function that versions of Triton keep in one place or another.
 
     Args:
         module: One that holds kernels.
     """
-    # none in Triton's interpreter
+    # in Triton's interpreter there are none
     kernels = [value for value in vars(module).values() if isinstance(value, JITFunction)]
     if not kernels:
         return

@@ -15,21 +15,21 @@ class Rule:
     """The fields of :class:`SimOTAConfig` that decide cost and pool, passed to kernels as one ``constexpr``.
 
     Those that only the matching reads are left out, so that changing them compiles nothing. Triton's cache on
-    disk tells rules apart by this class's repr, which therefore has to show every value that is compiled in,
-    also those that follow from
-    others: binaries outlive a release that derives them in another way. A configuration's own repr names its
-    preset. Kernels read fields as ``RULE.value.penalty``: ``value`` unwraps a ``constexpr``, and is the rule
-    itself where Triton's interpreter passes it unwrapped.
+    disk tells rules apart by this class's repr. It therefore has to show every value that is compiled in, and
+    also those that follow from others, since binaries outlive a release that derives them in another way. (A
+    configuration's own repr names its preset instead.) Kernels read fields as ``RULE.value.penalty``:
+    ``value`` unwraps a ``constexpr``, and is the rule itself where Triton's interpreter passes it unwrapped.
 
     Attributes:
         penalized: Pairs outside a region of their own gt pay the penalty.
         centered: There is a centre prior.
         distance_counts: The centre prior grows with the distance.
-        by_distance: Whether the distance alone tells which tiles ``select`` visits: it decides nearly as well
-            as all that is known of a tile. Of 134 to 336 tiles it visits one to two more in simulated scenes.
+        by_distance: Whether ``select`` ranks tiles by distance alone, rather than by all that is known of
+            them. That decides nearly as well: of 134 to 336 tiles it visits one to two more in simulated
+            scenes.
         joint: Class scores are joined with objectness.
-        planes: Float32 values a slot of the streaming kernels: a box, the background, and objectness where it
-            is joined.
+        planes: Planes of the streaming kernels' slots, see ``constants.BACKGROUND``: a box, the background,
+            and objectness where it is joined.
         clamped: Whether probabilities are clamped.
         gt_class_only: The class term is that of the gt's class, which may not be finite in some pairs of a
             prior.

@@ -218,7 +218,7 @@ MUTANTS = (
         f"{KERNELS} -k belong_to_no_image",
     ),
     Mutant(
-        "a NaN among the classes does not lose its prior",
+        "a NaN among the classes leaves its prior readable",
         "class_sums.py",
         "read & ~readable",
         "read & (total == -1.0)",
@@ -232,28 +232,28 @@ MUTANTS = (
         f"{KERNELS} -k largest",
     ),
     Mutant(
-        "lists with lost priors are trusted",
+        "lists with unreadable priors are trusted",
         "select.py",
         "tl.load(unreadable_ptr + image) != 0",
         "image < 0",
         f"{KERNELS} -k lose",
     ),
     Mutant(
-        "what was lost before stays lost",
+        "an image stays unreadable from the call before",
         "prepare.py",
         "tl.store(unreadable_ptr + image, 0)",
         "pass",
         f"{KERNELS} -k lose",
     ),
     Mutant(
-        "the last of the few has no turn",
+        "the last of the minority has no turn",
         "sums_and_ious.py",
         "(turn < minority)",
         "(turn < minority - 1)",
         f"{KERNELS} -k turn",
     ),
     Mutant(
-        "one of the many has no turn",
+        "one of the majority has no turn",
         "sums_and_ious.py",
         "tl.minimum(turn + 1, minority)",
         "tl.minimum(turn, minority)",
@@ -387,7 +387,7 @@ MUTANTS = (
         f"{KERNELS} -k conflicts",
     ),
     Mutant(
-        "only the first contested prior is resolved",
+        "only the first conflict is resolved",
         "resolve.py",
         "while turn < count:",
         "while turn < tl.minimum(count, 1):",
@@ -410,7 +410,7 @@ MUTANTS = (
         COMPILED,
     ),
     Mutant(
-        "contested priors are counted by a load and a store",
+        "conflicts are counted by a load and a store",
         "select.py",
         'entry = tl.atomic_add(number, 1, mask=second, sem="relaxed")',
         "entry = tl.load(num_conflicts_ptr) + tl.cumsum(second.to(tl.int32), 0) - 1\n"
@@ -418,7 +418,7 @@ MUTANTS = (
         COMPILED,
     ),
     Mutant(
-        "lost priors are not told of, as compiled",
+        "unreadable priors are not told of, as compiled",
         "select.py",
         "tl.load(unreadable_ptr + image) != 0",
         "image < 0",
@@ -446,7 +446,7 @@ MUTANTS = (
         COMPILED,
     ),
     Mutant(
-        "the list of contested priors is read behind its end",
+        "the list of conflicts is read behind its end",
         "resolve.py",
         "tl.load(conflicts_ptr + turn, mask=turn < count, other=0)",
         "tl.load(conflicts_ptr + turn)",

@@ -93,7 +93,8 @@ def _plan(config: SimOTAConfig, kernels: StreamConfig, layout: Layout, cells: Ce
             **by_gt, "splits": kernels.splits, "BOUNDS": bounds, "k_scale": _float64_bits(config.k_scale),
         },
         resolve={**logits, "CONFLICT": config.conflict, "GTS": kernels.gts},
-        rescue={**logits, "min_positives": config.min_positives, "BOUNDS": bounds},
+        # the counts take the registers of some bounds too
+        rescue={**logits, "min_positives": config.min_positives, "BOUNDS": min(bounds, 128)},
     )  # fmt: skip
 
 

@@ -27,10 +27,10 @@ class Scratch(NamedTuple):
         conflict_costs: The cost of one claim on each entry of ``conflicts``.
         slot_of: [P], the slot of each prior.
         top_ious: [N, splits, LANES], lists of largest IoUs.
-        unreadable: [B], whether an image lost a prior.
+        unreadable: [B], whether an image has an unreadable prior, see ``class_sums``.
         num_conflicts: Entries of ``conflicts`` in use; one number, the rest is padding.
         gts: The table of gts, [N, GT_COLUMNS] float32, two of which are one int64.
-        conflicts: Image and slot of each contested prior.
+        conflicts: Image and slot of each prior that several gts claim.
         cheapest: [B, P], the cheapest claim on each prior, or None where none is asked for.
     """
 
