@@ -191,9 +191,9 @@ def check_prepare(problem: Problem, config: SimOTAConfig, kernels: StreamConfig 
     assert (out.labels == channels).all()
     assert (out.claims == 0).all()
     assert int(state.scratch.num_conflicts[0]) == 0
-    assert (state.scratch.cheapest is not None) == (config.conflict == "matched")
-    if state.scratch.cheapest is not None:
-        assert (state.scratch.cheapest[: batch * num_priors] == UNCLAIMED.value).all()
+    assert (state.scratch.cheapest_claims is not None) == (config.conflict == "matched")
+    if state.scratch.cheapest_claims is not None:
+        assert (state.scratch.cheapest_claims[: batch * num_priors] == UNCLAIMED.value).all()
     return state
 
 
@@ -472,7 +472,7 @@ def test_claims_stand_until_conflicts_are_resolved(preset):
     assert (cost[image, :, prior] == state.scratch.conflict_costs[:count, None]).any(1).all()
     if config.conflict == "matched":
         claimed = torch.where(contested, expected.gt_index, 0)
-        cheapest = state.scratch.cheapest[:240].view(2, 120)
+        cheapest = state.scratch.cheapest_claims[:240].view(2, 120)
         assert torch.equal((cheapest & 0xFFFFFFFF)[contested], claimed[contested])
         assert (cheapest == UNCLAIMED.value)[expected.claims == 0].all()
 

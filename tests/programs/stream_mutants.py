@@ -404,9 +404,9 @@ MUTANTS = (
     Mutant(
         "the cheapest claim is kept by a load and a store",
         "select.py",
-        'tl.atomic_min(cheapest_ptr + out, (costs.to(tl.int64) << 32) | index, mask=taken, sem="relaxed")',
-        "tl.store(cheapest_ptr + out, tl.minimum(tl.load(cheapest_ptr + out, mask=taken, other=0), "
-        "(costs.to(tl.int64) << 32) | index), mask=taken)",
+        'tl.atomic_min(cheapest_claims_ptr + out, claim, mask=taken, sem="relaxed")',
+        "before = tl.load(cheapest_claims_ptr + out, mask=taken, other=0)\n"
+        "        tl.store(cheapest_claims_ptr + out, tl.minimum(before, claim), mask=taken)",
         COMPILED,
     ),
     Mutant(

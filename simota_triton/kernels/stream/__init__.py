@@ -2,12 +2,12 @@
 
 **What it is.** A best-first branch and bound over tiles of priors. SimOTA gives each ground truth (gt) the k
 priors that cost it least, where k, its *dynamic k*, is the sum of its q = ``candidate_topk`` largest IoUs,
-rounded down. A dense implementation writes cost and IoU of every (gt, prior) pair into [B, G, P] matrices and
-sorts their rows. Here no matrix is written. Neighbouring priors form a *tile*. For each gt and tile there is
-a bound: no pair of the two has a larger IoU, or costs less, than it says. A gt visits tiles in the order of
-their bounds, keeps the best pairs so far in a list, and stops as soon as the next bound is no better than the
-worst entry of the full list. What is left out provably changes nothing (``bounds``), so answers are those of
-the dense definition.
+rounded down, and at least 1. A dense implementation writes cost and IoU of every (gt, prior) pair into [B, G,
+P] matrices and sorts their rows. Here no matrix is written. Neighbouring priors form a *tile*. For each gt
+and tile there is a bound: no pair of the two has a larger IoU, or costs less, than it says. A gt visits tiles
+in the order of their bounds, keeps the best pairs so far in a list, and stops as soon as the next bound is no
+better than the worst entry of the full list. What is left out provably changes nothing (``bounds``), so
+answers are those of the dense definition.
 
 **Five kernels**, one launch each, in this order:
 
@@ -34,23 +34,24 @@ scratch memory (``scratch``), planes and columns are named in ``kernels.constant
     top_ious  [N, splits, LANES]                           W          R                (its memory: counts)
     num_conflicts                              W                      WR      R
     conflicts, conflict_costs                                         W       R
-    cheapest  [B, P], with "matched" only      W                      WR      R
+    cheapest_claims  [B, P], if "matched"      W                      WR      R
 
 **Two lists a gt.** The q largest IoUs decide how long the other list is, that of the k cheapest priors, so
 the first must be complete before the second is begun. One cannot stand in for the other: a cost also holds
 class and centre terms, and IoUs may count of priors that are no candidates (``k_pool``). ``top_iou``
 (``sums_and_ious``) makes the first one, so that it overlaps with the class sums, which costs need and IoUs do
-not; ``cheapest`` (``select``) the second one.
+not; ``cheapest`` (``select``) keeps the second one, in registers.
 
-**The list of conflicts.** ``select`` writes a claim into the outputs at once, as if it stood. An atomic
-counter, ``claims[b, p]``, tells each claimant how many came before. The *second* one, and no other, adds the
-prior to ``conflicts`` (image and slot) and what it costs itself to ``conflict_costs``; so each prior is there
-once, however many claim it. ``resolve`` goes through the list and overwrites the outputs of its priors; the
-cost tells it which gts cannot be cheaper.
+**The list of conflicts** is written by ``select`` and read by ``resolve``. ``select`` writes a claim into the
+outputs at once, as if it stood. An atomic counter, ``claims[b, p]``, tells each claimant how many came
+before. The *second* one, and no other, adds the prior to ``conflicts`` (image and slot) and what it costs
+itself to ``conflict_costs``; so each prior is there once, however many claim it. ``resolve`` goes through the
+list and overwrites the outputs of its priors; the cost tells it which gts cannot be cheaper.
 
 **Unreadable priors.** A prior with a class logit that is not finite takes no part, which ``class_sums``
 learns while ``top_iou`` may be looking at that very prior. It takes the prior's box away and sets
 ``unreadable[b]``, and ``select`` forms the lists of IoUs of such an image again instead of reading them.
+The race is meant (``kernels.races``).
 
 **An example.** One gt, four tiles, q = 2. Of each tile are known the largest IoU and the least cost that it
 may hold; the other columns are what its priors have, which is known once it is visited::

@@ -28,9 +28,9 @@ from .sums_and_ious import sums_and_ious
 OLD_COMPILER = tuple(int(part) for part in triton.__version__.split(".")[:2]) < (3, 9)
 
 REGISTERS = 104 if OLD_COMPILER else 80
-"""Registers a thread of the kernels may use; 24 warps fit a processor at 80. Left alone, ptxas takes up to
-124, to have more loads under way; those that come with Triton 3.3 and 3.6 spill a few of ``select`` where it
-may use fewer than 104.
+"""Registers that a thread of the kernels may use: 24 warps fit a multiprocessor at 80. Left alone, ptxas
+takes up to 124, to have more loads under way. The versions of it that come with Triton 3.3 and 3.6 spill some
+of ``select`` where it may use fewer than 104.
 """
 
 LIMIT = {} if INTERPRETED else {"maxnreg": REGISTERS}
@@ -84,11 +84,8 @@ def _plan(config: SimOTAConfig, kernels: StreamConfig, layout: Layout, cells: Ce
         },
         sums_and_ious={
             **by_gt, "C": coded_channels, "ALIGNED_LOGITS": layout.aligned_logits, "ROWS": rows,
-            "BOUNDS": kernels.iou_bounds,
-            "splits_log2": kernels.splits.bit_length() - 1,
-            **blocks,
+            "BOUNDS": kernels.iou_bounds, "splits_log2": kernels.splits.bit_length() - 1, **blocks,
         },
-
         select={
             **by_gt, "splits": kernels.splits, "BOUNDS": bounds, "k_scale": _float64_bits(config.k_scale),
         },
@@ -148,12 +145,10 @@ def run(problem: Problem, config: SimOTAConfig, kernels: StreamConfig) -> Matchi
         prepare[(batch * num_tiles,)](
             gt_index, matched_iou, labels, claims,
             scratch.slots, scratch.points, scratch.slot_of, scratch.tiles, scratch.gts.view(torch.float32),
-            scratch.unreadable,
-            scratch.num_conflicts, scratch.cheapest,
+            scratch.unreadable, scratch.num_conflicts, scratch.cheapest_claims,
             boxes, problem.priors.contiguous(), mask, logits.obj,
             gts.boxes.contiguous(), None if gts.given_centers is None else gts.given_centers.contiguous(),
-            gts.labels.contiguous(), offsets,
-            None if gts.mask is None else gts.mask.contiguous(),
+            gts.labels.contiguous(), offsets, None if gts.mask is None else gts.mask.contiguous(),
             N=num_gts, obj_strides_b=logits.obj_strides(0), obj_strides_p=logits.obj_strides(1),
             box_stride_b=box_strides[0], box_stride_p=box_strides[1], box_stride_c=box_strides[2],
             mask_stride_b=mask_strides[0], mask_stride_p=mask_strides[1], **plan.prepare,
@@ -167,15 +162,13 @@ def run(problem: Problem, config: SimOTAConfig, kernels: StreamConfig) -> Matchi
         select[(num_gts,)](
             gt_index, matched_iou, labels, claims, dynamic_k,
             scratch.top_ious, scratch.slots, scratch.points, scratch.slot_of, scratch.tiles, scratch.gts,
-            scratch.unreadable,
-            scratch.num_conflicts, scratch.conflicts, scratch.conflict_costs, scratch.cheapest,
-            logits.cls, **plan.select,
+            scratch.unreadable, scratch.num_conflicts, scratch.conflicts, scratch.conflict_costs,
+            scratch.cheapest_claims, logits.cls, **plan.select,
         )  # fmt: skip
         resolve[(min(kernels.resolvers, scratch.conflicts.shape[0]),)](
             gt_index, matched_iou, labels,
             scratch.slots, scratch.points, scratch.gts, scratch.num_conflicts, scratch.conflicts,
-            scratch.conflict_costs, scratch.cheapest,
-            logits.cls, offsets, **plan.resolve,
+            scratch.conflict_costs, scratch.cheapest_claims, logits.cls, offsets, **plan.resolve,
         )  # fmt: skip
         if config.min_positives:
             rescue[(batch,)](

@@ -24,7 +24,7 @@ def prepare(
     gt_index_ptr, matched_iou_ptr, labels_ptr, claims_ptr,
     # scratch, see the guide
     slots_ptr, points_ptr, slot_of_ptr, tiles_ptr, gt_table_ptr, unreadable_ptr, num_conflicts_ptr,
-    cheapest_ptr,
+    cheapest_claims_ptr,
     # predictions; candidate_mask is optional
     boxes_ptr, priors_ptr, candidate_mask_ptr, obj_levels,
     # gts: [N, 4], [N, 2] (optional), [N], [B + 1], [N] (optional)
@@ -98,8 +98,8 @@ def prepare(
     tl.store(matched_iou_ptr + out, tl.zeros([TILE], tl.float32), mask=here)
     tl.store(labels_ptr + out, tl.zeros([TILE], tl.int64) + C, mask=here)
     tl.store(claims_ptr + out, tl.zeros([TILE], tl.int32), mask=here)
-    if cheapest_ptr is not None:
-        tl.store(cheapest_ptr + out, tl.full([TILE], const.UNCLAIMED, tl.int64), mask=here)
+    if cheapest_claims_ptr is not None:
+        tl.store(cheapest_claims_ptr + out, tl.full([TILE], const.UNCLAIMED, tl.int64), mask=here)
     if image == 0:
         point = points_ptr + tile * point_stride + place
         store_four(point, x, y, stride_x, stride_y, TILE)

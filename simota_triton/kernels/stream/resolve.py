@@ -26,7 +26,8 @@ def resolve(
     # outputs [B, P]
     gt_index_ptr, matched_iou_ptr, labels_ptr,
     # scratch, see the guide
-    slots_ptr, points_ptr, gt_table_ptr, num_conflicts_ptr, conflicts_ptr, conflict_costs_ptr, cheapest_ptr,
+    slots_ptr, points_ptr, gt_table_ptr, num_conflicts_ptr, conflicts_ptr, conflict_costs_ptr,
+    cheapest_claims_ptr,
     # predictions and offsets of the gts
     cls_levels, gt_offsets_ptr,
     # sizes and strides, the tuples coded
@@ -61,7 +62,7 @@ def resolve(
         out = image * P + p
         area = box_area(x1, y1, x2, y2)
         if CONFLICT == "matched":
-            winner = (tl.load(cheapest_ptr + out) & 0xFFFFFFFF).to(tl.int32)
+            winner = (tl.load(cheapest_claims_ptr + out) & 0xFFFFFFFF).to(tl.int32)
         else:
             num_gts = (tl.load(gt_offsets_ptr + image + 1) - gt_first).to(tl.int32)
             limit = tl.load(conflict_costs_ptr + turn)

@@ -31,7 +31,7 @@ class Scratch(NamedTuple):
         num_conflicts: Entries of ``conflicts`` in use; one number, the rest is padding.
         gts: The table of gts, [N, GT_COLUMNS] float32, two of which are one int64.
         conflicts: Image and slot of each prior that several gts claim.
-        cheapest: [B, P], the cheapest claim on each prior, or None where none is asked for.
+        cheapest_claims: [B, P], the cheapest claim on each prior, or None where none is asked for.
     """
 
     slots: Tensor
@@ -44,7 +44,7 @@ class Scratch(NamedTuple):
     num_conflicts: Tensor
     gts: Tensor
     conflicts: Tensor
-    cheapest: Tensor | None = None
+    cheapest_claims: Tensor | None = None
 
 
 def scratch_parts(
@@ -67,7 +67,7 @@ def scratch_parts(
         "conflicts": (torch.int64, conflicts),
     }
     if config.conflict == "matched":
-        parts["cheapest"] = (torch.int64, batch * num_priors)
+        parts["cheapest_claims"] = (torch.int64, batch * num_priors)
     # every part begins at a multiple of 16 bytes: Triton compiles a kernel again for an address that does not
     return {name: (dtype, -(-elements // 4) * 4) for name, (dtype, elements) in parts.items()}
 

@@ -19,7 +19,7 @@ def select(
     # scratch, see the guide
     top_ious_ptr, slots_ptr, points_ptr, slot_of_ptr, tiles_ptr, gt_table_ptr, unreadable_ptr,
     num_conflicts_ptr,
-    conflicts_ptr, conflict_costs_ptr, cheapest_ptr,
+    conflicts_ptr, conflict_costs_ptr, cheapest_claims_ptr,
     # predictions
     cls_levels,
     # sizes and strides, the tuples coded; k_scale as the bits of a float64
@@ -89,8 +89,9 @@ def select(
     _write_claims(
         gt_index_ptr, matched_iou_ptr, labels_ptr, out, taken, slot, slots_ptr, gt, index, RULE, FAST, TILE
     )
-    if cheapest_ptr is not None:
-        tl.atomic_min(cheapest_ptr + out, (costs.to(tl.int64) << 32) | index, mask=taken, sem="relaxed")
+    if cheapest_claims_ptr is not None:
+        claim = (costs.to(tl.int64) << 32) | index  # the lower gt where costs are equal
+        tl.atomic_min(cheapest_claims_ptr + out, claim, mask=taken, sem="relaxed")
     before = tl.atomic_add(claims_ptr + out, 1, mask=taken, sem="relaxed")
     _note_conflicts(
         num_conflicts_ptr, conflicts_ptr, conflict_costs_ptr, taken & (before == 1), image, slot, costs
