@@ -39,9 +39,9 @@ def python(tmp_path_factory):
     return run
 
 
-def test_every_kernel_compiles_without_spills(python):
-    # all GPUs and configurations take a quarter of an hour
-    result = python("tests.programs.offline", "--capability", "90", "--random", "4")
+def test_kernels_compile_without_spills(python):
+    # a sample: all cases of one GPU take four minutes, those of all GPUs a quarter of an hour
+    result = python("tests.programs.offline", "--capability", "90", "--random", "4", "--every", "3")
     assert result.returncode == 0, result.stderr[-2000:]
     assert f"Triton {triton.__version__}: " in result.stdout
 

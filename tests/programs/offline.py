@@ -7,7 +7,7 @@ of its heuristic for the named workloads, which come in turn. Beside presets and
 random configurations, which may spill as much as launch parameters that are tuned.
 
     python -m tests.programs.offline                             # with the installed Triton
-    python -m tests.programs.offline --capability 90 --random 4  # for one GPU, as the tests do
+    python -m tests.programs.offline --capability 90 --random 4  # for one GPU; the tests add --every 3
     /path/to/other/venv/bin/python -m tests.programs.offline     # with another Triton
 
 Exits with 1 and says what is wrong. A process of its own, because Triton must not be in its interpreter.
@@ -236,13 +236,14 @@ def main() -> int:
         "--random", type=int, default=RANDOM, help=f"random configurations, up to {RANDOM} (default)"
     )
     parser.add_argument("--capability", type=int, nargs="+", default=CAPABILITIES, help="GPUs (default: all)")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="every Nth case (default: all)")
     options = parser.parse_args()
     left_out = NAMES[len(NAMED) + options.random :]
     cases = [
         (capability, name)
         for capability, name in CASES
         if capability in options.capability and name not in left_out
-    ]
+    ][:: options.every]
     start = time.perf_counter()
     with ProcessPoolExecutor(min(4, os.cpu_count() or 1), multiprocessing.get_context("spawn")) as pool:
         epochs = {backend: pool.submit(binaries_of_an_epoch, backend) for backend in MAX_BINARIES}
