@@ -79,6 +79,7 @@ def test_what_no_graph_can_hold_is_not_captured():
     assert len(calls) == 5 + 2
 
 
+@pytest.mark.interpreter
 def test_the_gpu_run_tries_out_on_a_cpu(tmp_path):
     environment = os.environ | {"TRITON_INTERPRET": "1"}
     command = [

@@ -295,6 +295,7 @@ def crowded(config, num_priors=110, counts=(3, 0, 2), seed=0, **options):
     )
 
 
+@pytest.mark.interpreter
 def test_the_pass_over_matrices_is_the_rule():
     generator = torch.Generator().manual_seed(0)
     for batch, num_gts, num_priors, least in ((4, 5, 9, 2), (2, 6, 2300, 3), (3, 4, 1024, 1), (1, 3, 7, 32)):
@@ -332,6 +333,7 @@ def test_the_pass_over_matrices_is_the_rule():
 @pytest.mark.parametrize(
     "preset", ["rtmdet", "yolox", "seed", "rtmdet_mmyolo", "super_gradients_fast", "picodet"]
 )
+@pytest.mark.interpreter
 def test_the_kernels_answer_as_the_definition(preset, least):
     config = SimOTAConfig.from_preset(preset, min_positives=least)
     problem = crowded(config)
@@ -344,6 +346,7 @@ def test_the_kernels_answer_as_the_definition(preset, least):
     kernels_support.assert_same(streamed(problem, config, TILES), found)
 
 
+@pytest.mark.interpreter
 @pytest.mark.parametrize("seed", range(6))
 def test_launch_parameters_forms_and_tilings_change_no_bit(seed):
     config = SimOTAConfig.from_preset(
@@ -353,6 +356,7 @@ def test_launch_parameters_forms_and_tilings_change_no_bit(seed):
     kernels_support.assert_same(streamed(problem, config, random_launch(seed)), fused(problem, config))
 
 
+@pytest.mark.interpreter
 def test_among_equal_costs_the_kernels_take_the_lowest_prior():
     """Every pair of a gt costs the same: its priors come in their order, whatever tile is visited first."""
     config = SimOTAConfig.nanodet(min_positives=2, candidate="all")
@@ -369,6 +373,7 @@ def test_among_equal_costs_the_kernels_take_the_lowest_prior():
     kernels_support.assert_same(streamed(problem, config, TILES), found)
 
 
+@pytest.mark.interpreter
 def test_the_kernels_leave_padding_and_empty_images_alone():
     config = SimOTAConfig.rtmdet(min_positives=2)
     problem = crowded(config, counts=(3, 0, 2))

@@ -362,6 +362,7 @@ def test_without_a_gpu_the_command_says_what_can_be_done(capsys, monkeypatch):
     assert "expected one of 80, 86, 89, 90, 100, 120, got '75'" in capsys.readouterr().err
 
 
+@pytest.mark.interpreter
 def test_a_dry_run_ranks_candidates_without_a_gpu(tmp_path):
     environment = os.environ | {"TRITON_CACHE_DIR": str(tmp_path), "PYTHONWARNINGS": "error"}
     command = [
