@@ -44,8 +44,9 @@ class SimOTAAssigner:
         backend: ``"auto"``, ``"reference"`` (the dense definition), ``"torch"``, ``"triton"`` or
             ``"triton-stream"`` (NVIDIA GPUs). ``"auto"`` asks the environment variable SIMOTA_TRITON_BACKEND,
             then the device: ``"triton-stream"`` on NVIDIA GPUs of compute capability 8.0 and above, where a
-            check at the first call finds that its kernels run and give known answers, else ``"torch"``. A
-            backend that is asked for by name is never replaced.
+            check at the first call finds that its kernels run and give known answers (``"triton"`` for calls
+            with ``extra_cost`` or ``pair_mask``), else ``"torch"``. A backend that is asked for by name is
+            never replaced.
         validate: Look at the values of gts, priors and offsets too. None: everywhere but on CUDA, where it
             costs a sync. Without it, a gt or prior that would have been refused takes no part.
         kernels: Launch parameters of the Triton kernels, for all shapes: a
@@ -144,7 +145,7 @@ class SimOTAAssigner:
 
         Args:
             pred_boxes: [B, P, 4] decoded predictions, xyxy in the priors' units (pixels).
-                float16/bfloat16/float32.
+                Any floating dtype.
             cls_logits: [B, P, C] of any strides, or the head's maps, a list of [B, C, H, W], whose cells in
                 row-major order, level after level, are the priors. Maps are read in place.
             priors: [P, 4] x, y, stride_x, stride_y (or [P, 3] x, y, stride): the points the originals use,
@@ -216,16 +217,17 @@ class SimOTAAssigner:
         name = backends.choose_for_call(self.backend, device, pairs)
         problem = pack(self.config, **inputs, validate=self.validate)
         recorder = capture.active()
-        if recorder is not None:
+        if recorder is not None and not capture.is_captured(device):
             recorder.keep(self.config, problem, inputs)
         with _without_autocast(device):
             return _result(problem, backends.assign(name, problem, self.config, self.kernels), self.config)
 
     @torch.no_grad()
     def cost_matrix(self, *args: Any, **kwargs: Any) -> CostMatrix:
-        """Cost and IoU of every (gt, prior) pair, for looking at: from the kernels of ``"triton"`` where the
-        backend is that one, with the assigner's launch parameters, or ``"triton-stream"``, whose costs are
-        the same bits, else from the dense definition. Takes what a call takes, and raises what it raises.
+        """Cost and IoU of every (gt, prior) pair, for looking at. Costs come from the kernels of backend
+        ``"triton"`` where the backend is that one (with the assigner's launch parameters) or
+        ``"triton-stream"`` (whose costs have the same bits), else from the dense definition. Takes what a
+        call takes, and raises what it raises.
         Packed gts give the matrices of padded ones: G is the most gts of an image.
 
         Example:

@@ -2,8 +2,8 @@
 bench``.
 
 Set SIMOTA_TRITON_CAPTURE to a file, or use :func:`capture` around the steps that are worth keeping. One batch
-is kept of each bucket of shapes, up to a limit, by the process of rank 0 (environment variable RANK); copying
-it waits for the GPU. Calls inside ``torch.compile`` are not captured.
+a process is kept of each bucket of shapes, up to a limit, by that of rank 0 (environment variable RANK);
+copying it waits for the GPU. Calls inside ``torch.compile`` are not captured.
 
 The file is a line that says what it is, then records, each the 8 bytes of its length and a ``torch.save`` of
 the call's arguments.
@@ -116,6 +116,11 @@ def _of_environment(path: str) -> Recorder | None:
     except ValueError as error:
         LOGGER.warning("SIMOTA_TRITON_CAPTURE: %s. Nothing is captured.", error)
         return None
+
+
+def is_captured(device: torch.device) -> bool:
+    """Whether a CUDA graph is being captured there, which cannot hold a copy to the host."""
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 
 class Recorder:

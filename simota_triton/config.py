@@ -65,7 +65,8 @@ class SimOTAConfig:
     Attributes:
         candidate: Which priors take part: those whose point lies in this region of *any* gt of the image.
             ``"box"`` is strictly inside the gt box, ``"center"`` strictly inside the square of half-width
-            ``center_radius`` strides around the gt's centre, ``"all"`` is every prior.
+            ``center_radius`` strides around the gt's centre, ``"box_or_center"`` in either of them,
+            ``"box_and_center"`` in both, ``"all"`` is every prior.
         eligible: Pairs outside this region of *their own* gt pay ``penalty``. ``"all"`` charges nobody.
         center_radius: Half-width of the centre square, in strides of the prior.
         penalty: Added last, so that pairs which pay it are ranked on float32's grid at that magnitude
@@ -147,6 +148,8 @@ class SimOTAConfig:
     preset: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
+        if self.preset is not None and self.preset not in PRESETS:
+            raise ValueError(f"preset: expected None or one of {_listed(PRESETS)}, got {self.preset!r}")
         for name, choices in _CHOICES.items():
             value = getattr(self, name)
             if not isinstance(value, str):
@@ -252,8 +255,7 @@ class SimOTAConfig:
         return PRESETS
 
     def __repr__(self) -> str:
-        start = self if self.preset is None else SimOTAConfig.from_preset(self.preset)
-        base = SimOTAConfig() if self.preset is None else start
+        base = SimOTAConfig() if self.preset is None else SimOTAConfig.from_preset(self.preset)
         changed = ", ".join(
             f"{name}={getattr(self, name)!r}" for name in FIELDS if getattr(self, name) != getattr(base, name)
         )

@@ -1,4 +1,4 @@
-"""Environment variables, all of them, read when they are needed."""
+"""The environment variables of this package, all of them, read when they are needed."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .checks import fail, floating, shape_of, tensor
-from .config import SimOTAConfig
+from .config import MAX_TOPK, SimOTAConfig
 
 _LOW32 = 0xFFFFFFFF
 
@@ -120,7 +120,8 @@ def dynamic_k_matching(
 ) -> Matching:
     """Dynamic-k matching of a cost matrix: YOLOX's rule, ``yolox/models/yolo_head.py`` dynamic_k_matching.
 
-    For each gt, k = max(1, floor(k_scale * sum of its candidate_topk largest IoUs)) and the k priors of
+    The default of ``candidate_topk`` is RTMDet's, YOLOX has 10. For each gt, k = max(1, floor(k_scale * sum
+    of its candidate_topk largest IoUs)) and the k priors of
     smallest cost; a prior taken by several gts goes to one of them. Ties: the smaller prior, then the smaller
     gt.
 
@@ -128,7 +129,7 @@ def dynamic_k_matching(
         cost: [B, G, P], +inf where the gt may not take the prior. float64 is compared in float64.
         iou: [B, G, P], negative where the pair does not count for ``dynamic_k``.
         gt_mask: [B, G] bool, False for padded gts; their rows must hold +inf.
-        candidate_topk: q, how many IoUs are summed.
+        candidate_topk: q, how many IoUs are summed, 1 to 32.
         k_scale: Factor of the sum before it is floored.
         conflict: ``"all"``: to the gt of smallest cost, of all gts; ``"matched"``: of those that selected the
             prior; ``"max_iou"``: to the gt of largest IoU.
@@ -149,7 +150,7 @@ def dynamic_k_matching(
         >>> dynamic_k_matching(cost, iou).gt_index
         tensor([[ 0,  0, -1]])
     """
-    _check_matrices(cost, iou, gt_mask, candidate_topk, conflict, min_positives)
+    _check_matrices(cost, iou, gt_mask, candidate_topk, k_scale, conflict, min_positives)
     batch, num_gts, num_priors = cost.shape
     device = cost.device
     if num_gts == 0 or num_priors == 0 or batch == 0:
@@ -206,7 +207,13 @@ def dynamic_k_matching(
 
 
 def _check_matrices(
-    cost: Tensor, iou: Tensor, gt_mask: Tensor | None, candidate_topk: int, conflict: str, min_positives: int
+    cost: Tensor,
+    iou: Tensor,
+    gt_mask: Tensor | None,
+    candidate_topk: int,
+    k_scale: float,
+    conflict: str,
+    min_positives: int,
 ) -> None:
     """Refuse what :func:`dynamic_k_matching` says it does."""
     for name, matrix in (("cost", cost), ("iou", iou)):
@@ -224,8 +231,10 @@ def _check_matrices(
     for name, value in (("iou", iou), ("gt_mask", gt_mask)):
         if value is not None and value.device != cost.device:
             fail(name, f"device {cost.device}, as cost", str(value.device), f"use {name}.to(cost.device)")
-    if candidate_topk < 1:
-        raise ValueError(f"candidate_topk: expected 1 or more, got {candidate_topk}")
+    if not 1 <= candidate_topk <= MAX_TOPK:
+        raise ValueError(f"candidate_topk: expected 1 to {MAX_TOPK}, got {candidate_topk}")
+    if not 0 < k_scale < math.inf:
+        raise ValueError(f"k_scale: expected a finite number above 0, got {k_scale}")
     if conflict not in ("all", "matched", "max_iou"):
         raise ValueError(f"conflict: expected one of 'all', 'matched', 'max_iou', got {conflict!r}")
     if min_positives < 0:

@@ -148,7 +148,9 @@ class GroundTruth:
             valid = torch.ones_like(row, dtype=torch.bool) if self.mask is None else self.mask.view(row.shape)
             return row, valid
         count = self.offsets.diff()
-        width = self.max_count if self.max_count is not None else int(count.max())
+        width = self.max_count
+        if width is None:
+            width = int(count.max()) if count.numel() else 0
         slot = torch.arange(width, dtype=torch.int64, device=device)
         row = self.offsets[:-1, None] + slot
         valid = slot < count[:, None]

@@ -85,8 +85,8 @@ def with_extra(problem: Problem, cost: Tensor, iou: Tensor) -> tuple[Tensor, Ten
 
 
 def usable_priors(problem: Problem) -> Tensor:
-    """[B, P] bool: the prior is one (finite, strides above 0) and takes part, its box, its area and its
-    objectness are finite.
+    """Whether a prior takes part, [B, P] bool: it is finite with strides above 0, the mask allows it, and its
+    box, the box's area and its objectness are finite.
     """
     boxes, priors = problem.pred_boxes.float(), problem.priors
     usable = (

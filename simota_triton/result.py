@@ -47,7 +47,7 @@ class AssignSummary:
         num_gts: Gts that take part.
         num_pos: Priors that learn a gt.
         num_conflicts: Priors that several gts selected.
-        num_empty: Gts of these that no prior learns.
+        num_empty: Gts that take part and that no prior learns.
         num_ignored: Priors whose loss can be left out.
         dynamic_k: {k: number of gts}, ascending.
         num_refused: Gts that take no part, see :attr:`AssignResult.refused`.

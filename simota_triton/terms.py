@@ -1,7 +1,8 @@
 """The terms of the cost, one function each, on broadcast tensors of any shape.
 
-Every torch computation of a term goes through here: the dense definition calls these on [B, G, P], the fast
-backend on lists of pairs, and the device kernels are tested against them.
+What decides an assignment in torch goes through here: the dense definition calls these on [B, G, P], backend
+"torch" on lists of pairs, and the device kernels are tested against them. (Backend "torch" forms bounds,
+which decide nothing, by cheaper formulas of its own.)
 
 The class term is never formed over [P, G, C]. Each prior has the sum of its classes' costs as background
 (target 0); a pair swaps the gt's class from target 0 to its own target::

@@ -306,3 +306,8 @@ def test_wrong_values_are_refused_by_name(error, values, message):
 def test_wrong_names_are_refused(error, call, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_a_preset_that_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match=r"^preset: expected None or one of 'seed'"):
+        SimOTAConfig(preset="x")

@@ -322,7 +322,9 @@ def test_wrong_input_is_refused():
         ({"gt_mask": torch.ones(1, 2, dtype=torch.bool, device="meta")}, ValueError, "gt_mask: expected "
                                                                                      "device cpu, as cost, "
                                                                                      "got meta"),
-        ({"candidate_topk": 0}, ValueError, "candidate_topk: expected 1 or more, got 0"),
+        ({"candidate_topk": 0}, ValueError, "candidate_topk: expected 1 to 32, got 0"),
+        ({"candidate_topk": 33}, ValueError, "candidate_topk: expected 1 to 32, got 33"),
+        ({"k_scale": 0.0}, ValueError, "k_scale: expected a finite number above 0, got 0.0"),
     ],
 )  # fmt: skip
 def test_arguments_that_do_not_fit_are_refused(changes, error, message):

@@ -2,10 +2,11 @@
 answers, else plain PyTorch.
 
 Decided at the first call, once a process and device, by a verdict that is kept on disk (:mod:`.verdicts`) or,
-where there is none, by a check: a few small problems with known answers (:mod:`.known`). It
-takes some milliseconds, and the time that Triton compiles for where its cache is empty. Kernels that cannot
-be compiled or loaded, or that answer wrongly, are one warning and plain PyTorch on that device; only wrong
-and right answers are kept, because the rest can be mended from outside.
+where there is none, by a check: a few small problems with known answers (:mod:`.known`). It takes some
+milliseconds, and the time that Triton compiles for where its cache is empty. Kernels that cannot be compiled
+or loaded, or that answer wrongly, are one warning and plain PyTorch on that device; only wrong and right
+answers are kept, because the rest can be mended from outside. Calls with costs of pairs then take "triton",
+whose cost function is the same.
 
 There is no check while a CUDA graph is captured, nor in a step of ``torch.compile``, whose memory may belong
 to a graph: such a call takes the decision or the verdict there is, else the streaming kernels unchecked, and

@@ -48,8 +48,8 @@ class KernelConfig:
         gts_per_program: Gts that a program of ``cost_pass`` loops over.
 
     Raises:
-        ValueError: A field is no power of two (``gts_per_program``: no positive number), or ``tile`` has
-            fewer priors than the program has lanes.
+        ValueError: A field is no power of two (``gts_per_program`` and ``prior_registers``: no positive
+            number), or ``tile`` has fewer priors than the program has lanes.
     """
 
     rows: int = 32
@@ -62,7 +62,8 @@ class KernelConfig:
     def __post_init__(self) -> None:
         for name in ("rows", "prior_warps", "tile", "cost_warps"):
             check_integer(name, getattr(self, name), power_of_two=True)
-        check_integer("gts_per_program", self.gts_per_program)
+        for name in ("gts_per_program", "prior_registers"):
+            check_integer(name, getattr(self, name))
         if self.tile < 32 * self.cost_warps:
             raise ValueError(
                 f"tile: expected at least a prior a lane, 32 * cost_warps = {32 * self.cost_warps}, "

@@ -24,7 +24,8 @@ class StreamConfig:
             whole.
         rows: Priors a program of ``sums_and_ious`` that sums logits; 16 at most where these are not a head's
             maps.
-        bounds: Tiles whose bounds a program of ``select`` keeps in registers at once.
+        bounds: Tiles whose bounds a program of ``select`` keeps in registers at once; 64 at most with GIoU,
+            128 with ``own_pairs_only``.
         iou_bounds: The same of ``sums_and_ious``, whose programs see only every ``splits``-th tile.
         splits: Programs of ``sums_and_ious`` that share the tiles of a gt, at most ``MAX_SPLITS``.
         gts: Gts that ``prepare`` and ``resolve`` look at side by side.

@@ -1,5 +1,5 @@
-"""SimOTA in plain PyTorch for CPUs, by exact pruning: costs only for the pairs that can still be among the k
-cheapest. ``pruned`` does it, ``compact`` stands in for it where a call is small.
+"""SimOTA in plain PyTorch, written for CPUs, by exact pruning: costs only for the pairs that can still be
+among the k cheapest. ``pruned`` does it, ``compact`` stands in for it where a call is small.
 
 In order of use: ``candidates`` (which gts and priors take part, and the priors near each gt), ``grid`` and
 ``priors`` (what is known of priors that form grids), ``block_maxima`` (the largest IoUs of a gt, found
@@ -35,7 +35,7 @@ def assign(problem: Problem, config: SimOTAConfig, kernels: None = None) -> Matc
     if gts.packed.numel() and not num_priors:
         dynamic_k[gts.packed] = 1
     elif gts.packed.numel():
-        with torch.inference_mode():  # a thousand small operations, each of which it makes cheaper
+        with torch.inference_mode():  # hundreds of small operations, each of which it makes cheaper
             found = (
                 compact.match(problem, config, gts, claims) if compact.applies(problem, config, gts) else None
             )

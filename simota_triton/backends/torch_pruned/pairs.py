@@ -148,7 +148,7 @@ class Costs:
     def near(self, rows: slice) -> tuple[Tensor, Tensor, Tensor] | None:
         """All priors whose pairs with gts ``rows`` can cost less than ``floor``, and others; their IoUs; and
         their costs without the class term, lower bounds, +inf where a prior cannot be selected: [g, w] each.
-        None where the floor is 0.
+        None where the radius is 0.
 
         The centre term is a power of 2 here, a tenth of the time of another base's, of distances that are
         rather too small.

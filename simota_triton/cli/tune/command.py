@@ -183,8 +183,9 @@ def _tune(args: argparse.Namespace, device: torch.device, folder: Path, family: 
             outcome.pruned = pruned
             if journal.trouble is not None:
                 report(journal.trouble)
-            code = max(code, _finish(folder, gpu, family, task, name, outcome))
-            if code == 0:
+            failed = _finish(folder, gpu, family, task, name, outcome)
+            code = max(code, failed)
+            if not failed:
                 journal.remove()
     return code
 

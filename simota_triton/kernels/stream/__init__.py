@@ -7,7 +7,8 @@ P] matrices and sorts their rows. Here no matrix is written. Neighbouring priors
 and tile there is a bound: no pair of the two has a larger IoU, or costs less, than it says. A gt visits tiles
 in the order of their bounds, keeps the best pairs so far in a list, and stops as soon as the next bound is no
 better than the worst entry of the full list. What is left out provably changes nothing (``bounds``), so
-answers are those of the dense definition.
+answers are those of the dense definition. (Where there is a centre prior and no penalty, as in "rtmdet",
+``select`` ranks tiles by their distance alone, which bounds the cost too: ``Rule.by_distance``.)
 
 **Five kernels**, one launch each, in this order:
 

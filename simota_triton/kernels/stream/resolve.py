@@ -95,8 +95,8 @@ def _best_gt(
     """The gt of least cost, or of largest IoU, of a prior; the lower one among equals.
 
     The cost of one claim is known, so a gt matters only if its pair may cost no more: GTS gts at a time are
-        held
-    against that by IoU, distance and penalty (see ``bounds``), and costs are formed of those that are left.
+    held against that by IoU, distance and penalty (see ``bounds``), and costs are formed of those that are
+    left.
 
     Args:
         winner: One of the claimants.

@@ -41,8 +41,7 @@ def sums_and_ious(
     lists of its image may hold it: ``select`` does not use them.
 
     Grid: (N * splits programs for the gts, and slots / ROWS for the sums). The kind of which there are fewer,
-        the
-    *minority*, is spread among the others, so that both are under way together: the first of each
+    the *minority*, is spread among the others, so that both are under way together: the first of each
     2^minority_every_log2 programs is one of it, until all ``minority`` of them have had their turn.
     """
     program = tl.program_id(0)
