@@ -1,5 +1,6 @@
-"""The definition: SimOTA on dense [B, G, P] matrices, one step of the text a line. Slow by design; everything
-is measured against it. Runs in float32 or float64 on any device.
+"""The definition: SimOTA on dense [B, G, P] matrices, a line for each step. Slow by design; everything is
+measured against it. Runs in float32 or float64 on any device. Numbers of steps are those of the blog text
+that preset ``seed`` names.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def cost_matrix(
         gt_mask: [B, G] bool, True for real gts.
     """
     gts = problem.gts.sanitised(problem.shape[2])
-    row, gt_mask = gts.padded_rows()  # [B, G]
+    row, gt_mask = gts.padded_rows()  # [B, G] each
     gt_boxes, gt_centers, gt_labels = (
         gts.boxes[row][:, :, None],
         gts.centers[row][:, :, None],

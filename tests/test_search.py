@@ -9,12 +9,14 @@ import sys
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from simota_triton import SimOTAConfig
 from simota_triton.cli import main
-from simota_triton.cli.tune import model, search
+from simota_triton.cli.tune import model, search, stream
 from simota_triton.cli.tune.families import TUNABLE, Tunable
 from simota_triton.cli.tune.journal import Journal
 from simota_triton.cli.tune.model import Static, launch_cycles
@@ -22,6 +24,7 @@ from simota_triton.cli.tune.search import TOGETHER, Task, prune, sweep
 from simota_triton.tuning import store
 from simota_triton.tuning.kernel_config import Shape
 from simota_triton.tuning.store import Gpu, read
+from simota_triton.tuning.stream_config import StreamConfig
 from tests.programs.configurations import compare, scene, space
 from tests.support import interpreter
 
@@ -241,6 +244,31 @@ def test_the_outline_of_a_batch_holds_no_memory_and_all_shapes():
     assert hollow.gts.boxes.is_meta
     for family in TUNABLE.values():
         assert family.shape(hollow) == family.shape(problem)
+
+
+class MadeCensus:
+    """A census of a kernel that holds nothing but a loop of ten instructions."""
+
+    straight = 100.0
+    loops = ()
+
+    def innermost(self):
+        return [SimpleNamespace(total=10.0)]
+
+
+@pytest.mark.parametrize(
+    ("preset", "most"), [("picodet", 64), ("super_gradients_fast", 128), ("rtmdet", 512)]
+)
+def test_parameters_count_as_they_are_launched(preset, most):
+    """What a configuration has no registers for is launched as less, and makes no other candidate."""
+    problem, _ = scene(0)
+    config = SimOTAConfig.from_preset(preset)
+    counted = {
+        bounds: stream.instructions("select", MadeCensus(), problem, config, StreamConfig(bounds=bounds))
+        for bounds in (32, 64, 128, 256, 512)
+    }
+    assert len(set(counted.values())) == 1 + [64, 128, 256, 512].index(most) + 1
+    assert counted[most] == counted[512] < counted[32]
 
 
 # the real kernels

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..config import SimOTAConfig
 from .kernel_config import PROCESSORS, Shape, check_integer, known_capability
 
 MAX_SPLITS = 8
@@ -64,6 +65,13 @@ class StreamConfig:
         to logits with gaps, or to classes side by side, take the registers of 16.
         """
         return self.rows if layout == "priors" else min(self.rows, 16)
+
+    def select_bounds(self, config: SimOTAConfig) -> int:
+        """``bounds`` as they are launched for a configuration: the enclosing box of GIoU and a second region
+        take the registers of some.
+        """
+        most = 64 if config.iou_cost == "giou" else 128 if config.own_pairs_only else self.bounds
+        return min(self.bounds, most)
 
 
 STREAM_INTERPRETER = StreamConfig(tile=1024, rows=1024, bounds=32, iou_bounds=32, resolvers=1)

@@ -110,9 +110,10 @@ class Costs:
             else None
         )
         # columns of their own, because arithmetic on them is six times as fast as on columns of a matrix
-        corners = torch.zeros((4, batch, self.stride), dtype=torch.float32, device=gts.boxes.device)
+        shape = (4, batch, self.stride)
+        corners = torch.zeros(shape, dtype=torch.float32, device=gts.boxes.device)  # [4, B, stride]
         corners[:, :, :num_priors] = problem.pred_boxes.permute(2, 0, 1)
-        selectable = torch.zeros_like(corners[0])  # 1 or 0
+        selectable = torch.zeros_like(corners[0])  # [B, stride], 1 or 0
         mark_candidates(problem, config, gts, self._levels, out=selectable[:, :num_priors])
         if usable is not None:
             selectable[:, :num_priors].mul_(usable)

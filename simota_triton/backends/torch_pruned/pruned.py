@@ -114,13 +114,13 @@ def _select(costs: Costs, rows: slice, dynamic_k: Tensor, sums: ClassSums) -> Pa
     """The pairs that a group of gts selects; sets their dynamic_k [N]."""
     config = costs.config
     ious = _Ious.of(costs, rows)
-    iou, best = ious.largest(config.candidate_topk)  # [g, q]
-    dynamic_k[rows] = k = count_k(iou, config.k_scale)
-    limit = torch.full((k.shape[0], 1), torch.inf, dtype=torch.float32, device=iou.device)
+    iou, best = ious.largest(config.candidate_topk)  # [g, q] each
+    dynamic_k[rows] = k = count_k(iou, config.k_scale)  # [g]
+    limit = torch.full((k.shape[0], 1), torch.inf, dtype=torch.float32, device=iou.device)  # [g, 1]
 
     row, listed = ious.row[:, None], costs.near(rows)
     if listed is not None:
-        near, near_iou, bound = listed
+        near, near_iou, bound = listed  # [g, w] each
         where = _spread_lowest(bound, LISTED * config.max_dynamic_k)
         limit = _kth_cost(costs, row, near.gather(1, where), near_iou.gather(1, where), k, sums)
     few = (limit == torch.inf).nonzero()[:, 0]

@@ -29,13 +29,13 @@ class Tunable(Family):
         shape: (problem) -> the shape that ``heuristic`` chooses launch parameters by.
         launch: (problem, configuration, launch parameters) -> the outputs, which have the same bits for all
             launch parameters.
-        instructions: (name of a kernel, its census, problem, launch parameters) -> an estimate of the
-            instructions that one warp of the kernel issues.
+        instructions: (name of a kernel, its census, problem, configuration, launch parameters) -> an estimate
+            of the instructions that one warp of the kernel issues.
     """
 
     shape: Callable[[Problem], Shape]
     launch: Callable[[Problem, SimOTAConfig, Any], Sequence[Tensor]]
-    instructions: Callable[[str, Census, Problem, Any], float]
+    instructions: Callable[[str, Census, Problem, SimOTAConfig, Any], float]
 
     def stage(self, index: int, base: Any) -> list[Any]:
         """``base``, then ``base`` with every other valid combination of values of this stage's fields."""

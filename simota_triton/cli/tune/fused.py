@@ -30,7 +30,7 @@ def launch(problem: Problem, config: SimOTAConfig, kernels: Any) -> Sequence[Ten
     return fused.run(problem, config, kernels, shape(problem).num_gts)
 
 
-def instructions(kernel: str, census: Census, problem: Problem, kernels: Any) -> float:
+def instructions(kernel: str, census: Census, problem: Problem, config: SimOTAConfig, kernels: Any) -> float:
     """An estimate of the instructions that a warp of a pass issues: those outside of loops once, those inside
     as often as there are gts or classes to loop over.
     """

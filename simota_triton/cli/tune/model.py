@@ -193,7 +193,7 @@ def _examine_one(
         in_loop = any(loop.instructions["local"] for loop in found.innermost())
         share = found.instructions["local"] / max(1, sum(found.instructions.values()))
         spills[name] = 1.0 if in_loop else share
-        instructions = family.instructions(name, found, problem, kernels)
+        instructions = family.instructions(name, found, problem, config, kernels)
         cycles += launch_cycles(capability, math.prod(grid), warps, found.registers, instructions)
     return Static(registers, spills, cycles, tuple(code))
 

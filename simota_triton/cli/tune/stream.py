@@ -33,19 +33,21 @@ def launch(problem: Problem, config: SimOTAConfig, kernels: Any) -> Sequence[Ten
     return [value for value in matching if value is not None]
 
 
-def instructions(kernel: str, census: Census, problem: Problem, kernels: Any) -> float:
+def instructions(kernel: str, census: Census, problem: Problem, config: SimOTAConfig, kernels: Any) -> float:
     """An estimate of the instructions that a warp of a kernel issues.
 
     How many tiles a gt visits depends on the data. For all candidates it is guessed that they cover the area
     of ``VISITS`` tiles of 64 priors: with smaller tiles more of them are visited.
     """
     from ...kernels.constants import COLUMNS
+    from ...kernels.host import Logits
 
     batch, num_priors, num_classes = problem.shape
+    rows, bounds = kernels.sum_rows(Logits.of(problem).layout.layout), kernels.select_bounds(config)
     gts = problem.gts.boxes.shape[0] / max(batch, 1)
     visits = max(1.0, VISITS * 64 / kernels.tile)
     if kernel == "sums_and_ious":  # programs of two kinds
-        of_gts, of_sums = gts * kernels.splits, num_priors / kernels.rows
+        of_gts, of_sums = gts * kernels.splits, num_priors / rows
         searches = visits / kernels.splits + num_priors / kernels.tile / kernels.splits / kernels.iou_bounds
         total: float = 0.0
         for loop in census.loops:
@@ -57,9 +59,9 @@ def instructions(kernel: str, census: Census, problem: Problem, kernels: Any) ->
         return mean
     turns = {
         "prepare": math.ceil(gts / kernels.gts),
-        "select": visits + num_priors / kernels.tile / kernels.bounds,
+        "select": visits + num_priors / kernels.tile / bounds,
         "resolve": math.ceil(gts / kernels.gts),
-        "rescue": visits + num_priors / kernels.tile / kernels.bounds,
+        "rescue": visits + num_priors / kernels.tile / bounds,
     }[kernel]
     loops: float = turns * sum(loop.total for loop in census.innermost())
     return census.straight + loops

@@ -32,7 +32,7 @@ scratch memory (``scratch``), planes and columns are named in ``kernels.constant
     tiles  [B, T / 32, SUMMARY, 32]            W           R          R                R
     gts  [N, GT_COLUMNS], the table of gts     W           R          R       R        R
     unreadable  [B]                            W           W          R
-    top_ious  [N, splits, LANES]                           W          R                (its memory: counts)
+    top_ious  [N, splits, LANES]                           W          R                (memory of positives)
     num_conflicts                              W                      WR      R
     conflicts, conflict_costs                                         W       R
     cheapest_claims  [B, P], if "matched"      W                      WR      R
@@ -47,7 +47,9 @@ not; ``cheapest`` (``select``) keeps the second one, in registers.
 outputs at once, as if it stood. An atomic counter, ``claims[b, p]``, tells each claimant how many came
 before. The *second* one, and no other, adds the prior to ``conflicts`` (image and slot) and what it costs
 itself to ``conflict_costs``; so each prior is there once, however many claim it. ``resolve`` goes through the
-list and overwrites the outputs of its priors; the cost tells it which gts cannot be cheaper.
+list and overwrites the outputs of its priors. Where the cheapest of all gts wins ("all"), the noted cost
+tells it which gts cannot be cheaper; with "max_iou" it compares IoUs instead, and with "matched" it reads the
+winner from ``cheapest_claims``, which claimants keep up to date.
 
 **Unreadable priors.** A prior with a class logit that is not finite takes no part, which ``class_sums``
 learns while ``top_iou`` may be looking at that very prior. It takes the prior's box away and sets
@@ -90,6 +92,7 @@ may hold; the other columns are what its priors have, which is known once it is 
   dynamic k. *takes part*: a prior or gt whose numbers are finite and which is not masked out.
 * *split*: one of several programs that share the tiles of a gt in ``sums_and_ious``. *part*: tiles ranked at
   once.
+* *LANES*: 32, the lanes of a warp and the entries of a list.
 * *coded*: integers passed so that Triton compiles nothing anew for other values, see ``host.codes``.
 * *scheduling hint* in a comment: what follows changes no value and is there for the compiler alone.
 

@@ -27,9 +27,9 @@ The cost is at least the sum of the four.
 **The IoUs of a tile.** Let the predictions of a tile lie in a box that shares the area o with a gt of area a,
 and let their areas lie between l and m. Then ::
 
-    intersection <= i,  union >= a + l - i,  IoU <= i / (a + l - i)    with i = min(o, m)
+    intersection <= i,  union >= a + max(l - i, 0),  IoU <= i / (a + max(l - i, 0))    with i = min(o, m)
 
-since a union is also at least a, and the quotient grows with i. The small and the large boxes of a tile are
+and the quotient grows with i. The small and the large boxes of a tile are
 bounded each for themselves, with ``l = 0, m = SMALL * largest area`` and with ``l = SMALL * largest area, m =
 largest area`` (:func:`tile_iou`).
 
@@ -49,7 +49,7 @@ from .tiles import load_four
 
 @triton.jit
 def least_cost(RULE: tl.constexpr):
-    """LEAST, and a little less."""
+    """LEAST, and a little less, with log_eps for log(1 + log_eps), which is smaller."""
     IOU_COST: tl.constexpr = RULE.value.iou_cost
     if IOU_COST == "log":
         return -1.001 * RULE.value.iou_weight * RULE.value.log_eps - 1e-6 * RULE.value.iou_weight

@@ -71,9 +71,7 @@ def _plan(config: SimOTAConfig, kernels: StreamConfig, layout: Layout, cells: Ce
         "cls_strides_c": layout.strides[2],
     }  # fmt: skip
     by_gt = {**logits, "candidate_topk": config.candidate_topk}
-    # the enclosing box and a second region take the registers of some bounds
-    most = 64 if config.iou_cost == "giou" else 128 if config.own_pairs_only else kernels.bounds
-    bounds = min(kernels.bounds, most)
+    bounds = kernels.select_bounds(config)
     rows = kernels.rows if INTERPRETED else kernels.sum_rows(layout.layout)
     return Plan(
         grid=grid,

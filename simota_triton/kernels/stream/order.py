@@ -19,9 +19,11 @@ from .. import constants as const
 
 
 @triton.jit
-def nearer(distance_squared, unit_squared):
-    """What a distance adds to a bound, times a square of 1 / unit: beyond 32 units all tiles are far."""
-    return tl.minimum(distance_squared * (unit_squared * (const.NEARER / 1024.0)), const.NEARER)
+def nearer(distance_squared, per_unit_squared):
+    """What is added to a bound for a distance: it grows with the square, up to NEARER at 32 units.
+    ``per_unit_squared`` is 1 / unit^2.
+    """
+    return tl.minimum(distance_squared * (per_unit_squared * (const.NEARER / 1024.0)), const.NEARER)
 
 
 @triton.jit
