@@ -156,8 +156,8 @@ MUTANTS = (
     Mutant(
         "the nearest tile of a bound goes last",
         "order.py",
-        "tl.minimum(distance_squared * (unit_squared * (const.NEARER / 1024.0)), const.NEARER)",
-        "const.NEARER - tl.minimum(distance_squared * (unit_squared * (const.NEARER / 1024.0)), "
+        "tl.minimum(distance_squared * (per_unit_squared * (const.NEARER / 1024.0)), const.NEARER)",
+        "const.NEARER - tl.minimum(distance_squared * (per_unit_squared * (const.NEARER / 1024.0)), "
         "const.NEARER)",
         f"{BOUNDS} -k promising",
     ),

@@ -19,7 +19,7 @@ from ...config import SimOTAConfig
 from ...matching import count_k
 from ...problem import Problem
 from .candidates import Gts, mark_candidates
-from .pairs import Pairs, PairTerms, reach, take
+from .pairs import Pairs, PairTerms, loosened, take
 from .priors import Priors
 
 MOST_PAIRS = 20 * 8400
@@ -174,7 +174,7 @@ class _Image(NamedTuple):
         width = min(config.max_dynamic_k, size)
         cheap = lower.topk(width, dim=1, largest=False, sorted=False).indices.flatten().unique()
         limit = _kth_lowest(self._cost(cheap), k, width)
-        return (lower <= reach(limit)).any(0).nonzero().squeeze(1)
+        return (lower <= loosened(limit)).any(0).nonzero().squeeze(1)
 
     def _cost(self, which: Tensor) -> Tensor:
         """Costs [G, m] of candidates ``which`` [m]."""

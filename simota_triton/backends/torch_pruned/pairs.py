@@ -350,7 +350,7 @@ class ClassSums:
         return self._known.index_select(0, places)
 
 
-def reach(limit: Tensor) -> Tensor:
+def loosened(limit: Tensor) -> Tensor:
     """Costs up to a limit, and as much more as rounding may add (a few ulp of the cost, and of the class sums
     that it is a difference of); below the +inf of what cannot be selected.
     """

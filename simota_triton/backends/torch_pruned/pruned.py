@@ -6,7 +6,7 @@ those. (2) The priors near a gt's centre, outside of which the centre term or th
 ``Costs.floor``, are listed and ranked by their cost without its class term; the k-th smallest cost of the
 best few bounds the true one from above. (3) Only pairs whose lower bound stays below survive: near ones, and,
 where the limit is above the floor, those of a large IoU. Sums over all classes are formed for these alone.
-Rounding is covered by :func:`~.pairs.reach`, which only ever keeps more pairs.
+Rounding is covered by :func:`~.pairs.loosened`, which only ever keeps more pairs.
 
 Memory: O(B * P + N * q + a group's maxima and near priors + surviving pairs), whatever G * P is.
 """
@@ -25,7 +25,7 @@ from ...problem import Problem
 from ...terms import COST_LIMIT
 from .block_maxima import FOLD, FoldedRows, fold, largest, unfold
 from .candidates import Gts, blocks
-from .pairs import ClassSums, Costs, NotFinite, Pairs, reach, take
+from .pairs import ClassSums, Costs, NotFinite, Pairs, loosened, take
 
 GROUP_PAIRS = 1 << 21
 """(gt, prior) pairs of a group: the larger the groups, the fewer small operations there are."""
@@ -127,7 +127,7 @@ def _select(costs: Costs, rows: slice, dynamic_k: Tensor, sums: ClassSums) -> Pa
     if few.numel():
         limit[few] = _kth_cost(costs, row[few], best[few], iou[few], k[few], sums)
 
-    most = reach(limit)
+    most = loosened(limit)
     entry, prior, pair_iou = (
         torch.zeros(0, dtype=dtype, device=k.device) for dtype in (k.dtype, k.dtype, iou.dtype)
     )
@@ -231,7 +231,7 @@ def _rivals(costs: Costs, contested: Tensor, limit: Tensor, sums: ClassSums) -> 
     each is about; of each place, rows ascend.
     """
     max_iou, gts = costs.config.conflict == "max_iou", costs.gts
-    threshold = -limit if max_iou else costs.lowest_iou(reach(limit))
+    threshold = -limit if max_iou else costs.lowest_iou(loosened(limit))
     image, prior = contested // costs.stride, contested % costs.stride
     starts = torch.tensor(gts.starts, dtype=torch.int64, device=image.device)
     first, count = starts.index_select(0, image), starts.diff().index_select(0, image)
@@ -279,7 +279,7 @@ def _rescue(costs: Costs, won: Pairs, sums: ClassSums) -> Pairs:
             if not spared.numel():
                 break
             row, near = (one * gt).expand_as(spared), iou.index_select(0, spared)
-            most = reach(_kth_cost(costs, row[None], spared[None], near[None], one, sums)).view(-1)
+            most = loosened(_kth_cost(costs, row[None], spared[None], near[None], one, sums)).view(-1)
             taken = _cheapest(_within(costs, row, spared, near, most, sums), slice(gt, gt + 1), one)
             if not taken.row.numel():
                 break

@@ -69,7 +69,7 @@ def cost_pass(
     area = box_area(x1, y1, x2, y2)
     reach_x, reach_y = RULE.value.center_radius * stride_x, RULE.value.center_radius * stride_y
     rate = center_rate(stride_x, RULE, FAST)
-    objectness = background
+    objectness = background  # of the right type and shape; never read
     if objectness_ptr is not None:
         objectness = tl.load(objectness_ptr + image * P + p, mask=counts, other=0.0)
     selectable = counts

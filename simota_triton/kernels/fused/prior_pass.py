@@ -67,7 +67,7 @@ def prior_pass(
     if candidate_mask_ptr is not None:
         mask = candidate_mask_ptr + image * mask_stride_b + p.to(tl.int64) * mask_stride_p
         usable &= tl.load(mask, mask=in_tile, other=0) != 0
-    objectness = x
+    objectness = x  # of the right type and shape; never read
     if obj_levels is not None:
         obj_ptr, obj_stride, _ = find_logits(
             level, image, level_start, obj_levels, obj_strides_b, obj_strides_p, obj_strides_p, "any", False

@@ -47,7 +47,7 @@ def class_sums(
             level, image, level_start, cls_levels, cls_strides_b, cls_strides_p, cls_strides_c, LAYOUT,
             ALIGNED_LOGITS,
         )  # fmt: skip
-        objectness = background
+        objectness = background  # of the right type and shape; never read
         if RULE.value.joint:
             objectness = tl.load(slots_ptr + const.OBJECTNESS * TILE)
         logits += p.to(tl.int64) * stride_p

@@ -58,8 +58,9 @@ def prepare(
     if candidate_mask_ptr is not None:
         allowed = candidate_mask_ptr + image * mask_stride_b + p.to(tl.int64) * mask_stride_p
         usable &= tl.load(allowed, mask=here, other=0) != 0
-    # scheduling hint: slot_stride is passed so that no store is known to be aligned; a wider one would need
-    # another layout, by way of shared memory. So is point_stride
+    # scheduling hint: slot_stride and point_stride follow from compiled-in sizes but are arguments, so that
+    # the compiler cannot see that stores are aligned; wider ones would need another layout of registers, by
+    # way of shared memory
     slot = slots_ptr + (image * num_tiles + tile) * slot_stride + place
     if obj_levels is not None:
         if len(obj_levels) == 1:

@@ -50,7 +50,8 @@ def resolve(
     cls = (starts, first_tiles, cls_levels, cls_strides_b, cls_strides_p, cls_strides_c)
     count = tl.load(num_conflicts_ptr)
     turn = tl.program_id(0)
-    # scheduling hint: loaded beside the count, not behind it; there are no more programs than entries at most
+    # scheduling hint: loaded beside the count, not behind it; the grid has at most as many programs as the
+    # list has room, so the address exists
     entry = tl.load(conflicts_ptr + turn)
     while turn < count:
         image, slot = entry >> 32, entry.to(tl.int32)
@@ -111,7 +112,7 @@ def _best_gt(
     x, y, stride_x, stride_y = load_four(point, TILE)
     reach_x, reach_y = RULE.value.center_radius * stride_x, RULE.value.center_radius * stride_y
     background = tl.load(at + const.BACKGROUND * TILE)
-    objectness = background
+    objectness = background  # of the right type and shape; never read
     if RULE.value.joint:
         objectness = tl.load(at + const.OBJECTNESS * TILE)
     logits, stride_p, stride_c = find_logits_of_tile(slot // TILE, image, cls, LAYOUT)
@@ -125,7 +126,7 @@ def _best_gt(
         gx1, gy1, gx2, gy2, cx, cy, gt_area, label = load_table(gt_table_ptr, gt_first + g + lane, mask)
         worth = label >= 0
         inter, union = intersection_and_union(x1, y1, x2, y2, area, gx1, gy1, gx2, gy2, gt_area, RULE)
-        outside = worth
+        outside = worth  # of the right type and shape; never read
         if RULE.value.penalized:
             outside = region_depth(x, y, reach_x, reach_y, gx1, gy1, gx2, gy2, cx, cy, ELIGIBLE) <= 0.0
         worth &= may_cost(

@@ -178,7 +178,7 @@ def find_pairs(
     area = box_area(x1, y1, x2, y2)
     inter, union = intersection_and_union(x1, y1, x2, y2, area, gx1, gy1, gx2, gy2, gt_area, RULE)
     reach_x, reach_y = RULE.value.center_radius * stride_x, RULE.value.center_radius * stride_y
-    outside = inter == inter
+    outside = inter == inter  # of the right type and shape; never read
     if RULE.value.penalized:
         outside = region_depth(x, y, reach_x, reach_y, gx1, gy1, gx2, gy2, cx, cy, ELIGIBLE) <= 0.0
     worth = may_cost(inter, union, x, y, stride_x, cx, cy, outside, least_iou, least_iou_if_paid, reach, RULE)
@@ -202,7 +202,7 @@ def keys_of_pairs(
     """Keys of the costs of pairs of :func:`find_pairs`, [TILE] int32; NONE of those not ``worth`` it."""
     gx1, gy1, gx2, gy2, cx, cy, _gt_area, _label = gt
     slot, x1, y1, x2, y2, x, y, stride_x, inter, union, outside, logits, stride_p, logit, background = pairs
-    objectness = background
+    objectness = background  # of the right type and shape; never read
     if RULE.value.joint:
         objectness = tl.load(slot + const.OBJECTNESS * TILE, mask=worth, other=0.0)
     if LAYOUT != "priors":
