@@ -272,7 +272,7 @@ def test_gts_that_belong_to_no_image_ask_for_nothing():
             gts,
             boxes=gts.boxes[owned],
             labels=gts.labels[owned],
-            given_given_centers=gts.centers[owned],
+            given_centers=gts.centers[owned],
             offsets=torch.tensor(offsets) - offsets[0],
             max_count=None,
         )
