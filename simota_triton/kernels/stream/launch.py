@@ -89,7 +89,7 @@ def _plan(config: SimOTAConfig, kernels: StreamConfig, layout: Layout, cells: Ce
         },
         resolve={**logits, "CONFLICT": config.conflict, "GTS": kernels.gts},
         # the counts take the registers of some bounds too
-        rescue={**logits, "min_positives": config.min_positives, "BOUNDS": min(bounds, 128)},
+        rescue={**logits, "min_positives": config.min_positives, "BOUNDS": min(bounds, 64)},
     )  # fmt: skip
 
 
