@@ -138,10 +138,10 @@ class SimOTAAssigner:
         give the same answer. Values are computed in float32, under autocast too; float64 inputs are rounded
         to float32 first.
 
-        The host waits for a GPU in one case alone: backend ``"triton"`` reads back how many gts an image has
-        at most where offsets of packed gts are on the device. All else can be captured in a CUDA graph, but
-        for a list of gts and offsets on the host, whose sizes are the host's: those are refused while a graph
-        is captured.
+        The host waits for a GPU in one case alone, unless ``validate`` asks it to: backend ``"triton"`` reads
+        back how many gts an image has at most where offsets of packed gts are on the device. All else can be
+        captured in a CUDA graph, but for a list of gts and offsets on the host, whose sizes are the host's:
+        those are refused while a graph is captured.
 
         Args:
             pred_boxes: [B, P, 4] decoded predictions, xyxy in the priors' units (pixels).

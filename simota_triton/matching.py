@@ -121,9 +121,8 @@ def dynamic_k_matching(
     """Dynamic-k matching of a cost matrix: YOLOX's rule, ``yolox/models/yolo_head.py`` dynamic_k_matching.
 
     The default of ``candidate_topk`` is RTMDet's, YOLOX has 10. For each gt, k = max(1, floor(k_scale * sum
-    of its candidate_topk largest IoUs)) and the k priors of
-    smallest cost; a prior taken by several gts goes to one of them. Ties: the smaller prior, then the smaller
-    gt.
+    of its candidate_topk largest IoUs)) and the k priors of smallest cost; a prior taken by several gts goes
+    to one of them. Ties: the smaller prior, then the smaller gt.
 
     Args:
         cost: [B, G, P], +inf where the gt may not take the prior. float64 is compared in float64.
