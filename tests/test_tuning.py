@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 import warnings
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -15,6 +18,7 @@ import pytest
 import torch
 
 from simota_triton import SimOTAAssigner
+from simota_triton.cli.tune import model
 from simota_triton.cli.tune.families import TUNABLE
 from simota_triton.tuning import choice, store
 from simota_triton.tuning.choice import choose
@@ -367,3 +371,22 @@ def test_reading_a_file_for_another_gpu_says_which(folder):
         StoreError, match=r"measured on NVIDIA Test 80GB \(\(9, 0\)\), this is NVIDIA Test 80GB \(\(9, 1\)\)"
     ):
         read(user_file(GPU), GPU._replace(capability=(9, 1)))
+
+
+def test_an_interrupt_waits_until_the_workers_are_started():
+    """Other threads of the process, which do not block the signal, are given it."""
+    event, steps = threading.Event(), []
+    waiting = threading.Thread(target=event.wait, daemon=True)
+    waiting.start()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt), model._interrupts_wait():
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.1)
+            steps.append("the block goes on")
+        assert steps
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+        event.set()
+        waiting.join()

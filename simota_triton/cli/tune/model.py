@@ -12,6 +12,7 @@ times: memory, caches and the length of data-dependent loops are not in it.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import multiprocessing
@@ -122,18 +123,36 @@ def examine(
     reader, writer = context.Pipe(duplex=False)
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(reader,))
     try:
-        # Workers inherit that Ctrl-C is blocked and keep it so, from their first instruction on: only the
-        # parent answers to it.
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
+        with _interrupts_wait():
             found = [pool.submit(_examine, backend, hollow, config, capability, chunk) for chunk in chunks]
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         for future in found:
             yield from future.result()
     finally:
         writer.close()
         pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _interrupts_wait() -> Iterator[None]:
+    """Within the block, Ctrl-C waits for its end, and processes that are started never hear of it.
+
+    They inherit that the signal is blocked, from their first instruction on: only the parent answers to it.
+    The parent needs a handler too, because blocking it here leaves it to other threads of the process, as
+    those of PyTorch: Python would then end the block in the middle of starting a worker.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # the interrupt is the main thread's
+        return
+    heard: list[int] = []
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    handler = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        if heard:
+            signal.raise_signal(signal.SIGINT)
 
 
 def _start(reader: Connection) -> None:
