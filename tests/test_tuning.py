@@ -378,12 +378,17 @@ def test_an_interrupt_waits_until_the_workers_are_started():
     event, steps = threading.Event(), []
     waiting = threading.Thread(target=event.wait, daemon=True)
     waiting.start()
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with pytest.raises(KeyboardInterrupt), model._interrupts_wait():
+
+    def interrupted():
+        with model._interrupts_wait():
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.1)
             steps.append("the block goes on")
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            interrupted()
         assert steps
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
