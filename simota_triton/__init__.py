@@ -8,27 +8,29 @@ Modules and folders in layers, of which each imports only from those before it:
     problem, matching
     terms, masks, ground_truth
     inputs, result, tuning
+    task_aligned
     reference, kernels, capture
     backends
     op
-    assigner
+    assigners
     measure, integrations
     verification
     cli
 
 What is computed is told by ``config``, ``terms``, ``reference`` and ``matching``; ``inputs`` makes a
-``problem`` of what came, ``backends`` assign it, ``assigner`` hands out the ``result``. ``tuning`` says how
+``problem`` of what came, ``backends`` assign it, ``assigners`` hand out the ``result``. ``tuning`` says how
 fast, and changes no answer. What assigns never imports what measures, verifies or shows.
 """
 
 from . import quiet  # noqa: F401 - before all that imports torch
-from .assigner import SimOTAAssigner, assign
-from .boxes import box_giou, box_iou, convert_boxes
-from .config import SimOTAConfig
+from .assigners import SimOTAAssigner, TaskAlignedAssigner, assign
+from .boxes import box_ciou, box_giou, box_iou, convert_boxes
+from .config import SimOTAConfig, TaskAlignedConfig
 from .masks import mask_centers
 from .matching import dynamic_k_matching
 from .priors import grid_priors
 from .result import AssignResult, AssignSummary, ImageAssignment
+from .task_aligned.matching import topk_matching
 from .version import __version__ as __version__
 
 __all__ = [
@@ -37,11 +39,15 @@ __all__ = [
     "ImageAssignment",
     "SimOTAAssigner",
     "SimOTAConfig",
+    "TaskAlignedAssigner",
+    "TaskAlignedConfig",
     "assign",
+    "box_ciou",
     "box_giou",
     "box_iou",
     "convert_boxes",
     "dynamic_k_matching",
     "grid_priors",
     "mask_centers",
+    "topk_matching",
 ]

@@ -4,12 +4,19 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from .checks import fail, shape_of, tensor
 
 BOX_FORMATS = ("xyxy", "xywh", "cxcywh")
+
+ROTATED = 5
+"""Numbers of a rotated box: centre, size along its own axes, and the angle of the first of them in
+radians.
+"""
 
 SMALLEST = torch.finfo(torch.float32).tiny
 """Smallest normal float32."""
@@ -63,13 +70,16 @@ def _check(name: str, boxes: Tensor) -> None:
 
 
 def box_center(boxes: Tensor) -> Tensor:
-    """Centres of xyxy boxes, [..., 4] -> [..., 2]."""
+    """Centres of xyxy boxes [..., 4], or of rotated ones [..., 5], [..., 2]."""
+    if boxes.shape[-1] == ROTATED:
+        return boxes[..., :2]
     return (boxes[..., :2] + boxes[..., 2:]) / 2
 
 
 def box_area(boxes: Tensor) -> Tensor:
-    """Areas of xyxy boxes, [..., 4] -> [...]; an inverted box has none."""
-    size = (boxes[..., 2:] - boxes[..., :2]).clamp(min=0)
+    """Areas of xyxy boxes [..., 4], or of rotated ones [..., 5], [...]; an inverted box has none."""
+    rotated = boxes.shape[-1] == ROTATED
+    size = (boxes[..., 2:4] if rotated else boxes[..., 2:] - boxes[..., :2]).clamp(min=0)
     return size[..., 0] * size[..., 1]
 
 
@@ -161,3 +171,36 @@ def box_giou(
     right, bottom = (torch.maximum(boxes[..., i], others[..., i]) for i in (2, 3))
     enclosing = guard((right - left).clamp(min=0) * (bottom - top).clamp(min=0), rule, eps)
     return inter / union - (enclosing - union) / enclosing
+
+
+def box_ciou(boxes: Tensor, others: Tensor, box_format: str = "xyxy", *, eps: float = 1e-7) -> Tensor:
+    """Complete IoU (Zheng et al., AAAI 2020) of broadcast boxes, in the form of Ultralytics'
+    ``utils/metrics.py`` bbox_iou::
+
+        CIoU = IoU - (rho^2 / c^2 + a * v)
+        v    = 4 / pi^2 * (atan(w / h) - atan(w' / h'))^2
+        a    = v / (1 - IoU + v + eps)
+
+    with the distance rho of the centres, the diagonal c of the enclosing box, and eps added to heights, to
+    the union and to c^2. It is at most the IoU. Boxes that do not overlap have 0 here, which is what
+    clamping makes of it; arguments as :func:`box_iou`.
+
+    Example:
+        >>> box_ciou(torch.tensor([0.0, 0.0, 2.0, 2.0]), torch.tensor([1.0, 0.0, 3.0, 2.0]))
+        tensor(0.2564)
+    """
+    boxes, others = _corners("boxes", boxes, box_format), _corners("others", others, box_format)
+    x1, y1, x2, y2 = boxes.unbind(-1)
+    other_x1, other_y1, other_x2, other_y2 = others.unbind(-1)
+    width, height = x2 - x1, y2 - y1 + eps
+    other_width, other_height = other_x2 - other_x1, other_y2 - other_y1 + eps
+    inter = intersection(boxes, others)
+    iou = inter / (width * height + other_width * other_height - inter + eps)
+    enclosing_width = torch.maximum(x2, other_x2) - torch.minimum(x1, other_x1)
+    enclosing_height = torch.maximum(y2, other_y2) - torch.minimum(y1, other_y1)
+    diagonal = enclosing_width.square() + enclosing_height.square() + eps
+    distance = ((other_x1 + other_x2 - x1 - x2).square() + (other_y1 + other_y2 - y1 - y2).square()) / 4
+    angles = torch.atan(other_width / other_height) - torch.atan(width / height)
+    v = (4 / math.pi**2) * angles.square()
+    penalty = distance / diagonal + v * (v / (1 - iou + v + eps))
+    return torch.where(inter > 0, iou - penalty, 0.0)

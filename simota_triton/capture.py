@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from . import env
-from .config import SimOTAConfig
+from .config import RULES, Config
 from .files import locked
 from .inputs import pack
 from .problem import Problem, map_tensors
@@ -53,7 +53,7 @@ class Recorded:
     """
 
     name: str
-    config: SimOTAConfig
+    config: Config
     inputs: dict[str, Any]
 
     def on(self, device: torch.device) -> dict[str, Any]:
@@ -141,7 +141,7 @@ class Recorder:
         with contextlib.suppress(OSError), open(path, "rb") as file:
             list(_records(file, path))
 
-    def keep(self, config: SimOTAConfig, problem: Problem, inputs: dict[str, Any]) -> None:
+    def keep(self, config: Config, problem: Problem, inputs: dict[str, Any]) -> None:
         """Add a call's batch, unless one of its bucket is there. A file that cannot be written is one
         warning.
         """
@@ -173,7 +173,7 @@ class Recorder:
         torch.save(
             {
                 "name": batch.name,
-                "config": json.dumps(dataclasses.asdict(batch.config)),
+                "config": json.dumps({"rule": batch.config.rule, **dataclasses.asdict(batch.config)}),
                 "inputs": batch.inputs,
             },
             blob,
@@ -213,7 +213,8 @@ def read_batches(path: Path) -> tuple[list[Recorded], str | None]:
             file.seek(start)
             try:
                 data = torch.load(io.BytesIO(file.read(end - start)), weights_only=True)
-                config = SimOTAConfig(**json.loads(data["config"]))
+                fields = json.loads(data["config"])
+                config = RULES[fields.pop("rule", "simota")](**fields)
                 found.append(Recorded(f"{path.name} {data['name']}", config, data["inputs"]))
             except Exception as error:  # torch.load raises whatever it stumbles over
                 why = str(error).splitlines()[0]

@@ -11,6 +11,7 @@ from itertools import accumulate, pairwise
 import torch
 from torch import Tensor
 
+from .boxes import ROTATED
 from .checks import (
     INT_DTYPES,
     Ragged,
@@ -40,10 +41,11 @@ def ground_truth(
     batch: int,
     device: torch.device,
     validate: bool,
+    columns: int = 4,
 ) -> GroundTruth:
     """Gts of any form, in the dtypes that backends read; shapes, dtypes and devices are checked, and of
     values the offsets where ``validate`` says so. The arguments are those of
-    :class:`simota_triton.SimOTAAssigner`.
+    :class:`simota_triton.SimOTAAssigner`, and the numbers of a box.
 
     Raises:
         TypeError: An argument is no tensor (or list of tensors).
@@ -51,40 +53,45 @@ def ground_truth(
     """
     if isinstance(gt_boxes, Tensor) and not gt_boxes.numel():  # none at all, whatever the shape
         if gt_offsets is not None:
-            gt_boxes = gt_boxes.reshape(0, 4)
-        elif gt_boxes.ndim != 3 or gt_boxes.shape[::2] != (batch, 4):
-            gt_boxes = gt_boxes.reshape(batch, 0, 4)
+            gt_boxes = gt_boxes.reshape(0, columns)
+        elif gt_boxes.ndim != 3 or gt_boxes.shape[::2] != (batch, columns):
+            gt_boxes = gt_boxes.reshape(batch, 0, columns)
     if isinstance(gt_boxes, (list, tuple)):
         given = "gt_mask" if gt_mask is not None else "gt_offsets" if gt_offsets is not None else None
         if given is not None:
             fail(given, "None with a list of gts", "a value", "leave it out")
-        gts = _listed(gt_boxes, gt_labels, gt_centers, batch, device)
+        gts = _listed(gt_boxes, gt_labels, gt_centers, batch, device, columns)
     elif not isinstance(gt_boxes, Tensor):
         expected = f"expected a tensor or a list of tensors, got {type(gt_boxes).__name__}"
         raise TypeError(f"gt_boxes: {expected}" + as_tensor("gt_boxes", gt_boxes))
     elif gt_boxes.ndim == 3:
         if gt_offsets is not None:
-            remedy = "leave it out, or pass packed gt_boxes [N, 4]"
-            fail("gt_offsets", "None with padded gt_boxes [B, G, 4]", "a value", remedy)
-        gts = _padded(gt_boxes, gt_labels, gt_mask, gt_centers, batch, device)
-    elif gt_boxes.ndim == 2 and gt_boxes.shape[1] == 4:
+            remedy = f"leave it out, or pass packed gt_boxes [N, {columns}]"
+            fail("gt_offsets", f"None with padded gt_boxes [B, G, {columns}]", "a value", remedy)
+        gts = _padded(gt_boxes, gt_labels, gt_mask, gt_centers, batch, device, columns)
+    elif gt_boxes.ndim == 2 and gt_boxes.shape[1] == columns:
         if gt_mask is not None:
-            fail("gt_mask", "None with packed gt_boxes [N, 4]", "a value", "leave it out")
+            fail("gt_mask", f"None with packed gt_boxes [N, {columns}]", "a value", "leave it out")
         gts = _packed(gt_boxes, gt_labels, gt_offsets, gt_centers, batch, device, validate)
     else:
-        expected = "[B, G, 4], a list of [G, 4], or packed [N, 4] with gt_offsets"
-        fail("gt_boxes", expected, shape_of(gt_boxes), box_remedy("gt_boxes", gt_boxes))
+        expected = f"[B, G, {columns}], a list of [G, {columns}], or packed [N, {columns}] with gt_offsets"
+        fail("gt_boxes", expected, shape_of(gt_boxes), box_remedy("gt_boxes", gt_boxes, columns))
     return _in_our_dtypes(gts, device)
 
 
 def _listed(
-    gt_boxes: Sequence[Tensor], gt_labels: Ragged, gt_centers: Ragged | None, batch: int, device: torch.device
+    gt_boxes: Sequence[Tensor],
+    gt_labels: Ragged,
+    gt_centers: Ragged | None,
+    batch: int,
+    device: torch.device,
+    columns: int,
 ) -> GroundTruth:
-    counts, centers = list_counts("gt_boxes", gt_boxes, batch, 4), None
+    counts, centers = list_counts("gt_boxes", gt_boxes, batch, columns), None
     if gt_centers is not None:
         centers = concatenate("gt_centers", gt_centers, counts, (2,), device)
     return GroundTruth(
-        boxes=concatenate("gt_boxes", gt_boxes, counts, (4,), device),
+        boxes=concatenate("gt_boxes", gt_boxes, counts, (columns,), device),
         labels=concatenate("gt_labels", gt_labels, counts, (), device),
         given_centers=centers,
         offsets=_copied([0, *accumulate(counts)], device),
@@ -101,10 +108,11 @@ def _padded(
     gt_centers: Ragged | None,
     batch: int,
     device: torch.device,
+    columns: int,
 ) -> GroundTruth:
-    if gt_boxes.shape[0] != batch or gt_boxes.shape[2] != 4:
-        expected = f"[B, G, 4] with B = {batch}"
-        fail("gt_boxes", expected, shape_of(gt_boxes), box_remedy("gt_boxes", gt_boxes))
+    if gt_boxes.shape[0] != batch or gt_boxes.shape[2] != columns:
+        expected = f"[B, G, {columns}] with B = {batch}"
+        fail("gt_boxes", expected, shape_of(gt_boxes), box_remedy("gt_boxes", gt_boxes, columns))
     shape, width = (batch, gt_boxes.shape[1]), gt_boxes.shape[1]
     labels = same_form("gt_labels", gt_labels, shape, "[B, G]").reshape(-1)
     centers, mask = None, None
@@ -118,7 +126,7 @@ def _padded(
             same_device("gt_mask", mask, device)
         mask = mask.to(device, torch.bool)
     return GroundTruth(
-        boxes=gt_boxes.reshape(-1, 4),
+        boxes=gt_boxes.reshape(-1, columns),
         labels=labels,
         given_centers=centers,
         offsets=torch.arange(batch + 1, dtype=torch.int64, device=device) * width,
@@ -138,8 +146,9 @@ def _packed(
     validate: bool,
 ) -> GroundTruth:
     if gt_offsets is None:
-        remedy = "pass the offsets, padded gt_boxes [B, G, 4], or a list of [G, 4]"
-        fail("gt_offsets", "[B + 1] with packed gt_boxes [N, 4]", "None", remedy)
+        columns = gt_boxes.shape[1]
+        remedy = f"pass the offsets, padded gt_boxes [B, G, {columns}], or a list of [G, {columns}]"
+        fail("gt_offsets", f"[B + 1] with packed gt_boxes [N, {columns}]", "None", remedy)
     rows = gt_boxes.shape[0]
     offsets, max_count, all_owned = _offsets(gt_offsets, rows, batch, device, validate)
     return GroundTruth(
@@ -253,13 +262,17 @@ def _check_format_of_gts(boxes: Tensor, mask: Tensor | None, padded_shape: tuple
         blank = (boxes == 0).all(1)
         if bool(blank.any()):
             image, gt = divmod(int(blank.nonzero()[0]), padded_shape[1])
-            remedy = "pass the mask, with True for that gt if it is real, or pass a list of [G, 4]"
+            columns = boxes.shape[1]
+            remedy = f"pass the mask, with True for that gt if it is real, or pass a list of [G, {columns}]"
             fail(
                 "gt_mask",
                 "[B, G] bool, False for padding",
                 f"None and a box of zeros, gt {gt} of image {image}",
                 remedy,
             )
+    if boxes.shape[1] == ROTATED:
+        _check_sides(boxes)
+        return
     inverted = int((boxes[:, 2:] < boxes[:, :2]).any(1).sum())
     if inverted < 2:
         return
@@ -275,6 +288,15 @@ def _check_format_of_gts(boxes: Tensor, mask: Tensor | None, padded_shape: tuple
             f"the opposite in {inverted} of {count} boxes",
             remedy,
         )
+
+
+def _check_sides(boxes: Tensor) -> None:
+    """Refuse a rotated box with a side below 0, which no format has."""
+    negative = (boxes[:, 2:4] < 0).any(1)
+    if bool(negative.any()):
+        row = int(negative.nonzero()[0])
+        remedy = "rotated boxes are (cx, cy, w, h, angle in radians)"
+        fail("gt_boxes", "sides w and h of 0 or more", f"{boxes[row].tolist()} in row {row}", remedy)
 
 
 def _between(values: Tensor, low: float, high: float) -> bool:

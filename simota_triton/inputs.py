@@ -7,8 +7,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from .boxes import ROTATED
 from .checks import (
     FLOAT_DTYPES,
     Ragged,
@@ -23,14 +25,14 @@ from .checks import (
     shapes_of,
     tensor,
 )
-from .config import SimOTAConfig
+from .config import Config
 from .ground_truth import checked, ground_truth
 from .priors import KnownPriors
 from .problem import GroundTruth, Problem, Scores
 
 
 def pack(
-    config: SimOTAConfig,
+    config: Config,
     pred_boxes: Tensor,
     cls_logits: Ragged,
     priors: Tensor,
@@ -58,14 +60,11 @@ def pack(
         ValueError: Shape, dtype, device or value of an argument; the message names it, what was expected,
             what came.
     """
+    columns = ROTATED if config.boxes == "rotated" else 4
     tensor("pred_boxes", pred_boxes)
-    if pred_boxes.ndim != 3 or pred_boxes.shape[2] != 4:
-        fail(
-            "pred_boxes",
-            "[B, P, 4]",
-            shape_of(pred_boxes),
-            "add the batch dimension with pred_boxes[None]" if pred_boxes.ndim == 2 else "",
-        )
+    if pred_boxes.ndim != 3 or pred_boxes.shape[2] != columns:
+        remedy = "add the batch dimension with pred_boxes[None]" if pred_boxes.ndim == 2 else ""
+        fail("pred_boxes", f"[B, P, {columns}]", shape_of(pred_boxes), remedy)
     floating("pred_boxes", pred_boxes)
     if pred_boxes.device.type == "meta":
         fail(
@@ -100,8 +99,8 @@ def pack(
         remedy = "pass the objectness logits, or use score='sigmoid' for a head without objectness"
         fail("obj_logits", expected, "None", remedy)
 
-    packed_priors = _priors(priors, num_priors, device, validate)
-    gts = ground_truth(gt_boxes, gt_labels, gt_mask, gt_offsets, gt_centers, batch, device, validate)
+    packed_priors = _priors(priors, num_priors, device, validate, config.asks_for_strides)
+    gts = ground_truth(gt_boxes, gt_labels, gt_mask, gt_offsets, gt_centers, batch, device, validate, columns)
     if validate:
         gts = checked(gts, cls.shape[2])
     return Problem(
@@ -158,7 +157,11 @@ def _pairs(
     """A value of every (gt, prior) pair, in the form of the gts, as [N, P]."""
     if isinstance(gt_boxes, (list, tuple)):
         return concatenate(
-            name, value, list_counts("gt_boxes", gt_boxes, len(gt_boxes), 4), (num_priors,), device
+            name,
+            value,
+            list_counts("gt_boxes", gt_boxes, len(gt_boxes), gts.boxes.shape[1]),
+            (num_priors,),
+            device,
         )
     shape, letters = (*gts.boxes.shape[:1], num_priors), "[N, P]"
     if gts.padded_shape is not None:
@@ -266,8 +269,12 @@ def _check_probabilities(scores: Scores) -> None:
             fail("cls_logits", expected, f"{float(level[wrong][0])}", "use score='sigmoid' for logits")
 
 
-def _priors(priors: Tensor, num_priors: int, device: torch.device, validate: bool) -> Tensor:
+def _priors(
+    priors: Tensor, num_priors: int, device: torch.device, validate: bool, asks_for_strides: bool
+) -> Tensor:
     tensor("priors", priors)
+    if priors.ndim == 2 and priors.shape[1] == 2 and not asks_for_strides:
+        priors = F.pad(priors, (0, 2), value=1.0)
     if priors.ndim != 2 or priors.shape[1] not in (3, 4):
         remedy = ""
         if priors.ndim == 3:

@@ -36,6 +36,8 @@ class Matching(NamedTuple):
             ``min_positives`` alone gave the prior to a gt.
         labels: [B, P] int64, class of that gt, C for background; None where a backend leaves it to its
             caller.
+        scores: [B, P] float32, the task-aligned rule's target for the score of that class, 0 for background;
+            None of SimOTA.
     """
 
     gt_index: Tensor
@@ -43,6 +45,7 @@ class Matching(NamedTuple):
     dynamic_k: Tensor
     claims: Tensor
     labels: Tensor | None = None
+    scores: Tensor | None = None
 
 
 def sortable(cost: Tensor) -> Tensor:
@@ -170,7 +173,7 @@ def dynamic_k_matching(
     # the k cheapest priors of each gt
     width = min(max(1, int(candidate_topk * k_scale)), num_priors)
     rank = torch.arange(width, dtype=torch.int64, device=device)
-    prior = _cheapest(cost, width)  # [B, G, K]
+    prior = cheapest(cost, width)  # [B, G, K]
     prior_cost = cost.gather(2, prior)
     taken = (rank < dynamic_k[..., None]) & (prior_cost < torch.inf)
 
@@ -181,9 +184,9 @@ def dynamic_k_matching(
     )
     gt = torch.arange(num_gts, dtype=torch.int64, device=device)[:, None].expand_as(prior).flatten(1)
     claim_cost = torch.where(taken, prior_cost, torch.inf).flatten(1)
-    cheapest = torch.full((batch, num_priors), torch.inf, dtype=cost.dtype, device=device)
-    cheapest = cheapest.scatter_reduce(1, slot, claim_cost, "amin")
-    winner = taken.flatten(1) & (claim_cost == cheapest.gather(1, slot))
+    least = torch.full((batch, num_priors), torch.inf, dtype=cost.dtype, device=device)
+    least = least.scatter_reduce(1, slot, claim_cost, "amin")
+    winner = taken.flatten(1) & (claim_cost == least.gather(1, slot))
     owner = torch.full((batch, num_priors), num_gts, dtype=torch.int64, device=device)
     # the cheapest of the gts that selected the prior
     owner = owner.scatter_reduce(1, slot, torch.where(winner, gt, num_gts), "amin")
@@ -292,7 +295,7 @@ def rescue(cost: Tensor, gt_index: Tensor, min_positives: int) -> Tensor:
     return gt_index
 
 
-def _cheapest(cost: Tensor, width: int) -> Tensor:
+def cheapest(cost: Tensor, width: int) -> Tensor:
     """Priors of the smallest costs, [B, G, P] -> [B, G, width] in ascending (cost, prior) order.
 
     torch.topk leaves ties open, so float32 costs are ranked by packed keys; float64 costs by a stable sort.

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from . import backends
-from .config import SimOTAConfig
+from .config import RULES, Config
 from .matching import Matching
 from .problem import GroundTruth, Problem, Scores
 from .tuning.families import FAMILIES
@@ -31,18 +31,16 @@ _LIBRARY.define(
     "Tensor? gt_centers, Tensor gt_offsets, Tensor? gt_mask, Tensor? candidate_mask, Tensor? extra_cost, "
     "SymInt padded, SymInt max_count, bool all_owned, SymInt[] cells, "
     "str config, str backend, str kernels='') "
-    "-> (Tensor gt_index, Tensor matched_iou, Tensor dynamic_k, Tensor claims)"
+    "-> (Tensor gt_index, Tensor matched_iou, Tensor dynamic_k, Tensor claims, Tensor scores)"
 )
-OUTPUTS = 4
-"""Labels are left to the caller, where they are compiled with the loss."""
 
 UNKNOWN = -1
 """``padded`` of gts that did not come padded, ``max_count`` where only the device knows it."""
 
 
-def config_key(config: SimOTAConfig) -> str:
+def config_key(config: Config) -> str:
     """A configuration as the string that the operator takes."""
-    return json.dumps(dataclasses.asdict(config))
+    return json.dumps({"rule": config.rule, **dataclasses.asdict(config)})
 
 
 def kernels_key(kernels: Any) -> str:
@@ -50,38 +48,41 @@ def kernels_key(kernels: Any) -> str:
     return "" if kernels is None else json.dumps(dataclasses.asdict(kernels))
 
 
-def assign(problem: Problem, config: str, backend: str, kernels: str = "") -> Matching:
+def assign(problem: Problem, config: str, backend: str, kernels: str = "", rule: str = "simota") -> Matching:
     """The operator on a :class:`Problem`; ``config`` and ``kernels`` as :func:`config_key` and
     :func:`kernels_key` give them.
     """
     gts = problem.gts
-    return Matching(
-        *torch.ops.simota_triton.assign(
-            problem.pred_boxes,
-            list(problem.cls_logits.levels),
-            [] if problem.obj_logits is None else list(problem.obj_logits.levels),
-            problem.priors,
-            gts.boxes,
-            gts.labels,
-            gts.given_centers,
-            gts.offsets,
-            gts.mask,
-            problem.candidate_mask,
-            problem.extra_cost,
-            UNKNOWN if gts.padded_shape is None else gts.padded_shape[1],
-            UNKNOWN if gts.max_count is None else gts.max_count,
-            gts.all_owned,
-            [size for shape in problem.cells or () for size in shape],
-            config,
-            backend,
-            kernels,
-        )
+    gt_index, matched_iou, dynamic_k, claims, scores = torch.ops.simota_triton.assign(
+        problem.pred_boxes,
+        list(problem.cls_logits.levels),
+        [] if problem.obj_logits is None else list(problem.obj_logits.levels),
+        problem.priors,
+        gts.boxes,
+        gts.labels,
+        gts.given_centers,
+        gts.offsets,
+        gts.mask,
+        problem.candidate_mask,
+        problem.extra_cost,
+        UNKNOWN if gts.padded_shape is None else gts.padded_shape[1],
+        UNKNOWN if gts.max_count is None else gts.max_count,
+        gts.all_owned,
+        [size for shape in problem.cells or () for size in shape],
+        config,
+        backend,
+        kernels,
     )
+    # labels are left to the caller, where they are compiled with the loss
+    scores = None if rule == "simota" else scores
+    return Matching(gt_index, matched_iou, dynamic_k, claims, scores=scores)
 
 
 @functools.cache
-def _config(key: str) -> SimOTAConfig:
-    return SimOTAConfig(**json.loads(key))
+def config_of(key: str) -> Config:
+    """The configuration of a string of :func:`config_key`; one without a rule's name is SimOTA's."""
+    fields = json.loads(key)
+    return RULES[fields.pop("rule", "simota")](**fields)
 
 
 @functools.cache
@@ -95,7 +96,7 @@ def _assign(
     gt_centers: Tensor | None, gt_offsets: Tensor, gt_mask: Tensor | None, candidate_mask: Tensor | None,
     extra_cost: Tensor | None, padded: int, max_count: int, all_owned: bool, cells: list[int],
     config: str, backend: str, kernels: str = "",
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     problem = Problem(
         pred_boxes=pred_boxes,
         cls_logits=Scores(tuple(cls_levels)),
@@ -116,9 +117,11 @@ def _assign(
         cells=tuple(zip(cells[::2], cells[1::2], strict=True)) or None,
         extra_cost=extra_cost,
     )
-    name = backends.choose_for_call(backend, pred_boxes.device, extra_cost is not None, may_check=False)
-    matching = backends.assign(name, problem, _config(config), _kernels(name, kernels))
-    return matching[:OUTPUTS]  # type: ignore[return-value]
+    wanted, pairs = config_of(config), extra_cost is not None
+    name = backends.choose_for_call(backend, pred_boxes.device, pairs, wanted.rule, may_check=False)
+    found = backends.assign(name, problem, wanted, _kernels(name, kernels))
+    scores = pred_boxes.new_empty(0, dtype=torch.float32) if found.scores is None else found.scores
+    return found.gt_index, found.matched_iou, found.dynamic_k, found.claims, scores
 
 
 def _fake(
@@ -127,7 +130,7 @@ def _fake(
     gt_centers: Tensor | None, gt_offsets: Tensor, gt_mask: Tensor | None, candidate_mask: Tensor | None,
     extra_cost: Tensor | None, padded: int, max_count: int, all_owned: bool, cells: list[int],
     config: str, backend: str, kernels: str = "",
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     per_prior = pred_boxes.shape[:2]
     per_gt = (gt_boxes.shape[0],) if padded == UNKNOWN else (pred_boxes.shape[0], padded)
     return (
@@ -135,6 +138,7 @@ def _fake(
         pred_boxes.new_empty(per_prior, dtype=torch.float32),
         pred_boxes.new_empty(per_gt, dtype=torch.int64),
         pred_boxes.new_empty(per_prior, dtype=torch.int32),
+        pred_boxes.new_empty(0 if config_of(config).rule == "simota" else per_prior, dtype=torch.float32),
     )
 
 

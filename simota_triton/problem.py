@@ -217,6 +217,23 @@ class Problem:
         """B, P, C."""
         return self.cls_logits.shape
 
+    def usable_priors(self) -> Tensor:
+        """Whether a prior takes part, [B, P] bool: it is finite with strides above 0, the mask allows it, and
+        its box, the box's area and its objectness are finite.
+        """
+        boxes, priors = self.pred_boxes.float(), self.priors
+        usable = (
+            boxes.isfinite().all(2)
+            & box_area(boxes).isfinite()
+            & priors.isfinite().all(1)
+            & (priors[:, 2:] > 0).all(1)
+        )
+        if self.candidate_mask is not None:
+            usable = usable & self.candidate_mask
+        if self.obj_logits is not None:
+            usable = usable & self.obj_logits.dense()[..., 0].float().isfinite()
+        return usable
+
     def sanitised(self) -> Problem:
         """With gts that cannot take part masked out, see :meth:`GroundTruth.sanitised`."""
         gts = self.gts.sanitised(self.shape[2])

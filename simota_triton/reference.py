@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from . import terms
-from .boxes import box_area
 from .config import SimOTAConfig
 from .matching import Matching, match
 from .problem import Problem
@@ -39,7 +38,7 @@ def cost_matrix(
     # torch's sigmoid and sum round by memory layout: one layout, one answer
     logits = problem.cls_logits.dense().float().contiguous()
     objectness = None if problem.obj_logits is None else problem.obj_logits.dense().float().contiguous()
-    exists = gt_mask[:, :, None] & usable_priors(problem)[:, None]  # [B, G, P]
+    exists = gt_mask[:, :, None] & problem.usable_priors()[:, None]  # [B, G, P]
     label = gt_labels[:, :, None].expand(exists.shape)
     if config.cls_classes == "all":
         exists = exists & logits.isfinite().all(2)[:, None]
@@ -83,24 +82,6 @@ def with_extra(problem: Problem, cost: Tensor, iou: Tensor) -> tuple[Tensor, Ten
     if problem.extra_cost is None:
         return cost, iou
     return terms.add_extra(cost, iou, problem.extra_cost[problem.gts.padded_rows()[0]])
-
-
-def usable_priors(problem: Problem) -> Tensor:
-    """Whether a prior takes part, [B, P] bool: it is finite with strides above 0, the mask allows it, and its
-    box, the box's area and its objectness are finite.
-    """
-    boxes, priors = problem.pred_boxes.float(), problem.priors
-    usable = (
-        boxes.isfinite().all(2)
-        & box_area(boxes).isfinite()
-        & priors.isfinite().all(1)
-        & (priors[:, 2:] > 0).all(1)
-    )
-    if problem.candidate_mask is not None:
-        usable = usable & problem.candidate_mask
-    if problem.obj_logits is not None:
-        usable = usable & problem.obj_logits.dense()[..., 0].float().isfinite()
-    return usable
 
 
 def assign(

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .config import SimOTAConfig
+from .checks import fail, floating, shape_of, tensor
+from .config import SimOTAConfig, TaskAlignedConfig
 from .matching import Matching
 from .problem import GroundTruth, map_tensors
 
@@ -27,6 +28,7 @@ class ImageAssignment(NamedTuple):
         ignore_mask: [P] bool.
         claims: [P] int32.
         dynamic_k: [G] int64.
+        scores: [P] float32.
     """
 
     gt_index: Tensor
@@ -37,6 +39,7 @@ class ImageAssignment(NamedTuple):
     ignore_mask: Tensor
     claims: Tensor
     dynamic_k: Tensor
+    scores: Tensor
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,8 @@ class AssignResult:
     Attributes:
         gt_index: [B, P] int64, index of the gt within its image (its row in padded gts), -1 for background.
         labels: [B, P] int64, class of that gt, ``num_classes`` for background.
-        matched_iou: [B, P] float32, IoU of prediction and gt, 0 for background.
+        matched_iou: [B, P] float32, IoU of prediction and gt, 0 for background; of the task-aligned rule
+            the overlap of its configuration, which may be CIoU or ProbIoU.
         ignore_mask: [B, P] bool, background priors whose cell's centre lies strictly inside an ignore box:
             their loss can be left out.
         claims: [B, P] int32, how many gts selected the prior; more than one is a conflict. 0 is background,
@@ -96,6 +100,8 @@ class AssignResult:
             0 for padding. ``min_positives`` does not change it.
         num_classes: C.
         gts: The packed ground truth.
+        scores: [B, P] float32, what the score of class ``labels`` should be, 0 for background: the normalised
+            metric of the task-aligned rule; of SimOTA ``matched_iou``, the target of its soft losses.
 
     Example:
         >>> import io
@@ -119,6 +125,7 @@ class AssignResult:
     dynamic_k: Tensor
     num_classes: int
     gts: GroundTruth
+    scores: Tensor
 
     @property
     def fg_mask(self) -> Tensor:
@@ -175,9 +182,13 @@ class AssignResult:
 
     @property
     def gt_boxes(self) -> Tensor:
-        """[B, P, 4] float32 xyxy, the box each prior learns, 0 for background."""
+        """[B, P, 4] float32, the box each prior learns, in the format of the gts; 0 for background."""
         if self.gts.boxes.shape[0] == 0:
-            return torch.zeros((*self.gt_index.shape, 4), dtype=torch.float32, device=self.gt_index.device)
+            return torch.zeros(
+                (*self.gt_index.shape, self.gts.boxes.shape[1]),
+                dtype=torch.float32,
+                device=self.gt_index.device,
+            )
         return torch.where(self.fg_mask[..., None], self.gts.boxes[self._rows()], 0.0)
 
     def _rows(self) -> Tensor:
@@ -190,6 +201,39 @@ class AssignResult:
         """
         width = self.gts.padded_rows()[0].shape[1]
         return self.gt_index[..., None] == torch.arange(width, dtype=torch.int64, device=self.gt_index.device)
+
+    def target_scores(self, out: Tensor | None = None) -> Tensor:
+        """[B, P, C] float32, what every class should be scored at: ``scores`` at class ``labels``, else 0.
+        Meant for losses that want it dense; it takes as much memory as the logits.
+
+        Args:
+            out: [B, P, C] of a floating dtype to write into, whatever it holds.
+
+        Raises:
+            TypeError: ``out`` is no tensor.
+            ValueError: ``out`` has another shape or device, or no floating dtype.
+
+        Example:
+            >>> from simota_triton import TaskAlignedAssigner
+            >>> priors, boxes = torch.tensor([[8.0, 8.0]]), torch.tensor([[0.0, 0.0, 16.0, 16.0]])
+            >>> gts = [boxes], [torch.tensor([2])]
+            >>> result = TaskAlignedAssigner("tal")(boxes[None], torch.zeros(1, 1, 3), priors, *gts)
+            >>> result.target_scores()
+            tensor([[[0., 0., 1.]]])
+        """
+        shape = (*self.gt_index.shape, self.num_classes)
+        if out is None:
+            out = torch.zeros(shape, dtype=torch.float32, device=self.gt_index.device)
+        else:
+            tensor("out", out)
+            floating("out", out)
+            if out.shape != shape:
+                fail("out", f"[B, P, C] = {list(shape)}", shape_of(out), "")
+            if out.device != self.gt_index.device:
+                fail("out", f"device {self.gt_index.device}", str(out.device), "use result.to(out.device)")
+            out.zero_()
+        label = self.labels.clamp(max=self.num_classes - 1)  # of background too, whose score is 0
+        return out.scatter_(2, label[..., None], self.scores[..., None].to(out.dtype))
 
     def to(self, device: torch.device | str | int, non_blocking: bool = False) -> AssignResult:
         """The result on another device. Its dtypes stay as they are.
@@ -241,6 +285,7 @@ class AssignResult:
             ignore_mask=self.ignore_mask[image],
             claims=self.claims[image],
             dynamic_k=k,
+            scores=self.scores[image],
         )
 
     def summary(self) -> AssignSummary:
@@ -277,6 +322,6 @@ def _equal(value: Any, other: Any) -> bool:
 
 
 torch.serialization.add_safe_globals(
-    [AssignResult, AssignSummary, ImageAssignment, GroundTruth, Matching, SimOTAConfig]
+    [AssignResult, AssignSummary, ImageAssignment, GroundTruth, Matching, SimOTAConfig, TaskAlignedConfig]
 )
 """What ``torch.load`` builds by default."""

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .. import env
-from ..config import SimOTAConfig, suggestion
+from ..config import Config, SimOTAConfig, suggestion
 from ..matching import Matching
 from ..problem import Problem
 
@@ -23,7 +23,7 @@ class Backend:
     """One way to compute an assignment.
 
     Attributes:
-        load: Imports its module.
+        load: Imports its module, for each rule that it computes.
         load_kernels: Imports the module that launches its kernels, which takes a quarter of a second with
             Triton's import; None for plain PyTorch.
         costs: The backend whose ``cost_matrix`` gives the costs that this one compares, to the bit or, for
@@ -31,7 +31,7 @@ class Backend:
         forms_matrix: Whether it forms a (gt, prior) matrix, to which costs of pairs can be added.
     """
 
-    load: Callable[[], Any]
+    load: Mapping[str, Callable[[], Any]]
     load_kernels: Callable[[], Any] | None = None
     costs: str = "reference"
     forms_matrix: bool = True
@@ -41,6 +41,18 @@ def _reference() -> Any:
     from .. import reference
 
     return reference
+
+
+def _aligned_reference() -> Any:
+    from ..task_aligned import reference
+
+    return reference
+
+
+def _torch_aligned() -> Any:
+    from . import torch_aligned
+
+    return torch_aligned
 
 
 def _torch_pruned() -> Any:
@@ -74,10 +86,10 @@ def _stream_kernels() -> Any:
 
 
 BACKENDS = {
-    "reference": Backend(_reference),
-    "torch": Backend(_torch_pruned),
-    "triton": Backend(_triton_fused, _fused_kernels, costs="triton"),
-    "triton-stream": Backend(_triton_stream, _stream_kernels, costs="triton", forms_matrix=False),
+    "reference": Backend({"simota": _reference, "task_aligned": _aligned_reference}),
+    "torch": Backend({"simota": _torch_pruned, "task_aligned": _torch_aligned}),
+    "triton": Backend({"simota": _triton_fused}, _fused_kernels, costs="triton"),
+    "triton-stream": Backend({"simota": _triton_stream}, _stream_kernels, costs="triton", forms_matrix=False),
 }
 """By name. ``reference`` is the dense definition, ``torch`` the fast path of plain PyTorch, ``triton`` a
 fused cost pass for NVIDIA GPUs with the matching in PyTorch behind it, ``triton-stream`` kernels that form no
@@ -104,38 +116,63 @@ def check_name(name: str, source: str = "backend") -> str:
     return name
 
 
-def choose(name: str, device: torch.device, may_check: bool = True) -> tuple[str, str]:
-    """The backend that computes for ``device``, and why: an explicit name, else SIMOTA_TRITON_BACKEND, else
-    by device.
+def check_rule(name: str, rule: str, source: str = "backend") -> str:
+    """``name`` if that backend, or "auto", computes the rule.
+
+    Raises:
+        ValueError: It does not.
+    """
+    if name == "auto" or rule in BACKENDS[name].load:
+        return name
+    known = ("auto", *(other for other, backend in BACKENDS.items() if rule in backend.load))
+    raise ValueError(
+        f"{source}: expected one of {', '.join(map(repr, known))}, which compute the rule {rule!r}, "
+        f"got {name!r}"
+    )
+
+
+def choose(name: str, device: torch.device, may_check: bool = True, rule: str = "simota") -> tuple[str, str]:
+    """The backend that computes a rule for ``device``, and why: an explicit name, else
+    SIMOTA_TRITON_BACKEND, else by device.
 
     Args:
         name: A backend's name or "auto".
         device: Where the tensors are.
         may_check: Whether "auto" may compute small problems there to see if the kernels are right; see
             :mod:`.auto`.
+        rule: The rule of a configuration.
+
+    Raises:
+        ValueError: The backend of the environment variable is none, or not for this rule.
     """
     if name != "auto":
         return name, "asked for"
     name = check_name(env.backend(), "SIMOTA_TRITON_BACKEND")
     if name != "auto":
-        return name, "SIMOTA_TRITON_BACKEND"
+        return check_rule(name, rule, "SIMOTA_TRITON_BACKEND"), "SIMOTA_TRITON_BACKEND"
     if device.type != "cuda":
         return "torch", f"plain PyTorch on {device.type}"
     from . import auto
 
+    if rule not in BACKENDS[auto.KERNELS].load:
+        return auto.FALLBACK, f"plain PyTorch: there are no kernels for the rule {rule!r}"
     return auto.choose(device, may_check)
 
 
-def choose_for_call(name: str, device: torch.device, pairs: bool, may_check: bool = True) -> str:
+def choose_for_call(
+    name: str, device: torch.device, pairs: bool, rule: str = "simota", may_check: bool = True
+) -> str:
     """The backend that computes a call for ``device``, with ``pairs`` one that has an extra cost of pairs,
     which takes a matrix of them to add it to.
 
     Raises:
         ValueError: One that forms none was asked for.
     """
-    chosen, why = choose(name, device, may_check)
+    chosen, why = choose(name, device, may_check, rule)
     if not pairs or BACKENDS[chosen].forms_matrix:
         return chosen
+    if rule not in BACKENDS[BACKENDS[chosen].costs].load:
+        return "torch"
     if name == "auto" and why != "SIMOTA_TRITON_BACKEND":
         return BACKENDS[chosen].costs
     raise ValueError(
@@ -144,11 +181,12 @@ def choose_for_call(name: str, device: torch.device, pairs: bool, may_check: boo
     )
 
 
-def computes(name: str, inputs: Iterable[str]) -> bool:
-    """Whether a backend takes calls with arguments of these names: an extra cost of pairs takes one that
-    forms a matrix of them.
+def computes(name: str, rule: str, inputs: Iterable[str]) -> bool:
+    """Whether a backend takes calls of a rule with arguments of these names: an extra cost of pairs takes
+    one that forms a matrix of them.
     """
-    return BACKENDS[name].forms_matrix or not {"extra_cost", "pair_mask"} & set(inputs)
+    backend = BACKENDS[name]
+    return rule in backend.load and (backend.forms_matrix or not {"extra_cost", "pair_mask"} & set(inputs))
 
 
 def triton_refusal(device: torch.device) -> str | None:
@@ -203,9 +241,9 @@ def import_kernels(name: str) -> None:
             make_ready(load_kernels())
 
 
-def assign(name: str, problem: Problem, config: SimOTAConfig, kernels: Any = None) -> Matching:
+def assign(name: str, problem: Problem, config: Config, kernels: Any = None) -> Matching:
     """The backend's assignment, with launch parameters where they are given."""
-    matching: Matching = BACKENDS[name].load().assign(problem, config, kernels)
+    matching: Matching = BACKENDS[name].load[config.rule]().assign(problem, config, kernels)
     return matching
 
 
@@ -217,5 +255,7 @@ def cost_matrix(
     """
     costs = BACKENDS[name].costs
     options = {} if kernels is None or costs != name else {"kernels": kernels}
-    found: tuple[Tensor, Tensor, Tensor] = BACKENDS[costs].load().cost_matrix(problem, config, **options)
+    found: tuple[Tensor, Tensor, Tensor] = (
+        BACKENDS[costs].load[config.rule]().cost_matrix(problem, config, **options)
+    )
     return found

@@ -100,13 +100,13 @@ def run(args: argparse.Namespace) -> int:
 
 def _rows(args: argparse.Namespace, device: torch.device, names: list[str]) -> list[dict[str, Any]]:
     """Measure and print the cases of each batch; returns the record's rows."""
-    from ..assigner import SimOTAAssigner
+    from ..assigners import assigner_of
     from ..measure.cases import cases, copy_bandwidth, least_bytes, measure
 
     bandwidth = copy_bandwidth(device)
     found = []
     for batch in batches(args):
-        expected = SimOTAAssigner(batch.config, backend="torch")(**batch.on(device)).gt_index
+        expected = assigner_of(batch.config, backend="torch")(**batch.on(device)).gt_index
         floor = least_bytes(batch) / bandwidth
         print(f"{batch.name} on {device}; floor {floor:.3g} ms")
         rows = measure(cases(batch, device, names), device, args.rounds or 15, expected=expected)
@@ -119,7 +119,7 @@ def _rows(args: argparse.Namespace, device: torch.device, names: list[str]) -> l
                 f"{slowest / row['median_ms']:6.1f}x  {row['peak_mb']:9.1f} MB{differs}"
             )
         for name in names:
-            if not computes(name, batch.inputs):
+            if not computes(name, batch.config.rule, batch.inputs):
                 print(f"  {name:24} not timed: it takes no extra_cost and no pair_mask")
         found += [{"workload": batch.name, "floor_ms": floor, **row} for row in rows]
     return found

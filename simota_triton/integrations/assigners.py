@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from ..assigner import SimOTAAssigner
+from ..assigners import SimOTAAssigner
 from ..config import SimOTAConfig
 
 

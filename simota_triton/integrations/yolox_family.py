@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..assigner import SimOTAAssigner
+from ..assigners import SimOTAAssigner
 from ..boxes import convert_boxes
 from ..result import AssignResult
 from .assigners import assigner_for

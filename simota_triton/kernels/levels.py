@@ -109,7 +109,7 @@ def load_priors(priors_ptr, boxes_ptr, image, p, mask, box_stride_b, box_stride_
 @triton.jit
 def usable_priors(x, y, stride_x, stride_y, x1, y1, x2, y2):
     """Whether priors and their boxes are finite, the boxes' areas too, and the strides above 0. Twin:
-    ``reference.usable_priors``.
+    ``Problem.usable_priors``.
     """
     usable = finite(x1) & finite(y1) & finite(x2) & finite(y2) & finite(box_area(x1, y1, x2, y2))
     return (

@@ -12,11 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..assigner import SimOTAAssigner
+from ..assigners import assigner_of
 from ..backends import BACKENDS, computes, triton_refusal
 from ..capture import Recorded
-from ..config import SimOTAConfig
+from ..config import Config, SimOTAConfig, TaskAlignedConfig
 from ..inputs import pack
+from ..problem import Problem
+from ..task_aligned import terms as aligned_terms
 from ..terms import in_region
 from .peak import peak_bytes
 from .plain import Solver, solve, vectorised_batch, vectorised_image
@@ -64,7 +66,7 @@ def cases(batch: Recorded, device: torch.device, names: list[str], compiled: boo
     """
     inputs = batch.on(device)
     found: dict[str, Case] = {
-        name: _ours(batch.config, name, inputs) for name in names if computes(name, inputs)
+        name: _ours(batch.config, name, inputs) for name in names if computes(name, batch.config.rule, inputs)
     }
     plain = {"pred_boxes", "cls_logits", "priors", "gt_boxes", "gt_labels", "gt_mask"}
     if (
@@ -88,8 +90,8 @@ def cases(batch: Recorded, device: torch.device, names: list[str], compiled: boo
     return found
 
 
-def _ours(config: SimOTAConfig, name: str, inputs: dict[str, Any]) -> Case:
-    assigner = SimOTAAssigner(config, backend=name)
+def _ours(config: Config, name: str, inputs: dict[str, Any]) -> Case:
+    assigner = assigner_of(config, backend=name)
     return lambda: assigner(**inputs).gt_index
 
 
@@ -166,18 +168,29 @@ def least_bytes(batch: Recorded) -> int:
     """The bytes that any assigner must move.
 
     It reads the priors, the gts, and of each prior that is a candidate its box and its logits: those of all
-    classes, or at least one where the cost looks only at the gt's own class. It writes gt_index, label, IoU
-    and claims of every prior.
+    classes, or at least one where the rule looks only at the gt's own class. It writes gt_index, label, IoU
+    and claims of every prior, and its score where the rule has one.
     """
     problem, config = pack(batch.config, **batch.inputs, validate=False), batch.config
     gts = candidates = 0
     for row, valid in zip(*problem.gts.padded_rows(), strict=True):  # image by image: [G]
-        boxes, centers = problem.gts.boxes[row[valid], None], problem.gts.centers[row[valid], None]
-        region = in_region(problem.priors, boxes, centers, config.candidate, config.center_radius)  # [G, P]
+        region = _region(problem, row[valid], config)  # [G, P]
         gts += len(region)
         candidates += int(region.any(0).sum())
     images, priors, classes = problem.shape
-    read = 16 + problem.cls_logits.levels[0].element_size() * (classes if config.cls_classes == "all" else 1)
+    all_classes = isinstance(config, SimOTAConfig) and config.cls_classes == "all"
+    read = 16 + problem.cls_logits.levels[0].element_size() * (classes if all_classes else 1)
     if problem.obj_logits is not None:
         read += problem.obj_logits.levels[0].element_size()
-    return 16 * priors + (16 + 8) * gts + read * candidates + (8 + 8 + 4 + 4) * images * priors
+    written = 8 + 8 + 4 + 4 + (4 if isinstance(config, TaskAlignedConfig) else 0)
+    return 16 * priors + (16 + 8) * gts + read * candidates + written * images * priors
+
+
+def _region(problem: Problem, row: Tensor, config: Config) -> Tensor:
+    """Whether priors are candidates of gts, [G, P]."""
+    boxes = problem.gts.boxes[row, None]
+    if isinstance(config, TaskAlignedConfig):
+        return aligned_terms.in_region(problem.priors, aligned_terms.region_boxes(boxes, config), config)
+    assert isinstance(config, SimOTAConfig)
+    centers = problem.gts.centers[row, None]
+    return in_region(problem.priors, boxes, centers, config.candidate, config.center_radius)

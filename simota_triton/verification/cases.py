@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from ..assigner import SimOTAAssigner
+from ..assigners import SimOTAAssigner, assigner_of
 from ..capture import Recorded
 from ..config import SimOTAConfig
 from ..inputs import pack
@@ -144,7 +144,7 @@ def answer(
 ) -> AssignResult:
     """The result of a backend, with its tensors on the CPU."""
     return on_host(
-        SimOTAAssigner(batch.config, backend=backend, kernels=kernels, validate=validate)(**batch.on(device))
+        assigner_of(batch.config, backend=backend, kernels=kernels, validate=validate)(**batch.on(device))
     )
 
 

@@ -55,7 +55,7 @@ from torch import Tensor
 
 from .. import reference, terms
 from ..boxes import IOU_ERROR
-from ..config import MAX_TOPK, SimOTAConfig
+from ..config import MAX_TOPK, Config, SimOTAConfig
 from ..matching import dynamic_k_matching
 from ..problem import Problem
 
@@ -95,8 +95,9 @@ class Intervals(NamedTuple):
     iou: Tensor
 
 
-def judge(result: Any, problem: Problem, config: SimOTAConfig) -> Verdict:
+def judge(result: Any, problem: Problem, config: Config) -> Verdict:
     """Judge an ``AssignResult`` or a ``Matching``."""
+    assert isinstance(config, SimOTAConfig)
     problem = problem.sanitised()
     cost, pool_iou, gt_mask = reference.cost_matrix(problem, config, torch.float64)
     before, expected = (

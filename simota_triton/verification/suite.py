@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from .. import backends
-from ..assigner import SimOTAAssigner
+from ..assigners import SimOTAAssigner, assigner_of
 from ..backends import auto, known, triton_fused, verdicts
 from ..capture import Recorded
 from ..config import SimOTAConfig
@@ -162,7 +162,11 @@ def findings(
         rows: list[dict[str, Any]] = []
         batch = None
         try:
-            own = [batch for batch in target.batches if backends.computes(target.backend, batch.inputs)]
+            own = [
+                batch
+                for batch in target.batches
+                if backends.computes(target.backend, batch.config.rule, batch.inputs)
+            ]
             if target.batches and not own:
                 raise NotRun("it takes no extra_cost and no pair_mask, which all of the batches have")
             found = CHECKS[name](
@@ -343,7 +347,7 @@ def graph_replays(target: Target) -> str:
 def same_bits_each_time(target: Target) -> str:
     """One input, ``RUNS`` times."""
     batch = target.batches[0] if target.batches else _small(target)
-    assigner, inputs = SimOTAAssigner(batch.config, backend=target.backend), batch.on(target.device)
+    assigner, inputs = assigner_of(batch.config, backend=target.backend), batch.on(target.device)
     first = assigner(**inputs)
     for run in range(1, RUNS):
         target.tell(f"run {run} of {RUNS}")
@@ -367,7 +371,7 @@ def second_gpu(target: Target) -> str:
         )
     batch = _small(target)
     results = [
-        on_host(SimOTAAssigner(batch.config, backend=target.backend)(**batch.on(device)))
+        on_host(assigner_of(batch.config, backend=target.backend)(**batch.on(device)))
         for device in (here, there)
     ]
     if torch.cuda.current_device() != here.index:
@@ -383,12 +387,12 @@ def memory(target: Target) -> str:
     target.need_gpu()
     target.need_kernels("promises no bound")
     target.need_cached_memory()
-    batch = recorded(WORKLOADS["coco"], "rtmdet", seed=target.seed)
+    batch, config = recorded(WORKLOADS["coco"], "rtmdet", seed=target.seed), SimOTAConfig.rtmdet()
     problem = batch.problem(target.device)
-    backends.assign(target.backend, problem, batch.config)
-    peak = peak_bytes(lambda: backends.assign(target.backend, problem, batch.config), target.device)
+    backends.assign(target.backend, problem, config)
+    peak = peak_bytes(lambda: backends.assign(target.backend, problem, config), target.device)
     promised = _outputs(problem) + (_stream_scratch if target.backend == "triton-stream" else _matrices)(
-        problem, batch.config
+        problem, config
     )
     if peak > promised:
         raise Wrong(f"{peak / 1e6:.2f} MB for the coco workload, {promised / 1e6:.2f} MB are promised", batch)
@@ -435,7 +439,7 @@ def times(target: Target) -> tuple[str, list[dict[str, Any]]]:
         for workload in workloads:
             target.tell(workload.name)
             batch = recorded(workload, "rtmdet", seed=target.seed)
-            expected = SimOTAAssigner(batch.config, backend="torch")(**batch.on(target.device)).gt_index
+            expected = assigner_of(batch.config, backend="torch")(**batch.on(target.device)).gt_index
             named = cases(batch, target.device, [target.backend])
             found = measure(named, target.device, rounds=15, seconds=5.0, expected=expected)
             rows += [

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from simota_triton import reference, terms
+from simota_triton import terms
 from simota_triton.boxes import box_area
 from simota_triton.config import SimOTAConfig
 from simota_triton.inputs import pack
@@ -118,7 +118,7 @@ def run_until(last: str, problem: Problem, config: SimOTAConfig, kernels: Stream
 def expected_candidates(problem: Problem, config: SimOTAConfig) -> tuple[Tensor, Tensor]:
     """[B, P] each: candidates, and priors that count for dynamic k, before class logits are looked at."""
     row, gt_mask = problem.gts.padded_rows()
-    usable = reference.usable_priors(problem)
+    usable = problem.usable_priors()
     boxes, centers = problem.gts.boxes[row][:, :, None], problem.gts.centers[row][:, :, None]
     inside = terms.in_region(
         problem.priors[None, None], boxes, centers, config.candidate, config.center_radius
@@ -160,7 +160,7 @@ def check_prepare(problem: Problem, config: SimOTAConfig, kernels: StreamConfig 
     # what is known of tiles
     summary = state.summaries
     area, priors = torch.where(counts, box_area(problem.pred_boxes.float()), 0.0), problem.priors
-    usable = reference.usable_priors(problem)
+    usable = problem.usable_priors()
 
     def reduced(values: Tensor, which: Tensor, none: float, reduction: str) -> Tensor:
         values = torch.where(which, values, none)

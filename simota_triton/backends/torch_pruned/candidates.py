@@ -13,7 +13,6 @@ from torch import Tensor
 from ... import terms
 from ...config import SimOTAConfig
 from ...problem import Problem
-from ...reference import usable_priors
 from .grid import Levels
 
 BLOCK_PAIRS = 200_000
@@ -140,7 +139,7 @@ def near_priors(
 
 def usable_mask(problem: Problem, all_classes: bool) -> Tensor:
     """[B, P] bool: priors that take part; where all classes count, all of their logits are finite."""
-    usable = usable_priors(problem)
+    usable = problem.usable_priors()
     if all_classes:
         usable = usable & torch.cat(
             [level.float().isfinite().all(2) for level in problem.cls_logits.levels], dim=1

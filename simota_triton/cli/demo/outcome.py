@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...assigner import SimOTAAssigner
+from ...assigners import SimOTAAssigner
 from ...measure.simulate import simulate_predictions
 from ...priors import STRIDES, grid_priors
 from ...result import AssignResult, AssignSummary, ImageAssignment

@@ -48,7 +48,7 @@ def prior_pass(
     finite, its strides above 0, the mask allows it, and its point lies in the candidate region of any gt of
     the image. Logits of others are not read.
 
-    Grid: (B * tiles of all levels,). Twin: ``reference.usable_priors``, ``terms.in_region`` and
+    Grid: (B * tiles of all levels,). Twin: ``Problem.usable_priors``, ``terms.in_region`` and
     ``terms.background_cost``.
     """
     P = decode(starts[len(starts) - 1], ALIGNED)

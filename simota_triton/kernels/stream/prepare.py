@@ -42,7 +42,7 @@ def prepare(
     logits, at which ``sums_and_ious`` and ``select`` look. The points of the priors, and which slot a prior
     has, are the same in every image: programs of image 0 write them.
 
-    Grid: (B * T,). Twin: ``reference.usable_priors`` and ``terms.in_region``.
+    Grid: (B * T,). Twin: ``Problem.usable_priors`` and ``terms.in_region``.
     """
     P = decode(starts[len(starts) - 1], False)
     C = decode(C, False)

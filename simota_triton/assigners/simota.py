@@ -1,24 +1,20 @@
-"""The assigner: check and pack the inputs, let a backend compute, hand out the result."""
+"""The assigner of SimOTA, and its matching stage alone."""
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from . import backends, capture, op
-from .checks import Ragged, tensor
-from .config import FIELDS, PRESETS, SimOTAConfig, nearest
-from .inputs import pack
-from .matching import Matching, match
-from .problem import Problem
-from .result import AssignResult
-from .terms import in_region
-from .tuning.families import backend_of
+from .. import backends
+from ..checks import Ragged
+from ..config import SimOTAConfig
+from ..inputs import pack
+from ..matching import Matching, match
+from ..result import AssignResult
+from .base import Assigner, without_autocast
 
 
 class CostMatrix(NamedTuple):
@@ -36,7 +32,7 @@ class CostMatrix(NamedTuple):
 torch.serialization.add_safe_globals([CostMatrix])  # what ``torch.load`` builds by default
 
 
-class SimOTAAssigner:
+class SimOTAAssigner(Assigner[SimOTAConfig]):
     """SimOTA label assignment of a batch, in one call.
 
     Args:
@@ -74,6 +70,9 @@ class SimOTAAssigner:
         ([[0, -1, -1]], [[1, 2, 2]])
     """
 
+    config_class = SimOTAConfig
+    example = ("rtmdet", "candidate_topk")
+
     def __init__(
         self,
         config: str | SimOTAConfig = "rtmdet",
@@ -83,34 +82,7 @@ class SimOTAAssigner:
         kernels: Any = None,
         **unknown: Any,
     ) -> None:
-        for name in unknown:
-            preset = config.preset if isinstance(config, SimOTAConfig) else nearest(str(config), PRESETS)
-            raise TypeError(
-                f"{name}: no argument of SimOTAAssigner, which takes config, backend, validate and kernels; "
-                f"fields are changed in the configuration, as in SimOTAAssigner(SimOTAConfig."
-                f"{preset or 'rtmdet'}({nearest(name, FIELDS) or 'candidate_topk'}=...))"
-            )
-        if isinstance(config, str):
-            config = SimOTAConfig.from_preset(config)
-        elif not isinstance(config, SimOTAConfig):
-            remedy = "; call it" if callable(config) else ""
-            raise TypeError(
-                f"config: expected a preset's name or a SimOTAConfig, got {type(config).__name__}{remedy}"
-            )
-        if not isinstance(backend, str):
-            raise TypeError(f"backend: expected a name, got {type(backend).__name__}")
-        self.config = config
-        self._config_key = op.config_key(config)
-        self.backend = backends.check_name(backend)
-        if kernels is not None:
-            self.backend = backend_of(kernels, backend)
-        backends.import_kernels(self.backend)
-        self.kernels = kernels
-        self._kernels_key = op.kernels_key(kernels)
-        self.validate = validate
-
-    def __repr__(self) -> str:
-        return f"SimOTAAssigner({self.config!r}, backend={self.backend!r})"
+        super().__init__(config, backend=backend, validate=validate, kernels=kernels, **unknown)
 
     @torch.no_grad()
     def __call__(
@@ -202,25 +174,7 @@ class SimOTAAssigner:
             "candidate_mask": candidate_mask, "extra_cost": extra_cost, "pair_mask": pair_mask,
             "level_shapes": level_shapes,
         }  # fmt: skip
-        tensor("pred_boxes", pred_boxes)
         return self._assign(inputs)
-
-    def _assign(self, inputs: dict[str, Any]) -> AssignResult:
-        """A call, given its arguments by name."""
-        device = inputs["pred_boxes"].device
-        if torch.compiler.is_compiling():
-            problem = pack(self.config, **inputs, validate=False)
-            with _without_autocast(device):
-                matching = op.assign(problem, self._config_key, self.backend, self._kernels_key)
-                return _result(problem, matching, self.config)
-        pairs = inputs["extra_cost"] is not None or inputs["pair_mask"] is not None
-        name = backends.choose_for_call(self.backend, device, pairs)
-        problem = pack(self.config, **inputs, validate=self.validate)
-        recorder = capture.active()
-        if recorder is not None and not capture.is_captured(device):
-            recorder.keep(self.config, problem, inputs)
-        with _without_autocast(device):
-            return _result(problem, backends.assign(name, problem, self.config, self.kernels), self.config)
 
     @torch.no_grad()
     def cost_matrix(self, *args: Any, **kwargs: Any) -> CostMatrix:
@@ -239,8 +193,8 @@ class SimOTAAssigner:
         """
         problem = pack(self.config, *args, validate=self.validate, **kwargs)
         device = problem.priors.device
-        name, _ = backends.choose(self.backend, device)
-        with _without_autocast(device):
+        name, _ = backends.choose(self.backend, device, rule=self.config.rule)
+        with without_autocast(device):
             return CostMatrix(*backends.cost_matrix(name, problem, self.config, self.kernels)[:2])
 
     @torch.no_grad()
@@ -314,36 +268,4 @@ def assign(
         extra_cost=extra_cost,
         pair_mask=pair_mask,
         level_shapes=level_shapes,
-    )
-
-
-def _without_autocast(device: torch.device) -> contextlib.AbstractContextManager[None]:
-    """Autocast switched off; looked at first, because switching takes 10 us of a call."""
-    if torch.is_autocast_enabled(device.type):
-        return torch.autocast(device.type, enabled=False)
-    return contextlib.nullcontext()
-
-
-def _result(problem: Problem, matching: Matching, config: SimOTAConfig) -> AssignResult:
-    gts, num_classes, labels = problem.gts, problem.shape[2], matching.labels
-    if labels is None:
-        of_rows = F.pad(gts.labels, (0, 1), value=num_classes)  # of all gts, then of background
-        row = gts.offsets[:-1, None] + matching.gt_index
-        row = torch.where(matching.gt_index >= 0, row, gts.labels.shape[0])
-        labels = of_rows.index_select(0, row.flatten()).view(row.shape)
-    ignored = torch.zeros_like(matching.gt_index, dtype=torch.bool)
-    if problem.ignore_boxes is not None:
-        priors, boxes = problem.priors, problem.ignore_boxes[:, :, None]
-        centers = priors[:, :2] + (0.5 - config.prior_offset) * priors[:, 2:]
-        cells = torch.cat([centers, priors[:, 2:]], 1)  # [P, 4]
-        ignored = in_region(cells, boxes, boxes[..., :2], "box", 1.0).any(1) & (matching.gt_index < 0)
-    return AssignResult(
-        gt_index=matching.gt_index,
-        labels=labels,
-        matched_iou=matching.matched_iou,
-        ignore_mask=ignored,
-        claims=matching.claims,
-        dynamic_k=matching.dynamic_k,
-        num_classes=num_classes,
-        gts=gts,
     )

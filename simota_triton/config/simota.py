@@ -1,57 +1,23 @@
-"""What is computed: one frozen configuration for every SimOTA variant, and a preset for each public one."""
+"""One frozen configuration for every SimOTA variant, and a preset for each public one."""
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
 import math
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from .fields import MAX_TOPK, SCORES, UNION_RULES, Config, Fields, fields_of
 
 REGIONS = ("box_or_center", "box_and_center", "box", "center", "all")
-SCORES = ("logit", "sigmoid", "joint", "prob")
 CLS_COSTS = ("bce", "soft_bce", "vfl")
 CLS_CLASSES = ("all", "gt")
 IOU_COSTS = ("log", "giou")
-UNION_RULES = ("none", "add", "max")
 K_POOLS = ("candidates", "all")
 CONFLICTS = ("all", "matched", "max_iou")
 
-MAX_TOPK = 32
-"""Largest ``candidate_topk`` (and largest ``dynamic_k``): the width of the lists a backend keeps for each
-gt.
-"""
 
-FLOAT32_RANGE = (2.0**-126, (2 - 2.0**-23) * 2.0**127)
-"""Smallest and largest normal float32: costs are computed with the numbers of a configuration in float32."""
-
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "candidate": REGIONS,
-    "eligible": REGIONS,
-    "score": SCORES,
-    "cls_cost": CLS_COSTS,
-    "cls_classes": CLS_CLASSES,
-    "iou_cost": IOU_COSTS,
-    "union_rule": UNION_RULES,
-    "k_pool": K_POOLS,
-    "conflict": CONFLICTS,
-}
-_NON_NEGATIVE = (
-    "penalty",
-    "cls_weight",
-    "iou_weight",
-    "union_eps",
-    "center_weight",
-    "prob_clamp",
-    "prior_offset",
-)
-_POSITIVE = ("center_radius", "log_eps", "center_base", "k_scale")
-_BOOLEAN = ("own_pairs_only",)
-_INTEGER = {"candidate_topk": 1, "min_positives": 0}  # and their least values; the largest is MAX_TOPK
-
-
-@dataclass(frozen=True)
-class SimOTAConfig:
+@dataclass(frozen=True, repr=False)
+class SimOTAConfig(Config):
     """The mathematics of one SimOTA variant.
 
     The cost of gt ``g`` and prior ``p`` is, in float32 and added in this order::
@@ -145,44 +111,28 @@ class SimOTAConfig:
     conflict: str = "all"
     min_positives: int = 0
     prior_offset: float = 0.5
-    preset: str | None = field(default=None, compare=False)
 
-    def __post_init__(self) -> None:
-        if self.preset is not None and self.preset not in PRESETS:
-            raise ValueError(f"preset: expected None or one of {_listed(PRESETS)}, got {self.preset!r}")
-        for name, choices in _CHOICES.items():
-            value = getattr(self, name)
-            if not isinstance(value, str):
-                raise TypeError(
-                    f"{name}: expected one of {_listed(choices)}, got {value!r} of type {_kind(value)}"
-                )
-            if value not in choices:
-                raise ValueError(f"{name}: expected one of {_listed(choices)}, got {value!r}")
-        for name in (*_NON_NEGATIVE, *_POSITIVE, "center_offset"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
-                raise TypeError(f"{name}: expected a number, got {value!r} of type {_kind(value)}")
-            if not math.isfinite(value):
-                raise ValueError(f"{name}: expected a finite number, got {value}")
-            if value and not FLOAT32_RANGE[0] <= abs(value) <= FLOAT32_RANGE[1]:
-                raise ValueError(
-                    f"{name}: expected 0 or a size that float32 holds, 1.2e-38 to 3.4e38, got {value}"
-                )
-            if name in _NON_NEGATIVE and value < 0:
-                raise ValueError(f"{name}: expected a number >= 0, got {value}")
-            if name in _POSITIVE and value <= 0:
-                raise ValueError(f"{name}: expected a number > 0, got {value}")
-            object.__setattr__(self, name, float(value))
-        for name in _BOOLEAN:
-            if not isinstance(getattr(self, name), bool):
-                raise TypeError(f"{name}: expected True or False, got {getattr(self, name)!r}")
-        for name, least in _INTEGER.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"{name}: expected an integer, got {value!r}")
-            if not least <= value <= MAX_TOPK:
-                raise ValueError(f"{name}: expected {least} to {MAX_TOPK}, got {value}")
-        self._check_combinations()
+    rule: ClassVar[str] = "simota"
+    checks: ClassVar[Fields] = Fields(
+        choices={
+            "candidate": REGIONS,
+            "eligible": REGIONS,
+            "score": SCORES,
+            "cls_cost": CLS_COSTS,
+            "cls_classes": CLS_CLASSES,
+            "iou_cost": IOU_COSTS,
+            "union_rule": UNION_RULES,
+            "k_pool": K_POOLS,
+            "conflict": CONFLICTS,
+        },
+        non_negative=(
+            "penalty", "cls_weight", "iou_weight", "union_eps", "center_weight", "prob_clamp", "prior_offset",
+        ),
+        positive=("center_radius", "log_eps", "center_base", "k_scale"),
+        finite=("center_offset",),
+        booleans=("own_pairs_only",),
+        integers={"candidate_topk": (1, MAX_TOPK), "min_positives": (0, MAX_TOPK)},
+    )  # fmt: skip
 
     def _check_combinations(self) -> None:
         if self.max_dynamic_k > MAX_TOPK:
@@ -219,47 +169,6 @@ class SimOTAConfig:
     def max_dynamic_k(self) -> int:
         """Upper bound of ``dynamic_k``: an IoU is at most 1."""
         return max(1, math.floor(self.candidate_topk * self.k_scale))
-
-    def replace(self, **overrides: Any) -> SimOTAConfig:
-        """A copy with some fields changed, validated again.
-
-        Example:
-            >>> SimOTAConfig.yolox().replace(center_radius=1.5).center_radius
-            1.5
-        """
-        unknown = sorted(set(overrides) - set(FIELDS))
-        if unknown:
-            raise TypeError(
-                f"{unknown[0]}: no such field of SimOTAConfig; known fields: {_listed(FIELDS)}"
-                f"{suggestion(unknown[0], FIELDS)}"
-            )
-        return dataclasses.replace(self, **overrides)
-
-    @classmethod
-    def from_preset(cls, name: str, **overrides: Any) -> SimOTAConfig:
-        """The preset called ``name``, with some fields changed. ``SimOTAConfig.presets()`` lists the
-        names.
-        """
-        if not isinstance(name, str):
-            raise TypeError(f"preset: expected a name, one of {_listed(PRESETS)}, got {_kind(name)}")
-        if name not in PRESETS:
-            raise ValueError(
-                f"preset: expected one of {_listed(PRESETS)}, got {name!r}{suggestion(name, PRESETS)}"
-            )
-        config: SimOTAConfig = getattr(cls, name)(**overrides)
-        return config
-
-    @staticmethod
-    def presets() -> tuple[str, ...]:
-        """Names of all presets."""
-        return PRESETS
-
-    def __repr__(self) -> str:
-        base = SimOTAConfig() if self.preset is None else SimOTAConfig.from_preset(self.preset)
-        changed = ", ".join(
-            f"{name}={getattr(self, name)!r}" for name in FIELDS if getattr(self, name) != getattr(base, name)
-        )
-        return f"SimOTAConfig{'.' + self.preset if self.preset else ''}({changed})"
 
     # Presets. Each docstring names the package, version and file whose rule it is.
 
@@ -389,44 +298,13 @@ class SimOTAConfig:
             union_rule="add", union_eps=1e-16,
         )  # fmt: skip
 
-    @classmethod
-    def _preset(cls, name: str, overrides: dict[str, Any], **fields: Any) -> SimOTAConfig:
-        return cls(**fields, preset=name).replace(**overrides)
-
 
 PRESETS = (
     "seed", "rtmdet", "rtmdet_mmyolo", "libre_rtmdet", "nanodet", "damo", "yolox", "yolox_main",
     "mmdet_simota", "super_gradients", "super_gradients_fast", "picodet", "picodet_lightly", "picodet_libre",
 )  # fmt: skip
 
-FIELDS = tuple(f.name for f in dataclasses.fields(SimOTAConfig) if f.name != "preset")
+SimOTAConfig.known_presets = PRESETS
+
+FIELDS = fields_of(SimOTAConfig)
 """Names of the fields that say what is computed."""
-
-
-def nearest(name: str, names: tuple[str, ...]) -> str | None:
-    """The known name that an unknown one is most like.
-
-    Example:
-        >>> nearest("topk", ("candidate_topk", "center_radius"))
-        'candidate_topk'
-    """
-    plain = {known.replace("_", "").replace("-", ""): known for known in names}
-    wanted = name.lower().replace("_", "").replace("-", "")
-    found = difflib.get_close_matches(wanted, plain, 1) or [
-        key for key in plain if len(wanted) > 2 and wanted in key
-    ]
-    return plain[found[0]] if found else None
-
-
-def suggestion(name: str, names: tuple[str, ...]) -> str:
-    """The question whether :func:`nearest` was meant, as the end of a message."""
-    near = nearest(name, names)
-    return f"; did you mean {near!r}?" if near else ""
-
-
-def _listed(names: tuple[str, ...]) -> str:
-    return ", ".join(repr(name) for name in names)
-
-
-def _kind(value: object) -> str:
-    return type(value).__name__

@@ -1,0 +1,76 @@
+"""The terms of the task-aligned metric, one function each, on broadcast tensors of any shape.
+
+What decides an assignment in torch goes through here: the dense definition calls these on [B, G, P], backend
+"torch" on lists of pairs, and the device kernels are tested against them.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..boxes import SMALLEST, box_ciou, box_iou
+from ..config import TaskAlignedConfig
+from ..terms import depth
+
+
+def region_boxes(gt_boxes: Tensor, config: TaskAlignedConfig) -> Tensor:
+    """Boxes whose priors a gt may select, [..., 4] -> [..., 4]: the gts', with short sides enlarged."""
+    if not config.min_side_below:
+        return gt_boxes
+    low, high = gt_boxes[..., :2], gt_boxes[..., 2:]
+    center = (low + high) / 2
+    short = high - low < config.min_side_below
+    reach = config.min_side_to / 2
+    return torch.cat([torch.where(short, center - reach, low), torch.where(short, center + reach, high)], -1)
+
+
+def in_region(priors: Tensor, boxes: Tensor, config: TaskAlignedConfig) -> Tensor:
+    """Whether a prior lies in the region of a gt, decided in float32.
+
+    Args:
+        priors: [..., 4] x, y, stride_x, stride_y, float32.
+        boxes: [..., 4] xyxy, float32, of :func:`region_boxes`.
+        config: The configuration.
+
+    Returns:
+        [...] bool.
+    """
+    x, y = priors[..., 0], priors[..., 1]
+    x1, y1, x2, y2 = boxes.unbind(-1)
+    deep = torch.minimum(depth(x, x1, x2), depth(y, y1, y2))
+    inside = deep >= config.margin if config.inclusive else deep > config.margin
+    if config.max_reach is not None:
+        far_x = torch.maximum(x - x1, x2 - x) / priors[..., 2]
+        far_y = torch.maximum(y - y1, y2 - y) / priors[..., 3]
+        inside = inside & (torch.maximum(far_x, far_y) <= config.max_reach)
+    return inside
+
+
+def pair_overlap(pred_boxes: Tensor, gt_boxes: Tensor, config: TaskAlignedConfig) -> Tensor:
+    """Overlap of a prediction and a gt in [0, 1], [..., 4] and [..., 4] -> [...]."""
+    if config.overlap == "iou":
+        return box_iou(pred_boxes, gt_boxes, rule=config.union_rule, eps=config.union_eps)
+    overlap = box_ciou(gt_boxes, pred_boxes, eps=config.union_eps)
+    return torch.where(overlap > 0, overlap, 0.0)
+
+
+def class_scores(cls_logits: Tensor, config: TaskAlignedConfig) -> Tensor:
+    """The probability of a class, float32."""
+    return cls_logits.float().sigmoid() if config.score == "sigmoid" else cls_logits.float()
+
+
+def metric(scores: Tensor, overlap: Tensor, config: TaskAlignedConfig) -> Tensor:
+    """Scores ** alpha * overlap ** beta, [...] and [...] -> [...]; 0 below the normal numbers of float32,
+    where devices differ.
+    """
+    found = scores.pow(config.alpha) * overlap.pow(config.beta)
+    return torch.where(found >= SMALLEST, found, 0.0)
+
+
+def target(metric: Tensor, largest_metric: Tensor, largest_overlap: Tensor, norm_eps: float) -> Tensor:
+    """What the class score of a positive prior should be: its metric, normalised so that the best prior of
+    its gt is scored at the gt's largest overlap. [...] each.
+    """
+    share = metric / (largest_metric + norm_eps).clamp(min=SMALLEST)
+    return share * largest_overlap
