@@ -183,7 +183,16 @@ def box_ciou(boxes: Tensor, others: Tensor, box_format: str = "xyxy", *, eps: fl
 
     with the distance rho of the centres, the diagonal c of the enclosing box, and eps added to heights, to
     the union and to c^2. It is at most the IoU. Boxes that do not overlap have 0 here, which is what
-    clamping makes of it; arguments as :func:`box_iou`.
+    clamping makes of it.
+
+    Args:
+        boxes: [..., 4], as of :func:`box_iou`.
+        others: [..., 4], broadcast against ``boxes``.
+        box_format: ``"xyxy"``, ``"xywh"`` or ``"cxcywh"``.
+        eps: See above.
+
+    Returns:
+        [...] CIoU, from below 0 to 1.
 
     Example:
         >>> box_ciou(torch.tensor([0.0, 0.0, 2.0, 2.0]), torch.tensor([1.0, 0.0, 3.0, 2.0]))

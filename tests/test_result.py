@@ -280,7 +280,7 @@ def test_a_result_moves_with_all_it_holds(example):
         for value in vars(part).values()
         if isinstance(value, torch.Tensor)
     ]
-    assert len(tensors) == 6 + 5
+    assert len(tensors) == 7 + 5
     assert all(value.is_meta for value in tensors)
     assert not any(value.is_meta for value in vars(example).values() if isinstance(value, torch.Tensor))
 

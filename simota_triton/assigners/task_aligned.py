@@ -57,7 +57,7 @@ class TaskAlignedAssigner(Assigner[TaskAlignedConfig]):
         >>> gts = [torch.tensor([[0.0, 0.0, 16.0, 16.0]])], [torch.tensor([1])]
         >>> result = assigner(boxes, torch.zeros(1, 3, 2), priors, *gts)
         >>> result.gt_index.tolist(), result.scores
-        ([[0, 0, -1]], tensor([[0.8699, 0.8699, 0.0000]]))
+        ([[0, 0, -1]], tensor([[0.8730, 0.8730, 0.0000]]))
     """
 
     config_class = TaskAlignedConfig
@@ -147,7 +147,7 @@ class TaskAlignedAssigner(Assigner[TaskAlignedConfig]):
             >>> boxes = torch.tensor([[[0.0, 0.0, 16.0, 14.0], [32.0, 32.0, 48.0, 48.0]]])
             >>> gts = [torch.tensor([[0.0, 0.0, 16.0, 16.0]])], [torch.tensor([1])]
             >>> TaskAlignedAssigner("tal").metric_matrix(boxes, torch.zeros(1, 2, 2), priors, *gts).metric
-            tensor([[[0.3065, 0.0000]]])
+            tensor([[[0.3131, 0.0000]]])
         """
         problem = pack(self.config, *args, validate=self.validate, **kwargs)
         with without_autocast(problem.priors.device):

@@ -9,7 +9,7 @@ import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 SCORES = ("logit", "sigmoid", "joint", "prob")
 UNION_RULES = ("none", "add", "max")
@@ -53,14 +53,14 @@ class Config:
     """The mathematics of one variant of a rule. What it is of, a subclass says.
 
     Attributes:
-        score: How class scores are read, one of ``SCORES``.
-        prior_offset: Where in its cell a prior's point lies, in strides from the upper left.
         preset: Name of the preset this configuration started from; not part of its identity.
     """
 
-    score: str = "sigmoid"
-    prior_offset: float = 0.5
     preset: str | None = field(default=None, compare=False)
+
+    if TYPE_CHECKING:  # fields of every rule, each of which has its own place and default for them
+        score: str = "sigmoid"
+        prior_offset: float = 0.5
 
     rule: ClassVar[str]
     """Which definition and which backends compute it."""

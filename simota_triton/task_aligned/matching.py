@@ -83,32 +83,19 @@ def topk_matching(
     if inside is None:
         inside = torch.ones((), dtype=torch.bool, device=device).expand(metric.shape)
 
-    # the topk priors of each gt
-    pooled = metric if pool == "all" else torch.where(inside, metric, 0.0)
-    prior = cheapest(-pooled, min(topk, num_priors))  # [B, G, K]
-    takes = (pooled.gather(2, prior) > 0) & inside.gather(2, prior)
-    selected = torch.zeros_like(inside).scatter(2, prior, takes)  # [B, G, P]
-    if at_least_one:
-        best = cheapest(-metric, 1)  # [B, G, 1]
-        lonely = ~takes.any(2, keepdim=True) & (metric.gather(2, best) > 0)
-        selected = selected.scatter(2, best, selected.gather(2, best) | lonely)
+    selected = _selected(metric, inside, topk, pool, at_least_one)  # [B, G, P]
+    claims = selected.sum(1, dtype=torch.int32)  # [B, P]
 
     # conflicts
-    claims = selected.sum(1, dtype=torch.int32)  # [B, P]
     rivals = {"matched": selected, "inside": inside | selected, "all": overlap >= 0}[conflict]
     largest = torch.where(rivals, overlap, -1.0).max(1).indices  # [B, P]
     owner = torch.where(claims > 1, largest, selected.byte().argmax(1))
     gt_index = torch.where(claims > 0, owner, -1)
     gts = torch.arange(num_gts, dtype=torch.int64, device=device)[:, None]
     owned = gt_index[:, None] == gts  # [B, G, P]
-
-    # what each gt keeps of them
     if topk2 is not None:
-        own = torch.where(owned, metric, -1.0)
-        prior = cheapest(-own, min(topk2, num_priors))
-        kept = torch.zeros_like(owned).scatter(2, prior, own.gather(2, prior) >= 0)
-        gt_index = torch.where(kept.any(1), gt_index, -1)
-        owned = owned & kept
+        owned = owned & _largest(torch.where(owned, metric, -1.0), topk2)
+        gt_index = torch.where(owned.any(1), gt_index, -1)
 
     # targets
     largest_metric, largest_overlap = (
@@ -124,6 +111,24 @@ def topk_matching(
         claims=claims,
         scores=torch.where(gt_index >= 0, scores, 0.0).float(),
     )
+
+
+def _selected(metric: Tensor, inside: Tensor, topk: int, pool: str, at_least_one: bool) -> Tensor:
+    """The pairs [B, G, P] that gts select: the topk of each that are inside and above 0."""
+    pooled = metric if pool == "all" else torch.where(inside, metric, 0.0)
+    selected = _largest(pooled, topk) & inside & (metric > 0)
+    if at_least_one:
+        lonely = ~selected.any(2, keepdim=True)
+        selected = selected | (lonely & _largest(metric, 1) & (metric > 0))
+    return selected
+
+
+def _largest(values: Tensor, count: int) -> Tensor:
+    """Whether a value is among the largest of its gt and not below 0, [B, G, P]; of equals the lowest
+    priors.
+    """
+    prior = cheapest(-values, min(count, values.shape[2]))  # [B, G, count]
+    return torch.zeros_like(values, dtype=torch.bool).scatter(2, prior, values.gather(2, prior) >= 0)
 
 
 def match(
