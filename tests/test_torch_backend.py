@@ -7,9 +7,11 @@ import torch
 
 from simota_triton import SimOTAAssigner, SimOTAConfig, grid_priors, terms
 from simota_triton import priors as known_priors
-from simota_triton.backends.torch_pruned import candidates, compact, pairs, pruned
+from simota_triton.backends import gts as gt_rows
+from simota_triton.backends.gts import Gts
+from simota_triton.backends.torch_pruned import compact, pairs, pruned
 from simota_triton.backends.torch_pruned.block_maxima import FOLD, LONG, FoldedRows
-from simota_triton.backends.torch_pruned.candidates import Gts, near_priors
+from simota_triton.backends.torch_pruned.candidates import near_priors
 from simota_triton.backends.torch_pruned.grid import SLACK, Levels
 from simota_triton.backends.torch_pruned.priors import Priors
 from simota_triton.boxes import box_center
@@ -63,7 +65,7 @@ def test_it_answers_as_the_definition(preset, shuffled):
 @pytest.mark.parametrize("preset", ["rtmdet", "yolox", "nanodet", "super_gradients_fast"])
 @pytest.mark.parametrize(
     ("module", "name", "value"),
-    [(candidates, "BLOCK_PAIRS", 1500), (pruned, "GROUP_PAIRS", 5000), (pairs, "BLOCK_SCORES", 50)],
+    [(gt_rows, "BLOCK_PAIRS", 1500), (pruned, "GROUP_PAIRS", 5000), (pairs, "BLOCK_SCORES", 50)],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_sizes_of_blocks_and_groups_change_nothing(preset, module, name, value, monkeypatch):

@@ -14,8 +14,8 @@ from ... import reference
 from ...config import SimOTAConfig
 from ...matching import Matching
 from ...problem import Problem
+from ..gts import Gts
 from . import compact, pruned
-from .candidates import Gts
 
 
 def assign(problem: Problem, config: SimOTAConfig, kernels: None = None) -> Matching:

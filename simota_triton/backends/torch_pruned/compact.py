@@ -18,8 +18,9 @@ from ...boxes import box_area, intersection
 from ...config import SimOTAConfig
 from ...matching import count_k
 from ...problem import Problem
-from .candidates import Gts, mark_candidates
-from .pairs import Pairs, PairTerms, loosened, take
+from ..gts import Gts, take
+from .candidates import mark_candidates
+from .pairs import Pairs, PairTerms, loosened
 from .priors import Priors
 
 MOST_PAIRS = 20 * 8400

@@ -14,7 +14,8 @@ from ... import terms
 from ...boxes import SMALLEST, box_area, intersection
 from ...config import SimOTAConfig
 from ...problem import Problem, Scores
-from .candidates import Gts, mark_candidates, near_priors, usable_mask
+from ..gts import Gts, take, take_columns
+from .candidates import mark_candidates, near_priors, usable_mask
 from .grid import SLACK
 from .priors import Priors
 
@@ -206,9 +207,7 @@ class Costs:
         """IoU of pairs; -inf where one does not exist."""
         places = self.places(row, prior)
         areas = take(self._areas, places).add_(take(self._gt_areas, row))
-        inter = intersection(
-            _take_columns(self._corners, places), _take_columns(self._gt_corners, row), dim=0
-        )
+        inter = intersection(take_columns(self._corners, places), take_columns(self._gt_corners, row), dim=0)
         iou = self._shared_part(inter, areas)
         return iou.masked_fill_(~self._exists(row, prior), -torch.inf) if self._masks_pairs else iou
 
@@ -258,7 +257,7 @@ class Costs:
         center = None
         if config.center_weight:
             center = terms.center_cost(
-                _take_columns(self._priors[:3], prior).movedim(0, -1), take(self.gts.centers, row), config
+                take_columns(self._priors[:3], prior).movedim(0, -1), take(self.gts.centers, row), config
             )
         return PairTerms(own, background, self._iou_cost(row, prior, iou), center, self._outside(row, prior))
 
@@ -266,8 +265,8 @@ class Costs:
         if self.config.iou_cost == "log":
             return terms.iou_cost(iou, iou, iou, self.config)  # which looks at no boxes
         boxes, gt_boxes = (
-            _take_columns(self._corners, self.places(row, prior)),
-            _take_columns(self._gt_corners, row),
+            take_columns(self._corners, self.places(row, prior)),
+            take_columns(self._gt_corners, row),
         )
         return terms.iou_cost(boxes.movedim(0, -1), gt_boxes.movedim(0, -1), iou, self.config)
 
@@ -277,7 +276,7 @@ class Costs:
 
     def _in_region(self, row: Tensor, prior: Tensor, region: str) -> Tensor:
         priors, boxes = (
-            _take_columns(*columns).movedim(0, -1)
+            take_columns(*columns).movedim(0, -1)
             for columns in ((self._priors, prior), (self._gt_corners, row))
         )
         return terms.in_region(priors, boxes, take(self.gts.centers, row), region, self.config.center_radius)
@@ -355,18 +354,6 @@ def loosened(limit: Tensor) -> Tensor:
     that it is a difference of); below the +inf of what cannot be selected.
     """
     return (limit + 1e-3 + 1e-4 * limit.clamp(max=terms.COST_LIMIT)).clamp(max=terms.COST_LIMIT)
-
-
-def take(values: Tensor, index: Tensor) -> Tensor:
-    """``values[index]``, three times as fast."""
-    if index.ndim == 1:
-        return values.index_select(0, index)
-    return values.index_select(0, index.flatten()).view(*index.shape, *values.shape[1:])
-
-
-def _take_columns(columns: Tensor, index: Tensor) -> Tensor:
-    """Rows of a matrix that is stored as its columns [k, n], as columns too: [k, ...]."""
-    return columns.index_select(1, index.flatten()).view(columns.shape[0], *index.shape)
 
 
 def _all_take_part(problem: Problem) -> bool:

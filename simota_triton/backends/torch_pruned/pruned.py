@@ -20,12 +20,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...config import SimOTAConfig
-from ...matching import count_k, key_index, pack_key, sortable
+from ...matching import count_k, key_index, pack_key
 from ...problem import Problem
 from ...terms import COST_LIMIT
+from ..gts import Gts, blocks, smallest_of_each, take
 from .block_maxima import FOLD, FoldedRows, fold, largest, unfold
-from .candidates import Gts, blocks
-from .pairs import ClassSums, Costs, NotFinite, Pairs, loosened, take
+from .pairs import ClassSums, Costs, NotFinite, Pairs, loosened
 
 GROUP_PAIRS = 1 << 21
 """(gt, prior) pairs of a group: the larger the groups, the fewer small operations there are."""
@@ -201,11 +201,7 @@ def _within(costs: Costs, row: Tensor, prior: Tensor, iou: Tensor, most: Tensor,
 
 def _cheapest(pairs: Pairs, rows: slice, k: Tensor) -> Pairs:
     """The k cheapest pairs of each of these gts; those of a gt come in ascending order of their priors."""
-    order = ((pairs.row << 32) + sortable(pairs.cost)).argsort(stable=True)
-    row = pairs.row.index_select(0, order) - rows.start
-    start = torch.searchsorted(row, torch.arange(k.shape[0], dtype=torch.int64, device=row.device))
-    rank = torch.arange(row.shape[0], dtype=torch.int64, device=row.device) - start.index_select(0, row)
-    return pairs.select(order.index_select(0, (rank < k.index_select(0, row)).nonzero().squeeze(1)))
+    return pairs.select(smallest_of_each(pairs.row - rows.start, pairs.cost, k))
 
 
 def _resolve(costs: Costs, claims: Pairs, sums: ClassSums) -> Pairs:
