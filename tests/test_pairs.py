@@ -149,9 +149,7 @@ def test_backend_triton_stream_refuses_and_says_what_to_do(monkeypatch):
 
 def test_auto_takes_a_backend_that_forms_a_matrix(monkeypatch):
     device = torch.device("cuda")
-    monkeypatch.setattr(
-        backends, "choose", lambda *_: ("triton-stream", "Triton on an NVIDIA GPU")
-    )
+    monkeypatch.setattr(backends, "choose", lambda *_: ("triton-stream", "Triton on an NVIDIA GPU"))
     assert backends.choose_for_call("auto", device, pairs=True) == "triton"
     monkeypatch.setattr(backends, "choose", lambda *_: ("torch", "plain PyTorch"))
     assert backends.choose_for_call("auto", device, pairs=True) == "torch"
