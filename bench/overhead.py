@@ -70,9 +70,10 @@ def inputs() -> tuple[dict[str, Any], dict[str, Any]]:
 
 def steady(backend: str) -> dict[str, float]:
     """Part of a call -> us."""
-    from simota_triton.assigner import SimOTAAssigner, _result
     from triton.runtime.jit import JITFunction
 
+    from simota_triton.assigners import SimOTAAssigner
+    from simota_triton.assigners.base import _result
     from simota_triton.cli.tune.families import TUNABLE
     from simota_triton.inputs import pack
     from simota_triton.matching import Matching
@@ -136,9 +137,8 @@ def milliseconds() -> float:
 
 def first_call(backend: str) -> dict[str, float]:
     """Part of a process's first call -> ms. It must be called in a process of its own."""
-    from simota_triton.assigner import _result
-
     from simota_triton import SimOTAAssigner
+    from simota_triton.assigners.base import _result
     from simota_triton.backends import BACKENDS
     from simota_triton.cli.tune.families import TUNABLE
     from simota_triton.inputs import pack
