@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -55,7 +56,8 @@ class PairTerms:
 
     def __init__(self, problem: Problem, config: TaskAlignedConfig, gts: Gts) -> None:
         self.problem, self.config, self.gts = problem, config, gts
-        _, self.num_priors, _ = problem.shape
+        batch, self.num_priors, _ = problem.shape
+        self.num_places = batch * self.num_priors
         self._usable, self._grids = KnownPriors.of(problem.priors).fact(_facts)
         # columns of their own, because arithmetic on them is six times as fast as on columns of a matrix
         self._corners = problem.pred_boxes.float().permute(2, 0, 1).flatten(1)  # [4, B * P]
@@ -104,39 +106,45 @@ class PairTerms:
             self.problem.priors.index_select(0, prior), self._regions.index_select(0, row), self.config
         )
 
-    def everywhere(self, rows: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Row, place and IoU of all pairs of gts ``rows``, ascending, that overlap: some gts at a time."""
-        config, corners = self.config, self._corners.view(4, -1, self.num_priors)
-        counts = torch.bincount(self.gts.image.index_select(0, rows), minlength=corners.shape[1]).tolist()
-        stop = 0
-        for image, count in enumerate(counts):
-            start, stop = stop, stop + count
-            for part in blocks(start, stop, self.num_priors):
-                own = rows[part]
-                gt_boxes = take_columns(self._gt_corners, own).t()[:, None]  # [g, 1, 4]
-                iou = box_iou(corners[:, image].t(), gt_boxes, **self._guard(config))  # [g, P]
-                which = (iou > 0).flatten().nonzero().squeeze(1)
-                row = own.index_select(0, which // self.num_priors)
-                place = which % self.num_priors + image * self.num_priors
-                yield row, place, iou.flatten().index_select(0, which)
-
-    @staticmethod
-    def _guard(config: TaskAlignedConfig) -> dict[str, Any]:
-        return {"rule": config.union_rule, "eps": config.union_eps} if config.overlap == "iou" else {}
+    def across(
+        self, row: Tensor, place: Tensor, least: Callable[[Tensor, Tensor], Tensor]
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """All pairs of some gts with some places of their images, both ascending, that have an IoU above 0
+        and above ``least`` of gts [g, 1] and places [n]: row, place and IoU of one block of them after the
+        other.
+        """
+        places = torch.bincount(place // self.num_priors, minlength=len(self.gts.starts) - 1).tolist()
+        edges = torch.searchsorted(
+            row, torch.tensor(self.gts.starts, dtype=torch.int64, device=row.device)
+        ).tolist()
+        for own, (start, stop) in zip(place.split(places), pairwise(edges), strict=True):
+            corners = take_columns(self._corners, own).t()  # [n, 4]
+            for part in blocks(start, stop, own.shape[0]):
+                gts = row[part, None]  # [g, 1]
+                iou = self._iou(corners, take_columns(self._gt_corners, gts).movedim(0, -1))  # [g, n]
+                which = (iou > least(gts, own).clamp(min=0)).flatten().nonzero().squeeze(1)
+                gt, column = which // own.shape[0], which % own.shape[0]
+                yield (
+                    row[part].index_select(0, gt), own.index_select(0, column),
+                    iou.flatten().index_select(0, which),
+                )  # fmt: skip
 
     def iou(self, row: Tensor, place: Tensor) -> Tensor:
         """IoU of pairs, [n]: the overlap, or, but for rounding, at least as large."""
-        boxes = take_columns(self._corners, place).t(), take_columns(self._gt_corners, row).t()
-        return box_iou(*boxes, **self._guard(self.config))
+        return self._iou(take_columns(self._corners, place).t(), take_columns(self._gt_corners, row).t())
+
+    def _iou(self, boxes: Tensor, gt_boxes: Tensor) -> Tensor:
+        rule, eps = self.config.union_rule, self.config.union_eps
+        return box_iou(boxes, gt_boxes, rule=rule if self.config.overlap == "iou" else "none", eps=eps)
 
     def overlap(self, row: Tensor, place: Tensor) -> Tensor:
         """Overlap of pairs, [n]."""
         boxes = take_columns(self._corners, place).t(), take_columns(self._gt_corners, row).t()
         return terms.pair_overlap(*boxes, self.config)
 
-    def pairs(self, row: Tensor, place: Tensor, iou: Tensor) -> Pairs:
-        """Pairs of known IoUs with their overlap and metric."""
-        overlap = iou if self.config.overlap == "iou" else self.overlap(row, place)
+    def pairs(self, row: Tensor, place: Tensor) -> Pairs:
+        """Pairs with their overlap and metric."""
+        overlap = self.overlap(row, place)
         logits, exists = self._own_logits(row, place)
         metric = terms.metric(terms.class_scores(logits, self.config), overlap, self.config)
         return Pairs(row, place, overlap, metric.where(exists, 0.0))
