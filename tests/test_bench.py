@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import gpu
+from bench import aligned, gpu
 from bench.cases import ours, peer
 from bench.cpu import table
 from simota_triton.measure.peak import peak_bytes
@@ -36,6 +36,21 @@ def test_peers_assign_as_the_reference_does(name, phase):
     expected = ours(batch, "reference")()
     assert (expected >= 0).sum() > 10
     assert torch.equal(peer(name, batch, workload)(), expected)
+
+
+def test_cases_of_the_task_aligned_rule_assign_as_the_reference_does():
+    workload = dataclasses.replace(aligned.XVIEW, image_size=320, num_gts=60, padded=40, most=40)
+    cases, expected = aligned.calls(workload, "mid")
+    assert (expected >= 0).sum() > 50
+    assert {aligned.OURS, aligned.DENSE} <= set(cases)
+    for case in cases.values():
+        assert torch.equal(aligned.gt_index(case()), expected)
+
+
+def test_positives_that_a_loss_weights_with_nothing_are_background():
+    labels, scores = torch.tensor([[1, 0, 2]]), torch.tensor([[[0.0, 0.5], [0.0, 0.3], [0.0, 0.0]]])
+    found = labels, None, scores, torch.tensor([[True, True, False]]), torch.tensor([[4, 3, 0]])
+    assert aligned.gt_index(found).tolist() == [[4, -1, -1]]
 
 
 def test_the_same_seed_gives_the_same_batch_and_another_gives_another():

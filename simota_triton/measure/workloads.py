@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..capture import Recorded
-from ..config import SimOTAConfig
+from ..config import RULES
 from ..priors import grid_priors
 from .simulate import random_gts, simulate_predictions
 
@@ -132,8 +132,9 @@ def recorded(
     workload: Workload, preset: str, phase: str = "mid", seed: int = 0, dtype: torch.dtype = torch.float32
 ) -> Recorded:
     """A seeded batch of the workload with padded gts, as the arguments of a call of the preset's assigner."""
-    config = SimOTAConfig.from_preset(preset)
-    batch = make_batch(workload, phase, seed, dtype)
+    config = next(rule for rule in RULES.values() if preset in rule.presets()).from_preset(preset)
+    offset = config.prior_offset if config.rule == "task_aligned" else 0.0
+    batch = make_batch(workload, phase, seed, dtype, offset)
     assert workload.padded is not None
     boxes, labels, mask = batch.padded(workload.padded)
     cls_logits = batch.cls_logits.sigmoid() if config.score == "prob" else batch.cls_logits
