@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import NamedTuple
@@ -9,12 +10,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ...boxes import box_iou
+from ...boxes import box_area, guard, intersection
 from ...config import TaskAlignedConfig
 from ...priors import KnownPriors
 from ...problem import Problem
 from ...task_aligned import terms
-from ..gts import Gts, blocks, take_columns
+from ..gts import Gts, blocks, take, take_columns
 from .grids import Grids
 
 GROUP_PAIRS = 1 << 18
@@ -60,7 +61,7 @@ class PairTerms:
         self.num_places = batch * self.num_priors
         self._usable, self._grids = KnownPriors.of(problem.priors).fact(_facts)
         # columns of their own, because arithmetic on them is six times as fast as on columns of a matrix
-        self._corners = problem.pred_boxes.float().permute(2, 0, 1).flatten(1)  # [4, B * P]
+        self._corners = problem.pred_boxes.float().permute(2, 0, 1).contiguous().flatten(1)  # [4, B * P]
         self._gt_corners = gts.boxes.t().contiguous()  # [4, N]
         self._regions = terms.region_boxes(gts.boxes, config)  # [N, 4]
         self._start = gts.image * self.num_priors  # [N], place of prior 0
@@ -69,6 +70,14 @@ class PairTerms:
             usable = problem.candidate_mask if usable is None else problem.candidate_mask & usable
         if usable is not None:
             self._corners = self._corners.masked_fill(~usable.expand(problem.shape[:2]).flatten(), 0.0)
+
+    @functools.cached_property
+    def _areas(self) -> Tensor:
+        return box_area(self._corners.t())  # [B * P]
+
+    @functools.cached_property
+    def _gt_areas(self) -> Tensor:
+        return box_area(self.gts.boxes)  # [N]
 
     def groups(self) -> list[slice]:
         """Runs of gts, each of which has about ``GROUP_PAIRS`` pairs with priors in their regions, or more
@@ -118,10 +127,11 @@ class PairTerms:
             row, torch.tensor(self.gts.starts, dtype=torch.int64, device=row.device)
         ).tolist()
         for own, (start, stop) in zip(place.split(places), pairwise(edges), strict=True):
-            corners = take_columns(self._corners, own).t()  # [n, 4]
+            corners, areas = take_columns(self._corners, own), take(self._areas, own)  # [4, n], [n]
             for part in blocks(start, stop, own.shape[0]):
                 gts = row[part, None]  # [g, 1]
-                iou = self._iou(corners, take_columns(self._gt_corners, gts).movedim(0, -1))  # [g, n]
+                inter = intersection(corners[:, None], take_columns(self._gt_corners, gts), dim=0)  # [g, n]
+                iou = self._shared_part(inter, areas + take(self._gt_areas, gts))
                 which = (iou > least(gts, own).clamp(min=0)).flatten().nonzero().squeeze(1)
                 gt, column = which // own.shape[0], which % own.shape[0]
                 yield (
@@ -131,11 +141,14 @@ class PairTerms:
 
     def iou(self, row: Tensor, place: Tensor) -> Tensor:
         """IoU of pairs, [n]: the overlap, or, but for rounding, at least as large."""
-        return self._iou(take_columns(self._corners, place).t(), take_columns(self._gt_corners, row).t())
+        boxes, gt_boxes = take_columns(self._corners, place), take_columns(self._gt_corners, row)
+        areas = take(self._areas, place).add_(take(self._gt_areas, row))
+        return self._shared_part(intersection(boxes, gt_boxes, dim=0), areas)
 
-    def _iou(self, boxes: Tensor, gt_boxes: Tensor) -> Tensor:
-        rule, eps = self.config.union_rule, self.config.union_eps
-        return box_iou(boxes, gt_boxes, rule=rule if self.config.overlap == "iou" else "none", eps=eps)
+    def _shared_part(self, inter: Tensor, areas: Tensor) -> Tensor:
+        """IoU of an intersection and the sum of both areas; both are overwritten."""
+        rule = self.config.union_rule if self.config.overlap == "iou" else "none"
+        return inter.div_(guard(areas.sub_(inter), rule, self.config.union_eps))
 
     def overlap(self, row: Tensor, place: Tensor) -> Tensor:
         """Overlap of pairs, [n]."""
