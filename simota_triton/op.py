@@ -118,7 +118,7 @@ def _assign(
         extra_cost=extra_cost,
     )
     wanted, pairs = config_of(config), extra_cost is not None
-    name = backends.choose_for_call(backend, pred_boxes.device, pairs, wanted.rule, may_check=False)
+    name = backends.choose_for_call(backend, pred_boxes.device, pairs, wanted.variety, may_check=False)
     found = backends.assign(name, problem, wanted, _kernels(name, kernels))
     scores = pred_boxes.new_empty(0, dtype=torch.float32) if found.scores is None else found.scores
     return found.gt_index, found.matched_iou, found.dynamic_k, found.claims, scores

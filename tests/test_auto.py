@@ -18,7 +18,10 @@ import torch
 
 from simota_triton import SimOTAConfig, backends, reference
 from simota_triton.backends import auto, known, verdicts
+from simota_triton.boxes import box_ciou
 from simota_triton.inputs import pack
+from simota_triton.task_aligned import reference as aligned
+from simota_triton.task_aligned.reference import metric_matrix
 from simota_triton.verification.judge import SUM_ERROR, cost_intervals
 
 GPU, CPU = torch.device("cuda", 0), torch.device("cpu")
@@ -324,10 +327,14 @@ def test_every_backend_gives_the_known_answers(backend):
         if backend.startswith("triton") and not os.environ.get("TRITON_INTERPRET")
         else CPU
     )
-    assert known.difference(known.runner(backend), device) is None
+    assert known.difference(known.runner(backend), device, known.presets_of(backend)) is None
 
 
-@pytest.mark.parametrize("field", ["gt_index", "dynamic_k", "claims", "labels", "matched_iou"])
+def test_the_kernels_that_auto_takes_are_asked_of_every_rule():
+    assert known.presets_of(auto.KERNELS) == list(known.PRESETS)
+
+
+@pytest.mark.parametrize("field", ["gt_index", "dynamic_k", "claims", "labels", "matched_iou", "scores"])
 @pytest.mark.parametrize("preset", known.PRESETS)
 def test_one_wrong_value_is_found(field, preset):
     def run(config, inputs):
@@ -336,13 +343,16 @@ def test_one_wrong_value_is_found(field, preset):
         labels = torch.where(matching.gt_index >= 0, matching.gt_index, known.NUM_CLASSES)
         matching = matching._replace(labels=labels)
         if config.preset == preset:
-            getattr(matching, field)[0, 1] += 3e-6 if field == "matched_iou" else 1
+            getattr(matching, field)[0, 1] += {"matched_iou": 3e-6, "scores": 3e-5}.get(field, 1)
         return matching
 
-    assert known.difference(run, CPU).startswith(f"{preset}: {'a ' * (field == 'matched_iou')}{field}")
+    if field == "scores" and preset in known.SIMOTA:
+        pytest.skip("SimOTA has none")
+    told = {"matched_iou": "a matched_iou", "scores": "a score"}.get(field, field)
+    assert known.difference(run, CPU).startswith(f"{preset}: {told}")
 
 
-@pytest.mark.parametrize("preset", known.PRESETS)
+@pytest.mark.parametrize("preset", known.SIMOTA)
 def test_no_rounding_changes_a_known_answer(preset):
     config = SimOTAConfig.from_preset(preset)
     problem = pack(config, **known.problem(config, CPU), validate=False)
@@ -361,6 +371,23 @@ def test_no_rounding_changes_a_known_answer(preset):
         (first, second), winner = low[b, :, p].topk(2, largest=False).values, found.gt_index[b, p]
         assert low[b, winner, p] == first
         assert high[b, winner, p] < second
+
+
+def test_no_rounding_changes_a_known_answer_of_the_task_aligned_rule():
+    (preset,) = set(known.PRESETS) - set(known.SIMOTA)
+    config = known.config_of(preset)
+    problem = pack(config, **known.problem(config, CPU), validate=False)
+    metric, overlap, inside, gt_mask = metric_matrix(problem, config, torch.float64)
+    found = aligned.assign(problem, config, dtype=torch.float64)
+    assert (found.claims > 1).any()
+    for b, g in gt_mask.nonzero().tolist():
+        ranked = torch.where(inside, metric, 0.0)[b, g].sort(descending=True).values
+        assert ranked[config.topk - 1] > 1.001 * ranked[config.topk] or ranked[config.topk] == 0
+    ciou = box_ciou(problem.gts.boxes.view(2, -1, 1, 4).double(), problem.pred_boxes[:, None].double())
+    assert not (inside & (ciou != 0) & (ciou.abs() < 1e-5)).any()  # nor do metrics begin or cease to be 0
+    for b, p in (found.claims > 1).nonzero().tolist():
+        first, second = torch.where(inside, overlap, -1.0)[b, :, p].topk(2).values
+        assert first > second + 1e-4
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float64])

@@ -65,7 +65,7 @@ class Assigner(Generic[SomeConfig]):
         self.backend = backends.check_name(backend)
         if kernels is not None:
             self.backend = backend_of(kernels, backend)
-        backends.check_rule(self.backend, kind.rule)
+        backends.check_rule(self.backend, self.config.variety)
         backends.import_kernels(self.backend)
         self.kernels = kernels
         self._kernels_key = op.kernels_key(kernels)
@@ -86,7 +86,7 @@ class Assigner(Generic[SomeConfig]):
                 )
                 return _result(problem, matching, self.config)
         pairs = inputs.get("extra_cost") is not None or inputs["pair_mask"] is not None
-        name = backends.choose_for_call(self.backend, device, pairs, self.config.rule)
+        name = backends.choose_for_call(self.backend, device, pairs, self.config.variety)
         problem = pack(self.config, **inputs, validate=self.validate)
         recorder = capture.active()
         if recorder is not None and not capture.is_captured(device):

@@ -193,7 +193,7 @@ class SimOTAAssigner(Assigner[SimOTAConfig]):
         """
         problem = pack(self.config, *args, validate=self.validate, **kwargs)
         device = problem.priors.device
-        name, _ = backends.choose(self.backend, device, rule=self.config.rule)
+        name, _ = backends.choose(self.backend, device, rule=self.config.variety)
         with without_autocast(device):
             return CostMatrix(*backends.cost_matrix(name, problem, self.config, self.kernels)[:2])
 

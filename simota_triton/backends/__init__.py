@@ -23,7 +23,7 @@ class Backend:
     """One way to compute an assignment.
 
     Attributes:
-        load: Imports its module, for each rule that it computes.
+        load: Imports its module, for each variety of a rule (``Config.variety``) that it computes.
         load_kernels: Imports the module that launches its kernels, which takes a quarter of a second with
             Triton's import; None for plain PyTorch.
         costs: The backend whose ``cost_matrix`` gives the costs that this one compares, to the bit or, for
@@ -86,10 +86,23 @@ def _stream_kernels() -> Any:
 
 
 BACKENDS = {
-    "reference": Backend({"simota": _reference, "task_aligned": _aligned_reference}),
-    "torch": Backend({"simota": _torch_pruned, "task_aligned": _torch_aligned}),
+    "reference": Backend(
+        {
+            "simota": _reference,
+            "task_aligned": _aligned_reference,
+            "task_aligned_rotated": _aligned_reference,
+        }
+    ),
+    "torch": Backend(
+        {"simota": _torch_pruned, "task_aligned": _torch_aligned, "task_aligned_rotated": _torch_aligned}
+    ),
     "triton": Backend({"simota": _triton_fused}, _fused_kernels, costs="triton"),
-    "triton-stream": Backend({"simota": _triton_stream}, _stream_kernels, costs="triton", forms_matrix=False),
+    "triton-stream": Backend(
+        {"simota": _triton_stream, "task_aligned": _triton_stream},
+        _stream_kernels,
+        costs="triton",
+        forms_matrix=False,
+    ),
 }
 """By name. ``reference`` is the dense definition, ``torch`` the fast path of plain PyTorch, ``triton`` a
 fused cost pass for NVIDIA GPUs with the matching in PyTorch behind it, ``triton-stream`` kernels that form no
@@ -140,7 +153,7 @@ def choose(name: str, device: torch.device, may_check: bool = True, rule: str = 
         device: Where the tensors are.
         may_check: Whether "auto" may compute small problems there to see if the kernels are right; see
             :mod:`.auto`.
-        rule: The rule of a configuration.
+        rule: The variety of a configuration.
 
     Raises:
         ValueError: The backend of the environment variable is none, or not for this rule.
@@ -171,13 +184,16 @@ def choose_for_call(
     chosen, why = choose(name, device, may_check, rule)
     if not pairs or BACKENDS[chosen].forms_matrix:
         return chosen
-    if rule not in BACKENDS[BACKENDS[chosen].costs].load:
-        return "torch"
+    costs = BACKENDS[chosen].costs
+    dense = rule in BACKENDS[costs].load
     if name == "auto" and why != "SIMOTA_TRITON_BACKEND":
-        return BACKENDS[chosen].costs
+        return costs if dense else "torch"
+    remedy = (
+        f"backend={costs!r}, which takes memory for one, or backend='torch'" if dense else "backend='torch'"
+    )
     raise ValueError(
         f"extra_cost, pair_mask: backend {chosen!r} forms no (gt, prior) matrix that they could be added to; "
-        f"use backend={BACKENDS[chosen].costs!r}, which takes memory for one, or backend='torch'"
+        f"use {remedy}"
     )
 
 
@@ -243,7 +259,7 @@ def import_kernels(name: str) -> None:
 
 def assign(name: str, problem: Problem, config: Config, kernels: Any = None) -> Matching:
     """The backend's assignment, with launch parameters where they are given."""
-    matching: Matching = BACKENDS[name].load[config.rule]().assign(problem, config, kernels)
+    matching: Matching = BACKENDS[name].load[config.variety]().assign(problem, config, kernels)
     return matching
 
 
@@ -256,6 +272,6 @@ def cost_matrix(
     costs = BACKENDS[name].costs
     options = {} if kernels is None or costs != name else {"kernels": kernels}
     found: tuple[Tensor, Tensor, Tensor] = (
-        BACKENDS[costs].load[config.rule]().cost_matrix(problem, config, **options)
+        BACKENDS[costs].load[config.variety]().cost_matrix(problem, config, **options)
     )
     return found

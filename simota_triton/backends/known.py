@@ -1,29 +1,32 @@
 """Small fixed problems whose answers are known: what a backend is asked before it is trusted on a GPU.
 
 Predictions are numbers of Python's own generator, which are the same on every machine, and answers are those
-of the float64 definition on the CPU. No rounding can change one: no two costs that decide, and no IoU sum and
-an integer, are near each other.
+of the float64 definition on the CPU. No rounding can change one: no two costs, metrics or overlaps that
+decide, and no IoU sum and an integer, are near each other.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .. import backends, reference
+from .. import backends
 from ..boxes import IOU_ERROR
-from ..config import SimOTAConfig
+from ..config import RULES, Config
 from ..inputs import pack
 from ..matching import Matching
 from ..priors import grid_priors
 
-PRESETS = ("rtmdet", "rtmdet_mmyolo", "mmdet_simota")
+SIMOTA = ("rtmdet", "rtmdet_mmyolo", "mmdet_simota")
 """The class term over all classes with a centre prior; over the gt's own class, with IoUs of all priors; of
 class times objectness, with a penalty."""
+
+PRESETS = (*SIMOTA, "tal")
+"""The task-aligned rule too, with CIoU."""
 
 NUM_CLASSES = 3
 GT_BOXES = (
@@ -35,11 +38,22 @@ padded.
 """
 
 Inputs = dict[str, Any]
-Run = Callable[[SimOTAConfig, Inputs], Matching]
+Run = Callable[[Config, Inputs], Matching]
 """Computes a problem."""
 
 
-def problem(config: SimOTAConfig, device: torch.device) -> Inputs:
+def config_of(preset: str) -> Config:
+    """The configuration of a preset of any rule."""
+    (kind,) = (kind for kind in RULES.values() if preset in kind.presets())
+    return kind.from_preset(preset)
+
+
+def presets_of(backend: str) -> list[str]:
+    """Those of ``PRESETS`` that a backend computes."""
+    return [name for name in PRESETS if config_of(name).variety in backends.BACKENDS[backend].load]
+
+
+def problem(config: Config, device: torch.device) -> Inputs:
     """The arguments of an assigner: two images of 96 pixels with padded gts, and two priors that cannot be
     read.
     """
@@ -92,22 +106,23 @@ def _numbers(rng: random.Random, *shape: int) -> Tensor:
 def runner(backend: str) -> Run:
     """What a backend makes of a problem."""
 
-    def run(config: SimOTAConfig, inputs: Inputs) -> Matching:
+    def run(config: Config, inputs: Inputs) -> Matching:
         packed = pack(config, **inputs, validate=False)
         return backends.assign(backend, packed, config)
 
     return run
 
 
-def difference(run: Run, device: torch.device) -> str | None:
+def difference(run: Run, device: torch.device, presets: Iterable[str] = PRESETS) -> str | None:
     """The first difference from a known answer; None where all are right.
 
-    IoUs may differ by ``boxes.IOU_ERROR``, the most that their float32 roundings add up to; all else is
-    compared exactly.
+    IoUs may differ by ``boxes.IOU_ERROR``, the most that their float32 roundings add up to, scores by ten
+    times that, since they are products of powers; all else is compared exactly.
 
     Args:
         run: What computes the problems.
         device: Where.
+        presets: Of which configurations.
 
     Raises:
         Exception: What ``run`` raises.
@@ -116,12 +131,13 @@ def difference(run: Run, device: torch.device) -> str | None:
         >>> difference(runner("torch"), torch.device("cpu")) is None
         True
     """
-    for preset in PRESETS:
-        config = SimOTAConfig.from_preset(preset)
+    for preset in presets:
+        config = config_of(preset)
         found = run(config, problem(config, device))
         inputs = problem(config, torch.device("cpu"))
         packed = pack(config, **inputs, validate=False)
-        expected = reference.assign(packed, config, dtype=torch.float64)
+        definition = backends.BACKENDS["reference"].load[config.variety]()
+        expected = definition.assign(packed, config, dtype=torch.float64)
         taken = expected.gt_index >= 0
         right = torch.where(taken, inputs["gt_labels"].gather(1, expected.gt_index.clamp(min=0)), NUM_CLASSES)
         for name, here, there in (
@@ -135,8 +151,13 @@ def difference(run: Run, device: torch.device) -> str | None:
                 place = tuple(wrong[0].tolist())
                 index = ", ".join(map(str, place))
                 return f"{preset}: {name}[{index}] is {int(here[place])}, not {int(there[place])}"
-        error = (found.matched_iou.cpu().double() - expected.matched_iou).abs()
-        if not bool((error <= IOU_ERROR).all()):
-            most = float(error.nan_to_num(1.0).max())
-            return f"{preset}: a matched_iou is off by {most:.3g}, more than {IOU_ERROR:g}"
+        values = [("matched_iou", found.matched_iou, expected.matched_iou, IOU_ERROR)]
+        if expected.scores is not None:
+            assert found.scores is not None
+            values.append(("score", found.scores, expected.scores, 10 * IOU_ERROR))
+        for name, here, there, allowed in values:
+            error = (here.cpu().double() - there).abs()
+            if not bool((error <= allowed).all()):
+                most = float(error.nan_to_num(1.0).max())
+                return f"{preset}: a {name} is off by {most:.3g}, more than {allowed:g}"
     return None

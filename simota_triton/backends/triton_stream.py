@@ -2,12 +2,12 @@
 prior) pairs.
 
 Every pair that could matter is looked at, and no other: see ``kernels.stream``. Nothing waits for the host,
-whatever the form of the gts. Assignments are those of backend "triton" to the bit.
+whatever the form of the gts. Assignments of SimOTA are those of backend "triton" to the bit.
 """
 
 from __future__ import annotations
 
-from ..config import SimOTAConfig
+from ..config import SimOTAConfig, TaskAlignedConfig
 from ..matching import Matching
 from ..problem import Problem
 from ..tuning.choice import configuration
@@ -16,7 +16,9 @@ from ..tuning.stream_config import StreamConfig
 from . import triton_refusal
 
 
-def assign(problem: Problem, config: SimOTAConfig, kernels: StreamConfig | None = None) -> Matching:
+def assign(
+    problem: Problem, config: SimOTAConfig | TaskAlignedConfig, kernels: StreamConfig | None = None
+) -> Matching:
     """The assignment of a batch, labels among it; see the module.
 
     Args:

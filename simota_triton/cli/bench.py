@@ -119,7 +119,7 @@ def _rows(args: argparse.Namespace, device: torch.device, names: list[str]) -> l
                 f"{slowest / row['median_ms']:6.1f}x  {row['peak_mb']:9.1f} MB{differs}"
             )
         for name in names:
-            if not computes(name, batch.config.rule, batch.inputs):
+            if not computes(name, batch.config.variety, batch.inputs):
                 print(f"  {name:24} not timed: it takes no extra_cost and no pair_mask")
         found += [{"workload": batch.name, "floor_ms": floor, **row} for row in rows]
     return found

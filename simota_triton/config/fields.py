@@ -63,7 +63,7 @@ class Config:
         prior_offset: float = 0.5
 
     rule: ClassVar[str]
-    """Which definition and which backends compute it."""
+    """Which definition it is of."""
     checks: ClassVar[Fields]
     known_presets: ClassVar[tuple[str, ...]]
 
@@ -121,6 +121,11 @@ class Config:
     def boxes(self) -> str:
         """The format of all boxes: ``"xyxy"``, or ``"rotated"``, which is (cx, cy, w, h, angle)."""
         return "xyxy"
+
+    @property
+    def variety(self) -> str:
+        """What a backend computes or does not: the rule, and the format of boxes that are not xyxy."""
+        return self.rule if self.boxes == "xyxy" else f"{self.rule}_{self.boxes}"
 
     @property
     def asks_for_strides(self) -> bool:

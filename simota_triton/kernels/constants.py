@@ -23,6 +23,14 @@ VFL_ALPHA = tl.constexpr(_VFL_ALPHA)
 LN2 = tl.constexpr(0.6931471805599453)
 LOG2E = tl.constexpr(1.4426950408889634)
 
+HALF_PI = tl.constexpr(1.5707963267948966)
+
+CIOU_SCALE = tl.constexpr(0.4052847345693511)
+"""4 / pi^2."""
+
+SMALLEST = tl.constexpr(2.0**-126)
+"""The smallest normal float32."""
+
 TINY = tl.constexpr(2.0**-149)
 """The smallest float32 above 0."""
 
@@ -127,6 +135,9 @@ IOU_SLACK = tl.constexpr(1e-5)
 
 PAID_SLACK = tl.constexpr(2.0**-22)
 """Of costs with the penalty in them, relative."""
+
+OVERLAP_SLACK = tl.constexpr(2.0**-16)
+"""Of overlaps and their logarithms, see ``aligned_maths.least_overlap``."""
 
 # the order in which tiles are visited, and lists
 

@@ -38,6 +38,12 @@ _EVERY_CLAIMANT = (
     "claimants, and is replaced: the pair whose cost was noted is among those that it looks at again."
 )
 
+_EVERY_SELECTOR = (
+    "As of select, but that resolve_aligned reads matched_iou, which may be any claimant's overlap: all "
+    "claimants may win, so each of their overlaps is a lower bound of the winner's, and what it rules out "
+    "cannot win, whoever wrote it."
+)
+
 _UNREADABLE_BOX = (
     "class_sums takes the box of an unreadable prior away while programs of gts may load it, so their "
     "lists may hold that prior, or a box of which some corners are gone. It sets unreadable for the image "
@@ -51,6 +57,9 @@ RACES = (
     Race("select", "gt_index_ptr", "_write_claims", "_write_claims", True, False, _EVERY_CLAIMANT),
     Race("select", "matched_iou_ptr", "_write_claims", "_write_claims", True, False, _EVERY_CLAIMANT),
     Race("select", "labels_ptr", "_write_claims", "_write_claims", True, False, _EVERY_CLAIMANT),
+    Race("select_aligned", "gt_index_ptr", "_write_claims", "_write_claims", True, False, _EVERY_SELECTOR),
+    Race("select_aligned", "matched_iou_ptr", "_write_claims", "_write_claims", True, False, _EVERY_SELECTOR),
+    Race("select_aligned", "scores_ptr", "_write_claims", "_write_claims", True, False, _EVERY_SELECTOR),
     Race("sums_and_ious", "slots_ptr", "class_sums", "load_four", False, False, _UNREADABLE_BOX),
     Race("sums_and_ious", "unreadable_ptr", "class_sums", "class_sums", True, True, _SAME_FLAG),
 )

@@ -66,7 +66,9 @@ def cases(batch: Recorded, device: torch.device, names: list[str], compiled: boo
     """
     inputs = batch.on(device)
     found: dict[str, Case] = {
-        name: _ours(batch.config, name, inputs) for name in names if computes(name, batch.config.rule, inputs)
+        name: _ours(batch.config, name, inputs)
+        for name in names
+        if computes(name, batch.config.variety, inputs)
     }
     plain = {"pred_boxes", "cls_logits", "priors", "gt_boxes", "gt_labels", "gt_mask"}
     if (

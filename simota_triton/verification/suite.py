@@ -165,7 +165,7 @@ def findings(
             own = [
                 batch
                 for batch in target.batches
-                if backends.computes(target.backend, batch.config.rule, batch.inputs)
+                if backends.computes(target.backend, batch.config.variety, batch.inputs)
             ]
             if target.batches and not own:
                 raise NotRun("it takes no extra_cost and no pair_mask, which all of the batches have")
@@ -204,7 +204,8 @@ def record(found: Sequence[Finding], target: Target) -> dict[str, Any]:
 def known_answers(target: Target) -> str:
     """The problems that "auto" asks of a GPU; the verdict is kept for it."""
     try:
-        difference = known.difference(known.runner(target.backend), target.device)
+        presets = known.presets_of(target.backend)
+        difference = known.difference(known.runner(target.backend), target.device, presets)
     except Exception as error:  # see auto: whatever stops a compiler, a driver or a launcher
         raise Wrong(auto.failure(error) if target.kernels else f"{type(error).__name__}: {error}") from error
     if target.device.type == "cuda" and target.backend == auto.KERNELS:
@@ -212,7 +213,7 @@ def known_answers(target: Target) -> str:
             verdicts.keep(verdicts.subject(target.device), verdicts.Verdict(difference))
     if difference is not None:
         raise Wrong(difference)
-    return f"{len(known.PRESETS)} problems"
+    return f"{len(presets)} problems"
 
 
 def answers(target: Target) -> str:
@@ -263,7 +264,7 @@ def full_size(target: Target) -> str:
     """Images of 640 pixels with 80 classes in the phases of a training."""
     if target.interpreted:
         raise NotRun("Triton's interpreter is too slow for it")
-    presets = SimOTAConfig.presets() if target.long else known.PRESETS
+    presets = SimOTAConfig.presets() if target.long else known.SIMOTA
     calls = [(preset, phase) for preset in presets for phase in ("untrained", "mid", "trained")]
     batches = (recorded(FULL_SIZE, preset, phase, target.seed) for preset, phase in calls)
     return _judged(

@@ -19,7 +19,8 @@ from simota_triton.kernels import constants
 from simota_triton.kernels.fused import launch
 from simota_triton.kernels.host import INTERPRETED, Logits, codes
 from simota_triton.kernels.levels import find_logits, find_tile, matrix_row
-from simota_triton.kernels.rule import Rule
+from simota_triton.kernels.rule import AlignedRule, CompiledRule, Rule
+from simota_triton.kernels.stream import common
 from simota_triton.kernels.stream import launch as stream
 from simota_triton.problem import Scores
 from simota_triton.tuning.kernel_config import INTERPRETER, KernelConfig
@@ -27,7 +28,8 @@ from simota_triton.verification.judge import cost_intervals
 from tests.support.kernels import DEVICE, PRESETS, ApproximateUnits, on_device, random_inputs, random_problem
 
 CONFIG = SimOTAConfig.rtmdet()
-STREAM = ("prepare", "sums_and_ious", "select", "resolve", "rescue")
+STREAM = ("sums_and_ious", "select", "resolve", "rescue")
+ALIGNED = ("select_aligned", "resolve_aligned", "rank_owned", "largest_owned", "write_targets")
 
 
 def check(problem, config=CONFIG, kernels=INTERPRETER):
@@ -385,7 +387,10 @@ def test_whatever_is_compiled_in_is_in_the_key(monkeypatch):
     """
     rule = Rule.of(CONFIG)
     # nothing is derived behind its back
-    assert [name for name, value in vars(Rule).items() if isinstance(value, property)] == ["value"]
+    for kind in (Rule, AlignedRule):
+        names = [name for name in dir(kind) if isinstance(getattr(kind, name), property)]
+        assert names == ["value"]
+        assert {field.name for field in dataclasses.fields(kind)} >= set(CompiledRule.__annotations__)
     for field in dataclasses.fields(rule):
         value = getattr(rule, field.name)
         other = not value if isinstance(value, bool) else value + "!" if isinstance(value, str) else value + 1
@@ -396,7 +401,9 @@ def test_whatever_is_compiled_in_is_in_the_key(monkeypatch):
         launch.prior_pass,
         launch.cost_pass,
         launch.rescue_pass,
+        common.prepare,
         *(getattr(stream, name) for name in STREAM),
+        *(getattr(stream.aligned, name) for name in ALIGNED),
     )
     assert all("RULE" in kernel.arg_names for kernel in kernels)
     names = [name for name, value in vars(constants).items() if isinstance(value, tl.constexpr)]

@@ -15,8 +15,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from simota_triton import SimOTAConfig, grid_priors
 from simota_triton.backends import triton_stream
+from simota_triton.backends.known import config_of
+from simota_triton.config import TaskAlignedConfig
 from simota_triton.inputs import pack
 from simota_triton.kernels.fused import launch as fused
+from simota_triton.kernels.stream import common
 from simota_triton.kernels.stream import launch as stream
 from simota_triton.kernels.stream.grid import find_grid, guess_cells
 from simota_triton.kernels.stream.scratch import allocate, scratch_bytes, scratch_parts
@@ -27,6 +30,9 @@ from tests.support.kernels import PRESETS, on_device, random_inputs, random_prob
 
 ROOT = Path(__file__).parents[2]
 KERNELS = ("prepare", "sums_and_ious", "select", "resolve")
+ALIGNED = ("prepare", "select_aligned", "resolve_aligned", "rank_owned", "largest_owned", "write_targets")
+"""Those of the task-aligned rule, of which ``rank_owned`` is launched ``topk2`` times."""
+ALIGNED_PRESETS = [name for name in TaskAlignedConfig.presets() if "obb" not in name]
 CAPABILITIES = ((8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (10, 3), (12, 0), (13, 7))
 
 
@@ -42,7 +48,9 @@ def launches(monkeypatch):
         def __getitem__(self, grid):
             return lambda *args, **kwargs: found.append((self.name, grid))
 
-    for module, names in ((stream, KERNELS), (fused, ("prior_pass", "cost_pass"))):
+    of_simota = (common, KERNELS[:1]), (stream, KERNELS[1:])
+    of_aligned = (stream.aligned, ALIGNED[1:])
+    for module, names in (*of_simota, of_aligned, (fused, ("prior_pass", "cost_pass"))):
         for name in names:
             monkeypatch.setattr(module, name, Recorder(name))
     return found
@@ -63,14 +71,16 @@ def test_scratch_of_the_named_workloads(name, megabytes):
     rows = workload.num_gts if workload.padded is None else workload.batch * workload.padded
     for capability in CAPABILITIES:
         kernels = stream_heuristic(capability, Shape(workload.batch, num_priors, rows))
-        for preset in PRESETS:
-            needed = bytes_needed(workload.batch, num_priors, rows, SimOTAConfig.from_preset(preset), kernels)
+        for preset in (*PRESETS, *ALIGNED_PRESETS):
+            needed = bytes_needed(workload.batch, num_priors, rows, config_of(preset), kernels)
             assert needed <= megabytes * 1e6, (capability, preset)
 
 
-@pytest.mark.parametrize("preset", ["rtmdet", "yolox", "super_gradients_fast", "seed"])
+@pytest.mark.parametrize(
+    "preset", ["rtmdet", "yolox", "super_gradients_fast", "seed", "tal", "tal_o2o", "yolo9_mit"]
+)
 def test_nothing_is_allocated_besides_scratch_and_outputs(preset, launches, monkeypatch):
-    config, kernels = SimOTAConfig.from_preset(preset), StreamConfig(splits=4)
+    config, kernels = config_of(preset), StreamConfig(splits=4)
     allocated = []
 
     class Counting(TorchDispatchMode):
@@ -83,14 +93,17 @@ def test_nothing_is_allocated_besides_scratch_and_outputs(preset, launches, monk
     problem = on_device(random_problem(config, 333, [5, 0, 4], 3))
     with Counting():
         matching = stream.run(problem, config, kernels)
+    matching = [value for value in matching if value is not None]
     outputs = sum(value.numel() * value.element_size() for value in matching)
     assert sum(allocated) - outputs == bytes_needed(3, 333, 9, config, kernels)
-    assert len(allocated) == 6  # the scratch memory is one allocation
+    assert len(allocated) == len(matching) + 1  # the scratch memory is one allocation
 
 
 def test_every_part_of_the_scratch_memory_is_aligned_and_its_own():
-    for preset in ("rtmdet", "super_gradients_fast"):
-        config, kernels = SimOTAConfig.from_preset(preset), StreamConfig(splits=4)
+    for preset, number in (
+        ("rtmdet", 10), ("super_gradients_fast", 11), ("tal", 8), ("tal_o2o", 8), ("tood", 9),
+    ):  # fmt: skip
+        config, kernels = config_of(preset), StreamConfig(splits=4)
         grid = find_grid((), kernels.tile, (333,))
         needed = scratch_parts(3, 333, 7, config, grid, kernels)
         parts = [part for part in allocate(needed, torch.device("cpu")) if part is not None]
@@ -99,7 +112,7 @@ def test_every_part_of_the_scratch_memory_is_aligned_and_its_own():
         )
         assert not any(part.data_ptr() % 16 for part in parts)
         assert all(end <= start for (_, end), (start, _) in pairwise(ranges))
-        assert len(parts) == 10 + (config.conflict == "matched")
+        assert len(parts) == number
 
 
 def test_contested_priors_always_find_room():
@@ -118,10 +131,10 @@ def test_contested_priors_always_find_room():
 ALLOWED = ("empty", "view", "split", "slice", "expand", "detach", "alias", "transpose", "as_strided")
 
 
-@pytest.mark.parametrize("preset", ["rtmdet", "yolox", "seed"])
+@pytest.mark.parametrize("preset", ["rtmdet", "yolox", "seed", "tal_o2o", "tood"])
 def test_no_operator_but_allocation_and_views(preset, launches, monkeypatch):
     monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)
-    config = SimOTAConfig.from_preset(preset)
+    config = config_of(preset)
     pred, cls, obj, *rest = random_inputs(252, [4, 2], 5)
     maps = [
         level.transpose(1, 2).reshape(2, 5, side, -1).half()
@@ -164,6 +177,20 @@ def test_four_launches(launches):
         assert grids["select"] == (9,)
         assert grids["resolve"] == (7,)
         launches.clear()
+    stream.run(random_problem(config, 5, [0, 0], 3), config, StreamConfig())
+    assert not launches
+
+
+@pytest.mark.parametrize(("preset", "ranks"), [("tal", 0), ("tal_o2o", 1), ("tood", 0)])
+def test_five_launches_and_one_for_each_rank(preset, ranks, launches):
+    config, expected = config_of(preset), [*ALIGNED[:3], *ALIGNED[3:4] * ranks, *ALIGNED[4:]]
+    stream.run(random_problem(config, 333, [5, 0, 4], 3), config, StreamConfig(resolvers=7))
+    assert [name for name, _ in launches] == expected
+    grids = dict(launches)
+    assert grids["select_aligned"] == (9,)
+    assert grids["resolve_aligned"] == (7,)
+    assert grids["write_targets"] == grids["largest_owned"] == (3 * -(-333 // stream.aligned.BLOCK),)
+    launches.clear()
     stream.run(random_problem(config, 5, [0, 0], 3), config, StreamConfig())
     assert not launches
 

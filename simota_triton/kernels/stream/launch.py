@@ -7,33 +7,21 @@ import struct
 from typing import Any, NamedTuple
 
 import torch
-import triton
 
-from ...config import SimOTAConfig
+from ...config import SimOTAConfig, TaskAlignedConfig
 from ...matching import Matching
 from ...problem import Problem
 from ...tuning.stream_config import StreamConfig
-from .. import constants as const
-from .. import host
-from ..host import INTERPRETED, OPTIONS, Layout, Logits, codes, on_device, readable
+from ..host import INTERPRETED, Layout, Logits, codes, on_device
 from ..rule import Rule
+from .aligned import launch as aligned
+from .common import arguments, launch_prepare, logits_arguments, outputs, prepare_arguments
 from .grid import Cells, Grid, find_grid
-from .prepare import prepare
 from .rescue import rescue
 from .resolve import resolve
 from .scratch import allocate, scratch_parts
 from .select import select
 from .sums_and_ious import sums_and_ious
-
-OLD_COMPILER = tuple(int(part) for part in triton.__version__.split(".")[:2]) < (3, 9)
-
-REGISTERS = 104 if OLD_COMPILER else 80
-"""Registers that a thread of the kernels may use: 24 warps fit a multiprocessor at 80. Left alone, ptxas
-takes up to 124, to have more loads under way. The versions of it that come with Triton 3.3 and 3.6 spill some
-of ``select`` where it may use fewer than 104.
-"""
-
-LIMIT = {} if INTERPRETED else {"maxnreg": REGISTERS}
 
 
 class Plan(NamedTuple):
@@ -52,37 +40,19 @@ class Plan(NamedTuple):
 @functools.lru_cache(maxsize=1024)
 def _plan(config: SimOTAConfig, kernels: StreamConfig, layout: Layout, cells: Cells, channels: int) -> Plan:
     grid = find_grid(cells, kernels.tile, layout.sizes)
-    coded_channels = codes([channels])[0]
-    blocks = {"widths": codes(grid.widths), "WIDTH": grid.tile_width}
     rule = Rule.of(config)
-    common = {
-        "RULE": rule,
-        "FAST": host.FAST,
-        "TILE": kernels.tile,
-        "num_warps": 1,
-        "starts": codes(grid.starts),
-        "first_tiles": codes(grid.first_tiles),
-        **LIMIT,
-        **OPTIONS,
-    }
-    logits = {
-        **common, "LAYOUT": layout.layout, "num_tiles": grid.num_tiles,
-        "cls_strides_b": layout.strides[0], "cls_strides_p": layout.strides[1],
-        "cls_strides_c": layout.strides[2],
-    }  # fmt: skip
+    common = arguments(rule, kernels, grid)
+    logits = {**common, **logits_arguments(layout, grid)}
     by_gt = {**logits, "candidate_topk": config.candidate_topk}
     bounds = kernels.select_bounds(config)
     rows = kernels.rows if INTERPRETED else kernels.sum_rows(layout.layout)
     return Plan(
         grid=grid,
-        prepare={
-            **common, "C": coded_channels, "num_tiles": grid.num_tiles,
-            "slot_stride": rule.planes * kernels.tile, "point_stride": const.POINT.value * kernels.tile,
-            "GTS": kernels.gts, **blocks,
-        },
+        prepare={**common, **prepare_arguments(rule, kernels, grid, channels)},
         sums_and_ious={
-            **by_gt, "C": coded_channels, "ALIGNED_LOGITS": layout.aligned_logits, "ROWS": rows,
-            "BOUNDS": kernels.iou_bounds, "splits_log2": kernels.splits.bit_length() - 1, **blocks,
+            **by_gt, "C": codes([channels])[0], "ALIGNED_LOGITS": layout.aligned_logits, "ROWS": rows,
+            "BOUNDS": kernels.iou_bounds, "splits_log2": kernels.splits.bit_length() - 1,
+            "widths": codes(grid.widths), "WIDTH": grid.tile_width,
         },
         select={
             **by_gt, "splits": kernels.splits, "BOUNDS": bounds, "k_scale": _float64_bits(config.k_scale),
@@ -113,8 +83,10 @@ def _background(problem: Problem) -> Matching:
     )
 
 
-def run(problem: Problem, config: SimOTAConfig, kernels: StreamConfig) -> Matching:
-    """All kernels; the matching holds the labels too."""
+def run(problem: Problem, config: SimOTAConfig | TaskAlignedConfig, kernels: StreamConfig) -> Matching:
+    """All kernels of a rule; the matching holds the labels too."""
+    if isinstance(config, TaskAlignedConfig):
+        return aligned.run(problem, config, kernels)
     batch, num_priors, channels = problem.shape
     gts, device = problem.gts, problem.priors.device
     num_gts = gts.boxes.shape[0]
@@ -124,15 +96,8 @@ def run(problem: Problem, config: SimOTAConfig, kernels: StreamConfig) -> Matchi
     plan = _plan(config, kernels, logits.layout, problem.cells or (), channels)
     num_tiles = plan.grid.num_tiles
     scratch = allocate(scratch_parts(batch, num_priors, num_gts, config, plan.grid, kernels), device)
-    gt_index = torch.empty((batch, num_priors), dtype=torch.int64, device=device)
-    matched_iou = torch.empty((batch, num_priors), dtype=torch.float32, device=device)
-    labels = torch.empty_like(gt_index)
-    claims = torch.empty((batch, num_priors), dtype=torch.int32, device=device)
+    gt_index, matched_iou, labels, claims = written = outputs(problem)
     dynamic_k = torch.empty(gts.padded_shape or (num_gts,), dtype=torch.int64, device=device)
-    boxes = readable(problem.pred_boxes)
-    box_strides = boxes.stride()
-    mask = problem.candidate_mask
-    mask_strides = (0, 0) if mask is None else mask.stride()
     offsets = gts.offsets.contiguous()
     of_gts = num_gts * kernels.splits  # programs of ``sums_and_ious``
     of_sums = (
@@ -140,17 +105,7 @@ def run(problem: Problem, config: SimOTAConfig, kernels: StreamConfig) -> Matchi
     )
     minority = min(of_gts, of_sums)
     with on_device(device):
-        prepare[(batch * num_tiles,)](
-            gt_index, matched_iou, labels, claims,
-            scratch.slots, scratch.points, scratch.slot_of, scratch.tiles, scratch.gts.view(torch.float32),
-            scratch.unreadable, scratch.num_conflicts, scratch.cheapest_claims,
-            boxes, problem.priors.contiguous(), mask, logits.obj,
-            gts.boxes.contiguous(), None if gts.given_centers is None else gts.given_centers.contiguous(),
-            gts.labels.contiguous(), offsets, None if gts.mask is None else gts.mask.contiguous(),
-            N=num_gts, obj_strides_b=logits.obj_strides(0), obj_strides_p=logits.obj_strides(1),
-            box_stride_b=box_strides[0], box_stride_p=box_strides[1], box_stride_c=box_strides[2],
-            mask_stride_b=mask_strides[0], mask_stride_p=mask_strides[1], **plan.prepare,
-        )  # fmt: skip
+        launch_prepare(problem, logits, (*written, None), scratch, offsets, plan.prepare)
         sums_and_ious[(of_gts + of_sums,)](
             scratch.top_ious, scratch.slots, scratch.points, scratch.tiles, scratch.gts, scratch.unreadable,
             logits.cls,

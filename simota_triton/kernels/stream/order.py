@@ -27,6 +27,19 @@ def nearer(distance_squared, per_unit_squared):
 
 
 @triton.jit
+def nearer_boxes(middle_x, middle_y, cx, cy, per_area):
+    """:func:`nearer` for the distance from a gt to the small boxes of tiles.
+
+    Args:
+        middle_x, middle_y: Twice the centres of these, see ``bounds.tile_iou``.
+        cx, cy: Centre of the gt.
+        per_area: 1 / its area.
+    """
+    dx, dy = middle_x - 2.0 * cx, middle_y - 2.0 * cy
+    return nearer(tl.fma(dx, dx, dy * dy), 0.25 * per_area)
+
+
+@triton.jit
 def keys_of_tiles(rank, visited, BOUNDS: tl.constexpr):
     """Keys of tiles, [BOUNDS] int32.
 

@@ -20,11 +20,11 @@ from .tiles import cells, find_cells, of_image, store_four, summary_at
     ]
 )  # fmt: skip
 def prepare(
-    # outputs [B, P]
-    gt_index_ptr, matched_iou_ptr, labels_ptr, claims_ptr,
-    # scratch, see the guide
+    # outputs [B, P], scores of the task-aligned rule alone
+    gt_index_ptr, matched_iou_ptr, labels_ptr, claims_ptr, scores_ptr,
+    # scratch, see the guides, of which some is one rule's alone
     slots_ptr, points_ptr, slot_of_ptr, tiles_ptr, gt_table_ptr, unreadable_ptr, num_conflicts_ptr,
-    cheapest_claims_ptr,
+    cheapest_claims_ptr, largest_ptr,
     # predictions; candidate_mask is optional
     boxes_ptr, priors_ptr, candidate_mask_ptr, obj_levels,
     # gts: [N, 4], [N, 2] (optional), [N], [B + 1], [N] (optional)
@@ -38,9 +38,9 @@ def prepare(
     """For a tile of an image: the slots of its priors, its summary, the outputs of its priors as they are
     without any gt, and a share of the table of gts. The planes are named in ``constants``.
 
-    Which priors take part, and which of them are candidates, is as in ``prior_pass`` but for the class
-    logits, at which ``sums_and_ious`` and ``select`` look. The points of the priors, and which slot a prior
-    has, are the same in every image: programs of image 0 write them.
+    Which priors take part, and which of them are candidates (the task-aligned rule has none), is as in
+    ``prior_pass`` but for the class logits, at which later kernels look. The points of the priors, and which
+    slot a prior has, are the same in every image: programs of image 0 write them.
 
     Grid: (B * T,). Twin: ``Problem.usable_priors`` and ``terms.in_region``.
     """
@@ -75,10 +75,12 @@ def prepare(
     gt_first = tl.load(gt_offsets_ptr + image)
     num_gts = (tl.load(gt_offsets_ptr + image + 1) - gt_first).to(tl.int32)
     points = _points_of_tile(x, y, stride_x, stride_y, usable)
-    candidate = usable & _in_any_region(
-        x, y, stride_x, stride_y, usable, points, gt_boxes_ptr, gt_centers_ptr, gt_labels_ptr, gt_mask_ptr,
-        gt_first, num_gts, C, RULE, GTS,
-    )  # fmt: skip
+    candidate = usable
+    if RULE.value.candidates:
+        candidate = usable & _in_any_region(
+            x, y, stride_x, stride_y, usable, points, gt_boxes_ptr, gt_centers_ptr, gt_labels_ptr,
+            gt_mask_ptr, gt_first, num_gts, C, RULE, GTS,
+        )  # fmt: skip
     counts = candidate
     if RULE.value.pool_all:
         counts = usable
@@ -87,8 +89,9 @@ def prepare(
     x2, y2 = tl.where(counts, x2, -const.NOWHERE), tl.where(counts, y2, -const.NOWHERE)
     if tl.max(counts.to(tl.int32)) != 0:  # nobody looks at the boxes of other tiles
         store_four(slot + const.BOX * TILE, x1, y1, x2, y2, TILE)
-    flag = tl.where(candidate, 0.0, tl.where(counts, -1.0, float("inf")))
-    tl.store(slot + const.BACKGROUND * TILE, flag)
+    if RULE.value.candidates:
+        flag = tl.where(candidate, 0.0, tl.where(counts, -1.0, float("inf")))
+        tl.store(slot + const.BACKGROUND * TILE, flag)
     _slots, summaries = of_image(slots_ptr, tiles_ptr, image, num_tiles, 0, TILE)
     _store_summary(
         summaries + summary_at(tile), x1, y1, x2, y2, tl.where(counts, area, 0.0), points, candidate
@@ -99,6 +102,8 @@ def prepare(
     tl.store(matched_iou_ptr + out, tl.zeros([TILE], tl.float32), mask=here)
     tl.store(labels_ptr + out, tl.zeros([TILE], tl.int64) + C, mask=here)
     tl.store(claims_ptr + out, tl.zeros([TILE], tl.int32), mask=here)
+    if scores_ptr is not None:
+        tl.store(scores_ptr + out, tl.zeros([TILE], tl.float32), mask=here)
     if cheapest_claims_ptr is not None:
         tl.store(cheapest_claims_ptr + out, tl.full([TILE], const.UNCLAIMED, tl.int64), mask=here)
     if image == 0:
@@ -108,11 +113,12 @@ def prepare(
         tl.store(slot_of_ptr + p, tile * TILE + place, mask=here)
         if tile == 0:
             tl.store(num_conflicts_ptr, 0)
-    if tile == 0:
-        tl.store(unreadable_ptr + image, 0)
+    if unreadable_ptr is not None:  # noqa: SIM102 - decided by the compiler, and not on the device
+        if tile == 0:
+            tl.store(unreadable_ptr + image, 0)
     _store_share_of_gts(
-        gt_table_ptr, gt_boxes_ptr, gt_centers_ptr, gt_labels_ptr, gt_mask_ptr, gt_first, num_gts,
-        image_index, tile, num_tiles, N, C, GTS,
+        gt_table_ptr, largest_ptr, gt_boxes_ptr, gt_centers_ptr, gt_labels_ptr, gt_mask_ptr, gt_first,
+        num_gts, image_index, tile, num_tiles, N, C, RULE, GTS,
     )  # fmt: skip
 
 
@@ -192,12 +198,12 @@ def _store_summary(summary, x1, y1, x2, y2, area, points, candidate):
 
 @triton.jit
 def _store_share_of_gts(
-    gt_table_ptr, gt_boxes_ptr, gt_centers_ptr, gt_labels_ptr, gt_mask_ptr, gt_first, num_gts,
-    image_index, tile, num_tiles, N, C, GTS: tl.constexpr,
+    gt_table_ptr, largest_ptr, gt_boxes_ptr, gt_centers_ptr, gt_labels_ptr, gt_mask_ptr, gt_first, num_gts,
+    image_index, tile, num_tiles, N, C, RULE: tl.constexpr, GTS: tl.constexpr,
 ):  # fmt: skip
-    """The program's share of the table of gts: of its image's gts, GTS out of num_tiles * GTS. Gts before
-    the first image's and behind the last one's belong to no image, and are left to the first and the last
-    image's programs.
+    """The program's share of the table of gts, and zeros in ``largest``: of its image's gts, GTS out of
+    num_tiles * GTS. Gts before the first image's and behind the last one's belong to no image, and are left
+    to the first and the last image's programs.
     """
     lane = tl.arange(0, GTS)
     row = tl.where(image_index == 0, 0, gt_first) + tile * GTS
@@ -211,6 +217,10 @@ def _store_share_of_gts(
         image_of = tl.zeros([GTS], tl.int32) + image_index
         index = (gt - gt_first).to(tl.int32)
         store_gts(gt_table_ptr, gt, gt < end_row, x1, y1, x2, y2, cx, cy, label, image_of, index)
+        if largest_ptr is not None:
+            for i in range(RULE.value.topk2 + 1):
+                at = largest_ptr + gt * (RULE.value.topk2 + 1) + i
+                tl.store(at, tl.zeros([GTS], tl.int64), mask=gt < end_row)
         row += num_tiles * GTS
 
 

@@ -11,7 +11,7 @@ import triton.language as tl
 from .. import constants as const
 from ..maths import box_area, finite, fraction, intersection_and_union, reciprocal, region_depth
 from .bounds import meets, tile_iou, tile_points
-from .order import index_of, keys_of_tiles, least_bound, nearer, without
+from .order import index_of, keys_of_tiles, least_bound, nearer_boxes, without
 from .tiles import find_logits_of_tile, load_four, summary_at
 
 
@@ -100,8 +100,7 @@ def _rank_by_iou(
         own = meets(left, top, right, bottom, stride, gx1, gy1, gx2, gy2, cx, cy, RULE, CANDIDATE)
         bound = tl.where(own, bound, 0.0)
     # among tiles that may hold as much, the one whose small boxes lie nearest
-    dx, dy = middle_x - 2.0 * cx, middle_y - 2.0 * cy
-    distance = nearer(tl.fma(dx, dx, dy * dy), 0.25 * per_area)
+    distance = nearer_boxes(middle_x, middle_y, cx, cy, per_area)
     return keys_of_tiles(1.0 - bound + distance, (bound > 0.0) & (tile < num_tiles), BOUNDS)
 
 
