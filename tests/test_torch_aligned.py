@@ -322,6 +322,20 @@ def test_equal_metrics_go_to_the_lowest_prior_and_equal_overlaps_to_the_lowest_g
     assert (answers("tal_o2o", inputs)[0][0] >= 0).nonzero().flatten().tolist() == [0, 32]
 
 
+@pytest.mark.parametrize("conflict", ["inside", "all"])
+@pytest.mark.parametrize("value", [-5.0, torch.nan, torch.inf])
+def test_a_gt_of_the_largest_overlap_wins_what_it_did_not_select_if_its_logit_is_finite(conflict, value):
+    priors = grid_priors(64, (8,), offset=0.5)
+    gts = torch.tensor([[0.0, 0.0, 40.0, 40.0], [3.0, 3.0, 43.0, 43.0], [1.0, 1.0, 41.0, 41.0]])
+    boxes, logits = torch.zeros(1, 64, 4), torch.full((1, 64, 3), -5.0)
+    boxes[0, 9], logits[0, 9, :2], logits[0, 9, 2] = gts[2], 5.0, value  # the best of gts 0 and 1
+    boxes[0, 18], logits[0, 18, 2] = gts[2] + 1.0, 5.0  # the best of gt 2
+    config = TaskAlignedConfig.tal(conflict=conflict, topk=1)
+    gt_index, _, claims, *_ = as_defined(config, [boxes, logits, priors, [gts], [torch.arange(3)]])
+    assert claims[0, [9, 18]].tolist() == [2, 1]
+    assert gt_index[0, [9, 18]].tolist() == [2 if value == -5.0 else 0, 2]
+
+
 def test_no_memory_for_all_pairs():
     counts = (500,)
     inputs = batch(13, counts=counts, side=10.0)

@@ -17,6 +17,8 @@ FUZZ, TORCH, MATCHING, WAITS, DEFAULTS, INPUTS, EDGES = (
     for name in ("fuzz", "torch_backend", "matching", "waits", "default_dtype", "inputs", "edge_cases")
 )
 
+ALIGNED = "tests/test_torch_aligned.py"
+
 SPARE = f"{INPUTS} -k 'no_image_owns and torch'"
 
 MUTANTS = (
@@ -86,6 +88,83 @@ MUTANTS = (
         "torch.zeros(batch * num_priors, dtype=torch.float32,",
         "torch.zeros(batch * num_priors,",
         f"{DEFAULTS} -k names",
+    ),
+    Mutant(
+        "a prior on an edge is inside",
+        "../../backends/torch_aligned/grids.py",
+        "begin = torch.searchsorted(self.lines, low, right=not inclusive)",
+        "begin = torch.searchsorted(self.lines, low, right=inclusive)",
+        f"{ALIGNED} -k 'ranges or field'",
+    ),
+    Mutant(
+        "a grid goes on with other columns",
+        "../../backends/torch_aligned/grids.py",
+        "(moved[1:] > 0) | ",
+        "",
+        f"{ALIGNED} -k grids",
+    ),
+    Mutant(
+        "priors that go back are a row of a grid",
+        "../../backends/torch_aligned/grids.py",
+        " | (x[1:] <= x[:-1])",
+        "",
+        f"{ALIGNED} -k grids",
+    ),
+    Mutant(
+        "priors that take no part keep their boxes",
+        "../../backends/torch_aligned/pairs.py",
+        "if usable is not None:",
+        "if usable is not None and self.gts is None:",
+        f"{ALIGNED} -k masks",
+    ),
+    Mutant(
+        "a margin is left to the ranges",
+        "../../backends/torch_aligned/pairs.py",
+        "if config.margin or config.max_reach",
+        "if config.max_reach",
+        f"{ALIGNED} -k field",
+    ),
+    Mutant(
+        "the overlap of a metric is that of a larger exponent",
+        "../../backends/torch_aligned/match.py",
+        ".pow(1 / config.beta)",
+        ".pow(0.5 / config.beta)",
+        f"{ALIGNED} -k cut",
+    ),
+    Mutant(
+        "the bound is the largest metric that was looked at",
+        "../../backends/torch_aligned/match.py",
+        ".values[:, -1]",
+        ".values[:, 0]",
+        f"{ALIGNED} -k cut",
+    ),
+    Mutant(
+        "a pair that does not exist may take a prior",
+        "../../backends/torch_aligned/match.py",
+        "_chosen(pair_terms.exist(row, place), place, key)",
+        "place, key",
+        f"{ALIGNED} -k largest_overlap",
+    ),
+    Mutant(
+        "only a gt that overlaps a tenth more takes a prior that it did not select",
+        "../../backends/torch_aligned/match.py",
+        '"amax")\n        gts',
+        '"amax").add_(0.1)\n        gts',
+        f"{ALIGNED} -k largest_overlap",
+    ),
+    Mutant(
+        "the topk of all priors are those of regions",
+        "../../backends/torch_aligned/match.py",
+        'if config.pool == "all":',
+        'if config.pool == "":',
+        f"{ALIGNED} -k definition",
+    ),
+    Mutant(
+        "no gt is given a prior outside of its region",
+        "../../backends/torch_aligned/match.py",
+        "if config.at_least_one:",
+        "if config.at_least_one and not picked:",
+        f"{ALIGNED} -k definition",
     ),
     Mutant(
         "integers of half the bits",

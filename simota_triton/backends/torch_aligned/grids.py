@@ -73,7 +73,7 @@ class Grids(NamedTuple):
         count = (torch.searchsorted(self.lines, high, right=inclusive) - begin).clamp_(min=0)
         column, line = begin.t().split(grids, 1)  # [g, L] each
         columns, rows = count.t().split(grids, 1)
-        rows = (rows * (columns > 0)).flatten()
+        rows = rows.flatten()
         corner = (start[:, None] + self.first + line * self.width + column).flatten()
 
         # rows of grids within a box, r of them
