@@ -11,12 +11,13 @@ from .maths import box_area, exp2, fraction, guard, log2, root, sigmoid
 
 
 @triton.jit
-def region_box(gx1, gy1, gx2, gy2, cx, cy, RULE: tl.constexpr):
+def region_box(gx1, gy1, gx2, gy2, RULE: tl.constexpr):
     """Boxes whose priors gts may select: their own, with sides below ``min_side_below`` enlarged about the
-    boxes' centres cx, cy. Twin: ``terms.region_boxes``.
+    boxes' centres. Twin: ``terms.region_boxes``.
     """
     if RULE.value.enlarges:
         reach = RULE.value.min_side_to / 2
+        cx, cy = (gx1 + gx2) * 0.5, (gy1 + gy2) * 0.5
         narrow = gx2 - gx1 < RULE.value.min_side_below
         low = gy2 - gy1 < RULE.value.min_side_below
         gx1, gx2 = tl.where(narrow, cx - reach, gx1), tl.where(narrow, cx + reach, gx2)
@@ -85,7 +86,8 @@ def overlap_of_pairs(
         EPS: tl.constexpr = RULE.value.union_eps
         width, height = tl.maximum(x2, gx2) - tl.minimum(x1, gx1), tl.maximum(y2, gy2) - tl.minimum(y1, gy1)
         diagonal = width * width + height * height + EPS
-        dx, dy = gx1 + gx2 - x1 - x2, gy1 + gy2 - y1 - y2
+        # in this order, since corners near each other have exact differences
+        dx, dy = (gx1 - x1) + (gx2 - x2), (gy1 - y1) + (gy2 - y2)
         distance = (dx * dx + dy * dy) * 0.25
         difference = angle_of(x1, y1, x2, y2, RULE, FAST) - gt_angle
         v = difference * difference * const.CIOU_SCALE

@@ -109,11 +109,11 @@ def _largest_overlap(
     g = 0
     while g < num_gts:
         mask = g + lane < num_gts  # [GTS], as all that follows
-        gx1, gy1, gx2, gy2, cx, cy, _gt_area, label = load_table(gt_table_ptr, gt_first + g + lane, mask)
+        gx1, gy1, gx2, gy2, _cx, _cy, _gt_area, label = load_table(gt_table_ptr, gt_first + g + lane, mask)
         inter, union = _shared_and_joined(box, gx1, gy1, gx2, gy2, RULE)
         worth = (label >= 0) & (inter > 0.0) & ~below(inter, union, least)
         if CONFLICT == "inside":
-            rx1, ry1, rx2, ry2 = region_box(gx1, gy1, gx2, gy2, cx, cy, RULE)
+            rx1, ry1, rx2, ry2 = region_box(gx1, gy1, gx2, gy2, RULE)
             worth &= in_region(x, y, stride_x, stride_y, rx1, ry1, rx2, ry2, RULE)
         if tl.max(worth.to(tl.int32)) != 0:
             overlap = _overlap(box, gx1, gy1, gx2, gy2, inter, union, RULE, FAST)

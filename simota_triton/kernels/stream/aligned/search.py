@@ -54,8 +54,8 @@ def largest_metrics(
         keys, priors: [LANES] each, see ``cheapest.empty_list``.
     """
     PLANES: tl.constexpr = RULE.value.planes
-    gx1, gy1, gx2, gy2, cx, cy, gt_area, label = gt
-    region = region_box(gx1, gy1, gx2, gy2, cx, cy, RULE)
+    gx1, gy1, gx2, gy2, _cx, _cy, gt_area, label = gt
+    region = region_box(gx1, gy1, gx2, gy2, RULE)
     area_of_gt = overlap_area(gx1, gy1, gx2, gy2, RULE)
     gt_angle = angle_of(gx1, gy1, gx2, gy2, RULE, FAST)
     keys, priors, worst, last = empty_list(k)

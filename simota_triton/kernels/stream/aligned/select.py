@@ -41,7 +41,7 @@ def select_aligned(
     PLANES: tl.constexpr = RULE.value.planes
     row = tl.program_id(0)
     gt = load_table(gt_table_ptr, row.to(tl.int64), None)
-    gx1, gy1, gx2, gy2, cx, cy, _gt_area, label = gt
+    gx1, gy1, gx2, gy2, _cx, _cy, _gt_area, label = gt
     image, index = load_place(gt_table_ptr, row.to(tl.int64))
     image = image.to(tl.int64)
     slots_ptr, tiles_ptr = of_image(slots_ptr, tiles_ptr, image, num_tiles, PLANES, TILE)
@@ -57,7 +57,7 @@ def select_aligned(
     slot = tl.load(slot_of_ptr + priors, mask=taken, other=0)
     if RULE.value.pool_all:
         point = points_ptr + slot_at(slot, const.POINT, TILE)
-        taken &= own_region(point, region_box(gx1, gy1, gx2, gy2, cx, cy, RULE), RULE, TILE)
+        taken &= own_region(point, region_box(gx1, gy1, gx2, gy2, RULE), RULE, TILE)
     if RULE.value.at_least_one:
         lonely = tl.max(taken.to(tl.int32)) == 0
         others, elsewhere = largest_metrics(
