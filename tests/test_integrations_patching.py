@@ -16,7 +16,7 @@ from simota_triton.integrations.patching import Package, Patch, Replacement
 PACKAGE = Package(
     "foreign", {"foreign": ("1.6",), "foreign-fork": ("2", "3.1")}, "pip install foreign==1.6.0"
 )
-INTEGRATIONS = ("yolox", "libreyolo", "super_gradients", "nanodet")
+INTEGRATIONS = ("yolox", "libreyolo", "super_gradients", "nanodet", "ultralytics")
 
 
 class Base:
@@ -154,6 +154,45 @@ def test_a_class_that_overrides_what_is_no_longer_called_is_refused_with_the_rem
         assert Other().loss(0) == "ours"
         assert patch.calls == {"Base.loss": 1}
     assert Own().loss(0) == "theirs"
+
+
+def test_a_class_that_is_kept_gets_the_original_and_is_named(caplog):
+    class Kept(Base):
+        def helper(self, x):
+            """What would be refused."""
+
+    class Derived(Kept):
+        """Kept too."""
+
+    replacement = Replacement(Base, "loss", ours, "yolox", ("helper",), (Kept,))
+    with Patch(PACKAGE).apply([replacement]) as patch:
+        assert repr(patch) == "foreign: Base.loss -> simota_triton (preset yolox; Kept as before)"
+        assert [made.loss(0) for made in (Base(), Kept(), Derived())] == ["ours", "theirs", "theirs"]
+        patch.apply([replacement])
+        assert [made.loss(0) for made in (Base(), Kept(), Derived())] == ["ours", "theirs", "theirs"]
+        assert patch.calls == {"Base.loss": 2}, "calls of the original are not counted"
+
+
+@pytest.mark.parametrize(
+    ("version", "works"),
+    [
+        ("1.6.0", True),
+        ("1.6.9", True),
+        ("1.6.5+cpu", True),
+        ("1.6.10", False),
+        ("1.5.99", False),
+        ("1.7.0", False),
+    ],
+)
+def test_a_range_of_versions_holds_both_its_ends(monkeypatch, version, works):
+    package = Package("foreign", {"foreign": ("1.6.0 to 1.6.9",)}, "pip install foreign==1.6.9")
+    install(monkeypatch, foreign=version)
+    monkeypatch.setitem(sys.modules, "foreign", ModuleType("foreign"))
+    if works:
+        package.check()
+    else:
+        with pytest.raises(ImportError, match=r"works with foreign 1\.6\.0 to 1\.6\.9: pip install"):
+            package.check()
 
 
 def install(monkeypatch, **versions):

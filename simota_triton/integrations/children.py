@@ -17,7 +17,7 @@ from .. import env
 STARTUP = str(Path(__file__).parent / "startup")
 """The folder that holds ``sitecustomize``, and nothing else."""
 
-PACKAGES = ("yolox", "libreyolo", "super_gradients", "nanodet")
+PACKAGES = ("yolox", "libreyolo", "super_gradients", "nanodet", "ultralytics")
 """What can be patched so: a package, and the module here that has its ``patch()``."""
 
 

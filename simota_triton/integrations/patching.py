@@ -12,6 +12,7 @@ import importlib
 import importlib.metadata
 import inspect
 import logging
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -33,7 +34,8 @@ class Package:
 
     Attributes:
         name: What is imported.
-        versions: Distribution -> versions that work; "1.6" stands for every 1.6.x.
+        versions: Distribution -> versions that work; "1.6" stands for every 1.6.x, "1.6.0 to 1.6.9" for what
+            lies between the two, with both.
         install: Command that installs one that works.
 
     Example:
@@ -134,7 +136,7 @@ class Package:
                     f"{found.__name__}.{method}: expected {base.__name__}'s own, because the patched {path} "
                     "assigns without it, got an override; train this class without "
                     f"simota_triton.integrations.{self.name}.patch() and simota-triton run, "
-                    f"or call simota_triton.SimOTAAssigner where it calls {method}"
+                    f"or call an assigner of simota_triton where it calls {method}"
                 )
 
     def _installed(self) -> Iterable[tuple[str, str]]:
@@ -156,6 +158,7 @@ class Replacement(NamedTuple):
         bypassed: Methods that only the replaced function calls. Objects whose class overrides one are refused
             when they call ``function``, see :meth:`Package.refuse_overrides`. Names that the owner does not
             have are passed over.
+        kept: Subclasses of the owner, which defines the function itself, whose objects keep the original.
     """
 
     owner: type | ModuleType
@@ -163,9 +166,11 @@ class Replacement(NamedTuple):
     function: Callable[..., Any]
     preset: str
     bypassed: tuple[str, ...] = ()
+    kept: tuple[type, ...] = ()
 
     def __str__(self) -> str:
-        return f"{_short(self.owner)}.{self.name} -> simota_triton (preset {self.preset})"
+        kept = f"; {', '.join(kind.__name__ for kind in self.kept)} as before" if self.kept else ""
+        return f"{_short(self.owner)}.{self.name} -> simota_triton (preset {self.preset}{kept})"
 
 
 class Patch:
@@ -228,7 +233,7 @@ class Patch:
             original = vars(owner).get(name, _MISSING)
             if (owner, name) in self._replaced:
                 original = self._replaced[owner, name][0]
-            call = self._counting(replacement)
+            call = self._counting(replacement, original)
             setattr(owner, name, call)
             self._replaced[owner, name] = original, call, replacement
         if in_children and self.package.name not in reached():
@@ -237,13 +242,17 @@ class Patch:
         LOGGER.info("%r", self)
         return self
 
-    def _counting(self, replacement: Replacement) -> Callable[..., Any]:
-        """The function, which counts its calls and refuses objects whose class overrides what it bypasses."""
+    def _counting(self, replacement: Replacement, original: Any) -> Callable[..., Any]:
+        """The function, which counts its calls and refuses objects whose class overrides what it bypasses.
+        Objects of the classes kept get the original, uncounted.
+        """
         owner, name, function = replacement.owner, replacement.name, replacement.function
         path = f"{_short(owner)}.{name}"
 
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
+            if replacement.kept and isinstance(args[0], replacement.kept):
+                return original(*args, **kwargs)
             if isinstance(owner, type):
                 self.package.refuse_overrides(type(args[0]), owner, replacement.bypassed, path)
             if not torch.compiler.is_compiling():
@@ -281,7 +290,19 @@ class Patch:
 
 
 def _matches(version: str, versions: Iterable[str]) -> bool:
-    return any(version == known or version.startswith((f"{known}.", f"{known}+")) for known in versions)
+    for known in versions:
+        if " to " in known:
+            oldest, newest = map(_numbers, known.split(" to "))
+            if oldest <= _numbers(version) <= newest:
+                return True
+        elif version == known or version.startswith((f"{known}.", f"{known}+")):
+            return True
+    return False
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """The numbers that a version begins with."""
+    return tuple(int(part) for part in re.findall(r"\d+", re.split(r"[^\d.]", version)[0]))
 
 
 def _short(owner: type | ModuleType) -> str:

@@ -1,0 +1,172 @@
+"""Ultralytics 8.3 and 8.4: ``TaskAlignedAssigner``, by which YOLOv5u, v8, v9, v10, 11, 12 and 26 assign.
+
+This serves the losses of detection, segmentation and pose that hold the plain class, one-to-one heads among
+them. ``PoseTaskAlignedAssigner`` and ``SegTaskAlignedAssigner`` (pose and segmentation of YOLO26) measure
+overlap by keypoints and masks, and ``RotatedTaskAlignedAssigner`` rotated boxes: they stay as they are.
+
+Call ``patch()`` before ``train``: Python processes that are started later, as the ranks of
+``train(device="0,1")`` are, inherit it. ``simota-triton run --patch ultralytics -- yolo train ...`` needs no
+line of code.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .assigners import assigner_for
+from .patching import Package, Patch, Replacement
+
+PACKAGE = Package(
+    "ultralytics",
+    {"ultralytics": ("8.3.0 to 8.3.253", "8.4.0 to 8.4.190")},
+    "pip install ultralytics==8.4.190",
+)
+_PATCH = Patch(PACKAGE)
+
+PARAMETERS = ("self", "pd_scores", "pd_bboxes", "anc_points", "gt_labels", "gt_bboxes", "mask_gt")
+"""Of ``TaskAlignedAssigner.forward``; newer versions have ``**extra`` too, for the classes that are kept."""
+
+BYPASSED = (
+    "_forward", "get_pos_mask", "get_box_metrics", "pair_overlaps", "iou_calculation",
+    "select_topk_candidates", "get_targets", "select_candidates_in_gts", "select_highest_overlaps",
+)  # fmt: skip
+"""Methods of ``TaskAlignedAssigner``, which are not called while it is patched."""
+
+KEPT = ("PoseTaskAlignedAssigner", "SegTaskAlignedAssigner", "RotatedTaskAlignedAssigner")
+"""Subclasses that keep the original, as far as a version has them."""
+
+
+def patch() -> Patch:
+    """Make Ultralytics' losses assign by simota_triton.
+
+    Returns:
+        The patch, which is also a context manager that undoes it.
+
+    Raises:
+        ImportError: ultralytics is missing or of another version.
+        AttributeError, TypeError: The assigner is not laid out as expected; names the attribute.
+
+    Example:
+        >>> import simota_triton.integrations.ultralytics
+        >>> simota_triton.integrations.ultralytics.patch()  # doctest: +SKIP
+    """
+    module = PACKAGE.load("ultralytics.utils.tal")
+    owner = PACKAGE.attribute(module, "TaskAlignedAssigner")
+    kept = tuple(getattr(module, name) for name in KEPT if hasattr(module, name))
+    preset = preset_of(owner)
+    original = PACKAGE.attribute(owner, "forward")
+    extra = ("extra",) if "extra" in inspect.signature(original).parameters else ()
+    PACKAGE.expect(owner, "forward", (*PARAMETERS, *extra))
+
+    @functools.wraps(original)
+    def forward(self: Any, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
+        return _assign(self, preset, *args, **kwargs)
+
+    return _PATCH.apply([Replacement(owner, "forward", forward, preset, BYPASSED, kept)], in_children=True)
+
+
+def unpatch() -> None:
+    """Put the assigner back as it was."""
+    _PATCH.undo()
+
+
+def is_patched() -> bool:
+    """Whether the losses of this process assign by simota_triton."""
+    return _PATCH.applied
+
+
+def calls() -> dict[str, int]:
+    """How often the patched function was called in this process, by its name."""
+    return dict(_PATCH.calls)
+
+
+def preset_of(assigner: type) -> str:
+    """Our preset for a ``TaskAlignedAssigner``, by what it does with boxes of 6 and of 12 pixels. Versions
+    differ in which sides they enlarge for the region, and a class tells more surely than its version.
+
+    Raises:
+        TypeError: Its region is none that is known.
+    """
+    made = assigner(topk=10, num_classes=1, alpha=0.5, beta=6.0)
+    if not hasattr(made, "stride"):
+        return "tal_v8"
+    first, second = made.stride[:2]
+    points = torch.tensor([[57.0, 50.0], [50.0, 50.0]], dtype=torch.float32, device="cpu")
+    sides = torch.tensor([6.0, 12.0], dtype=torch.float32, device="cpu")
+    center = torch.tensor(50.0, dtype=torch.float32, device="cpu")
+    boxes = torch.stack([center - sides / 2] * 2 + [center + sides / 2] * 2, 1)[None]  # [1, 2, 4]
+    mask = torch.ones((1, 2, 1), dtype=torch.float32, device="cpu")
+    inside = made.select_candidates_in_gts(points, boxes, mask)[0].bool().tolist()
+    known = {((True, True), (True, True)): "tal", ((True, True), (False, True)): "tal_840"}
+    found = known.get(tuple(map(tuple, inside)))
+    if found is None or (first, second) != (8, 16):
+        raise TypeError(
+            "TaskAlignedAssigner.select_candidates_in_gts: expected sides below 8 or below 16 pixels to be "
+            f"enlarged to 16, got another region; works with {PACKAGE}: {PACKAGE.install}"
+        )
+    return found
+
+
+@torch.no_grad()
+def _assign(
+    self: Any,
+    preset: str,
+    pd_scores: Tensor,
+    pd_bboxes: Tensor,
+    anc_points: Tensor,
+    gt_labels: Tensor,
+    gt_bboxes: Tensor,
+    mask_gt: Tensor,
+) -> tuple[Tensor, ...]:
+    """``TaskAlignedAssigner.forward`` with the arguments of an instance.
+
+    Args:
+        self: The assigner.
+        preset: Name of our preset.
+        pd_scores: [B, P, C] probabilities.
+        pd_bboxes: [B, P, 4] xyxy.
+        anc_points: [P, 2] centres of cells, in pixels.
+        gt_labels: [B, G, 1], of any dtype.
+        gt_bboxes: [B, G, 4] xyxy.
+        mask_gt: [B, G, 1], 0 for padding.
+
+    Returns:
+        Labels [B, P] int64, boxes [B, P, 4], scores [B, P, C], foreground [B, P] bool and gts [B, P] int64.
+        Background has the label and the box of the image's first gt and index 0, as in the original; without
+        gts it has the label C.
+    """
+    result = assigner_for(preset, score="prob", **overrides_of(self, preset))(
+        pd_bboxes, pd_scores, anc_points, gt_bboxes, gt_labels[..., 0].long(), gt_mask=mask_gt[..., 0].bool()
+    )
+    scores = result.target_scores().to(torch.promote_types(pd_scores.dtype, pd_bboxes.dtype))
+    gt_index = result.gt_index.clamp(min=0)
+    if not gt_bboxes.shape[1]:
+        return result.labels, torch.zeros_like(pd_bboxes), scores, result.fg_mask, gt_index
+    labels = gt_labels[..., 0].long().gather(1, gt_index)
+    boxes = gt_bboxes.gather(1, gt_index[..., None].expand(-1, -1, 4))
+    return labels, boxes, scores, result.fg_mask, gt_index
+
+
+def overrides_of(assigner: Any, preset: str) -> dict[str, Any]:
+    """What an assigner's attributes change in its preset."""
+    topk2 = getattr(assigner, "topk2", assigner.topk)
+    overrides = {
+        "topk": assigner.topk,
+        "topk2": None if topk2 == assigner.topk else topk2,
+        "alpha": float(assigner.alpha),
+        "beta": float(assigner.beta),
+        "norm_eps": float(assigner.eps),
+    }
+    if preset != "tal_v8":
+        first, *others = assigner.stride
+        enlarged = float(others[0] if others else first)
+        overrides |= {
+            "min_side_below": enlarged if preset == "tal" else float(first),
+            "min_side_to": enlarged,
+        }
+    return overrides
