@@ -65,7 +65,8 @@ class Grids(NamedTuple):
             start: [g] int64, added to a box's priors.
 
         Returns:
-            Box and prior, [n] int64 each: box after box, of each its priors in ascending order.
+            Box and prior, [n] int32 each, which take half the time of int64: box after box, of each its
+            priors in ascending order.
         """
         grids, device = self.first.shape[0], boxes.device
         low, high = (corner.t().repeat_interleave(grids, 0) for corner in (boxes[:, :2], boxes[:, 2:]))
@@ -83,12 +84,12 @@ class Grids(NamedTuple):
         box, grid = block // grids, block % grids
         columns = columns.flatten().index_select(0, block)
         corner = corner.index_select(0, block) + step * self.width.index_select(0, grid)
+        corner -= columns.cumsum(0) - columns
 
         # priors of those rows
-        corner -= columns.cumsum(0) - columns
-        row = torch.repeat_interleave(columns)  # [n]
-        prior = torch.arange(row.shape[0], dtype=torch.int64, device=device)
-        return box.index_select(0, row), prior.add_(corner.index_select(0, row))
+        row = torch.repeat_interleave(columns.int())  # [n]
+        prior = torch.arange(row.shape[0], dtype=torch.int32, device=device)
+        return box.int().index_select(0, row), prior.add_(corner.int().index_select(0, row))
 
     def counts(self, boxes: Tensor) -> Tensor:
         """How many priors boxes [g, 4] hold, with those on the edges, [g]."""

@@ -19,7 +19,6 @@ def match(pair_terms: PairTerms, claims: Tensor) -> Pairs:
     """The pairs that are left, one a prior; counts ``claims`` [B * P]."""
     config = pair_terms.config
     found = [pair_terms.in_region(rows) for rows in pair_terms.groups()]
-    inside = tuple(map(torch.cat, zip(*found, strict=True))) if len(found) > 1 else found[0]
     picked = Pairs.concatenate([_select(pair_terms, config.topk, *pairs) for pairs in found])
     if config.pool == "all":
         picked = _of_all(pair_terms, picked)
@@ -30,7 +29,7 @@ def match(pair_terms: PairTerms, claims: Tensor) -> Pairs:
     several = contested.nonzero().squeeze(1)
     if several.numel():
         single = (~contested).nonzero().squeeze(1)
-        won = _resolve(pair_terms, picked.select(several), claims, inside)
+        won = _resolve(pair_terms, picked.select(several), claims, found)
         picked = Pairs.concatenate([picked.select(single), won])
     if config.topk2 is not None:
         order = picked.place.argsort()
@@ -67,17 +66,14 @@ def _least_iou(pair_terms: PairTerms, k: int, row: Tensor, place: Tensor, iou: T
     The pairs of a gt are dealt to more than k hands, and of each hand the one of the largest IoU is looked
     at: the k-th largest metric of those is at most the true one. A metric is at most overlap ** beta.
     """
-    gts, hands = pair_terms.gts.packed.shape[0], 1 << k.bit_length()
-    index = torch.arange(row.shape[0], dtype=torch.int64, device=row.device)
-    best = torch.full((gts * hands,), -1, dtype=torch.int64, device=row.device)
-    best.scatter_reduce_(
-        0, row * hands + (index & (hands - 1)), (iou.view(torch.int32).long() << 32) | index, "amax"
-    )
-    filled = (best >= 0).nonzero().squeeze(1)
-    which = key_index(best.index_select(0, filled))
-    metric = torch.zeros(gts * hands, dtype=torch.float32, device=row.device)
-    looked_at = pair_terms.pairs(row.index_select(0, which), place.index_select(0, which))
-    metric.index_copy_(0, filled, looked_at.metric)
+    gts, hands, n = pair_terms.gts.packed.shape[0], k + k // 2 + 1, row.shape[0]
+    hand = torch.arange(hands, dtype=torch.int32, device=row.device).repeat(-(-n // hands))[:n]
+    hand = hand.add_(row, alpha=hands).long()
+    best = torch.zeros(gts * hands, dtype=torch.float32, device=row.device)
+    best.scatter_reduce_(0, hand, iou, "amax")
+    row, place, hand = _chosen((iou > 0) & (iou == best.index_select(0, hand)), row, place, hand)
+    metric = torch.zeros_like(best)
+    metric.scatter_reduce_(0, hand, pair_terms.pairs(row, place).metric, "amax")
     kth = metric.view(gts, hands).topk(k, dim=1).values[:, -1]
     return _overlap_of(kth, pair_terms.config)
 
@@ -113,7 +109,9 @@ def _anywhere(pair_terms: PairTerms, k: int, gts: Tensor, least: Tensor) -> Pair
     return Pairs.concatenate(found) if found else pair_terms.pairs(row, row)
 
 
-def _resolve(pair_terms: PairTerms, claimed: Pairs, claims: Tensor, inside: tuple[Tensor, ...]) -> Pairs:
+def _resolve(
+    pair_terms: PairTerms, claimed: Pairs, claims: Tensor, inside: list[tuple[Tensor, Tensor]]
+) -> Pairs:
     """The pair that wins each contested prior, given all pairs that selected one, and those in regions."""
     config = pair_terms.config
     # of each place the largest overlap, of equals the first gt
@@ -122,7 +120,8 @@ def _resolve(pair_terms: PairTerms, claimed: Pairs, claims: Tensor, inside: tupl
     best.scatter_reduce_(0, claimed.place, key, "amin")
     contested = (claims > 1).nonzero().squeeze(1)
     if config.conflict == "inside":
-        _let_in(pair_terms, best, *_chosen(claims.index_select(0, inside[1]) > 1, *inside))
+        for row, place in inside:
+            _let_in(pair_terms, best, *_chosen(claims.index_select(0, place) > 1, row, place))
     elif config.conflict == "all":
         least = torch.zeros(claims.shape, dtype=torch.float32, device=claims.device)
         least.scatter_reduce_(0, claimed.place, claimed.overlap - IOU_ERROR, "amax")
@@ -135,6 +134,7 @@ def _resolve(pair_terms: PairTerms, claimed: Pairs, claims: Tensor, inside: tupl
 
 def _let_in(pair_terms: PairTerms, best: Tensor, row: Tensor, place: Tensor) -> None:
     """Let pairs that exist take the places of which they have the largest overlap."""
+    row, place = row.long(), place.long()
     overlap = pair_terms.overlap(row, place)
     key = pack_key(-overlap, row)
     row, place, key = _chosen((overlap > 0) & (key < best.index_select(0, place)), row, place, key)

@@ -157,6 +157,7 @@ class PairTerms:
 
     def pairs(self, row: Tensor, place: Tensor) -> Pairs:
         """Pairs with their overlap and metric."""
+        row, place = row.long(), place.long()
         overlap = self.overlap(row, place)
         logits, exists = self._own_logits(row, place)
         metric = terms.metric(terms.class_scores(logits, self.config), overlap, self.config)
