@@ -25,7 +25,11 @@ The parts whose instructions are counted for one warp, which is one program:
 - ``resolve``: ``per_conflict``, a prior with a conflict; ``per_block``, StreamConfig.gts gts of which none is
   worth a closer look; ``per_block_passed``, as many of which some are;
 - ``prepare``: ``per_block``, StreamConfig.gts gts compared with a tile's box; ``per_near``, a gt compared
-  with the priors of the tile; ``per_table_block``, rows of the table of gts.
+  with the priors of the tile, neither of which the task-aligned rule has; ``per_table_block``, rows of the
+  table of gts.
+
+The kernels of the task-aligned rule have the parts of ``select`` and ``resolve``. Those that go through the
+priors have ``once`` alone, for a block of them.
 """
 
 from __future__ import annotations
@@ -45,7 +49,8 @@ import torch
 import triton
 
 from bench.empty_batch import problem
-from simota_triton.config import SimOTAConfig
+from simota_triton.backends import BACKENDS
+from simota_triton.backends.known import config_of
 from simota_triton.kernels.constants import COLUMNS, GTS
 from simota_triton.kernels.fused import launch
 from simota_triton.kernels.stream import launch as stream
@@ -70,10 +75,23 @@ FAMILIES = {
 }
 """Preset -> what it stands for. It is one of several presets whose kernels differ only in constants."""
 
+ALIGNED = {
+    "tal": "CIoU, the largest overlap of the gts that contain the prior",
+    "tal_o2o": "the same, and one prior a gt",
+    "yolov6": "IoU, the largest overlap of all gts",
+    "tood": "IoU, the topk of all priors, the largest overlap of the claimants",
+    "yolo9_mit": "CIoU, a reach, at least one prior a gt",
+}
+"""The same of the task-aligned rule."""
+
 CASES = [(preset, "maps", torch.float32) for preset in FAMILIES] + [
     (preset, "flat", dtype)
     for preset, dtype in (("rtmdet", torch.float32), ("rtmdet", torch.float16), ("yolox", torch.float32))
 ]
+
+ALIGNED_CASES = [(preset, "maps", torch.float32) for preset in ALIGNED] + [
+    ("tal", "flat", torch.float32), ("tal", "flat", torch.float16),
+]  # fmt: skip
 
 STREAM = {
     capability: stream_heuristic((capability // 10, capability % 10), Shape(32, 8400, 480))
@@ -84,17 +102,22 @@ every number of them is the same code.
 """
 
 
+OVER_PRIORS = ("rank_owned", "largest_owned", "write_targets")
+"""Kernels of the task-aligned rule that have no loop."""
+
+
 def measure(
     capability: int, case: tuple[str, str, torch.dtype], streaming: StreamConfig | None = None
 ) -> dict[str, Any]:
     """Compile the kernels for one case: "kernel, case" -> its numbers."""
     preset, layout, dtype = case
-    config = SimOTAConfig.from_preset(preset)
+    config = config_of(preset)
     kernels = heuristic((capability // 10, capability % 10), Shape(32, 8400, 100))
     streaming = streaming or STREAM[capability]
     streaming = replace(streaming, rows=streaming.sum_rows("priors" if layout == "maps" else "classes"))
     with compiled_for(capability) as binaries:
-        launch.run(problem(config, layout, dtype), config, kernels, 4)
+        if config.variety in BACKENDS["triton"].load:
+            launch.run(problem(config, layout, dtype), config, kernels, 4)
         stream.run(problem(config, layout, dtype), config, streaming)
     report = {}
     for binary in binaries:
@@ -132,13 +155,13 @@ def _stream_parts(kernel: str, found: Census, streaming: StreamConfig) -> dict[s
     """
     loops, once = list(found.every_loop()), {"once": _per_item(found.once)}
     if kernel == "prepare":
-        blocks, near, table = loops
-        return once | {
-            "per_block": _per_item(blocks),
-            "per_near": _per_item(near),
-            "per_table_block": _per_item(table),
-        }
-    if kernel == "resolve":
+        *regions, table = loops
+        names = ("per_block", "per_near")[: len(regions)]
+        parts = {name: _per_item(loop) for name, loop in zip(names, regions, strict=True)}
+        return once | parts | {"per_table_block": _per_item(table)}
+    if kernel in OVER_PRIORS:
+        return once
+    if kernel in ("resolve", "resolve_aligned"):
         priors, *blocks = loops
         parts = once | {"per_conflict": _per_item(priors)}
         for block in blocks:
@@ -151,8 +174,10 @@ def _stream_parts(kernel: str, found: Census, streaming: StreamConfig) -> dict[s
                 "per_logit": _per_item(classes, streaming.rows * COLUMNS.value / 32),
             }
         loops = [loop for loop in found.every_loop() if loop.inner or loop not in found.loops]
-    if kernel in ("sums_and_ious", "select"):
+    if kernel in ("sums_and_ious", "select", "select_aligned"):
         once["once"] = _per_item(loops[0].around)
+    if kernel == "select_aligned":  # what comes behind searches outside of the region
+        loops = loops[:3]
     # the last three; ``select`` has others before them, which merge lists or search for them again
     bounds, visits, insertions = loops[-3:]
     return once | {
@@ -212,7 +237,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the baseline")
     options = parser.parse_args(arguments)
     wrong: list[str] = []
-    jobs = [(capability, case) for capability in options.capability for case in CASES]
+    jobs = [(capability, case) for capability in options.capability for case in CASES + ALIGNED_CASES]
     with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
         measured = list(pool.map(measure, *zip(*jobs, strict=True)))
     for capability in options.capability:

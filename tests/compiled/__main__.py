@@ -24,7 +24,7 @@ from typing import Any
 import triton
 
 from simota_triton.cli.tune.families import TUNABLE
-from simota_triton.config import SimOTAConfig
+from simota_triton.config import SimOTAConfig, TaskAlignedConfig
 from simota_triton.kernels.races import RACES
 from simota_triton.tuning.kernel_config import Shape
 from simota_triton.verification.scenes import FAMILIES, FORMS, LAYOUTS
@@ -33,6 +33,7 @@ from simota_triton.verification.variants import config_of
 from .check import Case, Outcome, check
 
 PRESETS = sorted(SimOTAConfig.presets())
+ALIGNED = [name for name in TaskAlignedConfig.presets() if "obb" not in name]
 
 Cases = Iterator[Case]
 
@@ -59,6 +60,18 @@ def _fuzz(seeds: range, presets: list[str], capability: int) -> Cases:
         form, layout = FORMS[seed // 3 % len(FORMS)], LAYOUTS[seed // 5 % len(LAYOUTS)]
         extra = {"junk": seed % 3 == 0, "negative": seed % 4 == 0, "vary": seed % 2 == 0}
         yield Case(seed, config_of(seed), form, layout, capability, **extra)
+
+
+def _aligned(seeds: range, presets: list[str], capability: int) -> Cases:
+    """The task-aligned rule: its presets in turn, and gts that keep some of their priors, with launch
+    parameters of their own or unusable gts.
+    """
+    for seed in seeds:
+        config = TaskAlignedConfig.from_preset(ALIGNED[seed % len(ALIGNED)])
+        if seed % 5 == 4:
+            config = config.replace(topk2=min(3, config.topk))
+        form, layout = FORMS[seed // 3 % len(FORMS)], LAYOUTS[seed // 5 % len(LAYOUTS)]
+        yield Case(seed, config, form, layout, capability, junk=seed % 3 == 0, vary=seed % 2 == 0)
 
 
 def _not_finite(seeds: range, presets: list[str], capability: int) -> Cases:
@@ -102,6 +115,7 @@ def _space(seeds: range, presets: list[str], capability: int) -> Cases:
 PARTS: dict[str, Callable[[range, list[str], int], Cases]] = {
     "presets": _of_presets,
     "fuzz": _fuzz,
+    "aligned": _aligned,
     "not finite": _not_finite,
     "far": _far,
     "negative": _negative,
@@ -124,6 +138,16 @@ def short() -> Cases:
             capability={3: 100, 8: 120}.get(n, (90, 80)[n % 2]),
             junk=n % 4 == 1,
             negative=n % 6 == 0,
+        )
+
+    for n, preset in enumerate(ALIGNED):
+        yield Case(
+            seed=SHORT[n],
+            config=TaskAlignedConfig.from_preset(preset),
+            form=FORMS[n % len(FORMS)],
+            layout=LAYOUTS[n % len(LAYOUTS)],
+            capability={3: 100, 8: 120}.get(n, (90, 80)[n % 2]),
+            junk=n % 4 == 1,
         )
 
 

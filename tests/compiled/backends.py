@@ -14,7 +14,7 @@ from torch import Tensor
 
 from simota_triton import backends
 from simota_triton.backends import triton_fused, triton_stream
-from simota_triton.config import SimOTAConfig
+from simota_triton.config import Config
 from simota_triton.inputs import pack
 from simota_triton.kernels.host import INTERPRETED
 from simota_triton.kernels.races import RACES, Race
@@ -25,8 +25,6 @@ from simota_triton.tuning.families import FAMILIES
 from .emulator import Emulator, Finding, Settings
 
 BACKENDS = ("triton", "triton-stream")
-
-"""What an answer holds, in this order."""
 
 
 @contextmanager
@@ -51,12 +49,12 @@ def gpu(
         yield stack.enter_context(Emulator(capability, settings, transform=transform))
 
 
-def packed(config: SimOTAConfig, args: Any, kwargs: Any) -> Problem:
+def packed(config: Config, args: Any, kwargs: Any) -> Problem:
     """A call's inputs as they are packed on a GPU: values are not looked at."""
     return pack(config, *args, **kwargs, validate=False)
 
 
-def answer(backend: str, problem: Problem, config: SimOTAConfig, kernels: Any = None) -> Matching:
+def answer(backend: str, problem: Problem, config: Config, kernels: Any = None) -> Matching:
     """The matching with its labels."""
     matching = backends.assign(backend, problem, config, kernels)
     if matching.labels is not None:
@@ -76,9 +74,21 @@ def labels_of(problem: Problem, gt_index: Tensor) -> Tensor:
 
 def differences(found: Matching, expected: Matching) -> dict[str, int]:
     """Field -> how many of its values are not the same."""
-    pairs = zip(Matching._fields, found, expected, strict=True)
-    wrong = {name: a.numel() if a.shape != b.shape else int((a != b).sum()) for name, a, b in pairs}
+    wrong = {}
+    for name, a, b in zip(Matching._fields, found, expected, strict=True):
+        if a is not None or b is not None:
+            wrong[name] = a.numel() if a.shape != b.shape else int((a != b).sum())
     return {name: count for name, count in wrong.items() if count}
+
+
+def beyond_rounding(found: Matching, expected: Matching) -> dict[str, int]:
+    """:func:`differences`, of floating values those alone that rounding does not explain."""
+    near = found._asdict()
+    for name, a in near.items():
+        b = getattr(expected, name)
+        if a is not None and a.is_floating_point() and a.shape == b.shape:
+            near[name] = torch.where((a - b).abs() <= 1e-6 + 2e-5 * b.abs(), b, a)
+    return differences(Matching(**near), expected)
 
 
 def meant(finding: Finding) -> Race | None:

@@ -34,7 +34,7 @@ class Tunable(Family):
     """
 
     shape: Callable[[Problem], Shape]
-    launch: Callable[[Problem, SimOTAConfig, Any], Sequence[Tensor]]
+    launch: Callable[[Problem, Any, Any], Sequence[Tensor]]
     instructions: Callable[[str, Census, Problem, SimOTAConfig, Any], float]
 
     def stage(self, index: int, base: Any) -> list[Any]:

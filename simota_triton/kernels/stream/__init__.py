@@ -1,4 +1,4 @@
-"""Device code of the backend "triton-stream", and the guide to it.
+"""Device code of the backend "triton-stream", and the guide to it, by the example of SimOTA.
 
 **What it is.** A best-first branch and bound over tiles of priors. SimOTA gives each ground truth (gt) the k
 priors that cost it least, where k, its *dynamic k*, is the sum of its q = ``candidate_topk`` largest IoUs,
@@ -96,8 +96,11 @@ may hold; the other columns are what its priors have, which is known once it is 
 * *coded*: integers passed so that Triton compiles nothing anew for other values, see ``host.codes``.
 * *scheduling hint* in a comment: what follows changes no value and is there for the compiler alone.
 
+**The task-aligned rule** has kernels of its own behind ``prepare``, in ``aligned``, whose docstring is their
+guide.
+
 **Where to read.** ``prepare``, ``tiles`` (slots and cells), ``bounds``, ``order`` (of visits), ``top_iou``,
 ``search`` and ``cheapest`` (the loop and the list of ``select``), ``select``, ``resolve``, ``rescue``; on the
-host ``grid`` (which priors share a tile), ``scratch`` and ``launch``. Importing ``launch`` or a kernel
-imports Triton.
+host ``grid`` (which priors share a tile), ``scratch``, ``common`` and ``launch``. Importing ``launch`` or a
+kernel imports Triton.
 """
