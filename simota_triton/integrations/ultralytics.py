@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -56,18 +57,7 @@ def patch() -> Patch:
         >>> simota_triton.integrations.ultralytics.patch()  # doctest: +SKIP
     """
     module = PACKAGE.load("ultralytics.utils.tal")
-    owner = PACKAGE.attribute(module, "TaskAlignedAssigner")
-    kept = tuple(getattr(module, name) for name in KEPT if hasattr(module, name))
-    preset = preset_of(owner)
-    original = PACKAGE.attribute(owner, "forward")
-    extra = ("extra",) if "extra" in inspect.signature(original).parameters else ()
-    PACKAGE.expect(owner, "forward", (*PARAMETERS, *extra))
-
-    @functools.wraps(original)
-    def forward(self: Any, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
-        return _assign(self, preset, *args, **kwargs)
-
-    return _PATCH.apply([Replacement(owner, "forward", forward, preset, BYPASSED, kept)], in_children=True)
+    return _PATCH.apply([replacement(module)], in_children=True)
 
 
 def unpatch() -> None:
@@ -83,6 +73,22 @@ def is_patched() -> bool:
 def calls() -> dict[str, int]:
     """How often the patched function was called in this process, by its name."""
     return dict(_PATCH.calls)
+
+
+def replacement(module: ModuleType) -> Replacement:
+    """``TaskAlignedAssigner.forward`` of ``ultralytics.utils.tal``."""
+    owner = PACKAGE.attribute(module, "TaskAlignedAssigner")
+    kept = tuple(getattr(module, name) for name in KEPT if hasattr(module, name))
+    preset = preset_of(owner)
+    original = PACKAGE.attribute(owner, "forward")
+    extra = ("extra",) if "extra" in inspect.signature(original).parameters else ()
+    PACKAGE.expect(owner, "forward", (*PARAMETERS, *extra))
+
+    @functools.wraps(original)
+    def forward(self: Any, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
+        return _assign(self, preset, *args, **kwargs)
+
+    return Replacement(owner, "forward", forward, preset, BYPASSED, kept)
 
 
 def preset_of(assigner: type) -> str:

@@ -10,9 +10,8 @@ import torch
 
 from simota_triton.backends import BACKENDS
 
-from .compare import compare
 from .loading import Missing
-from .registry import LEFT_OUT, PEERS
+from .registry import ALIGNED_PEERS, LEFT_OUT, PEERS, comparison_of
 
 COLUMNS = "{:24}{:42}{:22}{:>7}{:>10}{:>10}{:>11}{:>6}{:>12}"
 
@@ -39,7 +38,7 @@ def main() -> int:
     names = options.backend or ["reference", "torch"]
     seeds = range(options.first, options.first + options.scenes)
 
-    chosen = [peer for peer in PEERS if options.only in f"{peer.package} {peer.name}"]
+    chosen = [peer for peer in (*PEERS, *ALIGNED_PEERS) if options.only in f"{peer.package} {peer.name}"]
     if not chosen:
         parser.error(f"--only: no peer's package and name contain {options.only!r}")
     print(
@@ -63,7 +62,7 @@ def main() -> int:
     for peer in chosen:
         start = peer.package, peer.name + " *" * bool(peer.drop_in), peer.preset
         try:
-            tally = compare(peer, peer.load(), seeds, names)
+            tally = comparison_of(peer)(peer, peer.load(), seeds, names)
         except Missing as reason:
             print(f"{peer.package:24}{peer.name:42}{peer.preset:22}skipped: {reason}")
             failed += peer.package.split()[0] not in options.allow_missing

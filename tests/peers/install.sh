@@ -23,5 +23,11 @@ for source in yolox-0.3.0 onedl_mmdetection-3.5.1; do
     tar -xzf "$folder/peers/$source.tar.gz" -C "$folder/peers"
     rm "$folder/peers/$source.tar.gz"
 done
+for version in 8.4.150 8.4.100 8.4.0 8.3.253 8.3.0; do
+    [ -d "$folder/peers/ultralytics-$version" ] && continue
+    pip download --quiet --no-deps --dest "$folder/peers" "ultralytics==$version"
+    "$folder/bin/python" -m zipfile -e "$folder/peers/ultralytics-$version-py3-none-any.whl" "$folder/peers/ultralytics-$version"
+    rm "$folder/peers/ultralytics-$version-py3-none-any.whl"
+done
 
 echo "ready: $folder/bin/python -m tests.peers --scenes 200"

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from . import libreyolo, lightly_train, openmmlab, paddledet, super_gradients, yolox_heads
+from collections.abc import Callable
+
+from . import libreyolo, lightly_train, openmmlab, paddledet, super_gradients, ultralytics, yolox_heads
+from .aligned import AlignedPeer, compare_aligned
+from .compare import Tally, compare
 from .peer import Peer
 
 PEERS: tuple[Peer, ...] = (
@@ -13,6 +17,15 @@ PEERS: tuple[Peer, ...] = (
     *lightly_train.PEERS,
     *paddledet.PEERS,
 )
+
+ALIGNED_PEERS: tuple[AlignedPeer, ...] = (*ultralytics.PEERS,)
+"""Those of the task-aligned family."""
+
+
+def comparison_of(peer: Peer) -> Callable[..., Tally]:
+    """How a peer is compared with us."""
+    return compare_aligned if isinstance(peer, AlignedPeer) else compare
+
 
 LEFT_OUT = {
     "NanoDet-Plus (preset nanodet)": "no release on PyPI",

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
 from . import originals
-from .compare import compare
+from .aligned import compare_aligned
 from .loading import Missing
 from .peer import Peer, Selections
-from .registry import PEERS
+from .registry import ALIGNED_PEERS, PEERS, comparison_of
 
 
 @pytest.fixture(autouse=True)
@@ -26,16 +28,47 @@ def _one_thread() -> Iterator[None]:
 @pytest.mark.filterwarnings(
     "ignore::FutureWarning"
 )  # the originals use calls that torch has since deprecated
-@pytest.mark.parametrize("peer", PEERS, ids=lambda peer: f"{peer.package}-{peer.name}".replace(" ", "-"))
+@pytest.mark.parametrize(
+    "peer",
+    [*PEERS, *ALIGNED_PEERS],
+    ids=lambda peer: f"{peer.package}-{peer.name}".replace(" ", "-"),
+)
 def test_same_assignment(peer: Peer) -> None:
     try:
         assign = peer.load()
     except Missing as reason:
         pytest.skip(str(reason))
-    tally = compare(peer, assign, range(1000, 1020), ["reference", "torch"])
+    tally = comparison_of(peer)(peer, assign, range(1000, 1020), ["reference", "torch"])
     assert tally.unexplained == []
     assert tally.positives > 1000
     assert tally.differing == tally.documented + tally.excused
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"topk": 9},
+        {"conflict": "all"},
+        {"conflict": "matched"},
+        {"overlap": "iou"},
+        {"min_side_below": 0.0},
+        {"beta": 5.0},
+        {"alpha": 1.0},
+        {"norm_eps": 1e-3},
+        {"margin": 2.0},
+        {"topk2": 5},
+    ],
+    ids=str,
+)
+def test_an_aligned_rule_that_is_off_is_not_excused(wrong: dict[str, Any]) -> None:
+    """The intervals of what float32 leaves open are narrow enough to tell each field."""
+    peer = next(peer for peer in ALIGNED_PEERS if peer.preset == "tal")
+    try:
+        assign = peer.load()
+    except Missing as reason:
+        pytest.skip(str(reason))
+    off = replace(peer, drop_in=None, variants=(({}, wrong),))
+    assert compare_aligned(off, assign, range(13), ["reference"]).unexplained
 
 
 def test_a_peer_that_listens_to_nothing_is_timed_beside_ours(monkeypatch: pytest.MonkeyPatch) -> None:
