@@ -1,5 +1,5 @@
 """The task-aligned rule in plain PyTorch, on lists of pairs: only priors in a gt's region count, and these
-are index ranges of grids.
+are index ranges of grids, or, of a rotated box, lie in those of the box around it.
 
 In order of use: ``grids`` (which priors lie in a box), ``pairs`` (overlap and metric of pairs), ``match``
 (selection and conflicts).
@@ -12,19 +12,14 @@ import torch
 from ...config import TaskAlignedConfig
 from ...matching import Matching
 from ...problem import Problem
-from ...task_aligned import reference, terms
+from ...task_aligned import terms
 from ..gts import Gts
 from .match import match
 from .pairs import PairTerms
 
 
 def assign(problem: Problem, config: TaskAlignedConfig, kernels: None = None) -> Matching:
-    """The assignment of a batch, labels among it; see the module.
-
-    Rotated boxes are left to the definition.
-    """
-    if config.boxes == "rotated":
-        return reference.assign(problem, config)
+    """The assignment of a batch, labels among it; see the module."""
     batch, num_priors, num_classes = problem.shape
     device = problem.priors.device
     gts = Gts.of(problem)

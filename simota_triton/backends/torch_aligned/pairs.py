@@ -52,7 +52,7 @@ class PairTerms:
 
     What is not finite needs no mask but that of the gt's own logit: a prediction with a NaN, or with an area
     that is not finite, has an IoU of NaN or 0 with every gt, and only pairs of a larger one go on. A prior
-    that takes no part is given a box without area.
+    that takes no part is given such a box.
     """
 
     def __init__(self, problem: Problem, config: TaskAlignedConfig, gts: Gts) -> None:
@@ -61,19 +61,21 @@ class PairTerms:
         self.num_places = batch * self.num_priors
         self._usable, self._grids = KnownPriors.of(problem.priors).fact(_facts)
         # columns of their own, because arithmetic on them is six times as fast as on columns of a matrix
-        self._corners = problem.pred_boxes.float().permute(2, 0, 1).contiguous().flatten(1)  # [4, B * P]
-        self._gt_corners = gts.boxes.t().contiguous()  # [4, N]
-        self._regions = terms.region_boxes(gts.boxes, config)  # [N, 4]
+        self._boxes = problem.pred_boxes.float().permute(2, 0, 1).contiguous().flatten(1)  # [4 or 5, B * P]
+        self._gt_boxes = gts.boxes.t().contiguous()  # [4 or 5, N]
+        self._regions = terms.region_boxes(gts.boxes, config)  # [N, 4 or 5]
+        self._hulls = _hulls(self._regions) if config.boxes == "rotated" else self._regions  # [N, 4]
         self._start = gts.image * self.num_priors  # [N], place of prior 0
         usable = self._usable
         if problem.candidate_mask is not None:
             usable = problem.candidate_mask if usable is None else problem.candidate_mask & usable
         if usable is not None:
-            self._corners = self._corners.masked_fill(~usable.expand(problem.shape[:2]).flatten(), 0.0)
+            nothing = torch.nan if config.boxes == "rotated" else 0.0
+            self._boxes = self._boxes.masked_fill(~usable.expand(problem.shape[:2]).flatten(), nothing)
 
     @functools.cached_property
     def _areas(self) -> Tensor:
-        return box_area(self._corners.t())  # [B * P]
+        return box_area(self._boxes.t())  # [B * P]
 
     @functools.cached_property
     def _gt_areas(self) -> Tensor:
@@ -88,7 +90,7 @@ class PairTerms:
             return [slice(0, number)]
         if self._grids is None:
             return list(blocks(0, number, self.num_priors))
-        group = self._grids.counts(self._regions).cumsum(0).sub_(1).div_(GROUP_PAIRS, rounding_mode="floor")
+        group = self._grids.counts(self._hulls).cumsum(0).sub_(1).div_(GROUP_PAIRS, rounding_mode="floor")
         ends = [*((group[1:] != group[:-1]).nonzero().squeeze(1) + 1).tolist(), number]
         return [slice(start, stop) for start, stop in zip([0, *ends], ends, strict=False)]
 
@@ -96,14 +98,14 @@ class PairTerms:
         """Row and place [n] of all pairs of gts ``rows`` with priors in their regions: gt after gt, of each
         its priors in ascending order.
         """
-        config, regions, start = self.config, self._regions[rows], self._start[rows]
+        config, start = self.config, self._start[rows]
         if self._grids is None:
-            priors = self.problem.priors
-            row, prior = terms.in_region(priors, regions[:, None], config).nonzero().unbind(1)
+            inside = terms.in_region(self.problem.priors, self._regions[rows, None], config)
+            row, prior = inside.nonzero().unbind(1)
             return row + rows.start, start.index_select(0, row) + prior
-        row, place = self._grids.pairs(regions, config.inclusive, start)
+        row, place = self._grids.pairs(self._hulls[rows], config.inclusive, start)
         row += rows.start
-        if config.margin or config.max_reach is not None:
+        if config.margin or config.max_reach is not None or config.boxes == "rotated":
             which = self.inside(row, place).nonzero().squeeze(1)
             row, place = row.index_select(0, which), place.index_select(0, which)
         return row, place
@@ -127,11 +129,11 @@ class PairTerms:
             row, torch.tensor(self.gts.starts, dtype=torch.int64, device=row.device)
         ).tolist()
         for own, (start, stop) in zip(place.split(places), pairwise(edges), strict=True):
-            corners, areas = take_columns(self._corners, own), take(self._areas, own)  # [4, n], [n]
+            boxes, areas = take_columns(self._boxes, own[None]), take(self._areas, own)  # [4, 1, n], [n]
             for part in blocks(start, stop, own.shape[0]):
                 gts = row[part, None]  # [g, 1]
-                inter = intersection(corners[:, None], take_columns(self._gt_corners, gts), dim=0)  # [g, n]
-                iou = self._shared_part(inter, areas + take(self._gt_areas, gts))
+                gt_boxes, gt_areas = take_columns(self._gt_boxes, gts), take(self._gt_areas, gts)
+                iou = self._iou(boxes, gt_boxes, areas + gt_areas)  # [g, n]
                 which = (iou > least(gts, own).clamp(min=0)).flatten().nonzero().squeeze(1)
                 gt, column = which // own.shape[0], which % own.shape[0]
                 yield (
@@ -140,19 +142,21 @@ class PairTerms:
                 )  # fmt: skip
 
     def iou(self, row: Tensor, place: Tensor) -> Tensor:
-        """IoU of pairs, [n]: the overlap, or, but for rounding, at least as large."""
-        boxes, gt_boxes = take_columns(self._corners, place), take_columns(self._gt_corners, row)
-        areas = take(self._areas, place).add_(take(self._gt_areas, row))
-        return self._shared_part(intersection(boxes, gt_boxes, dim=0), areas)
+        """IoU of pairs, [n], or ProbIoU: the overlap, or, but for rounding, at least as large."""
+        boxes, gt_boxes = take_columns(self._boxes, place), take_columns(self._gt_boxes, row)
+        return self._iou(boxes, gt_boxes, take(self._areas, place).add_(take(self._gt_areas, row)))
 
-    def _shared_part(self, inter: Tensor, areas: Tensor) -> Tensor:
-        """IoU of an intersection and the sum of both areas; both are overwritten."""
+    def _iou(self, boxes: Tensor, gt_boxes: Tensor, areas: Tensor) -> Tensor:
+        """As :meth:`iou`, of columns of boxes and the sum of both areas, which is overwritten."""
+        if self.config.boxes == "rotated":
+            return terms.pair_overlap(boxes.movedim(0, -1), gt_boxes.movedim(0, -1), self.config)
         rule = self.config.union_rule if self.config.overlap == "iou" else "none"
+        inter = intersection(boxes, gt_boxes, dim=0)
         return inter.div_(guard(areas.sub_(inter), rule, self.config.union_eps))
 
     def overlap(self, row: Tensor, place: Tensor) -> Tensor:
         """Overlap of pairs, [n]."""
-        boxes = take_columns(self._corners, place).t(), take_columns(self._gt_corners, row).t()
+        boxes = take_columns(self._boxes, place).t(), take_columns(self._gt_boxes, row).t()
         return terms.pair_overlap(*boxes, self.config)
 
     def pairs(self, row: Tensor, place: Tensor) -> Pairs:
@@ -176,6 +180,15 @@ class PairTerms:
         if self.problem.extra_cost is not None:  # which holds a mask of pairs here
             exists &= self.problem.extra_cost[self.gts.packed.index_select(0, row), prior].isfinite()
         return logits, exists
+
+
+def _hulls(boxes: Tensor) -> Tensor:
+    """Boxes along the axes around rotated ones, [N, 5] -> [N, 4], a little larger, for rounding."""
+    center, (cos, sin) = boxes[:, :2], (boxes[:, 4].cos().abs(), boxes[:, 4].sin().abs())
+    width, height = boxes[:, 2], boxes[:, 3]
+    reach = torch.stack([width * cos + height * sin, width * sin + height * cos], 1) / 2
+    reach = reach * (1 + 1e-5) + 1e-6 * center.abs()
+    return torch.cat([center - reach, center + reach], 1)
 
 
 def _facts(priors: Tensor) -> tuple[Tensor | None, Grids | None]:
