@@ -26,14 +26,11 @@ def match(pair_terms: PairTerms, claims: Tensor) -> Pairs:
         picked = Pairs.concatenate([picked, _best(pair_terms, picked)])
     claims.scatter_add_(0, picked.place, torch.ones_like(picked.place, dtype=torch.int32))
     contested = claims.index_select(0, picked.place) > 1
-    several = contested.nonzero().squeeze(1)
-    if several.numel():
-        single = (~contested).nonzero().squeeze(1)
-        won = _resolve(pair_terms, picked.select(several), claims, found)
-        picked = Pairs.concatenate([picked.select(single), won])
+    if bool(contested.any()):
+        won = _resolve(pair_terms, Pairs(*_chosen(contested, *picked)), claims, found)
+        picked = Pairs.concatenate([Pairs(*_chosen(~contested, *picked)), won])
     if config.topk2 is not None:
-        order = picked.place.argsort()
-        picked = picked.select(order)
+        picked = picked.select(picked.place.argsort())  # of equals the lowest prior is kept
         picked = picked.select(_largest(pair_terms, config.topk2, picked))
     return picked
 
