@@ -11,13 +11,18 @@ from torch import Tensor
 
 from ..boxes import SMALLEST, box_ciou, box_iou
 from ..config import TaskAlignedConfig
+from ..rotated import box_probiou, in_frame
 from ..terms import depth
 
 
 def region_boxes(gt_boxes: Tensor, config: TaskAlignedConfig) -> Tensor:
-    """Boxes whose priors a gt may select, [..., 4] -> [..., 4]: the gts', with short sides enlarged."""
+    """Boxes whose priors a gt may select, in the format of the gts': theirs, with short sides enlarged."""
     if not config.min_side_below:
         return gt_boxes
+    if config.boxes == "rotated":
+        sides = gt_boxes[..., 2:4]
+        sides = torch.where(sides < config.min_side_below, config.min_side_to, sides)
+        return torch.cat([gt_boxes[..., :2], sides, gt_boxes[..., 4:]], -1)
     low, high = gt_boxes[..., :2], gt_boxes[..., 2:]
     center = (low + high) / 2
     short = high - low < config.min_side_below
@@ -30,14 +35,19 @@ def in_region(priors: Tensor, boxes: Tensor, config: TaskAlignedConfig) -> Tenso
 
     Args:
         priors: [..., 4] x, y, stride_x, stride_y, float32.
-        boxes: [..., 4] xyxy, float32, of :func:`region_boxes`.
+        boxes: [..., 4] xyxy, or [..., 5] rotated, float32, of :func:`region_boxes`.
         config: The configuration.
 
     Returns:
         [...] bool.
     """
-    x, y = priors[..., 0], priors[..., 1]
-    x1, y1, x2, y2 = boxes.unbind(-1)
+    if config.boxes == "rotated":
+        x, y = in_frame(priors, boxes)
+        x2, y2 = boxes[..., 2] / 2, boxes[..., 3] / 2
+        x1, y1 = -x2, -y2
+    else:
+        x, y = priors[..., 0], priors[..., 1]
+        x1, y1, x2, y2 = boxes.unbind(-1)
     deep = torch.minimum(depth(x, x1, x2), depth(y, y1, y2))
     inside = deep >= config.margin if config.inclusive else deep > config.margin
     if config.max_reach is not None:
@@ -48,10 +58,11 @@ def in_region(priors: Tensor, boxes: Tensor, config: TaskAlignedConfig) -> Tenso
 
 
 def pair_overlap(pred_boxes: Tensor, gt_boxes: Tensor, config: TaskAlignedConfig) -> Tensor:
-    """Overlap of a prediction and a gt in [0, 1], [..., 4] and [..., 4] -> [...]."""
+    """Overlap of a prediction and a gt in [0, 1], in the format of the configuration."""
     if config.overlap == "iou":
         return box_iou(pred_boxes, gt_boxes, rule=config.union_rule, eps=config.union_eps)
-    overlap = box_ciou(gt_boxes, pred_boxes, eps=config.union_eps)
+    of_boxes = box_probiou if config.overlap == "probiou" else box_ciou
+    overlap = of_boxes(gt_boxes, pred_boxes, eps=config.union_eps)
     return torch.where(overlap > 0, overlap, 0.0)
 
 
