@@ -74,8 +74,7 @@ def atss_assign(
     which YOLOv6 and PP-YOLOE train for their first epochs. TOOD's first four epochs are mmdet 3.3.0
     ``atss_assigner.py``: ``anchor_size=8.0, margin=0.01, at_threshold=True, conflict="matched"``.
 
-    A level with fewer than ``topk`` priors has fewer candidates, which some of the originals refuse. The host
-    waits for a GPU.
+    A level with fewer than ``topk`` priors has fewer candidates. The host waits for a GPU.
 
     Args:
         priors: [P, 3] or [P, 4] x, y, stride: cell centres, level after level.
@@ -84,8 +83,7 @@ def atss_assign(
         num_classes: C, the label of background.
         gt_mask: [B, G] bool, True for real gts, for padded gts.
         gt_offsets: [B + 1] int, for packed gts.
-        pred_boxes: [B, P, 4] decoded predictions: ``matched_iou`` and ``scores`` are then their IoUs with the
-            gts, as YOLOv6 and PP-YOLOE train with; None: the IoUs of the anchors.
+        pred_boxes: [B, P, 4] predictions, whose IoUs are then ``scores``, as of YOLOv6; None: the anchors'.
         topk: Candidates of a level, 1 to 32.
         anchor_size: Side of an anchor, in strides.
         margin: How far inside its gt a point must lie, in pixels.
@@ -97,8 +95,7 @@ def atss_assign(
         An :class:`AssignResult`, whose ``dynamic_k`` is how many candidates a gt had.
 
     Raises:
-        TypeError: An argument is no tensor.
-        ValueError: Shape, dtype, device or value of an argument.
+        TypeError, ValueError: An argument is not what it should be.
 
     Example:
         >>> from simota_triton import grid_priors
