@@ -9,15 +9,22 @@ import pytest
 import torch
 
 import simota_triton
-from simota_triton import AssignResult, SimOTAConfig, grid_priors
+from simota_triton import AssignResult, SimOTAConfig, TaskAlignedConfig, grid_priors
 from simota_triton.backends import CHOICES
 from simota_triton.cli import main
 from simota_triton.config import FIELDS
+from simota_triton.config.task_aligned import TAL_FIELDS
 from simota_triton.env import VARIABLES
 
 ROOT = Path(__file__).parents[1]
-README, MANUAL, BENCH = (
-    (ROOT / path).read_text() for path in ("README.md", "simota_triton/README.md", "bench/README.md")
+README, MANUAL, BENCH, ALIGNED = (
+    (ROOT / path).read_text()
+    for path in (
+        "README.md",
+        "simota_triton/README.md",
+        "bench/README.md",
+        "simota_triton/task_aligned/README.md",
+    )
 )
 
 
@@ -27,6 +34,31 @@ def test_its_example_runs(capsys):
     exec(code, names)  # the reader's own words
     assert names["result"].gt_index.shape == (2, 8400)
     assert capsys.readouterr().out.startswith("1 gt, ")
+
+
+def test_the_example_of_the_task_aligned_rule_runs():
+    (code,) = re.findall(r"```python\n(.*?)```", ALIGNED, re.S)
+    names: dict = {}
+    exec(code, names)  # the reader's own words
+    assert names["result"].target_scores().shape == (2, 8400, 80)
+
+
+def test_its_page_lists_every_preset_and_field():
+    presets, fields = (
+        ALIGNED.partition(f"## {name}\n")[2].partition("\n## ")[0] for name in ("Presets", "Configuration")
+    )
+    assert re.findall(r"^\| `(\w+)` \| ", presets, re.M) == list(TaskAlignedConfig.presets())
+    for name in TaskAlignedConfig.presets():
+        config = TaskAlignedConfig.from_preset(name)
+        (row,) = (line.split(" | ") for line in presets.splitlines() if line.startswith(f"| `{name}` "))
+        overlap = {"iou": "IoU", "ciou": "CIoU", "probiou": "ProbIoU"}[config.overlap]
+        among = {"inside": "gts around the prior", "all": "all gts", "matched": "gts that selected it"}
+        assert row[2] == overlap
+        assert row[4] == (f"{config.topk}, then {config.topk2}" if config.topk2 else f"{config.topk}")
+        assert row[5] == f"{config.alpha:g}, {config.beta:g}"
+        assert row[6] == among[config.conflict] + " |"
+    rows = [line.split("|")[1] for line in fields.splitlines() if line.startswith("| `")]
+    assert sorted(name for row in rows for name in re.findall(r"`(\w+)`", row)) == sorted(TAL_FIELDS)
 
 
 def recipe():
