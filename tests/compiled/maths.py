@@ -16,6 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from simota_triton.kernels import maths
+from simota_triton.kernels.aligned_maths import arctangent
 from simota_triton.kernels.host import OPTIONS
 
 from .backends import gpu
@@ -25,9 +26,16 @@ from .engine import APPROXIMATIONS
 N = 1 << 14
 BLOCK = 1024
 
-MOST = {"fraction": 1.0, "root": 1.0, "sigmoid": 5.0, "softplus": 1.0, "minus_log_of_rest": 1e-6}
-"""The error that each may have: fractions and roots in float32 numbers between it and the nearest one (0 is
-correctly rounded), sigmoid in max(1, |x|) ulp, softplus in 2^-20 max(1, |x|), the logarithm relative.
+MOST = {
+    "fraction": 1.0,
+    "root": 1.0,
+    "arctangent": 2.0,
+    "sigmoid": 5.0,
+    "softplus": 1.0,
+    "minus_log_of_rest": 1e-6,
+}
+"""The error that each may have: fractions, roots and angles in float32 numbers between it and the nearest one
+(0 is correctly rounded), sigmoid in max(1, |x|) ulp, softplus in 2^-20 max(1, |x|), the logarithm relative.
 """
 
 
@@ -41,6 +49,8 @@ def terms(a, b, out, N: tl.constexpr, BLOCK: tl.constexpr):
     softplus, _ = maths.softplus_and_sigmoid(y, True)
     tl.store(out + 3 * N + i, softplus)
     tl.store(out + 4 * N + i, maths.sigmoid(y, True))
+    tl.store(out + 5 * N + i, arctangent(x, y, True))
+    tl.store(out + 6 * N + i, arctangent(y, x, True))
 
 
 def operands(kind: str, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -81,7 +91,7 @@ KINDS = ("ious", "exponents", "near one", "hardest", "probabilities")
 def errors(kind: str, approximation: str, capability: int = 90) -> dict[str, float]:
     """Term -> its largest error, see ``MOST``."""
     a, b = operands(kind, torch.Generator().manual_seed(KINDS.index(kind)))
-    out = torch.zeros(5, N)
+    out = torch.zeros(7, N)
     with gpu(
         capability, Settings(approximation=approximation, order="forward", quantum=1000, races=False)
     ) as emulator:
@@ -91,13 +101,15 @@ def errors(kind: str, approximation: str, capability: int = 90) -> dict[str, flo
     def steps(found: Tensor, exact: Tensor) -> float:
         return float((found.view(torch.int32).long() - exact.float().view(torch.int32)).abs().max())
 
-    fraction, root, rest, softplus, sigmoid = out
+    fraction, root, rest, softplus, sigmoid, flat, steep = out
     if kind != "probabilities":
         quotient = steps(fraction, a.double() / b.double())
+        angles = torch.atan2(a.double(), b.double()), torch.atan2(b.double(), a.double())
         return {
+            "arctangent": max(steps(flat, angles[0]), steps(steep, angles[1])),
             "fraction": quotient
             if bool((fraction[a == b] == 1.0).all()) and bool((fraction <= 1.0).all())
-            else float("inf")
+            else float("inf"),
         }
     logit, inside = b.double(), (a > 1e-30) & (a < 1)
     size = logit.abs().clamp(min=1)

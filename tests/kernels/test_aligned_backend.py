@@ -78,7 +78,7 @@ def crowd(config, counts, seed, num_priors=200):
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset(preset):
     config, contested = TaskAlignedConfig.from_preset(preset), 0
-    for seed in range(3):
+    for seed in range(2):
         problem = crowd(config, [6, 0, 3], seed)
         found = check(streamed(problem, config, random_launch(seed)), problem, config)
         assert int((found.gt_index >= 0).sum()) > 3
@@ -89,7 +89,7 @@ def test_every_preset(preset):
 @pytest.mark.parametrize("name", VARIANTS)
 def test_variants_that_no_preset_is(name):
     config, positives = VARIANTS[name], 0
-    for seed in range(10, 13):
+    for seed in (10, 11):
         problem = crowd(config, [5, 2], seed)
         positives += int((check(streamed(problem, config), problem, config).gt_index >= 0).sum())
     assert positives > 10

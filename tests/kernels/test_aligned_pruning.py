@@ -105,6 +105,16 @@ def test_regions_end_where_the_definition_says():
         check(config, boxes)
 
 
+@pytest.mark.parametrize("name", ["tal", "yolo9_mit"])
+def test_more_tiles_than_fit_into_registers(name):
+    """45 tiles, ranked 32 at a time; the best lie in those of either round."""
+    priors = grid_priors(300, (8,), offset=0.5)
+    boxes = torch.tensor([[40.0, 36.0, 250.0, 260.0], [200.0, 190.0, 290.0, 280.0]])
+    error = 40 * torch.rand(len(priors), 4, generator=generator(4)) - 20
+    found = check(CONFIGS[name], boxes, [0, 0], pred=boxes[0] + error, priors=priors)
+    assert (found.gt_index == 0).sum() >= 4
+
+
 @pytest.mark.skipif(not INTERPRETED, reason="it counts calls of the interpreter")
 @pytest.mark.parametrize("name", ["tal", "yolov6"])
 def test_most_tiles_are_not_visited_and_most_logits_not_read(name, monkeypatch):

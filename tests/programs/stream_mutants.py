@@ -37,6 +37,9 @@ class Mutant(NamedTuple):
 BOUNDS, KERNELS, PRUNING, BACKEND = (
     f"tests/kernels/test_stream_{name}.py" for name in ("bounds", "kernels", "pruning", "backend")
 )
+ALIGNED_MATHS, ALIGNED_PRUNING, ALIGNED = (
+    f"tests/kernels/test_aligned_{name}.py" for name in ("maths", "pruning", "backend")
+)
 RESCUE = "tests/test_rescue.py"
 PAIRS = f"{BOUNDS} -k never_excluded"
 FLOORS = f"{BOUNDS} -k floor"
@@ -531,6 +534,182 @@ MUTANTS = (
         "first += BLOCK",
         "first += P",
         PASS,
+    ),
+    Mutant(
+        "an edge is no part of an inclusive region",
+        "../aligned_maths.py",
+        "return depth >= RULE.value.margin",
+        "return depth > RULE.value.margin",
+        f"{ALIGNED_MATHS} -k region",
+    ),
+    Mutant(
+        "a region has no margin",
+        "../aligned_maths.py",
+        "return depth > RULE.value.margin",
+        "return depth > 0.0",
+        f"{ALIGNED_MATHS} -k region",
+    ),
+    Mutant(
+        "short sides are enlarged by half as much",
+        "../aligned_maths.py",
+        "RULE.value.min_side_to / 2",
+        "RULE.value.min_side_to / 4",
+        f"{ALIGNED_MATHS} -k region",
+    ),
+    Mutant(
+        "the least overlap of a metric is 1 % too high",
+        "../aligned_maths.py",
+        "(1.0 + const.OVERLAP_SLACK) / RULE.value.beta",
+        "0.9 / RULE.value.beta",
+        f"{ALIGNED_MATHS} -k least_overlap",
+    ),
+    Mutant(
+        "CIoU does not compare shapes",
+        "../aligned_maths.py",
+        "v * fraction(v,",
+        "0.0 * fraction(v,",
+        f"{ALIGNED_MATHS} -k test_overlap",
+    ),
+    Mutant(
+        "angles end at 45 degrees",
+        "../aligned_maths.py",
+        "tl.where(a > b, angle * -1.0 + const.HALF_PI, angle)",
+        "angle",
+        f"{ALIGNED_MATHS} -k arctangent",
+    ),
+    Mutant(
+        "scores below the normal numbers count",
+        "../aligned_maths.py",
+        "tl.where(p >= const.SMALLEST, p, 0.0)",
+        "p",
+        f"{ALIGNED_MATHS} -k very_negative",
+    ),
+    Mutant(
+        "tiles at the lower edge of a region are missed",
+        "aligned/search.py",
+        "y2 - top))\n    may =",
+        "y2 - bottom))\n    may =",
+        f"{ALIGNED_PRUNING} -k 'regions_end or worst_score'",
+    ),
+    Mutant(
+        "tiles nearly as good as the limit are missed",
+        "aligned/search.py",
+        "while 1.0 - least_bound(next_visit, BOUNDS) >= limit:",
+        "while 0.9 - least_bound(next_visit, BOUNDS) >= limit:",
+        f"{ALIGNED_PRUNING} -k 'worst_score or ties'",
+    ),
+    Mutant(
+        "metrics are sought in one round of tiles",
+        "aligned/search.py",
+        "while part < parts:",
+        "while part < tl.minimum(parts, 1):",
+        f"{ALIGNED_PRUNING} -k registers",
+    ),
+    Mutant(
+        "pairs must be above the limit by a tenth",
+        "aligned/search.py",
+        "limit = least_overlap(metric_of_key(worst), RULE, FAST)\n        part",
+        "limit = 1.1 * least_overlap(metric_of_key(worst), RULE, FAST)\n        part",
+        f"{ALIGNED_PRUNING} -k 'worst_score or ties'",
+    ),
+    Mutant(
+        "the second gt that selects a prior notes nothing",
+        "aligned/select.py",
+        "(before == 1)",
+        "(before == 2)",
+        f"{ALIGNED} -k 'every_preset and tal'",
+    ),
+    Mutant(
+        "a gt that selects nothing stays without",
+        "aligned/select.py",
+        "tl.where(lonely, tl.minimum(k, 1), 0)",
+        "k * 0",
+        f"{ALIGNED_PRUNING} -k outside",
+    ),
+    Mutant(
+        "what lies outside of the region is selected",
+        "aligned/select.py",
+        "    if RULE.value.pool_all:\n",
+        "    if False:\n",
+        f"{ALIGNED_PRUNING} -k outside",
+    ),
+    Mutant(
+        "the last gt wins a tie of overlaps",
+        "aligned/resolve.py",
+        "tl.min(tl.where(key == least_key, g + lane, const.NONE))",
+        "tl.max(tl.where(key == least_key, g + lane, -1))",
+        f"{ALIGNED} -k mass_ties",
+    ),
+    Mutant(
+        "a prior goes to a gt that does not contain it",
+        "aligned/resolve.py",
+        'if CONFLICT == "inside":',
+        'if CONFLICT == "nowhere":',
+        f"{ALIGNED} -k 'every_preset or more_gts'",
+    ),
+    Mutant(
+        "a conflict is won by a twentieth",
+        "aligned/resolve.py",
+        "known * (1.0 - const.OVERLAP_SLACK)",
+        "known * 1.05",
+        f"{ALIGNED} -k 'every_preset and tal'",
+    ),
+    Mutant(
+        "claims from outside of the region lose",
+        "../rule.py",
+        'config.conflict == "matched" or (at_least_one and config.conflict == "inside")',
+        'config.conflict == "matched"',
+        f"{ALIGNED} -k variants",
+    ),
+    Mutant(
+        "of equal metrics the highest prior is kept",
+        "aligned/targets.py",
+        "(0xFFFFFFFF - p.to(tl.int64))",
+        "p.to(tl.int64)",
+        f"{ALIGNED} -k mass_ties",
+    ),
+    Mutant(
+        "the second rank is the first again",
+        "aligned/targets.py",
+        "rank < tl.load(column - 1",
+        "rank <= tl.load(column - 1",
+        f"{ALIGNED} -k variants",
+    ),
+    Mutant(
+        "what a gt does not keep counts for its targets",
+        "aligned/targets.py",
+        "        owned &= ~left\n",
+        "",
+        f"{ALIGNED} -k 'variants or every_preset'",
+    ),
+    Mutant(
+        "targets are not scaled by the largest overlap",
+        "aligned/targets.py",
+        "FAST) * largest_overlap",
+        "FAST)",
+        f"{ALIGNED} -k 'every_preset and tal'",
+    ),
+    Mutant(
+        "largest values begin with what the memory held",
+        "prepare.py",
+        "tl.zeros([GTS], tl.int64), mask=gt < end_row",
+        "tl.zeros([GTS], tl.int64), mask=gt < 0",
+        f"{ALIGNED} -k memory_held",
+    ),
+    Mutant(
+        "selections are counted by a load and a store",
+        "aligned/select.py",
+        'before = tl.atomic_add(claims_ptr + out, 1, mask=taken, sem="relaxed")',
+        "before = tl.load(claims_ptr + out, mask=taken, other=0)\n    tl.store(claims_ptr + out, before + "
+        "1, mask=taken)",
+        COMPILED,
+    ),
+    Mutant(
+        "the largest overlap is kept by a load and a store",
+        "aligned/targets.py",
+        'tl.atomic_max(halves + 1, overlap.to(tl.int32, bitcast=True), mask=owned, sem="relaxed")',
+        "tl.store(halves + 1, overlap.to(tl.int32, bitcast=True), mask=owned)",
+        COMPILED,
     ),
 )
 
