@@ -1,4 +1,6 @@
-"""libreyolo 1.6: the losses of RTMDet, YOLOX and PicoDet assign the batch in one call.
+"""libreyolo 1.6: the losses of RTMDet, YOLOX and PicoDet assign the batch in one call, and those of YOLO-NAS,
+PP-YOLOE and YOLOv9 without a matrix over gts and priors. Its losses of keypoints and of rotated boxes are not
+replaced.
 
 Call ``patch()`` before ``train(device="0,1")``: the ranks, which import nothing of your script, inherit it,
 as all Python processes do that are started later. Under ``torchrun`` each rank runs your script, and
@@ -16,6 +18,7 @@ from torch import Tensor
 
 from .assigners import assigner_for
 from .patching import Package, Patch, Replacement
+from .task_aligned_family import dense_targets, ppyoloe_forward
 from .yolox_family import BYPASSED, padded_losses, preset_of
 
 PACKAGE = Package("libreyolo", {"libreyolo": ("1.6",)}, "pip install libreyolo==1.6.0")
@@ -35,7 +38,7 @@ ASSIGNING = ("assign", "_get_in_gt_and_in_center_info", "_dynamic_k_matching")
 
 
 def patch() -> Patch:
-    """Make libreyolo's RTMDet, YOLOX and PicoDet assign the batch in one call.
+    """Make libreyolo's detectors assign by simota_triton: RTMDet, YOLOX, PicoDet, YOLO-NAS, PP-YOLOE, YOLOv9.
 
     Returns:
         The patch, which is also a context manager that undoes it.
@@ -48,11 +51,9 @@ def patch() -> Patch:
         >>> import simota_triton.integrations.libreyolo
         >>> simota_triton.integrations.libreyolo.patch()  # doctest: +SKIP
     """
-    rtmdet, yolox, picodet = (
-        PACKAGE.load(f"libreyolo.models.{name}") for name in ("rtmdet.loss", "yolox.nn", "picodet.loss")
-    )
+    modules = {name: PACKAGE.load(f"libreyolo.models.{name}") for name in REPLACEMENTS}
     return _PATCH.apply(
-        [rtmdet_replacement(rtmdet), yolox_replacement(yolox), picodet_replacement(picodet)], in_children=True
+        [replacement(modules[name]) for name, replacement in REPLACEMENTS.items()], in_children=True
     )
 
 
@@ -226,3 +227,57 @@ def picodet_replacement(module: ModuleType) -> Replacement:
         }
 
     return Replacement(loss, "forward", forward, "picodet_libre")
+
+
+def yolonas_replacement(module: ModuleType) -> Replacement:
+    """``TaskAlignedAssigner.forward`` of YOLO-NAS, which PP-YOLOE's loss holds too."""
+    return Replacement(
+        PACKAGE.attribute(module, "TaskAlignedAssigner"), "forward", ppyoloe_forward, "ppyoloe"
+    )
+
+
+def yolo9_replacement(module: ModuleType) -> Replacement:
+    """``BoxMatcher.__call__``, the value of ``YOLO9Loss.matcher``."""
+
+    def __call__(
+        self: Any, target: Tensor, predict: tuple[Tensor, Tensor], return_indices: bool = False
+    ) -> tuple[Tensor, ...]:
+        """Class and box targets [B, P, C + 4], positives [B, P], and with ``return_indices`` gts [B, P].
+
+        Args:
+            self: The matcher.
+            target: [B, G, 5] class and xyxy, zero boxes for padding.
+            predict: Logits [B, P, C] and boxes [B, P, 4].
+            return_indices: Whether gts are asked for.
+        """
+        logits, boxes = predict
+        priors = torch.cat([self.anchor_grid, self.scaler[:, None]], 1)  # [P, 3]
+        overrides = {
+            "topk": self.topk,
+            "alpha": float(self.cls_factor),
+            "beta": float(self.iou_factor),
+            "max_reach": self.reg_max - 1.01,
+            "score": "sigmoid",
+        }
+        gt_boxes = target[..., 1:]
+        found = dense_targets(
+            "yolo9_mit", overrides, logits, boxes, priors, target[..., 0], gt_boxes, gt_boxes.any(-1)
+        )
+        targets = torch.cat([found.scores, found.boxes.to(found.scores.dtype)], 2)
+        return (targets, found.fg_mask, found.gt_index)[: 3 if return_indices else 2]
+
+    bypassed = (
+        "get_valid_matrix", "get_cls_matrix", "get_iou_matrix", "filter_topk", "ensure_one_anchor",
+        "filter_duplicates",
+    )  # fmt: skip
+    return Replacement(PACKAGE.attribute(module, "BoxMatcher"), "__call__", __call__, "yolo9_mit", bypassed)
+
+
+REPLACEMENTS: dict[str, Callable[[ModuleType], Replacement]] = {
+    "rtmdet.loss": rtmdet_replacement,
+    "yolox.nn": yolox_replacement,
+    "picodet.loss": picodet_replacement,
+    "yolonas.loss": yolonas_replacement,
+    "yolo9.loss": yolo9_replacement,
+}
+"""Module of ``libreyolo.models`` -> what makes its replacement."""

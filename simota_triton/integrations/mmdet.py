@@ -1,5 +1,5 @@
-"""mmdet 3.0 to 3.3 and onedl-mmdetection 3.5: ``DynamicSoftLabelAssigner`` (RTMDet, RTMDet-Ins) and
-``SimOTAAssigner`` (YOLOX).
+"""mmdet 3.0 to 3.3 and onedl-mmdetection 3.5: ``DynamicSoftLabelAssigner`` (RTMDet, RTMDet-Ins),
+``SimOTAAssigner`` (YOLOX) and ``TaskAlignedAssigner`` (TOOD, image by image).
 
 Two lines of a config make a trainer use them. The first registers the assigners under the names of those they
 replace; the second makes the heads assign a batch in one call instead of image by image::
@@ -7,8 +7,8 @@ replace; the second makes the heads assign a batch in one call instead of image 
     custom_imports = dict(imports=["simota_triton.integrations.mmdet"], allow_failed_imports=False)
     default_hooks = dict(simota=dict(type="BatchedAssignment"))
 
-A configuration that names classes instead of strings imports ``DynamicSoftLabelAssigner``, ``SimOTAAssigner``
-and ``BatchedAssignment`` from here.
+A configuration that names classes instead of strings imports ``DynamicSoftLabelAssigner``,
+``SimOTAAssigner``, ``TaskAlignedAssigner`` and ``BatchedAssignment`` from here.
 
 What deviates: costs are computed in float32 under AMP too. An instance without a single mask pixel has its
 box's centre, where mmdet uses (0, 0). With ``patch``, an image without a valid prior is background; mmdet's
@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..boxes import box_center
-from ..config import SimOTAConfig
+from ..config import SimOTAConfig, TaskAlignedConfig
 from ..masks import mask_centers
 from ..result import AssignResult
 from ..terms import in_region
@@ -281,6 +281,83 @@ class SimOTAAssigner(_Assigner):
             iou_weight=iou_weight,
             cls_weight=cls_weight,
         )
+
+
+@_registry.TASK_UTILS.register_module(force=True)
+class TaskAlignedAssigner(_BaseAssigner):  # type: ignore[misc]
+    """TOOD's assigner, in place of mmdet's of the same name
+    (``task_modules/assigners/task_aligned_assigner.py``).
+
+    Args:
+        topk: How many priors a gt selects, 1 to 32.
+        iou_calculator: ``BboxOverlaps2D``, the default.
+
+    Raises:
+        ValueError: Another ``iou_calculator``, or a number out of range.
+
+    Example:
+        >>> from mmdet.registry import TASK_UTILS  # doctest: +SKIP
+        >>> TASK_UTILS.build(dict(type="TaskAlignedAssigner", topk=13))  # doctest: +SKIP
+    """
+
+    def __init__(self, topk: int, iou_calculator: Any = "BboxOverlaps2D") -> None:
+        check_iou_calculator(iou_calculator)
+        self.topk = topk
+        # refuses a number out of range now, when the model is built
+        TaskAlignedConfig.tood(topk=topk)
+
+    @torch.no_grad()
+    def assign(
+        self,
+        pred_instances: Any,
+        gt_instances: Any,
+        gt_instances_ignore: Any = None,
+        alpha: float = 1,
+        beta: float = 6,
+    ) -> Any:
+        """Assign one image.
+
+        Args:
+            pred_instances: ``bboxes`` [P, 4], ``scores`` [P, C] probabilities, and ``priors`` [P, 4], the
+                anchors, xyxy.
+            gt_instances: ``bboxes`` [G, 4], a tensor or HorizontalBoxes, and ``labels`` [G].
+            gt_instances_ignore: Not read.
+            alpha: Exponent of the class score.
+            beta: Exponent of the IoU.
+
+        Returns:
+            mmdet's ``AssignResult``:
+
+            - ``gt_inds`` [P] int64: the gt, counted from 1; 0 for background.
+            - ``labels`` [P] int64: the gt's label; -1 for background.
+            - ``max_overlaps`` [P]: the IoU with the gt. Background has -1e8, or 0 where there is no gt.
+            - ``assign_metrics`` [P]: the metric with the gt, 0 for background.
+
+        Raises:
+            TypeError, ValueError: Boxes are rotated, or an argument is not what it should be. The message
+                names the argument.
+        """
+        scores, priors = pred_instances.scores, pred_instances.priors
+        boxes = _plain("gt_instances.bboxes", gt_instances.bboxes)
+        result = assigner_for("tood", score="prob", topk=self.topk, alpha=float(alpha), beta=float(beta))(
+            _plain("pred_instances.bboxes", pred_instances.bboxes)[None],
+            scores[None],
+            box_center(_plain("pred_instances.priors", priors)[:, :4]),
+            [boxes],
+            [gt_instances.labels],
+        )
+        image = result.to_image(0)
+        label = torch.where(image.fg_mask, image.labels, 0)[:, None]  # [P, 1]
+        score = scores.gather(1, label)[:, 0].float() if scores.shape[1] else image.matched_iou
+        metric = torch.where(image.fg_mask, score**alpha * image.matched_iou**beta, 0.0)
+        overlaps = image.matched_iou
+        if len(boxes):
+            overlaps = overlaps.masked_fill(~image.fg_mask, -1e8)
+        assigned = _assigners.AssignResult(
+            len(boxes), image.gt_index + 1, overlaps, labels=torch.where(image.fg_mask, image.labels, -1)
+        )
+        assigned.assign_metrics = metric.to(priors.dtype)
+        return assigned
 
 
 @_registry.HOOKS.register_module(force=True)

@@ -1,4 +1,6 @@
-"""super-gradients 3.7: ``YoloXDetectionLoss`` and ``YoloXFastDetectionLoss`` assign the batch in one call.
+"""super-gradients 3.7: ``YoloXDetectionLoss`` and ``YoloXFastDetectionLoss`` assign the batch in one call,
+and the ``TaskAlignedAssigner`` of ``PPYoloELoss`` (PP-YOLOE, YOLO-NAS) forms no matrix over gts and priors.
+While ``use_static_assigner`` is set, that loss assigns by its ATSS, which is not replaced.
 
 Call ``patch()`` before ``setup_device`` or ``train``: Python processes that are started later inherit it.
 ``simota-triton run --patch super_gradients -- python train.py`` needs no line of code.
@@ -15,6 +17,7 @@ from torch import Tensor
 from ..result import AssignResult
 from .assigners import assigner_for
 from .patching import Package, Patch, Replacement
+from .task_aligned_family import ppyoloe_forward
 from .yolox_family import BYPASSED, Cells, assign_cells, loss_terms, positives, preset_of
 
 PACKAGE = Package("super_gradients", {"super-gradients": ("3.7",)}, "pip install super-gradients==3.7.1")
@@ -22,7 +25,7 @@ _PATCH = Patch(PACKAGE)
 
 
 def patch() -> Patch:
-    """Make super-gradients' YOLOX losses assign the batch in one call.
+    """Make super-gradients' losses of YOLOX, PP-YOLOE and YOLO-NAS assign by simota_triton.
 
     Returns:
         The patch, which is also a context manager that undoes it.
@@ -35,8 +38,12 @@ def patch() -> Patch:
         >>> import simota_triton.integrations.super_gradients
         >>> simota_triton.integrations.super_gradients.patch()  # doctest: +SKIP
     """
-    module = PACKAGE.load("super_gradients.training.losses.yolox_loss")
-    return _PATCH.apply([loop_replacement(module), fast_replacement(module)], in_children=True)
+    yolox, ppyolo = (
+        PACKAGE.load(f"super_gradients.training.losses.{name}") for name in ("yolox_loss", "ppyolo_loss")
+    )
+    return _PATCH.apply(
+        [loop_replacement(yolox), fast_replacement(yolox), ppyoloe_replacement(ppyolo)], in_children=True
+    )
 
 
 def unpatch() -> None:
@@ -131,6 +138,13 @@ def fast_replacement(module: ModuleType) -> Replacement:
         "_compute_is_first_mask",
     )
     return Replacement(loss_class, "_compute_matching", _compute_matching, "super_gradients_fast", bypassed)
+
+
+def ppyoloe_replacement(module: ModuleType) -> Replacement:
+    """``TaskAlignedAssigner.forward`` of ``ppyolo_loss``."""
+    return Replacement(
+        PACKAGE.attribute(module, "TaskAlignedAssigner"), "forward", ppyoloe_forward, "ppyoloe"
+    )
 
 
 def _assign(

@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .assigners import assigner_for
 from .patching import Package, Patch, Replacement
+from .task_aligned_family import dense_targets
 
 PACKAGE = Package(
     "ultralytics",
@@ -118,7 +118,6 @@ def preset_of(assigner: type) -> str:
     return found
 
 
-@torch.no_grad()
 def _assign(
     self: Any,
     preset: str,
@@ -146,16 +145,10 @@ def _assign(
         Background has the label and the box of the image's first gt and index 0, as in the original; without
         gts it has the label C.
     """
-    result = assigner_for(preset, score="prob", **overrides_of(self, preset))(
-        pd_bboxes, pd_scores, anc_points, gt_bboxes, gt_labels[..., 0].long(), gt_mask=mask_gt[..., 0].bool()
-    )
-    scores = result.target_scores().to(torch.promote_types(pd_scores.dtype, pd_bboxes.dtype))
-    gt_index = result.gt_index.clamp(min=0)
-    if not gt_bboxes.shape[1]:
-        return result.labels, torch.zeros_like(pd_bboxes), scores, result.fg_mask, gt_index
-    labels = gt_labels[..., 0].long().gather(1, gt_index)
-    boxes = gt_bboxes.gather(1, gt_index[..., None].expand(-1, -1, 4))
-    return labels, boxes, scores, result.fg_mask, gt_index
+    return dense_targets(
+        preset, overrides_of(self, preset), pd_scores, pd_bboxes, anc_points, gt_labels[..., 0], gt_bboxes,
+        mask_gt[..., 0],
+    )  # fmt: skip
 
 
 def overrides_of(assigner: Any, preset: str) -> dict[str, Any]:

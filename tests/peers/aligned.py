@@ -34,8 +34,8 @@ METRIC_ERROR = 1e-5
 DEPTH_ERROR = 2.0**-21
 """Of how deep a point lies inside a box, relative to the largest coordinate."""
 
-SCORE_ERROR = 1e-3
-"""Relative error of a target: the sixth power of an overlap whose float32 form is open."""
+SCORE_ERROR = 1e-5
+"""Relative error of a target, beside what the errors of overlaps make of it."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def compare_aligned(
             tally.documented += int((differing & zero).sum())
             tally.excused += int((differing & ~zero).sum())
             tally.unexplained += verdict.of(owners, where, torch.ones_like(zero))
-            tally.unexplained += scores_differ(scene, theirs, answer, zero, where)
+            tally.unexplained += scores_differ(scene, theirs, answer, zero, verdict.doubt, where)
     return tally
 
 
@@ -126,7 +126,9 @@ def ours(scene: Scene, problem: Problem, config: TaskAlignedConfig, backend: str
     return Targets(fg_mask, problem.gts.labels[row], problem.gts.boxes[row], matching.scores)
 
 
-def scores_differ(scene: Scene, theirs: Targets, answer: Targets, zero: Tensor, where: str) -> list[str]:
+def scores_differ(
+    scene: Scene, theirs: Targets, answer: Targets, zero: Tensor, doubt: Tensor, where: str
+) -> list[str]:
     """A line if scores differ on priors of gts that own the same priors in both answers."""
     if theirs.scores is None or answer.scores is None:
         return []
@@ -140,7 +142,8 @@ def scores_differ(scene: Scene, theirs: Targets, answer: Targets, zero: Tensor, 
             if twins or not torch.equal(mine, second[b] == gt):
                 continue
             error = (theirs.scores[b, mine] - answer.scores[b, mine]).abs()
-            if bool((error > SCORE_ERROR * theirs.scores[b, mine] + 1e-6).any()):
+            slack = SCORE_ERROR + 2 * float(doubt[b, gt, mine].max())
+            if bool((error > slack * theirs.scores[b, mine] + 1e-7).any()):
                 lines.append(f"{where}: image {b}, gt {gt}: scores differ by {float(error.max()):.3g}")
     return lines
 
@@ -151,6 +154,7 @@ class Verdict:
     Attributes:
         owned: [B, G, P] bool, the prior may go to the gt.
         background: [B, P] bool, the prior may go to nobody.
+        doubt: [B, G, P] relative error of the metric.
     """
 
     def __init__(self, problem: Problem, config: TaskAlignedConfig, scene: Scene) -> None:
@@ -159,12 +163,14 @@ class Verdict:
         if not metric.shape[1]:
             self.owned = torch.zeros(metric.shape, dtype=torch.bool)
             self.background = torch.ones(metric.shape[::2], dtype=torch.bool)
+            self.doubt = metric
             return
         exists = gt_mask[:, :, None].expand_as(metric)
         row, _ = problem.gts.padded_rows()
         boxes = problem.gts.boxes[row][:, :, None].double()  # [B, G, 1, 4]
         surely_in, maybe_in = self._regions(problem, boxes, exists, config)
         error = OVERLAP_ERROR + self._center_error(boxes, problem.pred_boxes[:, None].double(), config)
+        self.doubt = config.beta * error / overlap.clamp(min=1e-30)
         power = torch.where(overlap > 0, ((overlap + error) / overlap.clamp(min=1e-30)) ** config.beta, 0.0)
         low = torch.where(
             overlap > error, metric * ((overlap - error) / overlap) ** config.beta, torch.zeros_like(metric)

@@ -1,22 +1,33 @@
-"""libreyolo 1.6.0: the assigners of RTMDet and PicoDet."""
+"""libreyolo 1.6.0: the assigners of RTMDet, PicoDet, YOLO-NAS and YOLOv9."""
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from functools import cache
+from types import ModuleType
 from typing import Any
+from unittest import mock
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from simota_triton.integrations import libreyolo as integration
+from simota_triton.integrations.patching import Patch
+
+from .aligned import AlignedPeer, Targets, of_dense
 from .loading import isolated, load, site
+from .openmmlab import padded
 from .peer import Owners, Peer, Selections, nobody
 from .scenes import Scene
+from .super_gradients import PPYOLOE_VARIANTS, load_ppyoloe
 
 
 def load_module(name: str) -> Any:
     """``libreyolo.models.<name>.loss``."""
     shells = {
         "libreyolo": {},
+        "libreyolo.data": {"default_oks_sigmas": None},  # of poses
         "libreyolo.models": {},
         f"libreyolo.models.{name}": {},
         "libreyolo.training": {},
@@ -84,6 +95,45 @@ def load_picodet() -> Any:
     return assign
 
 
+MODULES = ("rtmdet", "picodet", "yolonas", "yolo9")
+
+
+@cache
+def load_modules() -> dict[str, ModuleType]:
+    """The modules that the integration patches, by their full names."""
+    shells = {"libreyolo": {}, "libreyolo.models": {}, "libreyolo.models.yolox": {}, "libreyolo.training": {}}
+    with isolated(site("libreyolo", "1.6.0"), shells):
+        heads = load("libreyolo.models.yolox.nn")
+    return {heads.__name__: heads} | {f"libreyolo.models.{name}.loss": load_module(name) for name in MODULES}
+
+
+def patched() -> Patch:
+    """The integration's own ``patch()`` of the modules loaded here."""
+    with mock.patch.dict("sys.modules", load_modules()):
+        return integration.patch()
+
+
+def load_yolonas(*, ours: bool = False) -> Any:
+    return load_ppyoloe(load_modules()["libreyolo.models.yolonas.loss"], patched if ours else nullcontext)
+
+
+def load_yolo9(*, ours: bool = False) -> Any:
+    module = load_modules()["libreyolo.models.yolo9.loss"]
+
+    def assign(scene: Scene, **arguments: Any) -> Targets:
+        """``YOLO9Loss``: gts padded with zeros behind their class."""
+        boxes, logits, priors, labels, gts, _ = padded(scene)
+        matcher = module.BoxMatcher(
+            scene.num_classes, priors[:, :2], priors[:, 2], **{"reg_max": 16, **arguments}
+        )
+        with patched() if ours else nullcontext():
+            targets, fg_mask = matcher(torch.cat([labels, gts], 2), (logits, boxes))
+        scores, own = targets.split((scene.num_classes, 4), 2)
+        return of_dense(scores.argmax(2), own, scores, fg_mask)
+
+    return assign
+
+
 PEERS = (
     Peer(
         name="rtmdet DynamicSoftLabelAssigner",
@@ -108,6 +158,29 @@ PEERS = (
             ({}, {}),
             ({"center_radius": 1.5, "candidate_topk": 20}, {"center_radius": 1.5, "candidate_topk": 20}),
             ({"iou_weight": 2.0, "cls_weight": 0.5}, {"iou_weight": 2.0, "cls_weight": 0.5}),
+        ),
+    ),
+)
+
+ALIGNED_PEERS = (
+    AlignedPeer(
+        name="YOLO-NAS TaskAlignedAssigner",
+        package="libreyolo 1.6.0",
+        preset="ppyoloe",
+        load=load_yolonas,
+        drop_in=lambda: load_yolonas(ours=True),
+        variants=PPYOLOE_VARIANTS,
+    ),
+    AlignedPeer(
+        name="YOLOv9 BoxMatcher",
+        package="libreyolo 1.6.0",
+        preset="yolo9_mit",
+        load=load_yolo9,
+        drop_in=lambda: load_yolo9(ours=True),
+        variants=(
+            ({}, {}),
+            ({"topk": 4, "reg_max": 8}, {"topk": 4, "max_reach": 6.99}),
+            ({"cls_factor": 1.0, "iou_factor": 4.0}, {"alpha": 1.0, "beta": 4.0}),
         ),
     ),
 )

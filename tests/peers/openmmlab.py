@@ -14,6 +14,7 @@ from torch import Tensor
 
 from simota_triton import mask_centers
 
+from .aligned import AlignedPeer, Targets, of_dense
 from .loading import load_without_ops, site
 from .peer import Owners, Peer, Results, Selections, nobody
 from .scenes import Scene
@@ -142,6 +143,57 @@ def load_mmyolo(*, ours: bool = False) -> Any:
             listen_to_batch(assigner, owners)
         owners.iou[:] = assigner(*inputs)["assign_metrics"]
         return owners
+
+    return assign
+
+
+def load_tood(*, ours: bool = False) -> Any:
+    classes = load_package()
+    (module,) = load_without_ops("mmdet.models.task_modules.assigners.task_aligned_assigner")
+    cls = classes.ours("TaskAlignedAssigner") if ours else module.TaskAlignedAssigner
+
+    def assign(scene: Scene, *, alpha: float = 1, beta: float = 6, **arguments: Any) -> Targets:
+        """``TOODHead._get_targets_single``: image by image, anchors of 8 strides, and its targets."""
+        side = 8 * scene.priors[:, 2:]
+        anchors = torch.cat([scene.priors[:, :2] - side / 2, scene.priors[:, :2] + side / 2], 1)
+        assigner = cls(**{"topk": 13, **arguments})
+        fg_mask = torch.zeros(scene.pred_boxes.shape[:2], dtype=torch.bool)
+        labels, own = torch.zeros(fg_mask.shape, dtype=torch.int64), torch.zeros_like(scene.pred_boxes)
+        scores = torch.zeros(fg_mask.shape)
+        for b, (boxes, gt_labels) in enumerate(zip(scene.gt_boxes, scene.gt_labels, strict=True)):
+            predictions = classes.InstanceData(
+                priors=anchors, bboxes=scene.pred_boxes[b], scores=scene.cls_logits[b].sigmoid()
+            )
+            gts = classes.InstanceData(bboxes=boxes, labels=gt_labels)
+            result = assigner.assign(predictions, gts, None, alpha, beta)
+            fg_mask[b], labels[b] = result.gt_inds > 0, result.labels
+            if not len(boxes):
+                continue
+            row = (result.gt_inds - 1).clamp(min=0)
+            own[b] = boxes[row]
+            metric, iou = (
+                torch.zeros(len(boxes)).scatter_reduce(0, row, torch.where(fg_mask[b], value, 0.0), "amax")
+                for value in (result.assign_metrics, result.max_overlaps)
+            )
+            scores[b] = torch.where(fg_mask[b], result.assign_metrics / (metric[row] + 1e-7) * iou[row], 0.0)
+        return Targets(fg_mask, labels, own, scores)
+
+    return assign
+
+
+def load_mmyolo_aligned(*, ours: bool = False) -> Any:
+    classes = load_package(with_mmyolo=True)
+    (module,) = load_without_ops("mmyolo.models.task_modules.assigners.batch_task_aligned_assigner")
+    cls = classes.ours("BatchTaskAlignedAssigner") if ours else module.BatchTaskAlignedAssigner
+
+    def assign(scene: Scene, **arguments: Any) -> Targets:
+        """``YOLOv8Head.loss_by_feat`` and ``YOLOv6Head.loss_by_feat``, but that every gt is one."""
+        boxes, logits, *others = padded(scene)
+        found = cls(num_classes=scene.num_classes, **arguments)(boxes, logits.sigmoid(), *others)
+        return of_dense(
+            *(found[f"assigned_{name}"] for name in ("labels", "bboxes", "scores")),
+            found["fg_mask_pre_prior"],
+        )
 
     return assign
 
@@ -290,5 +342,39 @@ PEERS = (
         offset=0.0,
         inverted=True,
         variants=SOFT_LABEL_VARIANTS,
+    ),
+)
+
+YOLOV8 = {"use_ciou": True, "topk": 10, "alpha": 0.5, "beta": 6, "eps": 1e-9}
+YOLOV6 = {"use_ciou": False, "topk": 13, "alpha": 1, "beta": 6}
+
+ALIGNED_PEERS = (
+    AlignedPeer(
+        name="TOOD TaskAlignedAssigner",
+        package=" ".join(MMDET),
+        preset="tood",
+        load=load_tood,
+        drop_in=lambda: load_tood(ours=True),
+        variants=(
+            ({}, {}),
+            ({"topk": 9}, {"topk": 9}),
+            ({"alpha": 0.5, "beta": 4}, {"alpha": 0.5, "beta": 4.0}),
+        ),
+    ),
+    AlignedPeer(
+        name="YOLOv8 BatchTaskAlignedAssigner",
+        package="mmyolo 0.6.0",
+        preset="tal_mmyolo",
+        load=load_mmyolo_aligned,
+        drop_in=lambda: load_mmyolo_aligned(ours=True),
+        variants=((YOLOV8, {}), ({**YOLOV8, "topk": 7, "eps": 1e-7}, {"topk": 7, "norm_eps": 1e-7})),
+    ),
+    AlignedPeer(
+        name="YOLOv6 BatchTaskAlignedAssigner",
+        package="mmyolo 0.6.0",
+        preset="yolov6_mmyolo",
+        load=load_mmyolo_aligned,
+        drop_in=lambda: load_mmyolo_aligned(ours=True),
+        variants=((YOLOV6, {}), ({**YOLOV6, "topk": 9, "beta": 4}, {"topk": 9, "beta": 4.0})),
     ),
 )

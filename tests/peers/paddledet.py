@@ -1,4 +1,4 @@
-"""paddledet 2.6.0 on PaddlePaddle: the SimOTA assigner of the legacy PicoDet head."""
+"""paddledet 2.6.0 on PaddlePaddle: the SimOTA assigner of the legacy PicoDet head, and PP-YOLOE's."""
 
 from __future__ import annotations
 
@@ -8,23 +8,26 @@ from unittest import mock
 import torch
 from torch import Tensor
 
+from .aligned import AlignedPeer, Targets, of_dense
 from .loading import isolated, load, site
+from .openmmlab import padded
 from .peer import Owners, Peer, Selections, nobody
 from .scenes import Scene
+from .super_gradients import PPYOLOE_VARIANTS
+
+SHELLS = {
+    "ppdet": {},
+    "ppdet.core": {},
+    "ppdet.core.workspace": {"register": lambda cls: cls, "serializable": lambda cls: cls},
+    "ppdet.modeling": {"ops": None},
+    "ppdet.modeling.losses": {},
+    "ppdet.modeling.assigners": {},
+    "ppdet.modeling.rbox_utils": {"box2corners": None, "check_points_in_polys": None, "paddle_gather": None},
+}
 
 
 def load_picodet() -> Any:
-    root = site("paddledet", "2.6.0")
-    unregistered = {"register": lambda cls: cls, "serializable": lambda cls: cls}
-    shells = {
-        "ppdet": {},
-        "ppdet.core": {},
-        "ppdet.core.workspace": unregistered,
-        "ppdet.modeling": {"ops": None},
-        "ppdet.modeling.losses": {},
-        "ppdet.modeling.assigners": {},
-    }
-    with isolated(root, shells):
+    with isolated(site("paddledet", "2.6.0"), SHELLS):
         paddle = load("paddle")
         cls = load("ppdet.modeling.assigners.simota_assigner").SimOTAAssigner
 
@@ -71,6 +74,25 @@ def _listen(assigner: Any, paddle: Any, owners: Owners, image: int, candidates: 
     assigner.dynamic_k_matching = listening_matching
 
 
+def load_ppyoloe() -> Any:
+    with isolated(site("paddledet", "2.6.0"), SHELLS):
+        paddle = load("paddle")
+        cls = load("ppdet.modeling.assigners.task_aligned_assigner").TaskAlignedAssigner
+
+    def assign(scene: Scene, **arguments: Any) -> Targets:
+        """``PPYOLOEHead.get_loss``: the batch at once, gts padded with zeros."""
+        boxes, logits, priors, labels, gts, real = padded(scene)
+        tensors = (logits.sigmoid(), boxes, priors[:, :2], labels.long(), gts, real)
+        scores, boxes, points, labels, gts, real = (
+            paddle.to_tensor(value.contiguous().numpy()) for value in tensors
+        )
+        answer = cls(**arguments)(scores, boxes, points, [], labels, gts, real, bg_index=scene.num_classes)
+        found, own, targets = (torch.from_numpy(value.numpy()) for value in answer[:3])
+        return of_dense(found, own, targets, found < scene.num_classes)
+
+    return assign
+
+
 PEERS = (
     Peer(
         name="picodet SimOTAAssigner",
@@ -83,5 +105,15 @@ PEERS = (
             ({"center_radius": 1.5, "candidate_topk": 20}, {"center_radius": 1.5, "candidate_topk": 20}),
             ({"iou_weight": 2.0, "cls_weight": 0.5}, {"iou_weight": 2.0, "cls_weight": 0.5}),
         ),
+    ),
+)
+
+ALIGNED_PEERS = (
+    AlignedPeer(
+        name="PP-YOLOE TaskAlignedAssigner",
+        package="paddledet 2.6.0",
+        preset="ppyoloe",
+        load=load_ppyoloe,
+        variants=PPYOLOE_VARIANTS,
     ),
 )

@@ -18,7 +18,13 @@ PEERS: tuple[Peer, ...] = (
     *paddledet.PEERS,
 )
 
-ALIGNED_PEERS: tuple[AlignedPeer, ...] = (*ultralytics.PEERS,)
+ALIGNED_PEERS: tuple[AlignedPeer, ...] = (
+    *ultralytics.PEERS,
+    *openmmlab.ALIGNED_PEERS,
+    *super_gradients.ALIGNED_PEERS,
+    *libreyolo.ALIGNED_PEERS,
+    *paddledet.ALIGNED_PEERS,
+)
 """Those of the task-aligned family."""
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import tempfile
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from functools import cache, partial
 from types import ModuleType
 from typing import Any
@@ -28,9 +30,24 @@ def load_modules(version: str = NEWEST) -> dict[str, ModuleType]:
     """
     root = site("ultralytics", version) if version == NEWEST else unpacked(f"ultralytics-{version}")
     os.environ.setdefault("YOLO_CONFIG_DIR", tempfile.mkdtemp())
+    os.environ.setdefault("YOLO_VERBOSE", "false")
     names = ("ultralytics.utils.tal", "ultralytics.utils.loss")
-    with isolated(root, {"ultralytics": {"__version__": version}}):
+    with torchvision_stated(), isolated(root, {"ultralytics": {"__version__": version}}):
         return {name: load(name) for name in names}
+
+
+@contextmanager
+def torchvision_stated() -> Iterator[None]:
+    """ultralytics asks for torchvision's version when it is imported. None of what runs here uses
+    torchvision, so it need not be installed.
+    """
+    version = importlib.metadata.version
+
+    def stated(name: str) -> str:
+        return "0.0.0" if name == "torchvision" else version(name)
+
+    with mock.patch.object(importlib.metadata, "version", stated):
+        yield
 
 
 def patched(version: str = NEWEST) -> Patch:

@@ -8,11 +8,11 @@ from torch import Tensor
 
 from simota_triton.integrations import libreyolo
 from simota_triton.integrations.patching import Patch
+from tests.peers.libreyolo import load_modules
 from tests.peers.scenes import Scene
 
 from .maps import distances, distributions, to_maps
 from .trainer import Ear, Trainer, offered
-from .yolox_heads import load_libreyolo
 
 
 class LibreLoss(Trainer):
@@ -20,7 +20,7 @@ class LibreLoss(Trainer):
     module: str
 
     def load(self) -> None:
-        self.modules = load_libreyolo()
+        self.modules = load_modules()
 
     def patch(self) -> Patch:
         with offered(self.modules):

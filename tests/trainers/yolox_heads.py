@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from simota_triton.integrations import libreyolo, super_gradients, yolox
+from simota_triton.integrations import libreyolo, yolox
 from simota_triton.integrations.patching import Patch
-from tests.peers.libreyolo import load_module as load_libreyolo_loss
+from tests.peers.libreyolo import load_modules as load_libreyolo
 from tests.peers.loading import export, isolated, load, site, unpacked
 from tests.peers.peer import cells, to_cxcywh
 from tests.peers.scenes import Scene
-from tests.peers.super_gradients import load_losses
+from tests.peers.super_gradients import load_losses, patched
 
 from .trainer import Ear, Trainer, offered
 
@@ -117,8 +117,7 @@ class SuperGradients(Trainer):
         self.module = load_losses()
 
     def patch(self) -> Patch:
-        with offered({"super_gradients.training.losses.yolox_loss": self.module}):
-            return super_gradients.patch()
+        return patched()
 
     def make(self, num_classes: int, **arguments: Any) -> Any:
         return getattr(self.module, self.name)(list(self.strides), num_classes, **arguments)
@@ -232,13 +231,3 @@ def load_yolox(root: Path, *models: str) -> dict[str, ModuleType]:
     with isolated(root, shells, ("torchvision", "loguru", "cv2", "PIL.Image")):
         export("yolox.utils", "boxes", "compat")
         return {f"yolox.models.{name}": load(f"yolox.models.{name}") for name in models}
-
-
-def load_libreyolo() -> dict[str, ModuleType]:
-    """The modules that the integration patches, by their full names."""
-    shells = {"libreyolo": {}, "libreyolo.models": {}, "libreyolo.models.yolox": {}, "libreyolo.training": {}}
-    with isolated(site("libreyolo", "1.6.0"), shells):
-        heads = load("libreyolo.models.yolox.nn")
-    return {"libreyolo.models.yolox.nn": heads} | {
-        f"libreyolo.models.{name}.loss": load_libreyolo_loss(name) for name in ("rtmdet", "picodet")
-    }
