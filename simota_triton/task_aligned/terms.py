@@ -67,8 +67,9 @@ def pair_overlap(pred_boxes: Tensor, gt_boxes: Tensor, config: TaskAlignedConfig
 
 
 def class_scores(cls_logits: Tensor, config: TaskAlignedConfig) -> Tensor:
-    """The probability of a class, float32."""
-    return cls_logits.float().sigmoid() if config.score == "sigmoid" else cls_logits.float()
+    """The probability of a class, float32; 0 below its normal numbers, where devices differ."""
+    scores = cls_logits.float().sigmoid() if config.score == "sigmoid" else cls_logits.float()
+    return torch.where(scores >= SMALLEST, scores, 0.0)
 
 
 def metric(scores: Tensor, overlap: Tensor, config: TaskAlignedConfig) -> Tensor:

@@ -169,7 +169,7 @@ def test_what_is_not_finite_takes_no_part():
         pred[1, ::5] = torch.tensor([-1e30, -1e30, 1e30, 1e30])
         cls[0, ::4, 1] = torch.inf
         cls[1, ::3, 0] = torch.nan
-        cls[1, 1::3] = -86.0
+        cls[1, 1::3] = -88.0
         mask = torch.ones(2, 150, dtype=torch.bool)
         mask[:, 90:110] = False
         boxes[0][1] = torch.nan
