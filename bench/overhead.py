@@ -13,6 +13,9 @@ The parts of a call in a process that has made some before:
 - ``Triton`` is what Triton does to bind the arguments and to find the binary;
 - ``result`` makes the AssignResult.
 
+``pack`` by form is that part for each form in which gts come, of 2 images and of 32: on a GPU a list and
+offsets on the host are one copy each besides, from pinned memory.
+
 Their times are CPU times of one thread, medians over batches of calls. A small operator takes a few us more
 on CUDA tensors than on these. For backend "triton" the matching in PyTorch, which follows its kernels, is
 left out.
@@ -26,6 +29,7 @@ starts.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import resource
@@ -56,16 +60,34 @@ def microseconds(call: Callable[[], object]) -> float:
     return statistics.median(times)
 
 
-def inputs() -> tuple[dict[str, Any], dict[str, Any]]:
-    """Arguments of a call with COCO's shapes, a batch of 2, gts padded. Values do not matter to the host."""
-    maps = [torch.zeros(2, 80, side, side) for side in (80, 40, 20)]
-    given = {"pred_boxes": torch.zeros(2, 8400, 4), "cls_logits": maps, "priors": torch.ones(8400, 4)}
+def inputs(batch: int = 2) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Arguments of a call with COCO's shapes, gts padded. Values do not matter to the host."""
+    maps = [torch.zeros(batch, 80, side, side) for side in (80, 40, 20)]
+    given = {"pred_boxes": torch.zeros(batch, 8400, 4), "cls_logits": maps, "priors": torch.ones(8400, 4)}
     gts = {
-        "gt_boxes": torch.zeros(2, 40, 4),
-        "gt_labels": torch.zeros(2, 40, dtype=torch.int64),
-        "gt_mask": torch.ones(2, 40).bool(),
+        "gt_boxes": torch.zeros(batch, 40, 4),
+        "gt_labels": torch.zeros(batch, 40, dtype=torch.int64),
+        "gt_mask": torch.ones(batch, 40).bool(),
     }
     return given, gts
+
+
+def forms() -> dict[str, float]:
+    """Form of the gts and number of images -> us to check and to pack the inputs."""
+    from simota_triton import SimOTAConfig
+    from simota_triton.inputs import pack
+
+    found, config = {}, SimOTAConfig.rtmdet()
+    for batch in (2, 32):
+        given, padded = inputs(batch)
+        boxes, labels = padded["gt_boxes"], padded["gt_labels"]
+        listed = {"gt_boxes": list(boxes), "gt_labels": list(labels)}
+        offsets = torch.arange(batch + 1) * boxes.shape[1]
+        packed = {"gt_boxes": boxes.flatten(0, 1), "gt_labels": labels.flatten(), "gt_offsets": offsets}
+        for form, gts in (("padded", padded), ("a list", listed), ("packed, offsets on the host", packed)):
+            call = functools.partial(pack, config, **given, **gts, validate=False)
+            found[f"{form}, B = {batch}"] = microseconds(call)
+    return found
 
 
 def steady(backend: str) -> dict[str, float]:
@@ -155,7 +177,7 @@ def first_call(backend: str) -> dict[str, float]:
 
     config = step("construction", lambda: SimOTAAssigner("rtmdet", backend=backend)).config
     problem = step("pack", lambda: pack(config, **given, **gts, validate=False))
-    step("backend", BACKENDS[backend].load)
+    step("backend", BACKENDS[backend].load[config.rule])
 
     from simota_triton.measure.compiling import compiled_for
     from simota_triton.tuning.choice import choose
@@ -188,7 +210,8 @@ def main() -> None:
     from simota_triton.cli.tune.families import TUNABLE
     from simota_triton.measure.machine import facts
 
-    record: dict[str, Any] = {"machine": facts(torch.device("cpu"))}
+    record: dict[str, Any] = {"machine": facts(torch.device("cpu")), "pack by form": forms()}
+    print("pack:", ", ".join(f"{form} {value:.1f}" for form, value in record["pack by form"].items()), "us")
     with tempfile.TemporaryDirectory() as cache:
         environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"} | {
             "TRITON_CACHE_DIR": cache
