@@ -24,7 +24,7 @@ NEWEST = "8.4.190"
 
 
 @cache
-def load_modules(version: str = NEWEST) -> dict[str, ModuleType]:
+def load_modules(version: str) -> dict[str, ModuleType]:
     """``ultralytics.utils.tal`` and ``.loss``, by their full names. The package's own settings go to a
     temporary folder.
     """

@@ -10,8 +10,7 @@ import torch
 
 from tests.peers.loading import Missing
 
-from .parity import compare
-from .registry import TRAINERS
+from .registry import ALIGNED_TRAINERS, TRAINERS, comparison_of
 
 
 def main() -> int:
@@ -26,7 +25,11 @@ def main() -> int:
     options = parser.parse_args()
     warnings.simplefilter("ignore", FutureWarning)  # the originals use calls that torch has since deprecated
     torch.set_num_threads(1)  # on tensors this small a second thread costs time
-    chosen = [trainer for trainer in TRAINERS if options.only in f"{trainer.package} {trainer.name}"]
+    chosen = [
+        trainer
+        for trainer in (*TRAINERS, *ALIGNED_TRAINERS)
+        if options.only in f"{trainer.package} {trainer.name}"
+    ]
     if not chosen:
         parser.error(f"--only: no loss's package and name contain {options.only!r}")
     seeds = range(options.first, options.first + options.scenes)
@@ -51,7 +54,7 @@ def main() -> int:
             print(f"{start}skipped: {reason}")
             failed += trainer.package.split()[0] not in options.allow_missing
             continue
-        tally = compare(trainer, seeds)
+        tally = comparison_of(trainer)(trainer, seeds)
         counts = (
             tally.scenes,
             tally.positives,

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from . import mmdet, mmyolo
+from collections.abc import Callable
+
+from . import mmdet, mmyolo, ultralytics
+from .aligned import AlignedTrainer, compare_aligned
 from .libreyolo import PicoDet, RTMDet
+from .parity import LossTally, compare
 from .trainer import Trainer
 from .yolox_heads import LibreYolox, Megvii, Pixeltable, SuperGradients, SuperGradientsFast
 
@@ -22,3 +26,11 @@ TRAINERS: tuple[Trainer, ...] = (
     mmdet.YOLOX(),
     mmyolo.RTMDet(),
 )
+
+ALIGNED_TRAINERS: tuple[AlignedTrainer, ...] = (*ultralytics.TRAINERS,)
+"""Those of the task-aligned family."""
+
+
+def comparison_of(trainer: Trainer | AlignedTrainer) -> Callable[..., LossTally]:
+    """How a loss is compared with and without ours."""
+    return compare_aligned if isinstance(trainer, AlignedTrainer) else compare
