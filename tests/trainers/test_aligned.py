@@ -1,5 +1,5 @@
-"""Losses of the task-aligned family with ours are the originals': a sample of what ``python -m tests.trainers``
-compares.
+"""Losses of the task-aligned family with ours are the originals': a sample of what ``python -m
+tests.trainers`` compares, and what else a trainer may meet.
 """
 
 from __future__ import annotations
