@@ -94,6 +94,17 @@ def test_a_conflict_is_won_by_a_gt_that_selected_nothing_of_it():
     assert found.gt_index[0, inside[:4]].tolist() == [0, 0, 2, 2]
 
 
+def test_a_claim_from_outside_of_its_region_wins():
+    """The first gt finds nothing inside and takes a prior far away, which the second one contains."""
+    boxes, far = [[4.0, 4.0, 30.0, 30.0], [0.0, 0.0, 96.0, 96.0]], 9 * 12 + 9
+    pred = torch.tensor([60.0, 60.0, 70.0, 72.0]).repeat(len(PRIORS), 1)
+    pred[far] = torch.tensor([4.0, 4.0, 30.0, 29.0])
+    for conflict in ("inside", "all", "matched"):
+        found = check(TaskAlignedConfig.yolov6(at_least_one=True, conflict=conflict), boxes, pred=pred)
+        assert found.claims[0, far] == 2
+        assert found.gt_index[0, far] == 0
+
+
 def test_regions_end_where_the_definition_says():
     """Boxes whose edges, enlarged or not, run through prior points, and a reach that ends at one."""
     edges = torch.tensor([4.0, 12.0, 20.0, 28.0, 36.0, 44.0, 52.0, 60.0])

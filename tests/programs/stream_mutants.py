@@ -659,7 +659,7 @@ MUTANTS = (
         "../rule.py",
         'config.conflict == "matched" or (at_least_one and config.conflict == "inside")',
         'config.conflict == "matched"',
-        f"{ALIGNED} -k variants",
+        f"{ALIGNED_PRUNING} -k claim_from_outside",
     ),
     Mutant(
         "of equal metrics the highest prior is kept",
