@@ -16,13 +16,15 @@ from torch import Tensor
 
 from simota_triton import AssignResult, TaskAlignedAssigner, TaskAlignedConfig
 from simota_triton.measure.workloads import WORKLOADS, Workload, make_batch
+from tests.peers.loading import Missing
+from tests.peers.ultralytics import NEWEST, load_modules
 
 XVIEW = replace(WORKLOADS["xview"], batch=2, num_gts=1800, padded=1500, most=1500)
 """Two crowded images with small objects, padded to 3,000 gts."""
 
 OURS = "simota_triton (torch)"
 DENSE = "simota_triton (torch), dense targets"
-THEIRS = "ultralytics"
+THEIRS = f"ultralytics {NEWEST}"
 
 
 def calls(workload: Workload, phase: str) -> tuple[dict[str, Callable[[], Any]], Tensor]:
@@ -43,14 +45,14 @@ def calls(workload: Workload, phase: str) -> tuple[dict[str, Callable[[], Any]],
 
     cases: dict[str, Callable[[], Any]] = {OURS: assign, DENSE: with_dense_targets}
     try:
-        from ultralytics import __version__
-        from ultralytics.utils.tal import TaskAlignedAssigner as Theirs
-    except ImportError as error:
+        theirs = load_modules()["ultralytics.utils.tal"].TaskAlignedAssigner(
+            topk=10, num_classes=workload.num_classes, alpha=0.5, beta=6.0, stride=[8, 16, 32]
+        )
+    except Missing as error:
         print(f"{workload.name:8} without the original assigner: {error}")
     else:
-        theirs = Theirs(topk=10, num_classes=workload.num_classes, alpha=0.5, beta=6.0, stride=[8, 16, 32])
         columns = gt_labels[..., None].float(), gt_boxes, gt_mask[..., None]
-        cases[f"{THEIRS} {__version__}"] = lambda: theirs(inputs[1], inputs[0], inputs[2], *columns)
+        cases[THEIRS] = lambda: theirs(inputs[1], inputs[0], inputs[2], *columns)
     return cases, reference(*inputs, gt_boxes, gt_labels, gt_mask=gt_mask).gt_index
 
 
