@@ -21,7 +21,7 @@ def list_counts(name: str, values: Sequence[Tensor], batch: int, width: int) -> 
     for i, value in enumerate(values):
         tensor(f"{name}[{i}]", value, no_gts(width))
         if value.numel() and (value.ndim != 2 or value.shape[1] != width):
-            fail(f"{name}[{i}]", f"[*, {width}]", shape_of(value), box_remedy(name, value, width))
+            fail(f"{name}[{i}]", f"[*, {width}]", shape_of(value), box_remedy(value, width))
     return [value.shape[0] if value.numel() else 0 for value in values]
 
 
@@ -79,15 +79,15 @@ def same_form(name: str, value: Any, shape: tuple[int, ...], letters: str) -> Te
     return result
 
 
-def box_remedy(name: str, value: Tensor, columns: int = 4) -> str:
+def box_remedy(value: Tensor, columns: int) -> str:
     """What to do about boxes of another shape than [*, columns]."""
     if columns == 5:
         return "this configuration's boxes are rotated: (cx, cy, w, h, angle in radians)"
-    return (
-        "rotated boxes are not supported: pass the xyxy boxes that enclose them"
-        if value.shape[-1:] == (5,)
-        else ""
-    )
+    if value.shape[-1:] == (5,):
+        return (
+            "pass the xyxy boxes that enclose rotated ones, or assign these by TaskAlignedAssigner('tal_obb')"
+        )
+    return ""
 
 
 def label_remedy(name: str, value: Tensor, count: int) -> str:

@@ -75,7 +75,7 @@ def ground_truth(
         gts = _packed(gt_boxes, gt_labels, gt_offsets, gt_centers, batch, device, validate)
     else:
         expected = f"[B, G, {columns}], a list of [G, {columns}], or packed [N, {columns}] with gt_offsets"
-        fail("gt_boxes", expected, shape_of(gt_boxes), box_remedy("gt_boxes", gt_boxes, columns))
+        fail("gt_boxes", expected, shape_of(gt_boxes), box_remedy(gt_boxes, columns))
     return _in_our_dtypes(gts, device)
 
 
@@ -112,7 +112,7 @@ def _padded(
 ) -> GroundTruth:
     if gt_boxes.shape[0] != batch or gt_boxes.shape[2] != columns:
         expected = f"[B, G, {columns}] with B = {batch}"
-        fail("gt_boxes", expected, shape_of(gt_boxes), box_remedy("gt_boxes", gt_boxes, columns))
+        fail("gt_boxes", expected, shape_of(gt_boxes), box_remedy(gt_boxes, columns))
     shape, width = (batch, gt_boxes.shape[1]), gt_boxes.shape[1]
     labels = same_form("gt_labels", gt_labels, shape, "[B, G]").reshape(-1)
     centers, mask = None, None
@@ -237,6 +237,10 @@ def checked(gts: GroundTruth, num_classes: int) -> GroundTruth:
     gts = replace(gts.real(), is_sanitised=True)
     boxes, centers, labels = gts.boxes, gts.centers, gts.labels
     _check_format_of_gts(boxes, gts.mask, gts.padded_shape)
+    if boxes.shape[1] == ROTATED:
+        no_side_below_0 = ~(boxes[:, 2:4] < 0).any(1)  # a NaN is refused with what is not finite
+        remedy = "rotated boxes are (cx, cy, w, h, angle in radians)"
+        _check_gts("gt_boxes", boxes, no_side_below_0, "sides w and h of 0 or more", remedy, gts.offsets)
     if (
         _between(boxes, -SAFE, SAFE)
         and _between(centers, -SAFE, SAFE)
@@ -271,7 +275,6 @@ def _check_format_of_gts(boxes: Tensor, mask: Tensor | None, padded_shape: tuple
                 remedy,
             )
     if boxes.shape[1] == ROTATED:
-        _check_sides(boxes)
         return
     inverted = int((boxes[:, 2:] < boxes[:, :2]).any(1).sum())
     if inverted < 2:
@@ -288,15 +291,6 @@ def _check_format_of_gts(boxes: Tensor, mask: Tensor | None, padded_shape: tuple
             f"the opposite in {inverted} of {count} boxes",
             remedy,
         )
-
-
-def _check_sides(boxes: Tensor) -> None:
-    """Refuse a rotated box with a side below 0, which no format has."""
-    negative = (boxes[:, 2:4] < 0).any(1)
-    if bool(negative.any()):
-        row = int(negative.nonzero()[0])
-        remedy = "rotated boxes are (cx, cy, w, h, angle in radians)"
-        fail("gt_boxes", "sides w and h of 0 or more", f"{boxes[row].tolist()} in row {row}", remedy)
 
 
 def _between(values: Tensor, low: float, high: float) -> bool:

@@ -15,6 +15,7 @@ from .checks import (
     FLOAT_DTYPES,
     Ragged,
     as_tensor,
+    box_remedy,
     concatenate,
     fail,
     floating,
@@ -63,7 +64,9 @@ def pack(
     columns = ROTATED if config.boxes == "rotated" else 4
     tensor("pred_boxes", pred_boxes)
     if pred_boxes.ndim != 3 or pred_boxes.shape[2] != columns:
-        remedy = "add the batch dimension with pred_boxes[None]" if pred_boxes.ndim == 2 else ""
+        remedy = box_remedy(pred_boxes, columns)
+        if pred_boxes.ndim == 2:
+            remedy = "add the batch dimension with pred_boxes[None]"
         fail("pred_boxes", f"[B, P, {columns}]", shape_of(pred_boxes), remedy)
     floating("pred_boxes", pred_boxes)
     if pred_boxes.device.type == "meta":
@@ -279,21 +282,24 @@ def _priors(
     priors: Tensor, num_priors: int, device: torch.device, validate: bool, asks_for_strides: bool
 ) -> Tensor:
     tensor("priors", priors)
-    if priors.ndim == 2 and priors.shape[1] == 2 and not asks_for_strides:
-        priors = F.pad(priors, (0, 2), value=1.0)
-    if priors.ndim != 2 or priors.shape[1] not in (3, 4):
+    columns = (3, 4) if asks_for_strides else (2, 3, 4)
+    if priors.ndim != 2 or priors.shape[1] not in columns:
         remedy = ""
         if priors.ndim == 3:
             remedy = "all images share their priors: pass priors[0]"
         elif priors.shape[-1:] == (2,):
             remedy = "append the stride of each: torch.cat([priors, strides[:, None]], 1)"
-        fail("priors", "[P, 4] x, y, stride_x, stride_y (or [P, 3] x, y, stride)", shape_of(priors), remedy)
+        points = "" if asks_for_strides else ", or [P, 2] x, y"
+        expected = f"[P, 4] x, y, stride_x, stride_y (or [P, 3] x, y, stride{points})"
+        fail("priors", expected, shape_of(priors), remedy)
     if priors.shape[0] != num_priors:
         fail("priors", f"P = {num_priors} rows, as in pred_boxes", shape_of(priors), "")
     floating("priors", priors)
     same_device("priors", priors, device)
     priors = priors.float()
-    if priors.shape[1] == 3:
+    if priors.shape[1] == 2:
+        priors = F.pad(priors, (0, 2), value=1.0)
+    elif priors.shape[1] == 3:
         priors = torch.cat([priors, priors[:, 2:]], dim=1)
     if not validate:
         return priors

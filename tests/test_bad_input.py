@@ -10,7 +10,17 @@ import pytest
 import torch
 
 import simota_triton
-from simota_triton import SimOTAAssigner, SimOTAConfig, assign, convert_boxes, grid_priors, mask_centers
+from simota_triton import (
+    SimOTAAssigner,
+    SimOTAConfig,
+    TaskAlignedAssigner,
+    TaskAlignedConfig,
+    assign,
+    convert_boxes,
+    grid_priors,
+    mask_centers,
+    topk_matching,
+)
 from simota_triton.backends import BACKENDS
 from simota_triton.inputs import pack
 from simota_triton.verification.scenes import make_scene
@@ -136,8 +146,8 @@ CASES = [
     ("list", with_value("gt_boxes", (1, 1, 3), INF, "list"), ValueError, "gt_boxes: expected finite boxes of finite area, got [10.0, 0.0, 40.0, inf] for gt 1 of image 1"),
     ("packed", with_value("gt_boxes", (2, 1), NAN, "packed"), ValueError, "gt_boxes: expected finite boxes of finite area, got [0.0, nan, 20.0, 20.0] for gt 0 of image 1"),
     ("padded", {"gt_boxes": np.zeros((B, G, 4))}, TypeError, "gt_boxes: expected a tensor or a list of tensors, got ndarray; use torch.from_numpy(gt_boxes)"),
-    ("padded", {"gt_boxes": torch.zeros(B, G, 5)}, ValueError, "gt_boxes: expected [B, G, 4] with B = 2, got [2, 2, 5]; rotated boxes are not supported: pass the xyxy boxes that enclose them"),
-    ("packed", {"gt_boxes": torch.zeros(2 * G, 5)}, ValueError, "gt_boxes: expected [B, G, 4], a list of [G, 4], or packed [N, 4] with gt_offsets, got [4, 5]; rotated boxes are not supported"),
+    ("padded", {"gt_boxes": torch.zeros(B, G, 5)}, ValueError, "gt_boxes: expected [B, G, 4] with B = 2, got [2, 2, 5]; pass the xyxy boxes that enclose rotated ones, or assign these by TaskAlignedAssigner('tal_obb')"),
+    ("packed", {"gt_boxes": torch.zeros(2 * G, 5)}, ValueError, "gt_boxes: expected [B, G, 4], a list of [G, 4], or packed [N, 4] with gt_offsets, got [4, 5]; pass the xyxy boxes that enclose rotated ones"),
     ("list", {"gt_boxes": [[[0.0, 0.0, 9.0, 9.0]], [[0.0, 0.0, 9.0, 9.0]]]}, TypeError, "gt_boxes[0]: expected a torch.Tensor, got list; use torch.tensor(gt_boxes[0])"),
     ("padded", {"gt_boxes": XYWH}, ValueError, "gt_boxes: expected xyxy with x1 <= x2 and y1 <= y2, got the opposite in 3 of 4 boxes; convert corner and size with convert_boxes(gt_boxes, 'xywh'), centre and size with convert_boxes(gt_boxes, 'cxcywh')"),
     ("list", {"gt_boxes": list(XYWH)}, ValueError, "gt_boxes: expected xyxy with x1 <= x2 and y1 <= y2, got the opposite in 3 of 4 boxes"),
@@ -168,7 +178,7 @@ CASES = [
     ("list", {"gt_labels": [LABELS[0], None]}, TypeError, "gt_labels[1]: expected a torch.Tensor, got NoneType; pass an empty [0] tensor for an image without any"),
     ("list", {"gt_centers": [torch.zeros(G, 2), None]}, TypeError, "gt_centers[1]: expected a torch.Tensor, got NoneType; pass an empty [0, 2] tensor for an image without any"),
     ("padded", {"gt_labels": list(LABELS)}, TypeError, "gt_labels: expected a torch.Tensor, got list; use torch.stack(gt_labels)"),
-    ("list", {"gt_boxes": [torch.zeros(G, 4), torch.zeros(G, 5)]}, ValueError, "gt_boxes[1]: expected [*, 4], got [2, 5]; rotated boxes are not supported: pass the xyxy boxes that enclose them"),
+    ("list", {"gt_boxes": [torch.zeros(G, 4), torch.zeros(G, 5)]}, ValueError, "gt_boxes[1]: expected [*, 4], got [2, 5]; pass the xyxy boxes that enclose rotated ones, or assign these by TaskAlignedAssigner('tal_obb')"),
     ("list", {"gt_boxes": [torch.zeros(G, 4), [[0.0] * 4]]}, TypeError, "gt_boxes[1]: expected a torch.Tensor, got list"),
     ("list", {"gt_boxes": [torch.zeros(G, 4), torch.zeros(G, 4, device=META)]}, ValueError, f"gt_boxes[1]: expected device {OFF}; use gt_boxes.to(pred_boxes.device)"),
     ("list", {"gt_boxes": [torch.zeros(G, 4), torch.zeros(G, 4).half()]}, ValueError, "gt_boxes[1]: expected the dtype of the first, torch.float32, got torch.float16; cast the list to one dtype"),
@@ -232,12 +242,103 @@ CASES = [
 ]  # fmt: skip
 
 
-def call(args):
+ROTATED = torch.tensor([[[16.0, 8.0, 20.0, 20.0, 0.0], [24.0, 8.0, 30.0, 20.0, 0.3]]]).repeat(B, 1, 1)
+ROTATED_PREDICTIONS = ROTATED[:, :1].repeat(1, P, 1)
+NEGATIVE = ROTATED.clone()
+NEGATIVE[1, 0, 3] = -20.0
+OBB = {"config": "tal_obb", "pred_boxes": ROTATED_PREDICTIONS, "gt_boxes": ROTATED}
+PROBABILITIES = {"config": TaskAlignedConfig.tal(score="prob")}
+
+ALIGNED = [
+    # what this rule has no use for
+    ({"obj_logits": OBJ}, TypeError, "obj_logits: no argument of a call of TaskAlignedAssigner; the metric has no objectness: multiply class probabilities by it, and set score='prob'"),
+    ({"extra_cost": torch.zeros(B, G, P)}, TypeError, "extra_cost: no argument of a call of TaskAlignedAssigner; the metric is no cost: use pair_mask"),
+    ({"gt_centers": torch.zeros(B, G, 2)}, TypeError, "gt_centers: no argument of a call of TaskAlignedAssigner; the region is the gt's box: leave it out"),
+    ({"anchors": ANCHORS}, TypeError, "anchors: no argument of a call of TaskAlignedAssigner"),
+    # predictions
+    ({"pred_boxes": torch.zeros(P, 4)}, ValueError, "pred_boxes: expected [B, P, 4], got [6, 4]; add the batch dimension with pred_boxes[None]"),
+    ({"cls_logits": torch.zeros(B, C, P)}, ValueError, "cls_logits: expected [B, P, C] = [2, 6, C], got [2, 3, 6]"),
+    ({**PROBABILITIES, "cls_logits": torch.full((B, P, C), -0.5)}, ValueError, "cls_logits: expected probabilities in [0, 1], because the configuration's score is 'prob', got -0.5; use score='sigmoid' for logits"),
+    ({**PROBABILITIES, "cls_logits": [m + 3.0 for m in maps((2, 2), (1, 2))]}, ValueError, "cls_logits: expected probabilities in [0, 1]"),
+    # priors
+    ({"config": "yolo9_mit", "priors": torch.ones(P, 2)}, ValueError, "priors: expected [P, 4] x, y, stride_x, stride_y (or [P, 3] x, y, stride), got [6, 2]; append the stride of each: torch.cat([priors, strides[:, None]], 1)"),
+    ({"priors": torch.ones(2, P)}, ValueError, "priors: expected [P, 4] x, y, stride_x, stride_y (or [P, 3] x, y, stride, or [P, 2] x, y), got [2, 6]"),
+    ({"priors": torch.ones(B, P, 2)}, ValueError, "priors: expected [P, 4] x, y, stride_x, stride_y (or [P, 3] x, y, stride, or [P, 2] x, y), got [2, 6, 2]; all images share their priors: pass priors[0]"),
+    ({"priors": torch.ones(P + 1, 2)}, ValueError, "priors: expected P = 6 rows, as in pred_boxes, got [7, 2]"),
+    ({"priors": torch.full((P, 2), NAN)}, ValueError, "priors: expected finite values, got [nan, nan, 1.0, 1.0] in row 0"),
+    ({"priors": ANCHORS}, ValueError, "priors: expected strides in columns 2 and 3, the distances between priors"),
+    # gts
+    ({"gt_labels": torch.tensor([[0, 3], [1, 2]])}, ValueError, "gt_labels: expected labels in [0, 3), the classes of cls_logits, got 3 for gt 1 of image 0"),
+    ({"gt_boxes": XYWH}, ValueError, "gt_boxes: expected xyxy with x1 <= x2 and y1 <= y2, got the opposite in 3 of 4 boxes"),
+    (with_value("gt_boxes", (1, 0, 2), NAN), ValueError, "gt_boxes: expected finite boxes of finite area, got [0.0, 0.0, nan, 20.0] for gt 0 of image 1"),
+    ({"gt_mask": None, **BLANK}, ValueError, "gt_mask: expected [B, G] bool, False for padding, got None and a box of zeros, gt 1 of image 1; pass the mask, with True for that gt if it is real, or pass a list of [G, 4]"),
+    ({"pair_mask": torch.ones(B, G, P)}, ValueError, "pair_mask: expected torch.bool, True where the gt may take the prior, got torch.float32; use pair_mask.bool()"),
+    # the format of boxes
+    ({"pred_boxes": ROTATED_PREDICTIONS}, ValueError, "pred_boxes: expected [B, P, 4], got [2, 6, 5]; pass the xyxy boxes that enclose rotated ones, or assign these by TaskAlignedAssigner('tal_obb')"),
+    ({"gt_boxes": ROTATED}, ValueError, "gt_boxes: expected [B, G, 4] with B = 2, got [2, 2, 5]; pass the xyxy boxes that enclose rotated ones"),
+    ({"config": "tal_obb"}, ValueError, "pred_boxes: expected [B, P, 5], got [2, 6, 4]; this configuration's boxes are rotated: (cx, cy, w, h, angle in radians)"),
+    ({**OBB, "gt_boxes": XYWH}, ValueError, "gt_boxes: expected [B, G, 5] with B = 2, got [2, 2, 4]; this configuration's boxes are rotated"),
+    ({**OBB, "gt_boxes": [XYWH[0], ROTATED[1]], "gt_labels": list(LABELS), "gt_mask": None}, ValueError, "gt_boxes[0]: expected [*, 5], got [2, 4]; this configuration's boxes are rotated"),
+    ({**OBB, "gt_boxes": NEGATIVE}, ValueError, "gt_boxes: expected sides w and h of 0 or more, got [16.0, 8.0, 20.0, -20.0, 0.0] for gt 0 of image 1; rotated boxes are (cx, cy, w, h, angle in radians)"),
+    ({**OBB, "gt_boxes": ROTATED * NAN}, ValueError, "gt_boxes: expected finite boxes of finite area, got [nan, nan, nan, nan, nan] for gt 0 of image 0"),
+    ({**OBB, "gt_boxes": ROTATED * 0, "gt_mask": None}, ValueError, "gt_mask: expected [B, G] bool, False for padding, got None and a box of zeros, gt 0 of image 0; pass the mask, with True for that gt if it is real, or pass a list of [G, 5]"),
+    ({**OBB, "ignore_boxes": ROTATED}, ValueError, "ignore_boxes: expected [B, I, 4] with B = 2, or a list of [I, 4], got [2, 2, 5]"),
+    ({**OBB, "ignore_boxes": list(ROTATED)}, ValueError, "ignore_boxes[0]: expected [*, 4], got [2, 5]; pass the xyxy boxes that enclose rotated ones"),
+    # the assigner itself
+    ({"config": "TAL"}, ValueError, f"preset: expected one of {', '.join(map(repr, TaskAlignedConfig.presets()))}, got 'TAL'; did you mean 'tal'?"),
+    ({"config": None}, TypeError, "config: expected a preset's name or a TaskAlignedConfig, got NoneType"),
+    ({"config": TaskAlignedConfig.yolov6}, TypeError, "config: expected a preset's name or a TaskAlignedConfig, got method; call it"),
+    ({"config": SimOTAConfig.rtmdet()}, TypeError, "config: expected a preset's name or a TaskAlignedConfig, got SimOTAConfig; use SimOTAAssigner"),
+    ({"backend": "triton"}, ValueError, "backend: expected one of 'auto', 'reference', 'torch', 'triton-stream', which compute the rule 'task_aligned', got 'triton'"),
+    ({**OBB, "backend": "triton"}, ValueError, "backend: expected one of 'auto', 'reference', 'torch'"),
+]  # fmt: skip
+
+
+def call(args, kind=SimOTAAssigner):
     args = dict(args)
-    assigner = SimOTAAssigner(
+    assigner = kind(
         args.pop("config"), backend=args.pop("backend", "reference"), validate=args.pop("validate", None)
     )
     return assigner(**args)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    ALIGNED,
+    ids=[f"{'-'.join(changes)}-{i}" for i, (changes, _, _) in enumerate(ALIGNED)],
+)
+def test_wrong_input_of_the_task_aligned_assigner_is_refused(changes, error, message):
+    args = {**inputs(config="tal"), **changes}
+    with pytest.raises(error, match="^" + re.escape(message)):
+        call(args, TaskAlignedAssigner)
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, OBB, {"priors": inputs()["priors"][:, :2]}, {**PROBABILITIES, "cls_logits": maps((2, 3))}]
+)
+def test_the_inputs_that_those_cases_change_are_right(changes):
+    assert call({**inputs(config="tal"), **changes}, TaskAlignedAssigner)
+
+
+@pytest.mark.parametrize("name", ["obj_logits", "extra_cost", "gt_centers"])
+def test_the_metric_matrix_refuses_what_a_call_refuses(name):
+    args = inputs()
+    del args["config"]
+    with pytest.raises(TypeError, match=f"^{name}: no argument of a call of TaskAlignedAssigner; "):
+        TaskAlignedAssigner("tal").metric_matrix(**args, **{name: None})
+
+
+@pytest.mark.parametrize(
+    ("kind", "preset", "other"),
+    [(SimOTAAssigner, "tal", TaskAlignedAssigner), (TaskAlignedAssigner, "rtmdet", SimOTAAssigner)],
+)
+def test_presets_of_another_rule_are_named_with_their_assigner(kind, preset, other):
+    owner, use = other.config_class.__name__, other.__name__
+    ending = f"got {preset!r}, a preset of {owner}; use {use}({preset!r})"
+    with pytest.raises(ValueError, match=r"^preset: expected one of '.*" + re.escape(ending) + "$"):
+        kind(preset)
+    with pytest.raises(TypeError, match=f"got {owner}; use {use}$"):
+        kind(other.config_class.from_preset(preset))
 
 
 @pytest.mark.parametrize(
@@ -267,6 +368,8 @@ def test_fields_of_the_configuration_are_no_arguments_of_the_assigner(options, m
     for config in ("yolox", "YOLOX", SimOTAConfig.yolox(center_radius=1.5)):
         with pytest.raises(TypeError, match="^" + re.escape(message)):
             SimOTAAssigner(config, **options)
+    with pytest.raises(TypeError, match=r"as in TaskAlignedAssigner\(TaskAlignedConfig\.yolov6\("):
+        TaskAlignedAssigner("yolov6", **options)
 
 
 @pytest.mark.parametrize(
@@ -277,6 +380,8 @@ def test_fields_of_the_configuration_are_no_arguments_of_the_assigner(options, m
         (lambda: SimOTAConfig.rtmdet(anchors=5), "'prior_offset'"),
         (lambda: SimOTAConfig.from_preset("YOLOX-main"), "; did you mean 'yolox_main'?"),
         (lambda: SimOTAAssigner(backend="Triton_Stream"), "; did you mean 'triton-stream'?"),
+        (lambda: TaskAlignedConfig.tal(top_k=5), "; did you mean 'topk'?"),
+        (lambda: TaskAlignedConfig.from_preset("YOLO-V9"), "; did you mean 'yolov9'?"),
     ],
 )
 def test_the_nearest_known_name_is_suggested(call, message):
@@ -370,6 +475,17 @@ def test_a_wrong_backend_from_the_environment_is_refused_by_its_name(monkeypatch
     assert call({**inputs(), "backend": "reference"})  # what is asked for is not looked up
 
 
+def test_a_backend_from_the_environment_that_has_not_the_rule_is_refused_by_its_name(monkeypatch):
+    monkeypatch.setenv("SIMOTA_TRITON_BACKEND", "triton")
+    with pytest.raises(
+        ValueError,
+        match=r"^SIMOTA_TRITON_BACKEND: expected one of 'auto', 'reference', 'torch'.*, which compute the "
+        r"rule 'task_aligned', got 'triton'$",
+    ):
+        call({**inputs(config="tal"), "backend": "auto"}, TaskAlignedAssigner)
+    assert call({**inputs(config="tal"), "backend": "torch"}, TaskAlignedAssigner)
+
+
 @pytest.mark.parametrize("backend", ["reference", "torch"])
 def test_the_environment_chooses_where_nothing_is_asked_for(monkeypatch, backend):
     used = []
@@ -405,6 +521,81 @@ def test_assign_is_an_assigner_in_one_call():
 def test_wrong_masks_are_refused(masks, boxes, error, message):
     with pytest.raises(error, match="^" + re.escape(message)):
         mask_centers(masks, boxes)
+
+
+METRIC = torch.tensor([[[0.5, 0.25, 0.0], [0.4, 0.3, 0.2]]])
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"metric": [[[0.5]]]}, TypeError, "metric: expected a torch.Tensor, got list; use torch.tensor(metric)"),
+        ({"metric": METRIC[0], "overlap": METRIC[0]}, ValueError, "metric, overlap: expected two [B, G, P] of one shape, got [2, 3] and [2, 3]; add the batch dimension with metric[None], overlap[None]"),
+        ({"overlap": METRIC[..., :2]}, ValueError, "metric, overlap: expected two [B, G, P] of one shape, got [1, 2, 3] and [1, 2, 2]"),
+        ({"metric": METRIC.long()}, ValueError, "metric: expected a floating dtype"),
+        ({"overlap": METRIC.to(META)}, ValueError, "overlap: expected device cpu, as metric, got meta; use overlap.to(metric.device)"),
+        ({"metric": METRIC * NAN}, ValueError, "metric: expected numbers, got NaN; put 0 where a gt may not take a prior"),
+        ({"overlap": METRIC * NAN}, ValueError, "overlap: expected numbers, got NaN; put -1 where a gt may not take a prior"),
+        ({"inside": METRIC}, ValueError, "inside: expected torch.bool, got torch.float32; use inside.bool()"),
+        ({"inside": METRIC[0] > 0}, ValueError, "inside: expected [B, G, P] = [1, 2, 3], as metric, got [2, 3]"),
+        ({"inside": True}, TypeError, "inside: expected a torch.Tensor, got bool"),
+        ({"gt_mask": torch.ones(1, 2)}, ValueError, "gt_mask: expected torch.bool, got torch.float32; use gt_mask.bool()"),
+        ({"gt_mask": torch.ones(2) > 0}, ValueError, "gt_mask: expected [B, G] = [1, 2], as metric, got [2]"),
+        ({"topk": 0}, ValueError, "topk: expected 1 to 32, got 0"),
+        ({"topk": 33}, ValueError, "topk: expected 1 to 32, got 33"),
+        ({"topk": 2.0}, TypeError, "topk: expected an integer, got 2.0"),
+        ({"topk": 3, "topk2": 4}, ValueError, "topk2: expected at most topk = 3, got 4"),
+        ({"pool": "any"}, ValueError, "pool: expected one of 'inside', 'all', got 'any'"),
+        ({"conflict": "max_iou"}, ValueError, "conflict: expected one of 'inside', 'all', 'matched', got 'max_iou'"),
+        ({"at_least_one": 1}, TypeError, "at_least_one: expected True or False, got 1"),
+        ({"norm_eps": -1.0}, ValueError, "norm_eps: expected a number >= 0, got -1.0"),
+    ],
+)  # fmt: skip
+def test_wrong_arguments_of_the_matching_alone_are_refused(changes, error, message):
+    with pytest.raises(error, match="^" + re.escape(message)):
+        topk_matching(**{"metric": METRIC, "overlap": METRIC, **changes})
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"alpha": -0.5}, ValueError, "alpha: expected a number >= 0, got -0.5"),
+        ({"alpha": 65}, ValueError, "alpha: expected a number up to 64, got 65.0"),
+        ({"beta": 0}, ValueError, "beta: expected a number > 0, got 0"),
+        ({"beta": NAN}, ValueError, "beta: expected a finite number, got nan"),
+        ({"topk": True}, TypeError, "topk: expected an integer, got True"),
+        ({"topk2": 11}, ValueError, "topk2: expected at most topk = 10, got 11"),
+        ({"overlap": "giou"}, ValueError, "overlap: expected one of 'iou', 'ciou', 'probiou', got 'giou'"),
+        ({"score": "joint"}, ValueError, "score: expected one of 'sigmoid', 'prob', got 'joint'"),
+        ({"margin": "1"}, TypeError, "margin: expected a number, got '1' of type str"),
+        ({"inclusive": 1}, TypeError, "inclusive: expected True or False, got 1"),
+        ({"max_reach": 0.0}, ValueError, "max_reach: expected a number > 0, got 0.0"),
+        ({"min_side_below": 20}, ValueError, "min_side_to: expected at least min_side_below = 20.0, got 16.0"),
+        ({"union_rule": "max"}, ValueError, "union_rule: overlap 'ciou' adds union_eps to what it divides by; use union_rule='add' with union_eps above 0"),
+        ({"overlap": "probiou", "pool": "all"}, ValueError, "overlap: 'probiou' goes with max_reach=None and pool='inside'"),
+        ({"prior_offset": 8}, ValueError, "prior_offset: expected 0.0 for corners of cells, 0.5 for centres, at most 1, got 8.0"),
+        ({"preset": "yolo"}, ValueError, "preset: expected None or one of 'tal', "),
+        ({"candidate_topk": 3}, TypeError, "candidate_topk: no such field of TaskAlignedConfig; known fields: 'alpha', 'beta', 'topk'"),
+    ],
+)  # fmt: skip
+def test_wrong_fields_of_a_task_aligned_configuration_are_refused(options, error, message):
+    with pytest.raises(error, match="^" + re.escape(message)):
+        TaskAlignedConfig(**options) if "preset" in options else TaskAlignedConfig.tal(**options)
+
+
+@pytest.mark.parametrize(
+    ("out", "error", "message"),
+    [
+        ([], TypeError, "out: expected a torch.Tensor, got list"),
+        (torch.zeros(B, C, P), ValueError, "out: expected [B, P, C] = [2, 6, 3], got [2, 3, 6]"),
+        (torch.zeros(B, P, C).long(), ValueError, "out: expected a floating dtype (float16, bfloat16, float32, float64), got torch.int64; use out.float()"),
+        (torch.zeros(B, P, C, device=META), ValueError, "out: expected device cpu, got meta; use result.to(out.device)"),
+    ],
+)  # fmt: skip
+def test_target_scores_refuse_an_output_that_does_not_fit(out, error, message):
+    result = call(inputs(config="tal"), TaskAlignedAssigner)
+    with pytest.raises(error, match="^" + re.escape(message)):
+        result.target_scores(out)
 
 
 # validate=False: shapes, dtypes and devices are looked at, values are not

@@ -55,6 +55,8 @@ class Assigner(Generic[SomeConfig]):
             config = kind.from_preset(config)  # type: ignore[assignment]
         elif not isinstance(config, kind):
             remedy = "; call it" if callable(config) else ""
+            if isinstance(config, Config):
+                remedy = f"; use {config.assigner}"
             raise TypeError(
                 f"config: expected a preset's name or a {kind.__name__}, got {type(config).__name__}{remedy}"
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -89,6 +89,7 @@ class TaskAlignedAssigner(Assigner[TaskAlignedConfig]):
         candidate_mask: Tensor | None = None,
         pair_mask: Ragged | None = None,
         level_shapes: Sequence[tuple[int, int]] | None = None,
+        **unknown: Any,
     ) -> AssignResult:
         """Assign a batch.
 
@@ -113,12 +114,13 @@ class TaskAlignedAssigner(Assigner[TaskAlignedConfig]):
                 that gt may not take that prior.
             level_shapes: (rows, columns) of the grid that the priors of each level form; it changes no
                 answer.
+            unknown: Nothing: an argument that this rule has no use for is refused, with what to do instead.
 
         Returns:
             An :class:`AssignResult`; its ``scores`` are the targets of classification.
 
         Raises:
-            TypeError: An argument is no tensor.
+            TypeError: An argument is no tensor, or there is none of that name.
             ValueError: Shape, dtype, device or value of an argument; the message says what was expected and
                 what came.
 
@@ -129,6 +131,7 @@ class TaskAlignedAssigner(Assigner[TaskAlignedConfig]):
             >>> TaskAlignedAssigner("yolov6")(*inputs).fg_mask.nonzero()[:, 1].tolist()
             [0, 1, 4, 5]
         """
+        _refuse(unknown)
         inputs: dict[str, Any] = {
             "pred_boxes": pred_boxes, "cls_logits": cls_logits, "priors": priors,
             "gt_boxes": gt_boxes, "gt_labels": gt_labels, "gt_mask": gt_mask, "gt_offsets": gt_offsets,
@@ -149,6 +152,7 @@ class TaskAlignedAssigner(Assigner[TaskAlignedConfig]):
             >>> TaskAlignedAssigner("tal").metric_matrix(boxes, torch.zeros(1, 2, 2), priors, *gts).metric
             tensor([[[0.3131, 0.0000]]])
         """
+        _refuse(INSTEAD.keys() & kwargs)
         problem = pack(self.config, *args, validate=self.validate, **kwargs)
         with without_autocast(problem.priors.device):
             return MetricMatrix(*metric_matrix(problem, self.config)[:3])
@@ -161,3 +165,20 @@ class TaskAlignedAssigner(Assigner[TaskAlignedConfig]):
         with its :meth:`metric_matrix`, or with one that was changed. Arguments as :func:`topk_matching`.
         """
         return match(metric, overlap, inside, self.config, gt_mask)
+
+
+INSTEAD = {
+    "obj_logits": "the metric has no objectness: multiply class probabilities by it, and set score='prob'",
+    "extra_cost": "the metric is no cost: use pair_mask to keep a gt from priors, or metric_matrix and match",
+    "gt_centers": "the region is the gt's box: leave it out",
+}
+"""Arguments of :class:`SimOTAAssigner` that this rule has no use for, with what to do."""
+
+
+def _refuse(names: Iterable[str]) -> None:
+    """Refuse arguments that the assigner has not."""
+    for name in names:
+        remedy = INSTEAD.get(name)
+        raise TypeError(
+            f"{name}: no argument of a call of TaskAlignedAssigner" + (f"; {remedy}" if remedy else "")
+        )

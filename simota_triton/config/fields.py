@@ -64,6 +64,8 @@ class Config:
 
     rule: ClassVar[str]
     """Which definition it is of."""
+    assigner: ClassVar[str]
+    """The class that assigns by it, as messages name it."""
     checks: ClassVar[Fields]
     known_presets: ClassVar[tuple[str, ...]]
 
@@ -156,6 +158,12 @@ class Config:
         if not isinstance(name, str):
             raise TypeError(f"preset: expected a name, one of {listed(known)}, got {kind(name)}")
         if name not in known:
+            for other in Config.__subclasses__():
+                if name in other.known_presets:
+                    raise ValueError(
+                        f"preset: expected one of {listed(known)}, got {name!r}, a preset of "
+                        f"{other.__name__}; use {other.assigner}({name!r})"
+                    )
             raise ValueError(
                 f"preset: expected one of {listed(known)}, got {name!r}{suggestion(name, known)}"
             )

@@ -113,6 +113,7 @@ class SimOTAConfig(Config):
     prior_offset: float = 0.5
 
     rule: ClassVar[str] = "simota"
+    assigner: ClassVar[str] = "SimOTAAssigner"
     checks: ClassVar[Fields] = Fields(
         choices={
             "candidate": REGIONS,

@@ -97,6 +97,7 @@ class TaskAlignedConfig(Config):
     prior_offset: float = 0.5
 
     rule: ClassVar[str] = "task_aligned"
+    assigner: ClassVar[str] = "TaskAlignedAssigner"
     checks: ClassVar[Fields] = Fields(
         choices={
             "overlap": OVERLAPS,
@@ -138,7 +139,7 @@ class TaskAlignedConfig(Config):
                 "use union_rule='add' with union_eps above 0"
             )
         if self.boxes == "rotated" and (self.max_reach is not None or self.pool == "all"):
-            raise ValueError("overlap: 'probiou' takes no max_reach and pool='inside'")
+            raise ValueError("overlap: 'probiou' goes with max_reach=None and pool='inside'")
 
     @property
     def boxes(self) -> str:

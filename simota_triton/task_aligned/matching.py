@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..checks import fail, floating, shape_of, tensor
-from ..config import MAX_TOPK, POOLS, TAL_CONFLICTS, TaskAlignedConfig
+from ..config import TaskAlignedConfig
 from ..matching import Matching, cheapest
 from .terms import target
 
@@ -52,7 +52,7 @@ def topk_matching(
         ``scores`` [B, P].
 
     Raises:
-        TypeError: A matrix or a mask is no tensor.
+        TypeError: A matrix or a mask is no tensor, or a number no number.
         ValueError: Shapes, dtypes or devices do not fit, a name is unknown, a number is out of range, or
             (looked at on CPU alone) ``metric`` or ``overlap`` holds NaN.
 
@@ -63,7 +63,10 @@ def topk_matching(
         >>> found.gt_index, found.scores
         (tensor([[ 0,  1, -1]]), tensor([[0.9000, 0.9000, 0.0000]]))
     """
-    _check(metric, overlap, inside, gt_mask, topk, topk2, pool, conflict)
+    TaskAlignedConfig(
+        topk=topk, topk2=topk2, pool=pool, at_least_one=at_least_one, conflict=conflict, norm_eps=norm_eps
+    )  # which refuses what is out of range
+    _check(metric, overlap, inside, gt_mask)
     batch, num_gts, num_priors = metric.shape
     device = metric.device
     asked = torch.full((batch, num_gts), topk, dtype=torch.int64, device=device)
@@ -145,17 +148,8 @@ def match(
     )  # fmt: skip
 
 
-def _check(
-    metric: Tensor,
-    overlap: Tensor,
-    inside: Tensor | None,
-    gt_mask: Tensor | None,
-    topk: int,
-    topk2: int | None,
-    pool: str,
-    conflict: str,
-) -> None:
-    """Refuse what :func:`topk_matching` says it does."""
+def _check(metric: Tensor, overlap: Tensor, inside: Tensor | None, gt_mask: Tensor | None) -> None:
+    """Refuse matrices and masks that :func:`topk_matching` cannot take."""
     for name, matrix in (("metric", metric), ("overlap", overlap)):
         tensor(name, matrix)
         floating(name, matrix)
@@ -179,12 +173,7 @@ def _check(
             fail(
                 name, f"device {metric.device}, as metric", str(value.device), f"use {name}.to(metric.device)"
             )
-    for name, number in (("topk", topk), ("topk2", 1 if topk2 is None else topk2)):
-        if not 1 <= number <= MAX_TOPK:
-            raise ValueError(f"{name}: expected 1 to {MAX_TOPK}, got {number}")
-    for name, choice, known in (("pool", pool, POOLS), ("conflict", conflict, TAL_CONFLICTS)):
-        if choice not in known:
-            raise ValueError(f"{name}: expected one of {', '.join(map(repr, known))}, got {choice!r}")
     for name, matrix in (("metric", metric), ("overlap", overlap)):
         if matrix.device.type == "cpu" and bool(matrix.isnan().any()):
-            raise ValueError(f"{name}: expected numbers, got NaN; put 0 where a gt may not take a prior")
+            value = "0" if name == "metric" else "-1"
+            fail(name, "numbers", "NaN", f"put {value} where a gt may not take a prior")
