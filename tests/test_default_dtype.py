@@ -9,13 +9,18 @@ import pytest
 import torch
 
 import simota_triton
-from simota_triton import SimOTAAssigner, SimOTAConfig, grid_priors, mask_centers
+from simota_triton import SimOTAConfig, TaskAlignedConfig, convert_boxes, grid_priors, mask_centers
+from simota_triton.assigners import assigner_of
 from simota_triton.backends import BACKENDS
+from simota_triton.backends.known import config_of
 from simota_triton.verification.scenes import FAMILIES, FORMS, make_scene
 from tests.support.interpreter import QUICK
 
-PRESETS = SimOTAConfig.presets()
-FIELDS = ("gt_index", "labels", "matched_iou", "ignore_mask", "claims", "dynamic_k", "gt_boxes", "num_pos")
+PRESETS = (*SimOTAConfig.presets(), *TaskAlignedConfig.presets())
+FIELDS = (
+    "gt_index", "labels", "matched_iou", "ignore_mask", "claims", "dynamic_k", "gt_boxes", "num_pos",
+    "scores",
+)  # fmt: skip
 FACTORIES = (
     "arange",
     "as_tensor",
@@ -62,10 +67,28 @@ def cases(backend):
     families = (
         ("crowded", "empty_images", "all_empty", "few_priors") if backend in QUICK else ("tiny", "all_empty")
     )
-    presets = PRESETS if backend in QUICK else ("rtmdet", "yolox", "picodet_lightly")
+    presets = PRESETS if backend in QUICK else ("rtmdet", "yolox", "picodet_lightly", "tal")
+    presets = [name for name in presets if config_of(name).variety in BACKENDS[backend].load]
     for number, preset in enumerate(presets):
         for turn, family in enumerate(families):
             yield preset, FORMS[(number + turn) % len(FORMS)], make_scene(140 + turn, family)
+
+
+def arguments(config, scene, form):
+    """Arguments of an assigner of any rule."""
+    args, options = scene.inputs(config.score, form)
+    if config.rule == "task_aligned":
+        del options["gt_centers"]
+    if config.boxes == "rotated":
+        pred_boxes, cls_logits, priors, gt_boxes, gt_labels = args
+        gt_boxes = list(map(turned, gt_boxes)) if isinstance(gt_boxes, list) else turned(gt_boxes)
+        args = turned(pred_boxes), cls_logits, priors, gt_boxes, gt_labels
+    return args, options
+
+
+def turned(boxes):
+    """Boxes (cx, cy, w, h, 0.3) of those xyxy."""
+    return torch.cat([convert_boxes(boxes, "xyxy", "cxcywh"), torch.full_like(boxes[..., :1], 0.3)], -1)
 
 
 @functools.cache
@@ -73,8 +96,8 @@ def calls(backend):
     """Some calls of a backend and their answers, with torch's own defaults."""
     found = []
     for preset, form, scene in cases(backend):
-        assigner = SimOTAAssigner(preset, backend=backend)
-        args, options = scene.inputs(assigner.config.score, form)
+        assigner = assigner_of(config_of(preset), backend=backend)
+        args, options = arguments(assigner.config, scene, form)
         answer = assigner(*args, **options)
         found.append((assigner, args, options, answer, [getattr(answer, name) for name in FIELDS]))
     return found
@@ -87,15 +110,22 @@ def test_every_backend_gives_its_float32_answer(backend, default):
         with others(default):
             found = assigner(*args, **options)
             values = [getattr(found, name) for name in FIELDS]
-            more = found.summary(), found.to_image(0), found.matching_matrix()
-            matrices = assigner.cost_matrix(*args, **options) if backend in QUICK else ()
+            more = found.summary(), found.to_image(0), found.matching_matrix(), found.target_scores()
+            matrices = matrices_of(assigner)(*args, **options) if backend in QUICK else ()
         for name, value, expected in zip(FIELDS, values, fields, strict=True):
             assert value.dtype == expected.dtype
             assert torch.equal(value, expected), (assigner, name)
         assert more[0] == answer.summary()
         assert all(map(torch.equal, more[1], answer.to_image(0)))
         assert torch.equal(more[2], answer.matching_matrix())
-        assert all(matrix.dtype == torch.float32 for matrix in matrices)
+        assert torch.equal(more[3], answer.target_scores())
+        assert more[3].dtype == torch.float32
+        assert all(matrix.dtype in (torch.float32, torch.bool) for matrix in matrices)
+
+
+def matrices_of(assigner):
+    """What shows an assigner's dense matrices."""
+    return assigner.cost_matrix if assigner.config.rule == "simota" else assigner.metric_matrix
 
 
 @DEFAULTS

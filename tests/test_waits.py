@@ -8,7 +8,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from simota_triton import SimOTAAssigner, backends
+from simota_triton import SimOTAAssigner, backends, topk_matching
+from simota_triton.assigners import assigner_of
+from simota_triton.backends.known import config_of
+from simota_triton.config import TAL_CONFLICTS
 from simota_triton.inputs import pack
 from simota_triton.matching import Matching, dynamic_k_matching
 
@@ -150,28 +153,40 @@ def gpu(monkeypatch):
     def assign(name, problem, config, kernels=None):
         shape = problem.sanitised().shape[:2]
         per_gt = problem.gts.padded_shape or problem.gts.boxes.shape[:1]
+        scores = fake(shape) if config.rule == "task_aligned" else None
+        claims = fake(shape, torch.int32)
         return Matching(
-            fake(shape, torch.int64), fake(shape), fake(per_gt, torch.int64), fake(shape, torch.int32)
+            fake(shape, torch.int64), fake(shape), fake(per_gt, torch.int64), claims, scores=scores
         )
 
     monkeypatch.setattr(backends, "assign", assign)
 
 
+CALLS = [
+    (preset, name)
+    for name in ("triton", "triton-stream")
+    for preset in ("rtmdet", "yolox", "seed", "tal", "tood", "yolo9_mit")
+    if config_of(preset).variety in backends.BACKENDS[name].load
+]
+
+
 @FORMS
-@pytest.mark.parametrize("backend", ["triton", "triton-stream"])
-@pytest.mark.parametrize("preset", ["rtmdet", "yolox", "seed"])
+@pytest.mark.parametrize(("preset", "backend"), CALLS)
 def test_no_form_of_gts_makes_the_host_wait(preset, backend, form, copies, gpu, capturing, monkeypatch):
-    assigner = SimOTAAssigner(preset, backend=backend)
+    assigner = assigner_of(config_of(preset), backend=backend)
     with gpu_without_values() as mode:
         boxes, labels, options = form()
         if preset == "yolox":
+            options["obj_logits"] = fake((B, P, 1))
+        if preset in ("yolox", "tood"):
             options.update(
-                obj_logits=fake((B, P, 1)),
-                candidate_mask=fake((B, P), torch.bool),
-                ignore_boxes=[fake((n, 4)) for n in (0, 1, 2)],
+                candidate_mask=fake((B, P), torch.bool), ignore_boxes=[fake((n, 4)) for n in (0, 1, 2)]
             )
-        result = assigner(fake((B, P, 4)), fake((B, P, C)), fake((P, 3)), boxes, labels, **options)
+        priors = fake((P, 3) if assigner.config.asks_for_strides else (P, 2))
+        result = assigner(fake((B, P, 4)), fake((B, P, C)), priors, boxes, labels, **options)
         _ = (
+            result.target_scores(),
+            result.target_scores(fake((B, P, C), torch.float16)),
             result.fg_mask,
             result.num_pos,
             result.gt_boxes,
@@ -220,6 +235,23 @@ def test_the_matching_does_not_make_the_host_wait(form, copies, capturing):
                 min_positives=least,
             )
             assert gts.unpad(matching.dynamic_k).device == CUDA
+
+
+@pytest.mark.parametrize("conflict", TAL_CONFLICTS)
+def test_the_matching_of_the_task_aligned_rule_does_not_make_the_host_wait(conflict, capturing):
+    with gpu_without_values():
+        for pool, topk2, least in (("inside", None, False), ("all", 1, True)):
+            matching = topk_matching(
+                fake((B, G, P)),
+                fake((B, G, P)),
+                fake((B, G, P), torch.bool),
+                gt_mask=fake((B, G), torch.bool),
+                topk2=topk2,
+                pool=pool,
+                at_least_one=least,
+                conflict=conflict,
+            )
+            assert matching.scores.device == CUDA
 
 
 @FORMS

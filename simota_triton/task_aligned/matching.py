@@ -121,7 +121,7 @@ def _selected(metric: Tensor, inside: Tensor, topk: int, pool: str, at_least_one
     pooled = metric if pool == "all" else torch.where(inside, metric, 0.0)
     selected = _largest(pooled, topk) & inside & (metric > 0)
     if at_least_one:
-        lonely = ~selected.any(2, keepdim=True)
+        lonely = selected.any(2, keepdim=True).logical_not()
         selected = selected | (lonely & _largest(metric, 1) & (metric > 0))
     return selected
 
@@ -175,5 +175,5 @@ def _check(metric: Tensor, overlap: Tensor, inside: Tensor | None, gt_mask: Tens
             )
     for name, matrix in (("metric", metric), ("overlap", overlap)):
         if matrix.device.type == "cpu" and bool(matrix.isnan().any()):
-            value = "0" if name == "metric" else "-1"
-            fail(name, "numbers", "NaN", f"put {value} where a gt may not take a prior")
+            nothing = "0" if name == "metric" else "-1"
+            fail(name, "numbers", "NaN", f"put {nothing} where a gt may not take a prior")
