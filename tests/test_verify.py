@@ -326,7 +326,7 @@ def failing_to_write(*verdict):
 
 def test_the_verdict_of_auto_is_renewed(monkeypatch):
     kept = []
-    monkeypatch.setattr(suite.known, "difference", lambda run, device: None)
+    monkeypatch.setattr(suite.known, "difference", lambda *_: None)
     monkeypatch.setattr(suite.verdicts, "subject", lambda device: {"gpu": "a"})
     monkeypatch.setattr(suite.verdicts, "keep", lambda *verdict: kept.append(verdict))
     suite.known_answers(suite.Target("triton-stream", torch.device("cuda")))
@@ -334,5 +334,5 @@ def test_the_verdict_of_auto_is_renewed(monkeypatch):
     suite.known_answers(suite.Target("triton-stream", CPU))
     assert kept == [({"gpu": "a"}, suite.verdicts.Verdict(None))]
     monkeypatch.setattr(suite.verdicts, "keep", failing_to_write)
-    assert suite.known_answers(suite.Target("triton-stream", torch.device("cuda"))) == "3 problems"
+    assert suite.known_answers(suite.Target("triton-stream", torch.device("cuda"))) == "4 problems"
     assert replace(suite.Target("torch", CPU), seed=3).of("triton").seed == 3
