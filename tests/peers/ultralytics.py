@@ -25,22 +25,20 @@ NEWEST = "8.4.190"
 
 @cache
 def load_modules(version: str) -> dict[str, ModuleType]:
-    """``ultralytics.utils.tal`` and ``.loss``, by their full names. The package's own settings go to a
-    temporary folder.
-    """
+    """``ultralytics.utils.tal`` and ``.loss``, by their full names."""
     root = site("ultralytics", version) if version == NEWEST else unpacked(f"ultralytics-{version}")
-    os.environ.setdefault("YOLO_CONFIG_DIR", tempfile.mkdtemp())
-    os.environ.setdefault("YOLO_VERBOSE", "false")
     names = ("ultralytics.utils.tal", "ultralytics.utils.loss")
-    with torchvision_stated(), isolated(root, {"ultralytics": {"__version__": version}}):
+    with importable(), isolated(root, {"ultralytics": {"__version__": version}}):
         return {name: load(name) for name in names}
 
 
 @contextmanager
-def torchvision_stated() -> Iterator[None]:
-    """ultralytics asks for torchvision's version when it is imported. None of what runs here uses
-    torchvision, so it need not be installed.
+def importable() -> Iterator[None]:
+    """In the block ultralytics can be imported: its settings go to a temporary folder, and it is told a
+    version of torchvision, which it asks for and which nothing here uses, so that it need not be installed.
     """
+    os.environ.setdefault("YOLO_CONFIG_DIR", tempfile.mkdtemp())
+    os.environ.setdefault("YOLO_VERBOSE", "false")
     version = importlib.metadata.version
 
     def stated(name: str) -> str:

@@ -24,6 +24,7 @@ def main() -> int:
     )
     options = parser.parse_args()
     warnings.simplefilter("ignore", FutureWarning)  # the originals use calls that torch has since deprecated
+    warnings.filterwarnings("ignore", "torch.meshgrid")
     torch.set_num_threads(1)  # on tensors this small a second thread costs time
     chosen = [
         trainer

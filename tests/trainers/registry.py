@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from . import mmdet, mmyolo, ultralytics
+from . import aligned_losses, mmdet, mmyolo, ultralytics
 from .aligned import AlignedTrainer, compare_aligned
 from .libreyolo import PicoDet, RTMDet
 from .parity import LossTally, compare
@@ -27,7 +27,7 @@ TRAINERS: tuple[Trainer, ...] = (
     mmyolo.RTMDet(),
 )
 
-ALIGNED_TRAINERS: tuple[AlignedTrainer, ...] = (*ultralytics.TRAINERS,)
+ALIGNED_TRAINERS: tuple[AlignedTrainer, ...] = (*ultralytics.TRAINERS, *aligned_losses.TRAINERS)
 """Those of the task-aligned family."""
 
 

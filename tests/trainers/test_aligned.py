@@ -5,6 +5,7 @@ tests.trainers`` compares, and what else a trainer may meet.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -68,7 +69,7 @@ def test_trains_through_images_without_gts(trainer: AlignedTrainer) -> None:
 
 
 def test_a_prediction_that_is_not_finite_spoils_one_prior(trainer: AlignedTrainer) -> None:
-    """The original makes every target of the image NaN; ours keeps that prior out."""
+    """Most originals make every target of the image NaN; ours keeps that prior out."""
     scene = make_scene(3, trainer.strides, trainer.offset, inverted=False)
     inside = (scene.priors[:, None, :2] > scene.gt_boxes[0][:, :2]).all(2)
     inside &= (scene.priors[:, None, :2] < scene.gt_boxes[0][:, 2:]).all(2)
@@ -77,7 +78,8 @@ def test_a_prediction_that_is_not_finite_spoils_one_prior(trainer: AlignedTraine
     logits[0, prior] = torch.nan
     spoilt = replace(scene, cls_logits=logits)
     made = trainer.make(scene.num_classes)
-    with torch.no_grad(), trainer.assigning(made, ours=True) as ours:
+    # a loss may refuse NaN itself, once it has assigned
+    with torch.no_grad(), trainer.assigning(made, ours=True) as ours, suppress(RuntimeError):
         trainer.loss(made, trainer.predictions(spoilt), spoilt)
     assert all(targets.scores.isfinite().all() for targets in ours if targets.scores is not None)
     assert not ours[0].fg_mask[0, prior]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from types import SimpleNamespace
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import torch
@@ -21,6 +21,11 @@ from .maps import distances, distributions, level_shapes
 GAINS = {"box": 7.5, "cls": 0.5, "dfl": 1.5, "pose": 12.0, "kobj": 1.0, "epochs": 100, "overlap_mask": True}
 KEYPOINTS = 17
 MASKS = 32
+
+
+def listening_to(tal: ModuleType) -> AbstractContextManager[list[Targets]]:
+    """Collects what ``TaskAlignedAssigner`` of ``ultralytics.utils.tal`` assigns."""
+    return listening(tal.TaskAlignedAssigner, "forward", lambda result, args: of_dense(*result[:4]))
 
 
 class DetectionLoss(AlignedTrainer):
@@ -77,10 +82,7 @@ class DetectionLoss(AlignedTrainer):
 
     @contextmanager
     def assigning(self, made: Any, *, ours: bool) -> Iterator[list[Targets]]:
-        with (
-            patched() if ours else nullcontext(),
-            listening(self.tal.TaskAlignedAssigner, "forward", lambda result: of_dense(*result[:4])) as heard,
-        ):
+        with patched() if ours else nullcontext(), listening_to(self.tal) as heard:
             yield heard
 
 
