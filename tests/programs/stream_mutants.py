@@ -676,11 +676,11 @@ MUTANTS = (
         f"{ALIGNED} -k variants",
     ),
     Mutant(
-        "what a gt does not keep counts for its targets",
+        "a gt keeps one prior too few",
         "aligned/targets.py",
-        "        owned &= ~left\n",
-        "",
-        f"{ALIGNED} -k 'variants or every_preset'",
+        "(_rank(scores_ptr, p, out, owned) < least)",
+        "(_rank(scores_ptr, p, out, owned) <= least)",
+        f"{ALIGNED} -k variants",
     ),
     Mutant(
         "targets are not scaled by the largest overlap",
