@@ -16,9 +16,12 @@ from tests.programs import fuzz
 SAMPLE = {"reference": 300, "torch": 400}
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_every_answer_is_explained(backend):
-    total, complaints = fuzz.run(range(SAMPLE.get(backend, 8)), backend)
+@pytest.mark.parametrize(
+    ("backend", "rule"),
+    [(name, rule) for name in BACKENDS for rule in fuzz.RULES if rule in BACKENDS[name].load],
+)
+def test_every_answer_is_explained(backend, rule):
+    total, complaints = fuzz.run(range(SAMPLE.get(backend, 8)), backend, rule=rule)
     assert not complaints, "\n".join(complaints[:10])
     assert total["positives"] > 20 * total["scenes"]
     # near-ties are rare: a judge that excuses more has gone soft
@@ -40,7 +43,9 @@ def test_an_exception_is_a_complaint_with_its_seed(monkeypatch):
 def test_the_command_fails_on_wrong_answers(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["fuzz", "--scenes", "4", "--backend", "reference", "--workers", "1"])
     assert fuzz.main() == 0
-    assert "reference: 4 scenes, 14 presets" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "reference, simota: 4 scenes, 14 presets" in out
+    assert "reference, task_aligned: 4 scenes, 13 presets" in out
     judge = cases.judge
     monkeypatch.setattr(
         cases, "judge", lambda result, *args: judge(replace(result, labels=result.labels + 1), *args)

@@ -8,7 +8,8 @@ import torch
 from simota_triton import SimOTAAssigner, SimOTAConfig, reference
 from simota_triton.inputs import pack
 from simota_triton.problem import Scores
-from simota_triton.verification.judge import cost_intervals, judge
+from simota_triton.verification.judge import judge
+from simota_triton.verification.judge.simota import cost_intervals
 from simota_triton.verification.scenes import make_scene
 
 SEEDS = (0, 1, 5, 13, 17, 22)

@@ -14,14 +14,14 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from ..assigners import SimOTAAssigner, assigner_of
+from ..assigners import assigner_of
 from ..capture import Recorded
-from ..config import SimOTAConfig
+from ..config import Config
 from ..inputs import pack
 from ..result import AssignResult
 from .judge import Verdict, judge
-from .scenes import FAMILIES, FORMS, LAYOUTS, Scene, make_scene
-from .variants import PRESETS, config_of
+from .scenes import FORMS, LAYOUTS, Scene, make_scene
+from .variants import PRESETS, SCENES, config_of
 
 SPOILT = 0.15
 """Share of the calls that are spoilt, see :meth:`Scene.spoil`."""
@@ -45,7 +45,7 @@ class Case:
 
     seed: int
     scene: Scene
-    config: SimOTAConfig
+    config: Config
     form: str
     layout: str
     spoilt: bool = False
@@ -66,20 +66,27 @@ class Case:
         return Recorded(str(self), self.config, inputs)
 
 
-def case_of(seed: int) -> Case:
+def case_of(seed: int, rule: str = "simota") -> Case:
     """The call of this seed: every family meets every preset, then in another form and layout."""
-    block = seed // len(FAMILIES) // len(PRESETS)
-    form, layout = mixed(block, FORMS, LAYOUTS)
-    case = Case(seed, make_scene(seed), config_of(seed), form, layout, random.Random(seed).random() < SPOILT)
-    if case.spoilt:
-        case.scene.spoil(case.scene.call(SimOTAAssigner(case.config, backend="reference")).claims)
-    return case
+    families = SCENES[rule]
+    form, layout = mixed(seed // len(families) // len(PRESETS[rule]), FORMS, LAYOUTS)
+    config, rng = config_of(seed, rule), random.Random(seed)
+    spoilt = rng.random() < SPOILT
+    scene = make_scene(seed, families[seed % len(families)])
+    if rule == "task_aligned":
+        scene.gt_centers = None
+        if not config.asks_for_strides and rng.random() < 0.5:
+            scene.priors = scene.priors[:, :2]
+    if spoilt:
+        scene.spoil(scene.call(assigner_of(config, backend="reference")).claims)
+    return Case(seed, scene, config, form, layout, spoilt)
 
 
-def varied_seeds(start: int = 0) -> Iterator[int]:
+def varied_seeds(start: int = 0, rule: str = "simota") -> Iterator[int]:
     """Seeds of calls that differ in family and preset from each to the next, so that few of them see much."""
+    families = SCENES[rule]
     for turn in count(start):
-        yield turn * len(FAMILIES) + FAMILIES.index(mixed(turn, PRESETS, FAMILIES)[1])
+        yield turn * len(families) + families.index(mixed(turn, PRESETS[rule], families)[1])
 
 
 def mixed(index: int, first: Sequence[A], second: Sequence[B]) -> tuple[A, B]:

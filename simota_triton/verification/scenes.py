@@ -53,7 +53,7 @@ class Scene:
 
     seed: int
     family: str
-    priors: Tensor  # [P, 4]
+    priors: Tensor  # [P, 4], or [P, 2] where strides are of no use
     cells: list[tuple[int, int]]  # rows and columns of each level
     num_classes: int
     gt_boxes: list[Tensor]
@@ -68,7 +68,8 @@ class Scene:
     def call(self, assigner: Any, form: str = "list", layout: str = "flat", **overrides: Any) -> Any:
         """What ``assigner`` makes of the scene."""
         args, kwargs = self.inputs(assigner.config.score, form, layout)
-        return assigner(*args, **{**kwargs, **overrides})
+        given = {name: value for name, value in kwargs.items() if value is not None}
+        return assigner(*args, **{**given, **overrides})
 
     def problem(self, config: Any, form: str = "list", layout: str = "flat") -> Problem:
         """The scene, checked and packed."""
@@ -378,9 +379,30 @@ def _far(scene: Scene, size: int, rng: random.Random, generator: torch.Generator
     scene.gt_boxes = [boxes * scale + shift for boxes in scene.gt_boxes]
 
 
+def _edges(scene: Scene, size: int, rng: random.Random, generator: torch.Generator) -> None:
+    """Gts whose corners are points of priors."""
+    points = scene.priors[:, :2]
+    for boxes in scene.gt_boxes:
+        corners = points[torch.randint(len(points), (len(boxes), 2), generator=generator, **INT)]
+        boxes[:, :2], boxes[:, 2:] = corners.amin(1), corners.amax(1)
+
+
+def _floors(scene: Scene, size: int, rng: random.Random, generator: torch.Generator) -> None:
+    """Gts whose sides are as long as those that are enlarged for a region, or almost."""
+    sides = torch.tensor([7.9, 8.0, 8.1, 15.9, 16.0, 16.1], **FLOAT)
+    inf = torch.tensor(torch.inf, **FLOAT)
+    for boxes in scene.gt_boxes:
+        boxes[:, :2] = boxes[:, :2].round()
+        boxes[:, 2:] = boxes[:, :2] + sides[torch.randint(6, (len(boxes), 2), generator=generator, **INT)]
+        side = torch.randint(3, (len(boxes), 2), generator=generator, **INT)  # an ulp less, exact, more
+        high = boxes[:, 2:].clone()
+        boxes[:, 2:] = torch.where(side == 0, high.nextafter(-inf), high)
+        boxes[:, 2:] = torch.where(side == 2, high.nextafter(inf), boxes[:, 2:])
+
+
 _BEFORE = {
     _tiny, _huge, _duplicates, _outside, _empty_images, _all_empty, _few_priors, _one_class, _odd_strides,
-    _shuffled, _flat_gts, _far,
+    _shuffled, _flat_gts, _far, _edges, _floors,
 }  # fmt: skip
 
 
@@ -446,3 +468,6 @@ FAMILIES = (
     "one_class", "odd_strides", "shuffled", "flat_gts", "far", "identical", "perfect", "nonfinite",
     "flat_predictions", "saturated", "swapped", "half", *PHASES,
 )  # fmt: skip
+
+ALIGNED_FAMILIES = (*FAMILIES, "edges", "floors")
+"""Those of the task-aligned rule, whose regions may enlarge a gt."""

@@ -24,7 +24,7 @@ from simota_triton.kernels.stream import common
 from simota_triton.kernels.stream import launch as stream
 from simota_triton.problem import Scores
 from simota_triton.tuning.kernel_config import INTERPRETER, KernelConfig
-from simota_triton.verification.judge import cost_intervals
+from simota_triton.verification.judge.simota import cost_intervals
 from tests.support.kernels import DEVICE, PRESETS, ApproximateUnits, on_device, random_inputs, random_problem
 
 CONFIG = SimOTAConfig.rtmdet()

@@ -3,7 +3,8 @@ form of the inputs.
 
     python -m tests.programs.fuzz --scenes 20000 --backend torch
 
-Prints what it saw and exits with 1 if any answer is unexplained. ``check(seed, backend)`` repeats one scene.
+Prints what it saw and exits with 1 if any answer is unexplained. ``check(seed, backend, rule)`` repeats one
+scene.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ DEFAULTS = (*[torch.float32] * 7, torch.float16, torch.bfloat16, torch.float64)
 """Torch's default dtype while a scene is assigned, as often as each comes."""
 
 
+RULES = tuple(PRESETS)
+
+
 def launch_of(seed: int, backend: str) -> Any:
     """Launch parameters of a scene: every third scene of the streaming kernels has some of its own."""
     if backend != "triton-stream" or seed % 3:
@@ -40,9 +44,9 @@ def launch_of(seed: int, backend: str) -> Any:
     return random_launch(seed)
 
 
-def check(seed: int, backend: str) -> tuple[Counter[str], list[str]]:
+def check(seed: int, backend: str, rule: str = "simota") -> tuple[Counter[str], list[str]]:
     """Counts and complaints of one scene; its configuration and form of inputs follow from the seed."""
-    case, rng = case_of(seed), random.Random(~seed)
+    case, rng = case_of(seed, rule), random.Random(~seed)
     batch = case.batch()
     torch.set_default_dtype(rng.choice(DEFAULTS))
     try:  # every scene is a small call: half of them go the way of large ones
@@ -59,14 +63,14 @@ def check(seed: int, backend: str) -> tuple[Counter[str], list[str]]:
 
 
 def run(
-    seeds: Iterable[int], backend: str, workers: int = 1, every: int = 0
+    seeds: Iterable[int], backend: str, workers: int = 1, every: int = 0, rule: str = "simota"
 ) -> tuple[Counter[str], list[str]]:
     """Counts and complaints of many scenes; a progress line after ``every`` scenes."""
     total: Counter[str] = Counter(scenes=0, positives=0, excused=0, unexplained=0)
     complaints: list[str] = []
     start = time.perf_counter()
     with multiprocessing.get_context("spawn").Pool(workers, _prepare) if workers > 1 else _Inline() as pool:
-        for counts, lines in pool.imap_unordered(partial(check, backend=backend), seeds, 64):
+        for counts, lines in pool.imap_unordered(partial(check, backend=backend, rule=rule), seeds, 64):
             total.update(counts)
             complaints += lines
             if every and total["scenes"] % every == 0:
@@ -111,13 +115,21 @@ def main() -> int:
     parser.add_argument("--backend", choices=tuple(BACKENDS), default="torch")
     parser.add_argument("--seed", type=int, default=0, help="seed of the first scene")
     parser.add_argument("--workers", type=int, default=2, help="processes")
+    parser.add_argument("--rule", choices=RULES, help="default: every rule that the backend computes")
     options = parser.parse_args()
-    total, complaints = run(
-        range(options.seed, options.seed + options.scenes), options.backend, options.workers, every=1000
-    )
-    print(*complaints[:20], sep="\n", end="\n" if complaints else "")
-    print(f"{options.backend}: {total['scenes']} scenes, {len(PRESETS)} presets, {_found(total)}")
-    return 1 if total["unexplained"] else 0
+    computed = [rule for rule in RULES if rule in BACKENDS[options.backend].load]
+    if options.rule and options.rule not in computed:
+        parser.error(f"--rule: backend {options.backend} computes {', '.join(computed)}")
+    seeds, unexplained = range(options.seed, options.seed + options.scenes), 0
+    for rule in [options.rule] if options.rule else computed:
+        total, complaints = run(seeds, options.backend, options.workers, every=1000, rule=rule)
+        print(*complaints[:20], sep="\n", end="\n" if complaints else "")
+        print(
+            f"{options.backend}, {rule}: {total['scenes']} scenes, {len(PRESETS[rule])} presets, "
+            f"{_found(total)}"
+        )
+        unexplained += total["unexplained"]
+    return 1 if unexplained else 0
 
 
 if __name__ == "__main__":

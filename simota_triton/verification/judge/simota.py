@@ -1,9 +1,4 @@
-"""Judges an assignment against the float64 definition: for every prior, is the answer right, a near-tie, or
-wrong?
-
-A backend computes in float32, so two costs closer than float32 can tell apart may come out in either order.
-The judge bounds every cost by an interval that float32 arithmetic cannot leave, and accepts an answer only if
-some choice of costs within the intervals gives it. Nothing is accepted because it is "close".
+"""Intervals of costs, and what SimOTA can make of them.
 
 The slack of a pair's cost, before the penalty (``cost_intervals``):
 
@@ -53,14 +48,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .. import reference, terms
-from ..boxes import IOU_ERROR
-from ..config import MAX_TOPK, Config, SimOTAConfig
-from ..matching import dynamic_k_matching
-from ..problem import Problem
+from ... import reference, terms
+from ...boxes import IOU_ERROR
+from ...config import MAX_TOPK, SimOTAConfig
+from ...matching import Matching, dynamic_k_matching
+from ...problem import Problem
+from .common import ULP, judge_values, names, no_pairs
 
 SUM_ERROR = 1e-5
-ULP = 2.0**-23
 UNDERFLOW = 1e-34
 """What float32 may lose below its smallest normal number, 1.2e-38, times the weights and the logarithms of at
 most 100 that a product which underflowed is multiplied by.
@@ -69,20 +64,6 @@ MAX_TRIALS = 200
 """Assignments of an image before ``min_positives`` that are tried, one after the other, until one explains
 the answer.
 """
-
-
-class Verdict(NamedTuple):
-    """What the judge found.
-
-    Attributes:
-        unexplained: One line for each thing that no rounding explains; empty for a right answer.
-        excused: Priors whose answer is not the float64 definition's but a proven near-tie.
-        positives: Positives of the float64 definition.
-    """
-
-    unexplained: list[str]
-    excused: int
-    positives: int
 
 
 class Intervals(NamedTuple):
@@ -95,10 +76,10 @@ class Intervals(NamedTuple):
     iou: Tensor
 
 
-def judge(result: Any, problem: Problem, config: Config) -> Verdict:
-    """Judge an ``AssignResult`` or a ``Matching``."""
-    assert isinstance(config, SimOTAConfig)
-    problem = problem.sanitised()
+def judge_simota(result: Any, problem: Problem, config: SimOTAConfig) -> tuple[Matching, list[str]]:
+    """The float64 definition's matching, and a line for everything in ``result`` that no rounding explains;
+    gts of ``problem`` are sanitised.
+    """
     cost, pool_iou, gt_mask = reference.cost_matrix(problem, config, torch.float64)
     before, expected = (
         dynamic_k_matching(
@@ -107,11 +88,9 @@ def judge(result: Any, problem: Problem, config: Config) -> Verdict:
         )
         for least in (0, config.min_positives)
     )  # fmt: skip
-    shapes = (expected.gt_index.shape, problem.gts.unpad(expected.dynamic_k).shape)
-    if (result.gt_index.shape, result.dynamic_k.shape) != shapes:
-        return Verdict(
-            [f"shapes: expected {shapes}, got {result.gt_index.shape}, {result.dynamic_k.shape}"], 0, 0
-        )
+    expected = expected._replace(dynamic_k=problem.gts.unpad(expected.dynamic_k))
+    if result.gt_index.shape != expected.gt_index.shape or result.dynamic_k.shape != expected.dynamic_k.shape:
+        return expected, []
     bounds = cost_intervals(problem, config, cost)
     row, _ = problem.gts.padded_rows()
     k = (
@@ -125,10 +104,7 @@ def judge(result: Any, problem: Problem, config: Config) -> Verdict:
     if mask is not None and bool((result.dynamic_k.reshape(-1)[~mask] != 0).any()):
         wrong.append("dynamic_k: padding, or a row that no image owns, asks for priors")
     wrong += _judge_priors(result, k, bounds, before.gt_index, config)
-    wrong += _judge_values(result, problem, bounds.iou, row)
-    different = result.gt_index != expected.gt_index
-    excused = 0 if wrong else int(different.sum())
-    return Verdict(wrong, excused, int((expected.gt_index >= 0).sum()))
+    return expected, wrong + judge_values(result, problem, bounds.iou, IOU_ERROR)
 
 
 def cost_intervals(problem: Problem, config: SimOTAConfig, expected: Tensor) -> Intervals:
@@ -262,9 +238,7 @@ def _judge_priors(
     low, high, iou = bounds
     claims = result.claims.long()
     if low.numel() == 0:
-        return ["gt_index: a prior is assigned where there is no pair"] * int(
-            ((result.gt_index >= 0) | (claims != 0)).any()
-        )
+        return no_pairs(result)
     selectable = low < torch.inf
 
     # who must and who may have selected the prior
@@ -299,8 +273,8 @@ def _judge_priors(
     fine = fine & (claims >= must.sum(1)) & (claims <= may.sum(1))
     wrong = unexplained + [
         f"image {b}, prior {p}: gt {int(answer[b, p])} with {int(claims[b, p])} claims, "
-        f"but {_names(must[b, :, p])} must and {_names(may[b, :, p])} may have selected it, "
-        f"{_names(conflict[b, :, p])} may win a conflict"
+        f"but {names(must[b, :, p])} must and {names(may[b, :, p])} may have selected it, "
+        f"{names(conflict[b, :, p])} may win a conflict"
         for b, p in (~fine).nonzero().tolist()
     ]
 
@@ -396,33 +370,3 @@ def _leads_to(first: Tensor, answer: Tensor, low: Tensor, high: Tensor, least: i
         return False
 
     return all(take(gt, (moved & (answer == gt)).nonzero().flatten().tolist()) for gt in range(len(low)))
-
-
-def _judge_values(result: Any, problem: Problem, iou: Tensor, row: Tensor) -> list[str]:
-    answer = result.gt_index
-    positive = (answer >= 0) & (answer < row.shape[1])
-    if row.numel() == 0:
-        matched, label = (
-            torch.zeros(answer.shape, dtype=torch.float64, device=answer.device),
-            torch.zeros_like(answer),
-        )
-    else:
-        slot = answer.clamp(0, row.shape[1] - 1)
-        matched = torch.where(positive, iou.gather(1, slot[:, None])[:, 0], 0.0)
-        label = problem.gts.labels[row.gather(1, slot)]
-    wrong = [
-        f"matched_iou: image {b}, prior {p}: {float(result.matched_iou[b, p])}, "
-        f"in float64 {float(matched[b, p])}"
-        for b, p in (~((result.matched_iou - matched).abs() <= IOU_ERROR)).nonzero().tolist()
-    ]
-    if result.labels is not None:
-        expected = torch.where(positive, label, problem.shape[2])
-        wrong += [
-            f"labels: image {b}, prior {p}: {int(result.labels[b, p])}, expected {int(expected[b, p])}"
-            for b, p in (result.labels != expected).nonzero().tolist()
-        ]
-    return wrong
-
-
-def _names(gts: Tensor) -> str:
-    return "gts " + ", ".join(map(str, gts.nonzero().flatten().tolist())) if bool(gts.any()) else "no gt"
