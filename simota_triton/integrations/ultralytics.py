@@ -1,8 +1,9 @@
 """Ultralytics 8.3 and 8.4: ``TaskAlignedAssigner``, by which YOLOv5u, v8, v9, v10, 11, 12 and 26 assign.
 
 This serves the losses of detection, segmentation and pose that hold the plain class, one-to-one heads among
-them. ``PoseTaskAlignedAssigner`` and ``SegTaskAlignedAssigner`` (pose and segmentation of YOLO26) measure
-overlap by keypoints and masks, and ``RotatedTaskAlignedAssigner`` rotated boxes: they stay as they are.
+them, and those of rotated boxes (``RotatedTaskAlignedAssigner``). ``PoseTaskAlignedAssigner`` and
+``SegTaskAlignedAssigner`` (pose and segmentation of YOLO26) measure overlap by keypoints and masks: they stay
+as they are.
 
 Call ``patch()`` before ``train``: Python processes that are started later, as the ranks of
 ``train(device="0,1")`` are, inherit it. ``simota-triton run --patch ultralytics -- yolo train ...`` needs no
@@ -38,7 +39,15 @@ BYPASSED = (
 )  # fmt: skip
 """Methods of ``TaskAlignedAssigner``, which are not called while it is patched."""
 
-KEPT = ("PoseTaskAlignedAssigner", "SegTaskAlignedAssigner", "RotatedTaskAlignedAssigner")
+ENLARGED = {(False, False): None, (True, False): 0, (True, True): 1}
+"""Whether boxes of 6 and of 12 pixels are enlarged to 16 -> the place of the stride (8 or 16) that sides are
+enlarged below."""
+
+PRESETS = {None: "tal_v8", 0: "tal_840", 1: "tal"}
+ROTATED_PRESETS = {None: "tal_obb_v8", 0: "tal_obb", 1: "tal_obb"}
+"""That place -> our preset."""
+
+KEPT = ("PoseTaskAlignedAssigner", "SegTaskAlignedAssigner")
 """Subclasses that keep the original, as far as a version has them."""
 
 
@@ -57,7 +66,7 @@ def patch() -> Patch:
         >>> simota_triton.integrations.ultralytics.patch()  # doctest: +SKIP
     """
     module = PACKAGE.load("ultralytics.utils.tal")
-    return _PATCH.apply([replacement(module)], in_children=True)
+    return _PATCH.apply([plain_replacement(module), rotated_replacement(module)], in_children=True)
 
 
 def unpatch() -> None:
@@ -75,52 +84,65 @@ def calls() -> dict[str, int]:
     return dict(_PATCH.calls)
 
 
-def replacement(module: ModuleType) -> Replacement:
+def plain_replacement(module: ModuleType) -> Replacement:
     """``TaskAlignedAssigner.forward`` of ``ultralytics.utils.tal``."""
-    owner = PACKAGE.attribute(module, "TaskAlignedAssigner")
     kept = tuple(getattr(module, name) for name in KEPT if hasattr(module, name))
-    preset = preset_of(owner)
+    return _replacement(PACKAGE.attribute(module, "TaskAlignedAssigner"), PRESETS, kept)
+
+
+def rotated_replacement(module: ModuleType) -> Replacement:
+    """``RotatedTaskAlignedAssigner.forward``."""
+    return _replacement(PACKAGE.attribute(module, "RotatedTaskAlignedAssigner"), ROTATED_PRESETS)
+
+
+def _replacement(owner: type, presets: dict[int | None, str], kept: tuple[type, ...] = ()) -> Replacement:
     original = PACKAGE.attribute(owner, "forward")
     extra = ("extra",) if "extra" in inspect.signature(original).parameters else ()
     PACKAGE.expect(owner, "forward", (*PARAMETERS, *extra))
+    enlarged = enlarged_by(owner, rotated=presets is ROTATED_PRESETS)
+    preset = presets[enlarged]
 
     @functools.wraps(original)
     def forward(self: Any, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
-        return _assign(self, preset, *args, **kwargs)
+        return _assign(self, preset, enlarged, *args, **kwargs)
 
     return Replacement(owner, "forward", forward, preset, BYPASSED, kept)
 
 
-def preset_of(assigner: type) -> str:
-    """Our preset for a ``TaskAlignedAssigner``, by what it does with boxes of 6 and of 12 pixels. Versions
-    differ in which sides they enlarge for the region, and a class tells more surely than its version.
+def enlarged_by(assigner: type, *, rotated: bool) -> int | None:
+    """Which sides an assigner's class enlarges for the region, by what it does with boxes of 6 and 12 pixels.
+    Versions differ in that, and a class tells more surely than its version.
+
+    Returns:
+        Sides below the stride at this place among those of an instance; None: no sides.
 
     Raises:
-        TypeError: Its region is none that is known.
+        TypeError: It enlarges others, or to other than 16 pixels.
     """
     made = assigner(topk=10, num_classes=1, alpha=0.5, beta=6.0)
-    if not hasattr(made, "stride"):
-        return "tal_v8"
-    first, second = made.stride[:2]
-    points = torch.tensor([[57.0, 50.0], [50.0, 50.0]], dtype=torch.float32, device="cpu")
-    sides = torch.tensor([6.0, 12.0], dtype=torch.float32, device="cpu")
-    center = torch.tensor(50.0, dtype=torch.float32, device="cpu")
-    boxes = torch.stack([center - sides / 2] * 2 + [center + sides / 2] * 2, 1)[None]  # [1, 2, 4]
-    mask = torch.ones((1, 2, 1), dtype=torch.float32, device="cpu")
-    inside = made.select_candidates_in_gts(points, boxes, mask)[0].bool().tolist()
-    known = {((True, True), (True, True)): "tal", ((True, True), (False, True)): "tal_840"}
-    found = known.get(tuple(map(tuple, inside)))
-    if found is None or (first, second) != (8, 16):
+    sides = torch.tensor([[6.0], [12.0]], dtype=torch.float32, device="cpu")
+    center = torch.full_like(sides, 50.0)
+    if rotated:
+        boxes = torch.cat([center, center, sides, sides, torch.zeros_like(sides)], 1)[None]  # [1, 2, 5]
+    else:
+        boxes = torch.cat([center - sides / 2] * 2 + [center + sides / 2] * 2, 1)[None]  # [1, 2, 4]
+    points = torch.tensor([[50.0, 50.0], [57.0, 50.0], [59.0, 50.0]], dtype=torch.float32, device="cpu")
+    masked = "mask_gt" in inspect.signature(made.select_candidates_in_gts).parameters
+    mask = (torch.ones((1, 2, 1), dtype=torch.float32, device="cpu"),) if masked else ()
+    center_in, reached, beyond = made.select_candidates_in_gts(points, boxes, *mask)[0].bool().unbind(1)
+    found = tuple(reached.tolist())
+    if found not in ENLARGED or not center_in.all() or beyond.any():
         raise TypeError(
-            "TaskAlignedAssigner.select_candidates_in_gts: expected sides below 8 or below 16 pixels to be "
-            f"enlarged to 16, got another region; works with {PACKAGE}: {PACKAGE.install}"
+            f"{assigner.__name__}.select_candidates_in_gts: expected sides below 8 or below 16 pixels to be "
+            f"enlarged to 16, or none, got another region; works with {PACKAGE}: {PACKAGE.install}"
         )
-    return found
+    return ENLARGED[found]
 
 
 def _assign(
     self: Any,
     preset: str,
+    enlarged: int | None,
     pd_scores: Tensor,
     pd_bboxes: Tensor,
     anc_points: Tensor,
@@ -133,11 +155,12 @@ def _assign(
     Args:
         self: The assigner.
         preset: Name of our preset.
+        enlarged: What :func:`enlarged_by` says of its class.
         pd_scores: [B, P, C] probabilities.
-        pd_bboxes: [B, P, 4] xyxy.
+        pd_bboxes: [B, P, 4] xyxy, or [B, P, 5] rotated.
         anc_points: [P, 2] centres of cells, in pixels.
         gt_labels: [B, G, 1], of any dtype.
-        gt_bboxes: [B, G, 4] xyxy.
+        gt_bboxes: [B, G, 4] xyxy, or [B, G, 5] rotated.
         mask_gt: [B, G, 1], 0 for padding.
 
     Returns:
@@ -146,12 +169,12 @@ def _assign(
         gts it has the label C.
     """
     return dense_targets(
-        preset, overrides_of(self, preset), pd_scores, pd_bboxes, anc_points, gt_labels[..., 0], gt_bboxes,
+        preset, overrides_of(self, enlarged), pd_scores, pd_bboxes, anc_points, gt_labels[..., 0], gt_bboxes,
         mask_gt[..., 0],
     )  # fmt: skip
 
 
-def overrides_of(assigner: Any, preset: str) -> dict[str, Any]:
+def overrides_of(assigner: Any, enlarged: int | None) -> dict[str, Any]:
     """What an assigner's attributes change in its preset."""
     topk2 = getattr(assigner, "topk2", assigner.topk)
     overrides = {
@@ -161,11 +184,7 @@ def overrides_of(assigner: Any, preset: str) -> dict[str, Any]:
         "beta": float(assigner.beta),
         "norm_eps": float(assigner.eps),
     }
-    if preset != "tal_v8":
-        first, *others = assigner.stride
-        enlarged = float(others[0] if others else first)
-        overrides |= {
-            "min_side_below": enlarged if preset == "tal" else float(first),
-            "min_side_to": enlarged,
-        }
+    if enlarged is not None:
+        strides = assigner.stride if len(assigner.stride) > 1 else [*assigner.stride] * 2
+        overrides |= {"min_side_below": float(strides[enlarged]), "min_side_to": float(strides[1])}
     return overrides

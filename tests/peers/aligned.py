@@ -9,7 +9,7 @@ scores at 0 are counted as documented, and conflicts that such a selection makes
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -18,11 +18,12 @@ from torch import Tensor
 from simota_triton import TaskAlignedConfig, backends
 from simota_triton.inputs import pack
 from simota_triton.problem import Problem
+from simota_triton.rotated import in_frame
 from simota_triton.task_aligned import terms
 from simota_triton.task_aligned.reference import metric_matrix
 
 from .compare import Tally
-from .peer import Peer
+from .peer import Peer, to_cxcywh
 from .scenes import Scene, make_scene
 
 OVERLAP_ERROR = 2e-6
@@ -40,7 +41,13 @@ SCORE_ERROR = 1e-5
 
 @dataclass(frozen=True)
 class AlignedPeer(Peer):
-    """An original of the task-aligned family; ``load`` returns ``assign(scene, **arguments) -> Targets``."""
+    """An original of the task-aligned family; ``load`` returns ``assign(scene, **arguments) -> Targets``.
+
+    Attributes:
+        rotated: It assigns rotated boxes.
+    """
+
+    rotated: bool = False
 
 
 class Targets(NamedTuple):
@@ -83,6 +90,8 @@ def compare_aligned(
     drop_in = peer.drop_in and peer.drop_in()
     for seed in seeds:
         scene = make_scene(seed, peer.strides, peer.offset, inverted=peer.inverted)
+        if peer.rotated:
+            scene = turned(scene)
         arguments, overrides = peer.variants[seed // 7 % len(peer.variants)]
         config = TaskAlignedConfig.from_preset(peer.preset, **{"score": "prob", **overrides})
         problem = pack(
@@ -114,6 +123,25 @@ def compare_aligned(
             tally.unexplained += verdict.of(owners, where, torch.ones_like(zero))
             tally.unexplained += scores_differ(scene, theirs, answer, zero, verdict.doubt, where)
     return tally
+
+
+def turned(scene: Scene) -> Scene:
+    """The scene with boxes (cx, cy, w, h, angle): gts at any angle, predictions near that of some gt."""
+    generator = torch.Generator().manual_seed(scene.seed)
+
+    def turn(boxes: Tensor, angle: Tensor) -> Tensor:
+        boxes = to_cxcywh(boxes)
+        return torch.cat([boxes[..., :2], boxes[..., 2:].clamp(min=0.5), angle[..., None]], -1)
+
+    gts, predictions = [], []
+    for boxes, pred in zip(scene.gt_boxes, scene.pred_boxes, strict=True):
+        angle = 3.14 * (torch.rand(len(boxes), generator=generator) - 0.25)
+        near = torch.zeros(len(pred))
+        if len(boxes):
+            near = angle[torch.cdist(to_cxcywh(pred)[:, :2], to_cxcywh(boxes)[:, :2]).argmin(1)]
+        gts.append(turn(boxes, angle))
+        predictions.append(turn(pred, near + 0.1 * torch.randn(len(pred), generator=generator)))
+    return replace(scene, gt_boxes=gts, pred_boxes=torch.stack(predictions))
 
 
 def ours(scene: Scene, problem: Problem, config: TaskAlignedConfig, backend: str) -> Targets:
@@ -169,7 +197,9 @@ class Verdict:
         row, _ = problem.gts.padded_rows()
         boxes = problem.gts.boxes[row][:, :, None].double()  # [B, G, 1, 4]
         surely_in, maybe_in = self._regions(problem, boxes, exists, config)
-        error = OVERLAP_ERROR + self._center_error(boxes, problem.pred_boxes[:, None].double(), config)
+        error = OVERLAP_ERROR + self._overlap_error(
+            boxes, problem.pred_boxes[:, None].double(), overlap, config
+        )
         self.doubt = config.beta * error / overlap.clamp(min=1e-30)
         power = torch.where(overlap > 0, ((overlap + error) / overlap.clamp(min=1e-30)) ** config.beta, 0.0)
         low = torch.where(
@@ -210,20 +240,33 @@ class Verdict:
         problem: Problem, boxes: Tensor, exists: Tensor, config: TaskAlignedConfig
     ) -> tuple[Tensor, Tensor]:
         region = terms.region_boxes(boxes, config)
-        x, y = (problem.priors[:, i].double() for i in (0, 1))
-        x1, y1, x2, y2 = region.unbind(-1)
-        deep = torch.stack([x - x1, y - y1, x2 - x, y2 - y]).amin(0) - config.margin  # [B, G, P]
+        if config.boxes == "rotated":
+            x, y = in_frame(problem.priors.double(), region)  # [B, G, P]
+            x2, y2 = region[..., 2] / 2, region[..., 3] / 2
+            x1, y1 = -x2, -y2
+        else:
+            x, y = (problem.priors[:, i].double() for i in (0, 1))
+            x1, y1, x2, y2 = region.unbind(-1)
+        sides = torch.stack([x - x1, y - y1, x2 - x, y2 - y])  # [4, B, G, P]
+        deep = sides.amin(0) - config.margin
         slack = DEPTH_ERROR * max(float(region.abs().max()), float(problem.priors.abs().max()))
         surely, maybe = exists & (deep > slack), exists & (deep >= -slack)
         if config.max_reach is not None:
             stride = problem.priors[:, 2].double()
-            reach = torch.stack([x - x1, y - y1, x2 - x, y2 - y]).amax(0) / stride - config.max_reach
+            reach = sides.amax(0) / stride - config.max_reach
             surely, maybe = surely & (reach < -1e-5), maybe & (reach <= 1e-5)
         return surely, maybe
 
     @staticmethod
-    def _center_error(boxes: Tensor, pred: Tensor, config: TaskAlignedConfig) -> Tensor:
-        """What rounding of the sums of coordinates in the distance of two centres does to CIoU."""
+    def _overlap_error(boxes: Tensor, pred: Tensor, overlap: Tensor, config: TaskAlignedConfig) -> Tensor:
+        """What float32 makes of CIoU, by rounding sums of coordinates in the distance of two centres, and of
+        ProbIoU, by rounding determinants and a logarithm before the root.
+        """
+        if config.overlap == "probiou":
+            spread, other = (values[..., 2:4].square() / 12 for values in (boxes, pred))
+            thin = [values.amax(-1) / values.amin(-1).clamp(min=1e-9) for values in (spread, other)]
+            lost = 2.0**-22 * (1 + torch.maximum(*thin))
+            return lost / (2 * (1 - overlap).clamp(min=3e-4)) + 1e-6
         if config.overlap != "ciou":
             return torch.zeros((), dtype=torch.float64)
         low, high = (torch.minimum(boxes, pred), torch.maximum(boxes, pred))

@@ -54,13 +54,13 @@ def patched(version: str = NEWEST) -> Patch:
         return integration.patch()
 
 
-def load_assigner(version: str, *, ours: bool = False) -> Any:
-    tal = load_modules(version)["ultralytics.utils.tal"]
+def load_assigner(version: str, name: str, *, ours: bool = False) -> Any:
+    cls = getattr(load_modules(version)["ultralytics.utils.tal"], name)
 
     def assign(scene: Scene, **arguments: Any) -> Targets:
         """``get_assigned_targets_and_loss``, but that every gt is one."""
         boxes, logits, priors, *gts = padded(scene)
-        assigner = tal.TaskAlignedAssigner(
+        assigner = cls(
             **{"topk": 10, "num_classes": scene.num_classes, "alpha": 0.5, "beta": 6.0, **arguments}
         )
         inputs = logits.sigmoid(), boxes, priors[:, :2], *gts
@@ -72,12 +72,15 @@ def load_assigner(version: str, *, ours: bool = False) -> Any:
 
 
 def peer(version: str, preset: str, *variants: tuple[dict[str, Any], dict[str, Any]]) -> AlignedPeer:
+    rotated = preset.startswith("tal_obb")
+    name = "RotatedTaskAlignedAssigner" if rotated else "TaskAlignedAssigner"
     return AlignedPeer(
-        name="TaskAlignedAssigner",
+        name=name,
+        rotated=rotated,
         package=f"ultralytics {version}",
         preset=preset,
-        load=partial(load_assigner, version),
-        drop_in=partial(load_assigner, version, ours=True),
+        load=partial(load_assigner, version, name),
+        drop_in=partial(load_assigner, version, name, ours=True),
         variants=(({}, {}), *variants, ({"alpha": 1.0, "beta": 4.0}, {"alpha": 1.0, "beta": 4.0})),
     )
 
@@ -96,4 +99,9 @@ PEERS = (
     peer("8.4.0", "tal_840", *ONE_TO_ONE, FINE_840),
     peer("8.3.253", "tal_v8", ONE_TO_ONE[1]),
     peer("8.3.0", "tal_v8", ONE_TO_ONE[1]),
+    peer(NEWEST, "tal_obb", *ONE_TO_ONE, FINE),
+    peer("8.4.150", "tal_obb", *ONE_TO_ONE, FINE),
+    peer("8.4.0", "tal_obb_v8", *ONE_TO_ONE),
+    peer("8.3.253", "tal_obb_v8", ONE_TO_ONE[1]),
+    peer("8.3.0", "tal_obb_v8", ONE_TO_ONE[1]),
 )
