@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from simota_triton import SimOTAAssigner, SimOTAConfig, op
+from simota_triton import SimOTAAssigner, SimOTAConfig, TaskAlignedAssigner, TaskAlignedConfig, op
+from simota_triton.assigners import assigner_of
+from simota_triton.backends.known import config_of
 from simota_triton.inputs import pack
 from tests.support.interpreter import QUICK
 from tests.support.kernels import DEVICE, random_inputs
@@ -15,7 +17,9 @@ from tests.support.kernels import DEVICE, random_inputs
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 
 BACKENDS = ("reference", "torch", "triton", "triton-stream")
-FIELDS = ("gt_index", "labels", "matched_iou", "ignore_mask", "claims", "dynamic_k")
+FIELDS = ("gt_index", "labels", "matched_iou", "ignore_mask", "claims", "dynamic_k", "scores")
+CALLS = [("rtmdet", name) for name in BACKENDS] + [("tal", name) for name in BACKENDS if name != "triton"]
+"""Presets of both rules, with the backends that compute them."""
 
 
 @pytest.fixture(autouse=True)
@@ -63,10 +67,10 @@ def flat(problem, config, backend):
     )
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("preset", "backend"), CALLS)
 @pytest.mark.parametrize("form", ["padded", "list", "device offsets", "maps"])
-def test_the_operator_passes_pytorchs_own_checks(backend, form):
-    config = SimOTAConfig.yolox() if form == "maps" else SimOTAConfig.rtmdet()
+def test_the_operator_passes_pytorchs_own_checks(preset, backend, form):
+    config = config_of("yolox" if form == "maps" and preset == "rtmdet" else preset)
     pred, cls, obj, priors, boxes, labels = map(moved, random_inputs(80, [3, 2], 4))
     if form == "padded":
         pred, cls, _, priors, boxes, labels, mask = padded_inputs(4)
@@ -88,22 +92,30 @@ def test_the_operator_passes_pytorchs_own_checks(backend, form):
             ]
             for value in (cls, obj)
         ]
-        problem = pack(config, pred, maps[0], priors, boxes, labels, obj_logits=maps[1])
+        objectness = {"obj_logits": maps[1]} if config.score == "joint" else {}
+        problem = pack(config, pred, maps[0], priors, boxes, labels, **objectness)
     else:
         problem = pack(config, pred, cls, priors, boxes, labels)
     arguments = list(flat(problem, config, backend))
     if form == "device offsets":
         arguments[11] = op.UNKNOWN
     torch.library.opcheck(torch.ops.simota_triton.assign.default, tuple(arguments))
-    expected = op.assign(problem, op.config_key(config), "reference")
+    expected = op.assign(problem, op.config_key(config), "reference", rule=config.rule)
     *found, scores = torch.ops.simota_triton.assign(*arguments)
     assert all(map(torch.equal, expected, found)) or backend != "reference"
-    assert not scores.numel()  # which this rule has none of
+    if config.rule == "simota":
+        assert not scores.numel()  # which this rule has none of
+    else:
+        torch.testing.assert_close(scores, expected.scores, rtol=1e-5, atol=0.0)
+        assert bool((scores > 0).any())
 
 
 def test_a_configuration_survives_its_key():
     for name in SimOTAConfig.presets():
         config = SimOTAConfig.from_preset(name, candidate_topk=7, iou_weight=0.1)
+        assert op.config_of(op.config_key(config)) == config
+    for name in TaskAlignedConfig.presets():
+        config = TaskAlignedConfig.from_preset(name, topk=7, alpha=0.1)
         assert op.config_of(op.config_key(config)) == config
 
 
@@ -124,11 +136,16 @@ def compiled(assigner, compiler):
 
 
 @pytest.mark.parametrize(
-    ("backend", "compiler"),
-    [*((name, "aot_eager") for name in BACKENDS), ("torch", "inductor"), ("triton", "inductor")],
+    ("preset", "backend", "compiler"),
+    [
+        *((*call, "aot_eager") for call in CALLS),
+        ("rtmdet", "torch", "inductor"),
+        ("rtmdet", "triton", "inductor"),
+        ("tal", "torch", "inductor"),
+    ],
 )
-def test_many_numbers_of_gts_compile_once_where_the_dimension_is_marked(backend, compiler):
-    step, fast, counter = compiled(SimOTAAssigner("rtmdet", backend=backend), compiler)
+def test_many_numbers_of_gts_compile_once_where_the_dimension_is_marked(preset, backend, compiler):
+    step, fast, counter = compiled(assigner_of(config_of(preset), backend=backend), compiler)
     for width in range(2, 22) if backend in QUICK else (2, 3, 8, 17):
         pred, cls, _, priors, boxes, labels, mask = padded_inputs(width, seed=width)
         for value in (boxes, labels, mask):
@@ -155,8 +172,8 @@ def test_unmarked_it_compiles_once_more():
     assert counter.frame_count == 2
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_every_form_of_the_inputs_compiles(backend):
+@pytest.mark.parametrize(("preset", "backend"), CALLS)
+def test_every_form_of_the_inputs_compiles(preset, backend):
     pred, cls, obj, priors, boxes, labels = map(moved, random_inputs(80, [3, 2], 4))
     maps = [
         [
@@ -166,17 +183,32 @@ def test_every_form_of_the_inputs_compiles(backend):
         for value in (cls, obj)
     ]
     packed = (torch.cat(boxes), torch.cat(labels)), {"gt_offsets": torch.tensor([0, 3, 5])}
-    assigner = SimOTAAssigner("yolox", backend=backend)
+    assigner = assigner_of(config_of("yolox" if preset == "rtmdet" else preset), backend=backend)
     fast = torch.compile(assigner, fullgraph=True, backend="aot_eager")
     for gts, more in (((boxes, labels), {}), packed):
         for logits, objectness in ((cls, obj), maps):
-            options = {"obj_logits": objectness, "ignore_boxes": [b[:1] for b in boxes], **more}
+            options = {"ignore_boxes": [b[:1] for b in boxes], **more}
+            if assigner.config.score == "joint":
+                options["obj_logits"] = objectness
             found, expected = (
                 fast(pred, logits, priors, *gts, **options),
                 assigner(pred, logits, priors, *gts, **options),
             )
             for name in FIELDS:
                 assert torch.equal(getattr(found, name), getattr(expected, name)), name
+
+
+def test_points_without_strides_and_dense_targets_compile():
+    pred, cls, _, priors, boxes, labels, mask = padded_inputs(4, seed=1)
+    assigner = TaskAlignedAssigner("tal", backend="torch")
+
+    def step(pred, cls, points, boxes, labels, mask):
+        return assigner(pred, cls, points, boxes, labels, gt_mask=mask).target_scores()
+
+    inputs = pred, cls, priors[:, :2], boxes, labels, mask
+    found = torch.compile(step, fullgraph=True, backend="aot_eager")(*inputs)
+    assert torch.equal(found, step(*inputs))
+    assert bool((found > 0).any())
 
 
 def test_values_are_not_looked_at_while_compiling():
