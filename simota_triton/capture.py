@@ -2,8 +2,8 @@
 bench``.
 
 Set SIMOTA_TRITON_CAPTURE to a file, or use :func:`capture` around the steps that are worth keeping. One batch
-a process is kept of each bucket of shapes, up to a limit, by that of rank 0 (environment variable RANK);
-copying it waits for the GPU. Calls inside ``torch.compile`` are not captured.
+a process is kept of each configuration and bucket of shapes, up to a limit, by that of rank 0 (environment
+variable RANK); copying it waits for the GPU. Calls inside ``torch.compile`` are not captured.
 
 The file is a line that says what it is, then records, each the 8 bytes of its length and a ``torch.save`` of
 the call's arguments.
@@ -68,7 +68,8 @@ class Recorded:
 
 @contextlib.contextmanager
 def capture(file: str | Path, limit: int = LIMIT) -> Iterator[None]:
-    """Within the block, assigners add their batches to a file: one of each bucket of shapes.
+    """Within the block, assigners add their batches to a file: one of each configuration and bucket of
+    shapes.
 
     Args:
         file: The file; batches it has already stay and count.
@@ -89,7 +90,7 @@ def capture(file: str | Path, limit: int = LIMIT) -> Iterator[None]:
         ...         for _ in range(3):
         ...             result = SimOTAAssigner("rtmdet")(*inputs)
         ...     [batch.name for batch in read_batches(file)[0]]
-        ['mine.batches b1-p2-g1']
+        ['mine.batches b1-p2-g1, rtmdet']
     """
     global _active
     before, _active = _active, Recorder(Path(file), limit)
@@ -136,23 +137,24 @@ class Recorder:
 
     def __init__(self, path: Path, limit: int) -> None:
         self.path, self.limit = path, limit
-        self.seen: set[str] = set()
+        self.seen: set[tuple[Config, str]] = set()
         self.room = True
         with contextlib.suppress(OSError), open(path, "rb") as file:
             list(_records(file, path))
 
     def keep(self, config: Config, problem: Problem, inputs: dict[str, Any]) -> None:
-        """Add a call's batch, unless one of its bucket is there. A file that cannot be written is one
-        warning.
+        """Add a call's batch, unless one of its configuration and bucket is there. A file that cannot be
+        written is one warning.
         """
         batch, num_priors, _ = problem.shape
         gts = problem.gts.max_count
-        name = bucket(
+        shapes = bucket(
             Shape(batch, num_priors, problem.gts.boxes.shape[0] // max(batch, 1) if gts is None else gts)
         )
-        if not self.room or name in self.seen or 0 in (batch, num_priors):
+        if not self.room or (config, shapes) in self.seen or 0 in (batch, num_priors):
             return
-        self.seen.add(name)
+        self.seen.add((config, shapes))
+        name = f"{shapes}, {config.preset or config.rule}"
         given = {name: value for name, value in inputs.items() if value is not None}
         kept = map_tensors(lambda tensor: tensor.detach().cpu().clone(), given)
         try:

@@ -7,7 +7,7 @@ import logging
 import pytest
 import torch
 
-from simota_triton import SimOTAAssigner, SimOTAConfig
+from simota_triton import SimOTAAssigner, SimOTAConfig, TaskAlignedAssigner, TaskAlignedConfig
 from simota_triton import capture as module
 from simota_triton.capture import MAGIC, Recorder, capture, read_batches
 from tests.support.kernels import random_inputs
@@ -38,6 +38,40 @@ def test_a_captured_batch_gives_the_same_assignment(tmp_path):
     again = SimOTAAssigner(batch.config)(**batch.inputs)
     assert torch.equal(again.gt_index, expected.gt_index)
     assert batch.problem(torch.device("cpu")).shape == (2, 60, 4)
+
+
+@pytest.mark.parametrize("preset", ["tal", "tood", "yolo9_mit", "tal_obb"])
+def test_a_captured_batch_of_the_task_aligned_rule_gives_the_same_assignment(tmp_path, preset):
+    path = tmp_path / "mine.batches"
+    pred, cls, _, priors, boxes, labels = random_inputs(60, [3, 2], 4)
+    config = TaskAlignedConfig.from_preset(preset, topk=4)
+    if config.boxes == "rotated":
+        pred, *boxes = (
+            torch.cat([(b[..., :2] + b[..., 2:]) / 2, (b[..., 2:] - b[..., :2]).abs(), b[..., :1] / 99], -1)
+            for b in (pred, *boxes)
+        )
+    points = priors if config.asks_for_strides else priors[:, :2]
+    with capture(path):
+        expected = TaskAlignedAssigner(config)(pred, cls, points, boxes, labels)
+    ((batch,), trouble) = read_batches(path)
+    assert trouble is None
+    assert batch.config == config
+    assert batch.inputs["priors"].shape == points.shape
+    assert TaskAlignedAssigner(batch.config)(**batch.inputs) == expected
+    assert int(expected.num_pos.sum()) > 0
+    assert batch.problem(torch.device("cpu")).shape == (2, 60, 4)
+
+
+def test_the_heads_of_a_detector_that_assigns_twice_are_both_kept(tmp_path):
+    path = tmp_path / "mine.batches"
+    pred, cls, _, priors, boxes, labels = random_inputs(60, [3, 2], 4)
+    with capture(path):
+        for _ in range(3):
+            for preset in ("tal", "tal_o2o"):
+                TaskAlignedAssigner(preset)(pred, cls, priors, boxes, labels)
+            SimOTAAssigner("rtmdet")(pred, cls, priors, boxes, labels)
+    names = [batch.name for batch in read_batches(path)[0]]
+    assert names == [f"mine.batches b2-p64-g4, {preset}" for preset in ("tal", "tal_o2o", "rtmdet")]
 
 
 def test_maps_masks_and_level_shapes_are_kept(tmp_path):

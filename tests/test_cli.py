@@ -26,6 +26,7 @@ from simota_triton.cli import arguments as cli_arguments
 from simota_triton.cli.demo import run as demo_run
 from simota_triton.cli.demo.coco import read_coco
 from simota_triton.cli.demo.scene import SHIPPED, load_scene
+from simota_triton.cli.info import VARIETIES
 from simota_triton.measure.simulate import simulate_predictions
 
 from .test_demo import COCO80, annotation, needs_coco, write_coco
@@ -91,6 +92,16 @@ def test_info_gives_the_backend_of_each_device_and_why(monkeypatch, capsys):
     assert re.search(r"SIMOTA_TRITON_BACKEND +'reference'", output)
 
 
+def test_info_names_every_rule_with_the_backend_that_computes_it(monkeypatch, capsys):
+    assert set(VARIETIES) == {variety for backend in backends.BACKENDS.values() for variety in backend.load}
+    monkeypatch.setattr(backends, "triton_refusal", lambda device: None)
+    monkeypatch.setenv("SIMOTA_TRITON_BACKEND", "triton")
+    assert main(["info"]) == 0
+    output = capsys.readouterr().out
+    assert re.search(r"cpu +SimOTA: triton \(SIMOTA_TRITON_BACKEND\)$", output, re.MULTILINE)
+    assert re.search(r"^ +task-aligned: none: SIMOTA_TRITON_BACKEND: expected one of 'auto'", output, re.M)
+
+
 def test_info_survives_a_setting_that_is_wrong(monkeypatch, capsys):
     monkeypatch.setenv("SIMOTA_TRITON_BACKEND", "quantum")
     assert main(["info"]) == 0
@@ -131,8 +142,9 @@ def test_info_describes_gpus(monkeypatch, capsys):
     output = capsys.readouterr().out
     assert output.count("NVIDIA Test, capability 9.0, 80.0 GiB") == 2
     assert re.search(
-        rf"cuda:1 +{backends.choose('auto', torch.device('cuda:1'), may_check=False)[0]} \(", output
+        rf"cuda:1 +SimOTA: {backends.choose('auto', torch.device('cuda:1'), may_check=False)[0]} \(", output
     )
+    assert output.count("  task-aligned, rotated boxes: torch (plain PyTorch: there are no kernels") == 2
 
 
 def test_info_says_so_where_triton_is_missing_or_broken(monkeypatch, capsys):

@@ -14,7 +14,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from simota_triton import SimOTAConfig
+from simota_triton import SimOTAAssigner, SimOTAConfig, TaskAlignedAssigner
+from simota_triton.capture import capture
 from simota_triton.cli import main
 from simota_triton.cli.tune import model, search, stream
 from simota_triton.cli.tune.families import TUNABLE, Tunable
@@ -27,6 +28,7 @@ from simota_triton.tuning.store import Gpu, read
 from simota_triton.tuning.stream_config import StreamConfig
 from tests.programs.configurations import compare, scene, space
 from tests.support import interpreter
+from tests.support.kernels import random_inputs
 
 ROOT = Path(__file__).parents[1]
 
@@ -377,6 +379,27 @@ class TestCommand:
         assert tried("--out", str(tmp_path)) == 130
         err = capsys.readouterr().err
         assert "0 candidates are measured; the same command goes on from there" in err
+
+
+@pytest.mark.parametrize("rules", ["task-aligned", "both"])
+def test_batches_of_a_rule_without_launch_parameters_are_left_out(rules, tmp_path, capsys, monkeypatch):
+    def examine(backend, problem, config, capability, candidates, workers=2):
+        return [report(1.0) for _ in candidates]
+
+    monkeypatch.setattr(model, "examine", examine)
+    path = tmp_path / "mine.batches"
+    pred, cls, _, priors, boxes, labels = random_inputs(60, [3, 2], 4)
+    with capture(path):
+        TaskAlignedAssigner("tal")(pred, cls, priors, boxes, labels)
+        if rules == "both":
+            SimOTAAssigner("rtmdet")(pred, cls, priors, boxes, labels)
+    code = main(["tune", "--dry-run", "--batches", str(path), "--backend", "triton", "--limit", "2"])
+    out, err = capsys.readouterr()
+    left_out = "the kernels of the task-aligned rule have no launch parameters to choose"
+    assert f"triton, mine.batches b2-p64-g4, tal: left out, {left_out}" in err
+    assert code == (2 if rules == "task-aligned" else 0)
+    assert (f"{path} holds nothing to tune: {left_out}" in err) == (rules == "task-aligned")
+    assert ("triton, mine.batches b2-p64-g4, rtmdet, sm_90: 2 candidates" in out) == (rules == "both")
 
 
 def test_without_a_gpu_the_command_says_what_can_be_done(capsys, monkeypatch):

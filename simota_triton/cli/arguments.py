@@ -11,12 +11,17 @@ import torch
 
 from ..backends import triton_refusal
 from ..capture import Recorded, read_batches
-from ..config import PRESETS
+from ..config import RULES
 from ..measure.workloads import TINY, WORKLOADS, recorded
 from .errors import CommandError, report
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 T = TypeVar("T")
+
+PRESETS = tuple(
+    name for rule in RULES.values() for name in rule.presets() if rule.from_preset(name).boxes == "xyxy"
+)
+"""The presets of all rules for boxes as simulated batches and scenes have them."""
 
 
 def number(low: int, high: int) -> Callable[[str], int]:
@@ -79,8 +84,12 @@ def refuse(args: argparse.Namespace, names: Sequence[str], why: str) -> None:
             args.parser.error(f"argument --{name.replace('_', '-')}: {why}")
 
 
-def add_batches(parser: argparse.ArgumentParser, default: Sequence[str]) -> None:
-    """Add the options that say which batches a command works on."""
+def add_batches(
+    parser: argparse.ArgumentParser, default: Sequence[str], presets: Sequence[str] = PRESETS
+) -> None:
+    """Add the options that say which batches a command works on; workloads are assigned by one of
+    ``presets``.
+    """
     group = parser.add_argument_group("batches")
     add = group.add_argument
     names = [name for name, workload in WORKLOADS.items() if workload.padded is not None]
@@ -113,9 +122,9 @@ def add_batches(parser: argparse.ArgumentParser, default: Sequence[str]) -> None
     )
     add(
         "--preset",
-        choices=PRESETS,
+        choices=presets,
         metavar="NAME",
-        help="preset that workloads are assigned by; default: rtmdet",
+        help=f"preset that workloads are assigned by, one of {', '.join(presets)}; default: rtmdet",
     )
     parser.set_defaults(default_workloads=tuple(default))
 

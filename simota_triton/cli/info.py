@@ -32,8 +32,8 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "info",
         help="versions, devices, settings, and the backend chosen for each device",
-        description="Print versions, devices, the package's environment variables, and for each device the "
-        'backend that backend="auto" takes there, and why. Paste it into bug reports.',
+        description="Print versions, devices, the package's environment variables, and for each device and "
+        'rule the backend that backend="auto" takes there, and why. Paste it into bug reports.',
     )
     parser.set_defaults(run=run)
 
@@ -92,19 +92,31 @@ def _gpus() -> range:
     return range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
 
 
+VARIETIES = {
+    "simota": "SimOTA",
+    "task_aligned": "task-aligned",
+    "task_aligned_rotated": "task-aligned, rotated boxes",
+}
+"""Variety of a rule -> its name for people."""
+
+
 def chosen() -> list[Row]:
-    """The backend that "auto" takes on each device, and why."""
-    rows = []
+    """The backend that "auto" takes on each device for each rule, and why."""
+    rows: list[Row] = []
     for name in ["cpu", *(f"cuda:{index}" for index in _gpus())]:
-        try:
-            device = torch.device(name)
-            backend, reason = backends.choose("auto", device, may_check=False)
-            refusal = backends.triton_refusal(device) if backend.startswith("triton") else None
-            but = f", which cannot run here: {refusal}" if refusal else ""
-            rows.append((name, f"{backend} ({reason}){but}"))
-        except ValueError as error:
-            rows.append((name, f"none: {error}"))
+        device = torch.device(name)
+        found = [f"{rule}: {_chosen(device, variety)}" for variety, rule in VARIETIES.items()]
+        rows += zip([name, *[""] * len(found)], found, strict=False)
     return rows
+
+
+def _chosen(device: torch.device, variety: str) -> str:
+    try:
+        backend, reason = backends.choose("auto", device, may_check=False, rule=variety)
+    except ValueError as error:
+        return f"none: {error}"
+    refusal = backends.triton_refusal(device) if backend.startswith("triton") else None
+    return f"{backend} ({reason})" + (f", which cannot run here: {refusal}" if refusal else "")
 
 
 def configurations() -> list[Row]:

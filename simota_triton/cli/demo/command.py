@@ -9,9 +9,8 @@ from typing import Any
 import torch
 
 from ...backends import CHOICES
-from ...config import PRESETS
 from ...measure.simulate import PHASES
-from ..arguments import device_of, number, refuse
+from ..arguments import PRESETS, device_of, number, refuse
 from ..errors import require
 
 DESCRIPTION = """\
@@ -25,13 +24,18 @@ EXAMPLES = """\
 examples:
   simota-triton demo
   simota-triton demo --preset all --phase untrained
+  simota-triton demo --preset rtmdet --preset tal --preset tal_o2o
   simota-triton demo --coco instances_val2017.json --images val2017 --limit 8
   simota-triton demo --coco instances.json --images images --preset yolox --preset yolox_main --out compare
 
 how to read the result:
-  k         dynamic k: how many priors the gt asked for, from the sum of its best IoUs
+  k         how many priors the gt asked for: SimOTA's dynamic k, from the sum of its best IoUs; the
+            task-aligned rule's topk, of which it gets those whose metric is above 0
   priors    how many it got, by level: a prior wanted by several gts goes to one of them
-  none      no prior at all: the gt was outbid everywhere and teaches the detector nothing in this step
+  none      no prior at all: the gt was outbid everywhere, or no prediction is good enough for a metric
+            above 0, and it teaches the detector nothing in this step
+  IoU       mean of its priors' predictions with the gt: complete IoU where the preset takes that
+  score     mean of the scores that its priors should give to its class, with a task-aligned preset
   picture   dots are priors, coloured by the gt they learn and sized by their stride; a ring marks a prior
             that several gts wanted; a dashed box got no prior; hatched regions are crowds (iscrowd)"""
 

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...assigners import SimOTAAssigner
+from ...assigners import assigner_of
+from ...backends.known import config_of
+from ...config import Config
 from ...measure.simulate import simulate_predictions
 from ...priors import STRIDES, grid_priors
 from ...result import AssignResult, AssignSummary, ImageAssignment
@@ -20,22 +22,35 @@ class Outcome:
     """The assignment of one scene by one preset, on the CPU.
 
     Attributes:
-        preset: The preset's name.
+        config: The preset.
         phase: Phase of training that was simulated.
         priors: [P, 4] x, y, stride, stride.
         image: The assignment.
         summary: Its totals.
         priors_got: [G, levels] int64, how many priors of each level learn each gt.
         mean_iou: [G] float32, mean IoU of those priors' predicted boxes with the gt; 0 if there are none.
+        mean_score: [G] float32, mean of what those priors should score the gt's class at; 0 if there are
+            none.
     """
 
-    preset: str
+    config: Config
     phase: str
     priors: Tensor
     image: ImageAssignment
     summary: AssignSummary
     priors_got: Tensor
     mean_iou: Tensor
+    mean_score: Tensor
+
+    @property
+    def preset(self) -> str:
+        """The preset's name."""
+        return str(self.config.preset)
+
+    @property
+    def is_aligned(self) -> bool:
+        """Whether it is of the task-aligned rule, whose scores are its own."""
+        return self.config.rule == "task_aligned"
 
     @property
     def empty(self) -> Tensor:
@@ -56,8 +71,8 @@ def run_presets(
     outcomes = []
     predictions = {}
     for preset in presets:
-        assigner = SimOTAAssigner(preset, backend=backend)
-        offset = assigner.config.prior_offset
+        config = config_of(preset)
+        offset = config.prior_offset
         if offset not in predictions:
             priors = grid_priors(scene.image_size, offset=offset)
             generator = torch.Generator().manual_seed(seed)
@@ -66,26 +81,29 @@ def run_presets(
             )
             predictions[offset] = priors, simulated
         priors, simulated = predictions[offset]
-        result = assigner(
+        objectness = {"obj_logits": simulated.obj_logits.to(device)} if config.score == "joint" else {}
+        result = assigner_of(config, backend=backend)(
             simulated.pred_boxes.to(device),
             simulated.cls_logits.to(device),
             priors.to(device),
             [scene.gt_boxes.to(device)],
             [scene.gt_labels.to(device)],
-            obj_logits=simulated.obj_logits.to(device) if assigner.config.score == "joint" else None,
             ignore_boxes=[scene.ignore_boxes.to(device)],
+            **objectness,
         )
-        outcomes.append(_outcome(preset, phase, priors, result))
+        outcomes.append(_outcome(config, phase, priors, result))
     return outcomes
 
 
-def _outcome(preset: str, phase: str, priors: Tensor, result: AssignResult) -> Outcome:
+def _outcome(config: Config, phase: str, priors: Tensor, result: AssignResult) -> Outcome:
     image = ImageAssignment(*(value.cpu() for value in result.to_image(0)))
     gts = torch.arange(len(image.dynamic_k), dtype=torch.int64, device=image.gt_index.device)
     mine = image.gt_index[None] == gts[:, None]  # [G, P]
     got = torch.stack([(mine & (priors[:, 2] == stride)).sum(1) for stride in STRIDES], 1)
-    mean_iou = (mine * image.matched_iou).sum(1) / mine.sum(1).clamp(min=1)
-    return Outcome(preset, phase, priors, image, result.summary(), got, mean_iou)
+    mean_iou, mean_score = (
+        (mine * value).sum(1) / mine.sum(1).clamp(min=1) for value in (image.matched_iou, image.scores)
+    )
+    return Outcome(config, phase, priors, image, result.summary(), got, mean_iou, mean_score)
 
 
 def count(number: int, noun: str) -> str:

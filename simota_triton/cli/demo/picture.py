@@ -267,7 +267,16 @@ def _draw_title(figure: Figure, scene: Scene, outcome: Outcome) -> None:
             f"{scene.name}, simulated predictions ({outcome.phase})",
             {"fontsize": 9.5, "color": FAINT_INK},
         ),
-        (0.84, totals([outcome.summary]), {"fontsize": 9.5, "color": INK}),
+        (0.84, totals([outcome.summary]) + _asked(outcome), {"fontsize": 9.5, "color": INK}),
     )
     for down, text, style in lines:
         figure.text(left, 1 - down / height, text, va="baseline", parse_math=False, **style)
+
+
+def _asked(outcome: Outcome) -> str:
+    """What the task-aligned rule decided beside the owners, as the end of a title."""
+    if not outcome.is_aligned or not outcome.summary.num_pos:
+        return ""
+    asked = int(outcome.image.dynamic_k[0])
+    mean = float(outcome.image.scores.sum()) / outcome.summary.num_pos
+    return f"; top {asked} of each gt, mean score {mean:.2f}"

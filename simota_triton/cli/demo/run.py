@@ -14,7 +14,8 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ...backends import choose
+from ...backends import check_rule, choose
+from ...backends.known import config_of
 from ...result import AssignSummary
 from ..arguments import check_backend
 from ..errors import CommandError, report
@@ -70,7 +71,9 @@ def run(options: Options, console: Console | None = None) -> int:
     """
     console = console or _console()
     try:
-        backend, reason = choose(options.backend, options.device)
+        for rule in {config_of(preset).variety for preset in options.presets}:
+            check_rule(options.backend, rule, "--backend")
+            backend, reason = choose(options.backend, options.device, rule=rule)
     except ValueError as error:
         raise CommandError(str(error)) from None
     check_backend(backend, options.device)

@@ -49,6 +49,9 @@ examples:
   simota-triton tune --dry-run --capability 90         needs no GPU: compile all candidates and rank them"""
 
 
+NOT_TUNED = "the kernels of the task-aligned rule have no launch parameters to choose"
+
+
 def add_parser(commands: Any) -> None:
     """Add the command to the parser's commands."""
     parser = commands.add_parser(
@@ -59,7 +62,7 @@ def add_parser(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add_batches(parser, default=("coco", "mosaic", "o365", "dota"))
+    add_batches(parser, default=("coco", "mosaic", "o365", "dota"), presets=SimOTAConfig.presets())
     add("--backend", choices=tuple(TUNABLE), action="append", metavar="NAME",
         help=f"kernel family; repeat it for several; default: all of {', '.join(TUNABLE)}")  # fmt: skip
     add(
@@ -194,10 +197,20 @@ def _tune(args: argparse.Namespace, device: torch.device, folder: Path, family: 
 def _tasks(
     args: argparse.Namespace, family: Tunable, device: torch.device, tiny: bool = False
 ) -> Iterator[Task]:
-    """The batches that were asked for, packed for the family's backend."""
+    """The batches that were asked for, packed for the family's backend.
+
+    Raises:
+        CommandError: All of them are of a rule whose kernels have no launch parameters to choose.
+    """
+    found = 0
     for batch in batches(args, tiny):
-        if isinstance(batch.config, SimOTAConfig):  # the rule whose kernels have launch parameters to choose
+        if isinstance(batch.config, SimOTAConfig):
+            found += 1
             yield Task(batch.name, batch.problem(device), batch.config)
+        else:
+            report(f"{family.backend}, {batch.name}: left out, {NOT_TUNED}")
+    if not found:
+        raise CommandError(f"{args.batches} holds nothing to tune: {NOT_TUNED}")
 
 
 @contextmanager
