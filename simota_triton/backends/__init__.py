@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ class Backend:
 
     Attributes:
         load: Imports its module, for each variety of a rule (``Config.variety``) that it computes.
-        load_kernels: Imports the module that launches its kernels, which takes a quarter of a second with
+        load_kernels: Imports the modules that launch its kernels, which takes a quarter of a second with
             Triton's import; None for plain PyTorch.
         costs: The backend whose ``cost_matrix`` gives the costs that this one compares, to the bit or, for
             ``"reference"``, to rounding.
@@ -32,7 +33,7 @@ class Backend:
     """
 
     load: Mapping[str, Callable[[], Any]]
-    load_kernels: Callable[[], Any] | None = None
+    load_kernels: Callable[[], tuple[ModuleType, ...]] | None = None
     costs: str = "reference"
     forms_matrix: bool = True
 
@@ -73,16 +74,17 @@ def _triton_stream() -> Any:
     return triton_stream
 
 
-def _fused_kernels() -> Any:
+def _fused_kernels() -> tuple[ModuleType, ...]:
     from ..kernels.fused import launch
 
-    return launch
+    return (launch,)
 
 
-def _stream_kernels() -> Any:
-    from ..kernels.stream import launch
+def _stream_kernels() -> tuple[ModuleType, ...]:
+    from ..kernels.stream import common, launch
+    from ..kernels.stream.aligned import launch as aligned
 
-    return launch
+    return common, launch, aligned
 
 
 BACKENDS = {
@@ -254,7 +256,8 @@ def import_kernels(name: str) -> None:
         with contextlib.suppress(Exception):
             from ..kernels.ready import make_ready
 
-            make_ready(load_kernels())
+            for module in load_kernels():
+                make_ready(module)
 
 
 def assign(name: str, problem: Problem, config: Config, kernels: Any = None) -> Matching:
