@@ -149,7 +149,7 @@ class _Assigner(_BaseAssigner):  # type: ignore[misc]
             overrides = {**overrides, "candidate": "all"}
             inside = torch.stack([_in_any(gts.bboxes, priors) for gts in batch_gt_instances])  # [B, P]
             candidate_mask = inside if candidate_mask is None else inside & candidate_mask
-        return assigner_for(self.preset, **overrides)(
+        result: AssignResult = assigner_for(self.preset, **overrides)(
             bboxes,
             scores,
             priors,
@@ -160,6 +160,7 @@ class _Assigner(_BaseAssigner):  # type: ignore[misc]
             candidate_mask=candidate_mask,
             ignore_boxes=self._ignored(batch_gt_instances_ignore, bboxes),
         )
+        return result
 
     def to_image(self, result: AssignResult, image: int, num_gts: int, keep: Tensor | None = None) -> Any:
         """One image as mmdet's ``AssignResult``, of the priors in ``keep`` [P] bool."""

@@ -18,20 +18,32 @@ from tests.peers.ultralytics import NEWEST, load_modules, patched
 from .aligned import AlignedTrainer, listening
 from .maps import distances, distributions, level_shapes
 
-GAINS = {"box": 7.5, "cls": 0.5, "dfl": 1.5, "pose": 12.0, "kobj": 1.0, "epochs": 100, "overlap_mask": True}
+GAINS = {
+    "box": 7.5,
+    "cls": 0.5,
+    "dfl": 1.5,
+    "pose": 12.0,
+    "kobj": 1.0,
+    "angle": 1.0,
+    "epochs": 100,
+    "overlap_mask": True,
+}
 KEYPOINTS = 17
 MASKS = 32
 
 
-def listening_to(tal: ModuleType) -> AbstractContextManager[list[Targets]]:
-    """Collects what ``TaskAlignedAssigner`` of ``ultralytics.utils.tal`` assigns."""
-    return listening(tal.TaskAlignedAssigner, "forward", lambda result, args: of_dense(*result[:4]))
+def listening_to(
+    tal: ModuleType, assigner: str = "TaskAlignedAssigner"
+) -> AbstractContextManager[list[Targets]]:
+    """Collects what an assigner of ``ultralytics.utils.tal`` assigns."""
+    return listening(getattr(tal, assigner), "forward", lambda result, args: of_dense(*result[:4]))
 
 
 class DetectionLoss(AlignedTrainer):
     """A loss on the outputs of a ``Detect`` head; ``reg_max`` is 1 in YOLO26."""
 
     name = "v8DetectionLoss"
+    assigner = "TaskAlignedAssigner"
     package = f"ultralytics {NEWEST}"
     variants = ({}, {"reg_max": 1})
 
@@ -82,7 +94,7 @@ class DetectionLoss(AlignedTrainer):
 
     @contextmanager
     def assigning(self, made: Any, *, ours: bool) -> Iterator[list[Targets]]:
-        with patched() if ours else nullcontext(), listening_to(self.tal) as heard:
+        with patched() if ours else nullcontext(), listening_to(self.tal, self.assigner) as heard:
             yield heard
 
 
@@ -129,6 +141,25 @@ class PoseLoss(DetectionLoss):
         return batch | {"keypoints": torch.cat([boxes[..., :2] + place * boxes[..., 2:], seen], 2)}
 
 
+class OBBLoss(DetectionLoss):
+    """Rotated boxes; gts and predictions are turned."""
+
+    name = "v8OBBLoss"
+    assigner = "RotatedTaskAlignedAssigner"
+    variants = ({},)
+
+    def outputs(self, scene: Scene, logits: Tensor) -> dict[str, Any]:
+        generator = torch.Generator().manual_seed(scene.seed)
+        angle = torch.randn(logits.shape[0], 1, logits.shape[1], generator=generator)
+        return super().outputs(scene, logits) | {"angle": angle.requires_grad_()}
+
+    def batch(self, scene: Scene) -> dict[str, Tensor]:
+        batch = super().batch(scene)
+        generator = torch.Generator().manual_seed(scene.seed)
+        angle = 3.14 * (torch.rand(len(batch["cls"]), 1, generator=generator) - 0.25)
+        return batch | {"bboxes": torch.cat([batch["bboxes"], angle], 1)}
+
+
 class EndToEnd(DetectionLoss):
     """Two heads: YOLOv10's losses (``E2EDetectLoss``) and YOLO26's (``E2ELoss``)."""
 
@@ -147,6 +178,7 @@ TRAINERS = (
     DetectionLoss(),
     SegmentationLoss(),
     PoseLoss(),
+    OBBLoss(),
     EndToEnd("E2EDetectLoss"),
     EndToEnd("E2ELoss", reg_max=1),
 )
