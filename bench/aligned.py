@@ -45,7 +45,7 @@ def calls(workload: Workload, phase: str) -> tuple[dict[str, Callable[[], Any]],
 
     cases: dict[str, Callable[[], Any]] = {OURS: assign, DENSE: with_dense_targets}
     try:
-        theirs = load_modules()["ultralytics.utils.tal"].TaskAlignedAssigner(
+        theirs = load_modules(NEWEST)["ultralytics.utils.tal"].TaskAlignedAssigner(
             topk=10, num_classes=workload.num_classes, alpha=0.5, beta=6.0, stride=[8, 16, 32]
         )
     except Missing as error:
