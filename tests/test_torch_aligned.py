@@ -408,3 +408,22 @@ def test_equal_pairs_have_equal_metrics_wherever_they_lie_in_a_tensor():
 def test_powers(exponent):
     base = torch.rand(1000, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     assert torch.allclose(aligned_terms.power(base, exponent), base**exponent, rtol=1e-13, atol=0)
+
+
+@pytest.mark.parametrize("backend", ["reference", "torch"])
+def test_a_probability_above_1_is_1(backend):
+    """Where values are not looked at; the torch backend leaves out pairs by metric <= overlap ** beta."""
+    rng = torch.Generator().manual_seed(0)
+    priors = grid_priors(64, offset=0.5)
+    gts = torch.tensor([[4.0, 4.0, 40.0, 44.0], [20.0, 16.0, 60.0, 60.0]])
+    near = gts[torch.randint(0, 2, (1, len(priors)), generator=rng)]
+    pred = near + torch.randn(1, len(priors), 4, generator=rng) * 4
+    scores = torch.rand(1, len(priors), 3, generator=rng) * 3
+    config = TaskAlignedConfig.tal(score="prob", topk=3)
+    assigner = TaskAlignedAssigner(config, backend=backend, validate=False)
+    labels = [torch.tensor([0, 2])]
+    found, expected = (
+        assigner(pred, values, priors, [gts], labels) for values in (scores, scores.clamp(max=1.0))
+    )
+    assert found == expected
+    assert found.num_pos.item() > 3

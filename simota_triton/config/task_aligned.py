@@ -64,7 +64,8 @@ class TaskAlignedConfig(Config):
             selected it (``"matched"``). The winner need not have selected it under the first two, and under
             ``"all"`` need not contain it.
         norm_eps: Added to the largest metric that targets are divided by.
-        score: How class scores are read: ``"sigmoid"`` of logits, or ``"prob"``, which they are already.
+        score: How class scores are read: ``"sigmoid"`` of logits, or ``"prob"``, which they are already;
+            what lies above 1 is 1.
         prior_offset: Where in its cell a prior's point lies, see :class:`SimOTAConfig`.
         preset: Name of the preset this configuration started from; not part of its identity.
 

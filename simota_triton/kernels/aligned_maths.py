@@ -132,11 +132,14 @@ def arctangent(a, b, FAST: tl.constexpr):
 
 @triton.jit
 def class_score(x, RULE: tl.constexpr, FAST: tl.constexpr):
-    """The probability of a class; 0 below the normal numbers of float32. Twin: ``terms.class_scores``."""
+    """The probability of a class, at most 1; 0 below the normal numbers of float32. Twin:
+    ``terms.class_scores``.
+    """
     SCORE: tl.constexpr = RULE.value.score
-    p = x
     if SCORE == "sigmoid":
         p = sigmoid(x, FAST)
+    else:
+        p = tl.where(x > 1.0, 1.0, x)
     return tl.where(p >= const.SMALLEST, p, 0.0)
 
 

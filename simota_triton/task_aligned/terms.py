@@ -67,15 +67,19 @@ def pair_overlap(pred_boxes: Tensor, gt_boxes: Tensor, config: TaskAlignedConfig
 
 
 def class_scores(cls_logits: Tensor, config: TaskAlignedConfig) -> Tensor:
-    """The probability of a class, float32; 0 below its normal numbers, where devices differ.
+    """The probability of a class, float32; 0 below its normal numbers, where devices differ, and at most 1."""
+    given = cls_logits.float()
+    scores = sigmoid(given) if config.score == "sigmoid" else given.clamp(max=1.0)
+    return torch.where(scores >= SMALLEST, scores, 0.0)
+
+
+def sigmoid(logits: Tensor) -> Tensor:
+    """1 / (1 + exp(-logits)).
 
     Written out, because on a CPU ``torch.sigmoid`` rounds the last elements of a tensor in another way than
     those before them: equal logits would have different scores.
     """
-    scores = cls_logits.float()
-    if config.score == "sigmoid":
-        scores = scores.neg().exp_().add_(1).reciprocal_()
-    return torch.where(scores >= SMALLEST, scores, 0.0)
+    return logits.neg().exp_().add_(1).reciprocal_()
 
 
 def metric(scores: Tensor, overlap: Tensor, config: TaskAlignedConfig) -> Tensor:
@@ -88,7 +92,7 @@ def metric(scores: Tensor, overlap: Tensor, config: TaskAlignedConfig) -> Tensor
 
 def power(base: Tensor, exponent: float) -> Tensor:
     """``base ** exponent``; where the exponent is whole, by products alone, which take a fraction of the time
-    of ``torch.pow`` and do not depend on where in a tensor an element lies, as :func:`class_scores` tells.
+    of ``torch.pow`` and do not depend on where in a tensor an element lies, as :func:`sigmoid` tells.
     """
     if exponent != int(exponent) or not exponent:
         return base.pow(exponent)  # of 0.5, the square root
