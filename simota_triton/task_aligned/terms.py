@@ -67,7 +67,7 @@ def pair_overlap(pred_boxes: Tensor, gt_boxes: Tensor, config: TaskAlignedConfig
 
 
 def class_scores(cls_logits: Tensor, config: TaskAlignedConfig) -> Tensor:
-    """The probability of a class, float32; 0 below its normal numbers, where devices differ, and at most 1."""
+    """The probability of a class, float32, at most 1; 0 below the normal numbers, where devices differ."""
     given = cls_logits.float()
     scores = sigmoid(given) if config.score == "sigmoid" else given.clamp(max=1.0)
     return torch.where(scores >= SMALLEST, scores, 0.0)
