@@ -13,10 +13,11 @@ from functools import partial
 import pytest
 import torch
 
-from simota_triton import SimOTAAssigner, backends
-from simota_triton.capture import Recorded, read_batches
+from simota_triton import backends
+from simota_triton.assigners import assigner_of
+from simota_triton.capture import Recorded, Recorder, read_batches
 from simota_triton.cli import arguments, main, verify
-from simota_triton.measure.workloads import TINY
+from simota_triton.measure.workloads import TINY, recorded
 from simota_triton.verification import cases, scan, suite
 
 CPU = torch.device("cpu")
@@ -80,12 +81,58 @@ def test_a_right_backend_passes_and_the_record_says_on_what(run):
     assert "30 scenes" in row(lines, "answers")
     assert "0 unexplained" in row(lines, "answers")
     assert "plain PyTorch" in row(lines, "times")
-    assert lines[-2] == "5 passed, 5 not run"
+    assert lines[-2] == "6 passed, 5 not run"
     assert found["passed"] is True
     assert {"torch", "triton", "simota_triton", "cpu", "python", "device", "date"} <= set(found["machine"])
     assert found["settings"]["scenes"] == 30
     assert [finding["check"] for finding in found["findings"]] == list(suite.CHECKS)
     assert found["findings"][-1]["rows"][0]["case"] == "torch"
+
+
+def test_scenes_and_batches_of_the_task_aligned_rule_are_judged(run, tmp_path, monkeypatch):
+    batch = recorded(TINY, "tal")
+    path = tmp_path / "mine.batches"
+    Recorder(path, 1).append(batch)
+    code, lines, _, _ = run("--scenes", "6")
+    assert code == 0
+    assert "2 scenes" in row(lines, "answers, task-aligned")
+    code, lines, _, _ = run("--batches", str(path))
+    assert code == 0
+    assert "1 batches" in row(lines, "answers")
+    plant(monkeypatch, lose_a_prior, "tal")
+    code, lines, _, repro = run("--batches", str(path))
+    assert code == 1
+    assert "failed" in row(lines, "answers")
+    assert read_batches(repro)[0][0].config == batch.config
+
+
+def test_a_planted_fault_of_the_task_aligned_rule_is_found_in_scenes(run, monkeypatch):
+    right = backends.assign
+
+    def wrong(name, problem, config, kernels=None):
+        matching = right(name, problem, config, kernels)
+        return lose_a_prior(matching) if config.rule == "task_aligned" else matching
+
+    monkeypatch.setattr(backends, "assign", wrong)
+    code, lines, _, repro = run("--scenes", "30")
+    assert code == 1
+    assert "failed" in row(lines, "answers, task-aligned")
+    assert "failed" in row(lines, "full size")
+    assert "passed" in row(lines, "answers")
+    assert read_batches(repro)[0][0].config.rule == "task_aligned"
+
+
+def test_a_backend_without_the_rule_is_not_asked_for_it():
+    target = suite.Target("triton", CPU, scenes=1)
+    (found,) = suite.findings(target, checks=["answers, task-aligned"])
+    assert (found.status, found.detail) == (suite.NOT_RUN, "backend 'triton' does not compute the rule")
+    batches = [recorded(TINY, "tal")]
+    (found,) = suite.findings(suite.Target("triton", CPU, batches=batches), checks=["answers"])
+    assert (found.status, found.detail[:32]) == (suite.NOT_RUN, "it computes none of the batches:")
+    (found,) = suite.findings(
+        suite.Target("triton-stream", CPU, batches=batches), checks=["bits of 'triton'"]
+    )
+    assert (found.status, found.detail) == (suite.NOT_RUN, "backend 'triton' computes none of the batches")
 
 
 def test_what_needs_a_gpu_is_listed_as_not_run_with_the_reason(run):
@@ -228,11 +275,15 @@ def stand_in(monkeypatch):
     """A GPU's stand-in: modes that were set, and the last call of an assigner."""
     seen = {"modes": [0], "call": None}
 
-    class Watched(SimOTAAssigner):
-        def __call__(self, **inputs):
-            result = super().__call__(**inputs)
-            seen["call"] = (super().__call__, inputs, result)
+    def watched(config, **options):
+        assigner = assigner_of(config, **options)
+
+        def call(**inputs):
+            result = assigner(**inputs)
+            seen["call"] = assigner, inputs, result
             return result
+
+        return call
 
     @contextlib.contextmanager
     def capture(graph):
@@ -247,7 +298,7 @@ def stand_in(monkeypatch):
         def wait_stream(self, other):
             pass
 
-    monkeypatch.setattr(suite, "SimOTAAssigner", Watched)
+    monkeypatch.setattr(suite, "assigner_of", watched)
     monkeypatch.setattr(suite.Target, "need_gpu", lambda target: None)
     for name, value in {
         "get_sync_debug_mode": lambda: seen["modes"][-1],
@@ -268,8 +319,8 @@ def stand_in(monkeypatch):
 
 @INTERPRETED
 def test_nothing_waits_asks_pytorch_in_every_form(stand_in):
-    assert suite.nothing_waits(suite.Target("triton-stream", CPU)) == "gts padded, list, packed"
-    assert stand_in["modes"] == [0, *["error", 0] * 3]
+    assert suite.nothing_waits(suite.Target("triton-stream", CPU)) == "2 presets, gts padded, list, packed"
+    assert stand_in["modes"] == [0, *["error", 0] * 6]
     with pytest.raises(suite.NotRun):
         suite.nothing_waits(suite.Target("torch", CPU))
 

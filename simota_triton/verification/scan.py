@@ -18,9 +18,11 @@ from .cases import Outcome, case_of, judged
 T = TypeVar("T")
 
 
-def check_seed(seed: int, backend: str, device: str, twin: str | None = None) -> tuple[int, Outcome]:
-    """The seed, and what the judge says of its call."""
-    return seed, judged(case_of(seed).batch(), backend, torch.device(device), twin=twin)
+def check_seed(
+    seed: int, backend: str, device: str, twin: str | None = None, rule: str = "simota"
+) -> tuple[int, Outcome]:
+    """The seed, and what the judge says of its call by an assigner of the rule."""
+    return seed, judged(case_of(seed, rule).batch(), backend, torch.device(device), twin=twin)
 
 
 def scan(

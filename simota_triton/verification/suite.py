@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from .. import backends
-from ..assigners import SimOTAAssigner, assigner_of
+from ..assigners import assigner_of
 from ..backends import auto, known, triton_fused, verdicts
 from ..capture import Recorded
 from ..config import SimOTAConfig
@@ -29,6 +29,7 @@ from ..tuning.store import Gpu
 from ..waits import debug_mode
 from .cases import case_of, differing, judged, on_host, varied_seeds
 from .scan import check_seed, scan
+from .variants import PRESETS
 
 PASSED, FAILED, NOT_RUN = "passed", "failed", "not run"
 RUNS = 20
@@ -168,7 +169,7 @@ def findings(
                 if backends.computes(target.backend, batch.config.variety, batch.inputs)
             ]
             if target.batches and not own:
-                raise NotRun("it takes no extra_cost and no pair_mask, which all of the batches have")
+                raise NotRun("it computes none of the batches: their rule, or their costs of pairs")
             found = CHECKS[name](
                 replace(target, batches=own, tell=partial(_tell, tell, f"{target.backend}, {name}"))
             )
@@ -221,10 +222,18 @@ def answers(target: Target) -> str:
     if target.batches:
         outcomes = (judged(batch, target.backend, target.device) for batch in target.batches)
         return _judged(target, zip(target.batches, outcomes, strict=True), "batches")
-    check = partial(check_seed, backend=target.backend, device=str(target.device))
-    seeds = islice(varied_seeds(target.seed), target.scenes)
-    found = scan(check, seeds, target.workers, target.seconds if target.scenes is None else float("inf"))
-    return _judged(target, ((seed, outcome) for seed, outcome in found), "scenes")
+    return _scanned(target)
+
+
+def aligned_answers(target: Target) -> str:
+    """Seeded scenes of the task-aligned rule against the float64 definition."""
+    if not _computes(target, "tal"):
+        raise NotRun(f"backend {target.backend!r} does not compute the rule")
+    return _scanned(target, 3, "task_aligned")
+
+
+def _computes(target: Target, preset: str) -> bool:
+    return known.config_of(preset).variety in backends.BACKENDS[target.backend].load
 
 
 def same_bits_as_fused(target: Target) -> str:
@@ -232,26 +241,35 @@ def same_bits_as_fused(target: Target) -> str:
     if target.backend != "triton-stream":
         raise NotRun("it is about backend 'triton-stream'")
     if target.batches:
-        outcomes = (judged(batch, target.backend, target.device, twin="triton") for batch in target.batches)
-        return _judged(target, zip(target.batches, outcomes, strict=True), "batches")
-    check = partial(check_seed, backend=target.backend, device=str(target.device), twin="triton")
-    scenes = None if target.scenes is None else -(-target.scenes // 4)
-    seeds = islice(varied_seeds(target.seed), scenes)
-    return _judged(
-        target,
-        scan(check, seeds, target.workers, target.seconds / 4 if scenes is None else float("inf")),
-        "scenes",
-    )
+        batches = [
+            batch
+            for batch in target.batches
+            if backends.computes("triton", batch.config.variety, batch.inputs)
+        ]
+        if not batches:
+            raise NotRun("backend 'triton' computes none of the batches")
+        outcomes = (judged(batch, target.backend, target.device, twin="triton") for batch in batches)
+        return _judged(target, zip(batches, outcomes, strict=True), "batches")
+    return _scanned(target, 4, twin="triton")
 
 
-def _judged(target: Target, outcomes: Iterator[tuple[Any, Any]], what: str) -> str:
-    """Count outcomes; the first that is wrong ends it, with its batch."""
+def _scanned(target: Target, part: int = 1, rule: str = "simota", twin: str | None = None) -> str:
+    """Judge seeded scenes of a rule: one in ``part`` of those that were asked for, or of the time."""
+    check = partial(check_seed, backend=target.backend, device=str(target.device), twin=twin, rule=rule)
+    scenes = None if target.scenes is None else -(-target.scenes // part)
+    seconds = target.seconds / part if scenes is None else float("inf")
+    seeds = islice(varied_seeds(target.seed, rule), scenes)
+    return _judged(target, scan(check, seeds, target.workers, seconds), "scenes", rule)
+
+
+def _judged(target: Target, outcomes: Iterator[tuple[Any, Any]], what: str, rule: str = "simota") -> str:
+    """Count outcomes; the first that is wrong ends it, with its batch. Seeds are of scenes of a rule."""
     number = positives = excused = 0
     for source, outcome in outcomes:
         number += 1
         target.tell(f"{number} {what}")
         if outcome.unexplained:
-            batch = source if isinstance(source, Recorded) else case_of(source).batch()
+            batch = source if isinstance(source, Recorded) else case_of(source, rule).batch()
             raise Wrong(f"{batch.name}: {outcome.unexplained[0]}", batch)
         positives, excused = positives + outcome.positives, excused + outcome.excused
     return f"{number} {what}, {positives} positives, {excused} near-ties, 0 unexplained"
@@ -264,7 +282,8 @@ def full_size(target: Target) -> str:
     """Images of 640 pixels with 80 classes in the phases of a training."""
     if target.interpreted:
         raise NotRun("Triton's interpreter is too slow for it")
-    presets = SimOTAConfig.presets() if target.long else known.SIMOTA
+    every = [name for names in PRESETS.values() for name in names]
+    presets = [name for name in (every if target.long else known.PRESETS) if _computes(target, name)]
     calls = [(preset, phase) for preset in presets for phase in ("untrained", "mid", "trained")]
     batches = (recorded(FULL_SIZE, preset, phase, target.seed) for preset, phase in calls)
     return _judged(
@@ -303,16 +322,18 @@ def nothing_waits(target: Target) -> str:
     """Calls under ``torch.cuda.set_sync_debug_mode("error")``."""
     target.need_gpu()
     target.need_kernels("reads values on the host")
-    assigner = SimOTAAssigner("rtmdet", backend=target.backend)
     forms = _forms(target)
-    for name, inputs in forms.items():
-        assigner(**inputs)
-        try:
-            with debug_mode("error"):
-                assigner(**inputs)
-        except RuntimeError as error:
-            raise Wrong(f"gts {name}: {error}") from error
-    return f"gts {', '.join(forms)}"
+    presets = [name for name in ("rtmdet", "tal") if _computes(target, name)]
+    for preset in presets:
+        assigner = assigner_of(known.config_of(preset), backend=target.backend)
+        for name, inputs in forms.items():
+            assigner(**inputs)
+            try:
+                with debug_mode("error"):
+                    assigner(**inputs)
+            except RuntimeError as error:
+                raise Wrong(f"{preset}, gts {name}: {error}") from error
+    return f"{len(presets)} presets, gts {', '.join(forms)}"
 
 
 def graph_replays(target: Target) -> str:
@@ -320,9 +341,9 @@ def graph_replays(target: Target) -> str:
     target.need_gpu()
     target.need_kernels("cannot be captured")
     target.need_cached_memory()
-    presets = ("rtmdet", "super_gradients_fast")
+    presets = [name for name in ("rtmdet", "super_gradients_fast", "tal") if _computes(target, name)]
     for preset in presets:
-        assigner = SimOTAAssigner(preset, backend=target.backend)
+        assigner = assigner_of(known.config_of(preset), backend=target.backend)
         static = _small(target, preset=preset).on(target.device)
         with torch.cuda.device(target.device):
             side = torch.cuda.Stream()
@@ -458,6 +479,7 @@ def times(target: Target) -> tuple[str, list[dict[str, Any]]]:
 CHECKS: dict[str, Check] = {
     "known answers": known_answers,
     "answers": answers,
+    "answers, task-aligned": aligned_answers,
     "bits of 'triton'": same_bits_as_fused,
     "full size": full_size,
     "nothing waits": nothing_waits,
