@@ -17,7 +17,7 @@ pip install --quiet --no-deps -r "$here/requirements.txt"
 pip install --quiet --no-deps --no-build-isolation --editable "$project"
 
 mkdir -p "$folder/peers"
-for source in yolox-0.3.0 onedl_mmdetection-3.5.1; do
+for source in yolox-0.3.0 onedl_mmdetection-3.5.1 yolov6detect-0.4.1 yolov9pip-0.0.4; do
     [ -d "$folder/peers/$source" ] && continue
     pip download --quiet --no-deps --no-build-isolation --no-binary :all: --dest "$folder/peers" "${source%-*}==${source##*-}"
     tar -xzf "$folder/peers/$source.tar.gz" -C "$folder/peers"

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from . import libreyolo, lightly_train, openmmlab, paddledet, super_gradients, ultralytics, yolox_heads
+from . import (
+    libreyolo,
+    lightly_train,
+    openmmlab,
+    paddledet,
+    super_gradients,
+    ultralytics,
+    yolo_repositories,
+    yolox_heads,
+)
 from .aligned import AlignedPeer, compare_aligned
 from .compare import Tally, compare
 from .peer import Peer
@@ -24,6 +33,7 @@ ALIGNED_PEERS: tuple[AlignedPeer, ...] = (
     *super_gradients.ALIGNED_PEERS,
     *libreyolo.ALIGNED_PEERS,
     *paddledet.ALIGNED_PEERS,
+    *yolo_repositories.ALIGNED_PEERS,
 )
 """Those of the task-aligned family."""
 
