@@ -9,12 +9,19 @@ from simota_triton.task_aligned import reference
 from simota_triton.verification.judge import judge
 from simota_triton.verification.judge.aligned import metric_intervals
 from simota_triton.verification.scenes import make_scene
-from simota_triton.verification.variants import PRESETS
 
 SEEDS = (0, 1, 5, 17, 22)
 """Scenes with several gts and positives, without exact ties."""
 
-PLANTED = ("tal", "tal_o2o", "yolov6", "tood", "yolo9_mit")
+PLANTED = ("tal", "tal_o2o", "yolov6", "tood", "yolo9_mit", "tal_obb")
+
+
+def problem_of(seed, config, form="list"):
+    """A scene, in boxes of the configuration's format."""
+    scene = make_scene(seed)
+    if config.boxes == "rotated":
+        scene.turn()
+    return scene.problem(config, form)
 
 
 def edited(values, place, value):
@@ -111,7 +118,7 @@ def all_to_another_gt(right):
 def test_a_planted_mistake_is_unexplained(preset, change):
     config, noticed = TaskAlignedConfig.from_preset(preset), []
     for seed in SEEDS:
-        problem = make_scene(seed).problem(config, "padded")
+        problem = problem_of(seed, config, "padded")
         right = reference.assign(problem, config)
         assert not judge(right, problem, config).unexplained
         try:
@@ -147,23 +154,30 @@ def test_a_planted_mistake_is_unexplained(preset, change):
         ("tood", {"margin": 0.5}),
         ("yolo9_mit", {"at_least_one": False}),
         ("yolo9_mit", {"max_reach": 2.0}),
+        ("tal_obb", {"topk": 9}),
+        ("tal_obb", {"beta": 5.9}),
+        ("tal_obb", {"union_eps": 1e-3}),
+        ("tal_obb", {"min_side_below": 0.0}),
+        ("tal_obb", {"margin": 0.5}),
+        ("tal_obb", {"conflict": "matched"}),
+        ("tal_obb", {"conflict": "all"}),
     ],
 )  # fmt: skip
 def test_the_answers_of_another_configuration_are_unexplained(preset, wrong):
     config = TaskAlignedConfig.from_preset(preset)
     found = 0
     for seed in range(48):
-        problem = make_scene(seed).problem(config)
+        problem = problem_of(seed, config)
         found += bool(judge(reference.assign(problem, config.replace(**wrong)), problem, config).unexplained)
     assert found > 1
 
 
-@pytest.mark.parametrize("preset", PRESETS["task_aligned"])
+@pytest.mark.parametrize("preset", TaskAlignedConfig.presets())
 def test_intervals_hold_the_float32_metrics_and_are_narrow(preset):
     config = TaskAlignedConfig.from_preset(preset)
     widths = []
     for seed in range(24):
-        problem = make_scene(seed).problem(config)
+        problem = problem_of(seed, config)
         wide, overlap, _, _ = reference.metric_matrix(problem, config, torch.float64)
         narrow, narrow_overlap, _, _ = reference.metric_matrix(problem, config)
         if not wide.numel():
@@ -198,9 +212,17 @@ def test_a_conflict_of_overlaps_that_float32_cannot_tell_apart_may_go_either_way
     assert (verdict.excused == 1, verdict.unexplained == []) == (excused, excused)
 
 
-def test_boxes_with_an_angle_are_refused():
+@pytest.mark.parametrize(("x", "either"), [(20.0, True), (20.0 + 1e-4, False)])
+def test_a_prior_on_the_edge_of_a_rotated_box_may_lie_on_either_side(x, either):
     config = TaskAlignedConfig.tal_obb()
-    inputs = torch.zeros(1, 1, 5), torch.zeros(1, 1, 1), torch.tensor([[8.0, 8.0]])
-    problem = pack(config, *inputs, [torch.zeros(0, 5)], [torch.zeros(0, dtype=torch.int64)])
-    with pytest.raises(ValueError, match="boxes along the axes"):
-        judge(reference.assign(problem, config), problem, config)
+    half = 20.0 * 2**-0.5  # the middle of the box's right edge lies at 45 degrees
+    point = torch.tensor([[half * x / 20, half * x / 20]])
+    gt = torch.tensor([[0.0, 0.0, 40.0, 20.0, torch.pi / 4]])
+    inputs = gt[None], torch.zeros(1, 1, 1), point, [gt], [torch.zeros(1, dtype=torch.int64)]
+    problem = pack(config, *inputs)
+    answers = [reference.assign(problem, config.replace(margin=margin)) for margin in (0.0, 1.0)]
+    inner = reference.assign(pack(config, *inputs[:2], point * 0.5, *inputs[3:]), config)
+    assert [int(answer.gt_index) for answer in (answers[1], inner)] == [-1, 0]
+    assert not judge(answers[0], problem, config).unexplained
+    assert not judge(answers[1], problem, config).unexplained
+    assert (judge(inner, problem, config).unexplained == []) == either

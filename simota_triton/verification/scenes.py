@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..boxes import ROTATED
 from ..inputs import pack
 from ..measure.simulate import PHASES, simulate_predictions
 from ..priors import grid_priors
@@ -76,6 +77,27 @@ class Scene:
         args, kwargs = self.inputs(config.score, form, layout)
         return pack(config, *args, **kwargs)
 
+    def turn(self) -> None:
+        """Make all boxes rotated ones (cx, cy, w, h, angle): gts at any angle, predictions near that of the
+        gt next to their prior.
+        """
+        generator = torch.Generator().manual_seed(self.seed)
+
+        def turned(boxes: Tensor, angle: Tensor) -> Tensor:
+            low, high = boxes[..., :2], boxes[..., 2:]
+            return torch.cat([(low + high) / 2, high - low, angle[..., None]], -1)
+
+        angles = [torch.rand(len(boxes), generator=generator, **FLOAT) * 6.3 - 1.6 for boxes in self.gt_boxes]
+        near = torch.randn(self.pred_boxes.shape[:2], generator=generator, **FLOAT) * 0.1
+        for b, (boxes, angle) in enumerate(zip(self.gt_boxes, angles, strict=True)):
+            if len(boxes):
+                away = torch.cdist(self.priors[:, :2], (boxes[:, :2] + boxes[:, 2:]) / 2)  # [P, G]
+                near[b] += angle[away.argmin(1)]
+        self.gt_boxes = [turned(*pair) for pair in zip(self.gt_boxes, angles, strict=True)]
+        for boxes in self.gt_boxes:
+            boxes[:, 2:4].clamp_(min=0)  # a side below 0 is refused
+        self.pred_boxes = turned(self.pred_boxes, near.to(self.pred_boxes.dtype))
+
     def spoil(self, claims: Tensor) -> None:
         """Put values that are not finite where they matter: into some of the priors that gts have claimed [B,
         P], contested ones first.
@@ -126,7 +148,7 @@ class Scene:
             torch.tensor([rng.choice(JUNK_BOXES) for _ in range(n)], **FLOAT).view(n, 4)
             for n in (before, behind)
         ]
-        boxes = torch.cat([junk[0], *self.gt_boxes, junk[1]])
+        boxes = torch.cat([_like(self.gt_boxes, junk[0]), *self.gt_boxes, _like(self.gt_boxes, junk[1])])
         junk = [torch.tensor([rng.choice(JUNK_LABELS) for _ in range(n)], **INT) for n in (before, behind)]
         labels = torch.cat([junk[0], *self.gt_labels, junk[1]])
         centers = None
@@ -140,6 +162,7 @@ class Scene:
         boxes = torch.tensor(
             [[rng.choice(JUNK_BOXES) for _ in range(width)] for _ in range(batch)], **FLOAT
         ).view(batch, width, 4)
+        boxes = _like(self.gt_boxes, boxes)
         labels = torch.tensor(
             [[rng.choice(JUNK_LABELS) for _ in range(width)] for _ in range(batch)], **INT
         ).view(batch, width)
@@ -398,6 +421,11 @@ def _floors(scene: Scene, size: int, rng: random.Random, generator: torch.Genera
         high = boxes[:, 2:].clone()
         boxes[:, 2:] = torch.where(side == 0, high.nextafter(-inf), high)
         boxes[:, 2:] = torch.where(side == 2, high.nextafter(inf), boxes[:, 2:])
+
+
+def _like(gt_boxes: list[Tensor], boxes: Tensor) -> Tensor:
+    """Boxes [..., 4] with an angle, where gts have one."""
+    return torch.cat([boxes, boxes[..., :1]], -1) if any(b.shape[1] == ROTATED for b in gt_boxes) else boxes
 
 
 _BEFORE = {

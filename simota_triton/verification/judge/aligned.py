@@ -1,10 +1,13 @@
 """Intervals of metrics, and what the task-aligned rule can make of them.
 
-Where a prior lies is decided in float32 by exact comparisons: no slack at all. The rest is
+Where a prior lies is decided in float32 by exact comparisons: no slack at all. In the frame of a rotated box
+its place is rounded, and a prior so near to an edge that rounding may move it across may lie on either side.
+The rest is
 
 * the overlap. An IoU is at most 16 roundings, 16 * 2^-24 relative (``IOU_ERROR``). CIoU subtracts from it
   terms of size 1, whose errors are absolute (``CIOU_ERROR``), and the distance of two centres is a sum of
-  coordinates, which is rounded by as much as these are large (``_center_error``).
+  coordinates, which is rounded by as much as these are large (``_center_error``). ProbIoU is formed of sums
+  without negative terms, whose ends give its ends (``_probiou_bounds``).
 * the probability: ``SCORE_ERROR`` relative; below the normal float32 numbers it counts as 0, and near the
   smallest of them it may or may not.
 * the metric, score ** alpha * overlap ** beta, of the ends of both intervals, and ``METRIC_ERROR`` relative
@@ -29,11 +32,21 @@ from ...boxes import IOU_ERROR, SMALLEST, box_ciou
 from ...config import TaskAlignedConfig
 from ...matching import Matching
 from ...problem import Problem
+from ...rotated import MAX_DISTANCE, in_frame
 from ...task_aligned.matching import match
 from ...task_aligned.reference import metric_matrix
+from ...task_aligned.terms import region_boxes
 from .common import ULP, judge_values, names, no_pairs, of_answer
 
 CIOU_ERROR = 3e-6
+FRAME_ERROR = 4 * ULP
+"""Of a place in the frame of a rotated box, relative to the distance from its centre: a sine, a cosine, and
+three roundings.
+"""
+TURN_ERROR = 4 * ULP
+"""Of the sine of the angle between two boxes, relative to 1 and to the angle."""
+SUM_ERROR = 6 * ULP
+"""Relative error of the sums in ProbIoU."""
 SCORE_ERROR = 4 * ULP
 METRIC_ERROR = 1e-5
 TARGET_ERROR = 1e-6
@@ -56,8 +69,6 @@ def judge_aligned(result: Any, problem: Problem, config: TaskAlignedConfig) -> t
     """The float64 definition's matching, and a line for everything in ``result`` that no rounding explains;
     gts of ``problem`` are sanitised.
     """
-    if config.boxes != "xyxy":
-        raise ValueError("config: the judge knows the intervals of boxes along the axes alone")
     metric, overlap, inside, gt_mask = metric_matrix(problem, config, torch.float64)
     expected = match(metric, overlap, inside, config, gt_mask)
     expected = expected._replace(dynamic_k=problem.gts.unpad(expected.dynamic_k))
@@ -75,7 +86,8 @@ def judge_aligned(result: Any, problem: Problem, config: TaskAlignedConfig) -> t
         wrong += no_pairs(result) + ["scores: not 0 where there is no pair"] * int(nothing)
         return expected, wrong + judge_values(result, problem, metric, 0.0)
     bounds = metric_intervals(problem, config, overlap)
-    wrong += _judge_priors(result, bounds, inside, overlap >= 0, config)
+    surely, maybe = _regions(problem, config, inside, overlap >= 0)
+    wrong += _judge_priors(result, bounds, surely, maybe, overlap >= 0, config)
     wrong += _judge_scores(result, bounds, config)
     error = torch.maximum(bounds.overlap_high - overlap, overlap - bounds.overlap_low)
     return expected, wrong + judge_values(result, problem, overlap, error)
@@ -88,17 +100,8 @@ def metric_intervals(problem: Problem, config: TaskAlignedConfig, overlap: Tenso
     row, _ = problem.gts.padded_rows()
     gts, pred = problem.gts.boxes[row][:, :, None].double(), problem.pred_boxes.float()[:, None].double()
 
-    middle = overlap
-    slack: Tensor | float = IOU_ERROR * overlap.abs() + UNDERFLOW
-    if config.overlap == "ciou":
-        middle = box_ciou(gts, pred, eps=config.union_eps)  # which may be below 0
-        slack = CIOU_ERROR + _center_error(gts, pred, config.union_eps)
-    # boxes that do not overlap are told by comparisons: 0 is 0
-    apart = (torch.minimum(gts[..., 2:], pred[..., 2:]) <= torch.maximum(gts[..., :2], pred[..., :2])).any(-1)
-    overlaps = [
-        torch.where(exists, torch.where(apart, 0.0, (middle + side * slack).clamp(min=0)), -1.0)
-        for side in (-1, 1)
-    ]
+    ends = (_probiou_bounds if config.overlap == "probiou" else _iou_bounds)(gts, pred, overlap, config)
+    overlaps = [torch.where(exists, end.clamp(min=0), -1.0) for end in ends]
 
     label = problem.gts.labels[row][:, :, None].expand(overlap.shape)
     logits = problem.cls_logits.dense().transpose(1, 2).gather(1, label).double()  # [B, G, P]
@@ -110,6 +113,60 @@ def metric_intervals(problem: Problem, config: TaskAlignedConfig, overlap: Tenso
         found = score.pow(config.alpha) * bound.clamp(min=0).pow(config.beta)
         metrics.append(torch.where(exists, _normal(found * (1 + side * METRIC_ERROR)), 0.0))
     return MetricIntervals(*metrics, *overlaps)
+
+
+def _iou_bounds(gts: Tensor, pred: Tensor, overlap: Tensor, config: TaskAlignedConfig) -> list[Tensor]:
+    middle = overlap
+    slack: Tensor | float = IOU_ERROR * overlap.abs() + UNDERFLOW
+    if config.overlap == "ciou":
+        middle = box_ciou(gts, pred, eps=config.union_eps)  # which may be below 0
+        slack = CIOU_ERROR + _center_error(gts, pred, config.union_eps)
+    # boxes that do not overlap are told by comparisons: 0 is 0
+    apart = (torch.minimum(gts[..., 2:], pred[..., 2:]) <= torch.maximum(gts[..., :2], pred[..., :2])).any(-1)
+    return [torch.where(apart, 0.0, middle + side * slack) for side in (-1, 1)]
+
+
+def _probiou_bounds(gts: Tensor, pred: Tensor, overlap: Tensor, config: TaskAlignedConfig) -> list[Tensor]:
+    """Those of :func:`box_probiou`, whose names these are, from the largest distance and from the least."""
+    eps = config.union_eps
+    along, across = (gts[..., 2:4].square() / 12).unbind(-1)
+    other_along, other_across = (pred[..., 2:4].square() / 12).unbind(-1)
+    angle = gts[..., 4] - pred[..., 4]
+    sine, slip = angle.sin().abs(), TURN_ERROR * (1 + angle.abs())
+    turn, slip = sine.square(), slip * (2 * sine + slip)
+    same, crossed = along * other_along + across * other_across, along * other_across + across * other_along
+    determinant = along * across + other_along * other_across + same * turn + crossed * (1 - turn)
+    error = SUM_ERROR * determinant + (same + crossed) * slip
+    volume = (gts[..., 2:4].prod(-1) * pred[..., 2:4].prod(-1)).abs() / 36
+    places = [value.abs() for value in (*in_frame(pred, gts), *in_frame(gts, pred))]
+    moved = FRAME_ERROR * (gts[..., :2] - pred[..., :2]).abs().sum(-1)
+
+    ends = []
+    for side in (1, -1):
+        x, y, other_x, other_y = ((place + side * moved).clamp(min=0).square() for place in places)
+        apart = along * y + across * x + other_along * other_y + other_across * other_x
+        apart = apart * (1 + side * SUM_ERROR) / ((determinant - side * error).clamp(min=0) + eps) / 4
+        shape = (determinant + side * error).clamp(min=0) / (volume * (1 - side * SUM_ERROR) + eps)
+        distance = apart + (shape + eps).log() / 2
+        distance = (distance + side * (SUM_ERROR * distance.abs() + 2 * ULP)).clamp(eps, MAX_DISTANCE)
+        ends.append(1 - (eps - torch.expm1(-distance)).sqrt() - side * SUM_ERROR)
+    return ends
+
+
+def _regions(
+    problem: Problem, config: TaskAlignedConfig, inside: Tensor, exists: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Where a prior surely lies in the region of a gt, and where it may, [B, G, P] each."""
+    if config.boxes == "xyxy":
+        return inside, inside
+    row, _ = problem.gts.padded_rows()
+    boxes = region_boxes(problem.gts.boxes[row][:, :, None], config).double()
+    priors = problem.priors.double()
+    x, y = in_frame(priors, boxes)
+    deep = torch.minimum(boxes[..., 2] / 2 - x.abs(), boxes[..., 3] / 2 - y.abs()) - config.margin
+    slack = FRAME_ERROR * ((priors[:, :2] - boxes[..., :2]).abs().sum(-1) + config.margin)
+    near = exists & (deep.abs() <= slack)
+    return inside & ~near, inside | near
 
 
 def _normal(values: Tensor) -> Tensor:
@@ -126,14 +183,19 @@ def _center_error(gts: Tensor, pred: Tensor, eps: float) -> Tensor:
 
 
 def _judge_priors(
-    result: Any, bounds: MetricIntervals, inside: Tensor, exists: Tensor, config: TaskAlignedConfig
+    result: Any,
+    bounds: MetricIntervals,
+    surely: Tensor,
+    maybe: Tensor,
+    exists: Tensor,
+    config: TaskAlignedConfig,
 ) -> list[str]:
     low, high, overlap_low, overlap_high = bounds
 
     # who must and who may have selected the prior
-    pool = exists if config.pool == "all" else inside
-    possible, certain = inside & (high > 0), inside & (low > 0)
-    ahead = torch.where(pool, high, 0.0), torch.where(pool, low, 0.0)
+    least_pool, most_pool = (exists, exists) if config.pool == "all" else (surely, maybe)
+    possible, certain = maybe & (high > 0), surely & (low > 0)
+    ahead = torch.where(most_pool, high, 0.0), torch.where(least_pool, low, 0.0)
     may = possible & (high >= _ranked(ahead[1], config.topk))
     must = certain & (low > _ranked(ahead[0], config.topk + 1))  # it is among these itself
     most = may.sum(2).clamp(max=config.topk)  # [B, G]
@@ -151,7 +213,7 @@ def _judge_priors(
     # whose it may be: the only gt that selected it, or the winner of a conflict
     alone = may & ~(must.sum(1, keepdim=True) - must.long() > 0)
     may_rival, must_rival = {
-        "matched": (may, must), "inside": (inside | may, inside | must), "all": (exists, exists),
+        "matched": (may, must), "inside": (maybe | may, surely | must), "all": (exists, exists),
     }[config.conflict]  # fmt: skip
     best = torch.where(must_rival, overlap_low, -1.0).amax(1, keepdim=True)
     wins = may_rival & (overlap_high >= best) & (may.sum(1, keepdim=True) > 1)
