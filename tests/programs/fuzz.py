@@ -10,6 +10,7 @@ scene.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import multiprocessing
 import os
 import random
@@ -17,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from functools import partial
+from importlib import import_module
 from typing import Any
 from unittest import mock
 
@@ -30,6 +32,10 @@ from tests.support import interpreter
 
 DEFAULTS = (*[torch.float32] * 7, torch.float16, torch.bfloat16, torch.float64)
 """Torch's default dtype while a scene is assigned, as often as each comes."""
+
+ALIGNED = import_module("simota_triton.backends.torch_aligned.match")
+MOST_OF_SMALL_CALLS = ((compact, "MOST_PAIRS"), (ALIGNED, "FEW"), (ALIGNED, "FEW_OF_GT"))
+"""What makes a call a small one. Every scene is: half of them go the way of large ones."""
 
 
 RULES = tuple(PRESETS)
@@ -49,8 +55,11 @@ def check(seed: int, backend: str, rule: str = "simota") -> tuple[Counter[str], 
     case, rng = case_of(seed, rule), random.Random(~seed)
     batch = case.batch()
     torch.set_default_dtype(rng.choice(DEFAULTS))
-    try:  # every scene is a small call: half of them go the way of large ones
-        with mock.patch.object(compact, "MOST_PAIRS", rng.choice([0, compact.MOST_PAIRS])):
+    try:
+        with contextlib.ExitStack() as stack:
+            if rng.random() < 0.5:
+                for module, name in MOST_OF_SMALL_CALLS:
+                    stack.enter_context(mock.patch.object(module, name, 0))
             outcome = judged(
                 batch, backend, torch.device("cpu"), kernels=launch_of(seed, backend), validate=None
             )

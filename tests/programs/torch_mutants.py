@@ -17,7 +17,8 @@ FUZZ, TORCH, MATCHING, WAITS, DEFAULTS, INPUTS, EDGES = (
     for name in ("fuzz", "torch_backend", "matching", "waits", "default_dtype", "inputs", "edge_cases")
 )
 
-ALIGNED = "tests/test_torch_aligned.py"
+ALIGNED, DEPARTURES = "tests/test_torch_aligned.py", "tests/test_aligned_reference.py"
+FUZZED = f"{FUZZ} -k 'explained and torch-task_aligned'"
 
 SPARE = f"{INPUTS} -k 'no_image_owns and torch'"
 
@@ -165,6 +166,55 @@ MUTANTS = (
         "if config.at_least_one:",
         "if config.at_least_one and not picked:",
         f"{ALIGNED} -k definition",
+    ),
+    Mutant(
+        "gts that contain a contested prior have no part in it",
+        "../../backends/torch_aligned/match.py",
+        'if config.conflict == "inside":',
+        'if config.conflict == "":',
+        FUZZED,
+    ),
+    Mutant(
+        "of large calls, pairs that might be selected are left out",
+        "../../backends/torch_aligned/match.py",
+        "(metric * (1 - 1e-5)).pow(1 / config.beta)",
+        "(metric * 1.5).pow(1 / config.beta)",
+        FUZZED,
+    ),
+    Mutant(
+        "every gt keeps all that it wins",
+        "../../backends/torch_aligned/match.py",
+        "if config.topk2 is not None:",
+        "if config.topk2 == 0:",
+        FUZZED,
+    ),
+    Mutant(
+        "targets are normalised by the whole image",
+        "../../backends/torch_aligned/__init__.py",
+        "metric, overlap = largest.index_select(1, won.row)",
+        "metric, overlap = largest.amax(1, keepdim=True).expand(2, won.row.shape[0])",
+        FUZZED,
+    ),
+    Mutant(
+        "sides of exactly the floor are enlarged",
+        "../../task_aligned/terms.py",
+        "high - low < config.min_side_below",
+        "high - low <= config.min_side_below",
+        f"{DEPARTURES} -k enlarged",
+    ),
+    Mutant(
+        "a metric of 0 is selected",
+        "../../task_aligned/matching.py",
+        "& inside & (metric > 0)",
+        "& inside",
+        f"{DEPARTURES} -k metric_of_zero",
+    ),
+    Mutant(
+        "the largest of each gt's metrics counts twice",
+        "../../task_aligned/terms.py",
+        "share = metric / (largest_metric + norm_eps)",
+        "share = metric / (2 * largest_metric + norm_eps)",
+        f"{DEPARTURES} -k 'second_writing and tood'",
     ),
     Mutant(
         "integers of half the bits",

@@ -105,7 +105,7 @@ def metric_intervals(problem: Problem, config: TaskAlignedConfig, overlap: Tenso
 
     label = problem.gts.labels[row][:, :, None].expand(overlap.shape)
     logits = problem.cls_logits.dense().transpose(1, 2).gather(1, label).double()  # [B, G, P]
-    scores = logits.sigmoid() if config.score == "sigmoid" else logits
+    scores = logits.sigmoid() if config.score == "sigmoid" else logits.clamp(max=1)
     error = SCORE_ERROR if config.score == "sigmoid" else 0.0
     metrics = []
     for side, bound in zip((-1, 1), overlaps, strict=True):
