@@ -46,6 +46,7 @@ def test_the_command_fails_on_wrong_answers(monkeypatch, capsys):
     out = capsys.readouterr().out
     assert "reference, simota: 4 scenes, 14 presets" in out
     assert "reference, task_aligned: 4 scenes, 13 presets" in out
+    assert "reference, task_aligned_rotated: 4 scenes, 2 presets" in out
     judge = cases.judge
     monkeypatch.setattr(
         cases, "judge", lambda result, *args: judge(replace(result, labels=result.labels + 1), *args)

@@ -73,7 +73,9 @@ def case_of(seed: int, rule: str = "simota") -> Case:
     config, rng = config_of(seed, rule), random.Random(seed)
     spoilt = rng.random() < SPOILT
     scene = make_scene(seed, families[seed % len(families)])
-    if rule == "task_aligned":
+    if config.boxes == "rotated":
+        scene.turn()
+    if config.rule == "task_aligned":
         scene.gt_centers = None
         if not config.asks_for_strides and rng.random() < 0.5:
             scene.priors = scene.priors[:, :2]

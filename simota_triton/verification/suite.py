@@ -282,7 +282,7 @@ def full_size(target: Target) -> str:
     """Images of 640 pixels with 80 classes in the phases of a training."""
     if target.interpreted:
         raise NotRun("Triton's interpreter is too slow for it")
-    every = [name for names in PRESETS.values() for name in names]
+    every = [name for rule in ("simota", "task_aligned") for name in PRESETS[rule]]
     presets = [name for name in (every if target.long else known.PRESETS) if _computes(target, name)]
     calls = [(preset, phase) for preset in presets for phase in ("untrained", "mid", "trained")]
     batches = (recorded(FULL_SIZE, preset, phase, target.seed) for preset, phase in calls)

@@ -22,16 +22,20 @@ from ..config import (
 from ..config.task_aligned import PROBABILITIES
 from .scenes import ALIGNED_FAMILIES, FAMILIES
 
-CONFIGS: dict[str, Any] = {config.rule: config for config in (SimOTAConfig, TaskAlignedConfig)}
-"""The configuration of each rule."""
+CONFIGS: dict[str, Any] = {
+    "simota": SimOTAConfig,
+    "task_aligned": TaskAlignedConfig,
+    "task_aligned_rotated": TaskAlignedConfig,
+}
+"""The configuration of each rule; one whose boxes may be rotated is two here, see ``Config.variety``."""
 
 PRESETS: dict[str, tuple[str, ...]] = {
-    rule: tuple(name for name in config.presets() if config.from_preset(name).boxes == "xyxy")
+    rule: tuple(name for name in config.presets() if config.from_preset(name).variety == rule)
     for rule, config in CONFIGS.items()
 }
-"""Those of each rule whose boxes lie along the axes, as those of all scenes do."""
+"""The presets of each rule."""
 
-SCENES = {"simota": FAMILIES, "task_aligned": ALIGNED_FAMILIES}
+SCENES = {rule: FAMILIES if config is SimOTAConfig else ALIGNED_FAMILIES for rule, config in CONFIGS.items()}
 """The families of scenes that each rule meets."""
 
 OVERRIDES: dict[str, dict[str, tuple[Any, ...]]] = {
@@ -78,6 +82,11 @@ OVERRIDES: dict[str, dict[str, tuple[Any, ...]]] = {
         "norm_eps": (0.0, 1e-9, 1e-3),
         "score": PROBABILITIES,
     },
+}
+OVERRIDES["task_aligned_rotated"] = {
+    name: values
+    for name, values in OVERRIDES["task_aligned"].items()
+    if name not in ("overlap", "union_rule", "max_reach", "pool")  # which rotated boxes have one value of
 }
 """What a variant of a preset may change. Every third scene runs under a variant with one to four changes."""
 
