@@ -20,7 +20,7 @@ from PIL import Image
 from rich.console import Console
 
 import simota_triton
-from simota_triton import SimOTAAssigner, SimOTAConfig, backends, env, grid_priors
+from simota_triton import SimOTAAssigner, TaskAlignedAssigner, backends, env, grid_priors
 from simota_triton.cli import COMMANDS, main
 from simota_triton.cli import arguments as cli_arguments
 from simota_triton.cli.demo import run as demo_run
@@ -253,11 +253,74 @@ def test_the_tables_numbers_are_the_assignments(tmp_path, capsys, backend):
     assert any(row[7] == "none" for row in found)
 
 
+def test_the_tables_of_both_rules_hold_topk_and_scores(tmp_path, capsys):
+    options = ["--preset", "rtmdet", "--preset", "tal", "--out", str(tmp_path)]
+    assert main(["demo", *options]) == 0
+    output = capsys.readouterr().out
+    dataset = read_coco(SHIPPED)
+    scene = load_scene(dataset.images[0], dataset.classes, None, 640)
+    priors = grid_priors(640, offset=0.5)
+    simulated = simulate_predictions(
+        [scene.gt_boxes], [scene.gt_labels], priors, 7, "mid", torch.Generator().manual_seed(0)
+    )
+    result = TaskAlignedAssigner("tal", backend="reference")(
+        simulated.pred_boxes, simulated.cls_logits, priors, [scene.gt_boxes], [scene.gt_labels]
+    )
+    # preset, k, stride 8, 16, 32, priors, mean IoU, mean score
+    found = re.findall(r"\btal +(\d+) +[\d-]+ +[\d-]+ +[\d-]+ +(\d+) +([\d.]+) +([\d.]+) *$", output, re.M)
+    expected = []
+    for gt in [*range(len(scene.gt_boxes)), None]:
+        mine = result.fg_mask[0] if gt is None else result.gt_index[0] == gt
+        means = (f"{float(values[0][mine].mean()):.3f}" for values in (result.matched_iou, result.scores))
+        asked = 10 * len(scene.gt_boxes) if gt is None else 10
+        expected.append((str(asked), str(int(mine.sum())), *means))
+    assert found == expected
+    assert re.search(r"\brtmdet +\d+ +\d+ +\d+ +\d+ +\d+ +[\d.]+ *$", output, re.MULTILINE)  # no score
+    assert "score" in output
+    assert main(["demo", "--preset", "rtmdet", "--out", str(tmp_path)]) == 0
+    assert "score" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("source", ["--backend", "SIMOTA_TRITON_BACKEND"])
+def test_a_backend_without_the_rule_of_a_preset_is_refused_in_a_line(source, tmp_path, capsys, monkeypatch):
+    options = ["--backend", "triton"] if source == "--backend" else []
+    if not options:
+        monkeypatch.setenv("SIMOTA_TRITON_BACKEND", "triton")
+    assert main(["demo", "--preset", "tal", *options, "--out", str(tmp_path / "out")]) == 2
+    line = one_line(capsys.readouterr().err)
+    assert f"{source}: expected one of 'auto', 'reference', 'torch'" in line
+    assert "which compute the rule 'task_aligned', got 'triton'" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_workload_is_timed_by_a_task_aligned_preset(tmp_path, capsys):
+    out = tmp_path / "found.json"
+    options = ["--workload", "coco", "--batch-size", "1", "--rounds", "1", "--device", "cpu"]
+    assert main(["bench", "--preset", "tal", *options, "--out", str(out)]) == 0
+    assert "coco, B = 1, float32, tal on cpu" in capsys.readouterr().out
+    rows = json.loads(out.read_text())["rows"]
+    assert [row["case"] for row in rows] == ["torch", "reference"]
+    assert {row["differing_priors"] for row in rows} == {0}
+
+
+def test_presets_of_both_rules_are_offered_where_both_are_taken(capsys):
+    assert {"rtmdet", "yolox", "tal", "tood"} < set(cli_arguments.PRESETS)
+    assert "tal_obb" not in cli_arguments.PRESETS  # whose boxes are not those of scenes and workloads
+    for command, presets in (
+        ("demo", cli_arguments.PRESETS), ("bench", cli_arguments.PRESETS), ("tune", ("rtmdet", "yolox")),
+    ):  # fmt: skip
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        output = capsys.readouterr().out
+        assert all(re.search(rf"\b{name}\b", output) for name in presets)
+        assert (command == "tune") == (re.search(r"\btal\b", output) is None)
+
+
 def test_the_demo_writes_a_picture_for_each_preset_and_sums_up(tmp_path, capsys):
     out = tmp_path / "new" / "folder"
     assert main(["demo", "--out", str(out), "--preset", "all", "--image-size", "320"]) == 0
     output = capsys.readouterr().out
-    names = SimOTAConfig.presets()
+    names = cli_arguments.PRESETS
     assert sorted(path.name for path in out.iterdir()) == sorted(f"street_{name}_mid.png" for name in names)
     with Image.open(out / "street_yolox_mid.png") as picture:
         assert picture.format == "PNG"
@@ -476,7 +539,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, capsys, blocked):
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["--preset", "yolov9"], SimOTAConfig.presets()),
+        (["--preset", "yolov3"], cli_arguments.PRESETS),
         (["--phase", "asleep"], ("untrained", "mid", "trained")),
         (["--backend", "quantum"], backends.CHOICES),
         (["--limit", "0"], ("whole number from 1", "'0'")),
@@ -653,7 +716,10 @@ def runs(process):
 def test_help_teaches(capsys):
     for arguments, words in (
         (["--help"], ("info", "demo", "which prior learns which ground-truth box")),
-        (["demo", "--help"], ("examples:", "--coco", "simulated", "dynamic k", *SimOTAConfig.presets())),
+        (
+            ["demo", "--help"],
+            ("examples:", "--coco", "simulated", "dynamic k", "topk", *cli_arguments.PRESETS),
+        ),
         (["info", "--help"], ("versions", "backend")),
     ):
         with pytest.raises(SystemExit) as stop:

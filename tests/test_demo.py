@@ -16,7 +16,9 @@ import torch
 from matplotlib import font_manager
 from PIL import Image
 
-from simota_triton import SimOTAAssigner, SimOTAConfig, grid_priors
+from simota_triton import grid_priors
+from simota_triton.assigners import assigner_of
+from simota_triton.backends.known import config_of
 from simota_triton.cli import main
 from simota_triton.cli.demo.coco import read_coco
 from simota_triton.cli.demo.fonts import fonts_for
@@ -233,10 +235,10 @@ def test_the_shipped_scene_has_what_it_is_there_to_show():
 
 
 @pytest.mark.parametrize("phase", PHASES)
-@pytest.mark.parametrize("preset", ["rtmdet", "yolox", "damo", "picodet"])
+@pytest.mark.parametrize("preset", ["rtmdet", "yolox", "damo", "picodet", "tal", "tal_o2o", "yolov6"])
 def test_what_each_gt_got_is_what_the_assigner_gave(preset, phase):
     scene, [outcome] = shipped(preset, phase=phase, seed=3)
-    priors = grid_priors(640, offset=SimOTAConfig.from_preset(preset).prior_offset)
+    priors = grid_priors(640, offset=config_of(preset).prior_offset)
     simulated = simulate_predictions(
         [scene.gt_boxes],
         [scene.gt_labels],
@@ -246,7 +248,7 @@ def test_what_each_gt_got_is_what_the_assigner_gave(preset, phase):
         torch.Generator().manual_seed(3),
     )
     objectness = {"obj_logits": simulated.obj_logits} if preset == "yolox" else {}
-    result = SimOTAAssigner(preset, backend="reference")(
+    result = assigner_of(config_of(preset), backend="reference")(
         simulated.pred_boxes, simulated.cls_logits, priors, [scene.gt_boxes], [scene.gt_labels],
         ignore_boxes=[scene.ignore_boxes], **objectness,
     )  # fmt: skip
@@ -259,6 +261,8 @@ def test_what_each_gt_got_is_what_the_assigner_gave(preset, phase):
         assert outcome.priors_got[gt].tolist() == by_stride
         mean = sum(float(result.matched_iou[0, p]) for p in mine) / len(mine) if mine else 0.0
         assert float(outcome.mean_iou[gt]) == pytest.approx(mean, abs=1e-6)
+        mean = sum(float(result.scores[0, p]) for p in mine) / len(mine) if mine else 0.0
+        assert float(outcome.mean_score[gt]) == pytest.approx(mean, abs=1e-6)
         assert bool(outcome.empty[gt]) == (not mine)
         for p in mine:
             x, y = priors[p, :2].tolist()
@@ -514,6 +518,15 @@ def test_the_title_names_preset_phase_simulation_and_totals():
     ] == texts_of_strides(texts)
 
 
+@pytest.mark.parametrize(("preset", "topk"), [("tal", 10), ("tal_o2o", 7)])
+def test_the_title_of_a_task_aligned_preset_tells_topk_and_scores(preset, topk):
+    scene, [outcome] = shipped(preset)
+    mean = float(outcome.image.scores[outcome.image.fg_mask].mean())
+    expected = f"{totals([outcome.summary])}; top {topk} of each gt, mean score {mean:.2f}"
+    assert expected in figure_texts(draw(scene, outcome))
+    assert 0 < mean < 1
+
+
 def texts_of_strides(texts):
     return [text for text in texts if text.startswith("stride")]
 
@@ -533,7 +546,7 @@ def overlapping_texts(figure):
     ]
 
 
-@pytest.mark.parametrize("preset", ["rtmdet", "yolox"])
+@pytest.mark.parametrize("preset", ["rtmdet", "yolox", "tal"])
 def test_texts_of_the_shipped_scene_share_no_pixels_and_stay_in_the_frame(preset):
     scene, [outcome] = shipped(preset)
     figure = draw(scene, outcome)
@@ -555,7 +568,7 @@ def test_odd_scenes_are_drawn(tmp_path):
     image = [{"id": 7, "file_name": "$\\frac$.png", "width": 3, "height": 300}]
     for objects in (entries, []):
         scene = scene_of(write_coco(tmp_path, objects, image, names), image_size=96)
-        for outcome in run_presets(scene, ["rtmdet", "yolox_main"], "untrained", 0, "auto", CPU):
+        for outcome in run_presets(scene, ["rtmdet", "yolox_main", "tal"], "untrained", 0, "auto", CPU):
             assert render(draw(scene, outcome)).std() > 1
 
 

@@ -49,7 +49,7 @@ examples:
   simota-triton tune --dry-run --capability 90         needs no GPU: compile all candidates and rank them"""
 
 
-NOT_TUNED = "the kernels of the task-aligned rule have no launch parameters to choose"
+NOT_TUNED = "tuning measures SimOTA's kernels; those of the task-aligned rule take the same launch parameters"
 
 
 def add_parser(commands: Any) -> None:
@@ -200,7 +200,7 @@ def _tasks(
     """The batches that were asked for, packed for the family's backend.
 
     Raises:
-        CommandError: All of them are of a rule whose kernels have no launch parameters to choose.
+        CommandError: None of them is of SimOTA's rule.
     """
     found = 0
     for batch in batches(args, tiny):
