@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from simota_triton import TaskAlignedConfig, backends
+from simota_triton.boxes import SMALLEST
 from simota_triton.inputs import pack
 from simota_triton.problem import Problem
 from simota_triton.rotated import in_frame
@@ -66,14 +67,18 @@ class Targets(NamedTuple):
     scores: Tensor | None
 
     def owners(self, scene: Scene) -> Tensor:
-        """[B, P] int64, the first gt of that label and box, -1 for background."""
+        """[B, P] int64, the first gt of that label and box, -1 for background. Under conflicts among all gts
+        of the image an original may give a prior of metric 0 to padding, which counts as gt G.
+        """
         owners = torch.full(self.fg_mask.shape, -1)
         for b, (boxes, labels) in enumerate(zip(scene.gt_boxes, scene.gt_labels, strict=True)):
             prior = self.fg_mask[b].nonzero().squeeze(1)
             same = (self.boxes[b, prior, None] == boxes).all(2) & (self.labels[b, prior, None] == labels)
-            assert same.any(1).all() or not len(prior), "a positive learns what is no gt"
-            if len(prior):
-                owners[b, prior] = same.byte().argmax(1)
+            if not len(prior):
+                continue
+            found = same.any(1)
+            assert found.all() or not self.scores[b, prior[~found]].any(), "a positive learns what is no gt"
+            owners[b, prior] = torch.where(found, same.byte().argmax(1), len(boxes))
         return owners
 
 
@@ -205,7 +210,10 @@ class Verdict:
         low = torch.where(
             overlap > error, metric * ((overlap - error) / overlap) ** config.beta, torch.zeros_like(metric)
         ) * (1 - METRIC_ERROR)
-        high = torch.maximum(metric * power, error**config.beta) * (1 + METRIC_ERROR)
+        # a class score below the normal numbers is 0 here, and may be more there
+        least = SMALLEST**config.alpha * (overlap + error).clamp(min=0) ** config.beta
+        least = torch.where(overlap > error, least, error**config.beta)
+        high = torch.maximum(metric * power, least) * (1 + METRIC_ERROR)
 
         # what each gt selects
         pools = (exists, exists) if config.pool == "all" else (surely_in, maybe_in)
