@@ -12,7 +12,6 @@ from simota_triton.matching import Matching
 from simota_triton.task_aligned import reference
 from simota_triton.verification.judge import judge
 from simota_triton.verification.scenes import ALIGNED_FAMILIES, make_scene
-from simota_triton.verification.variants import PRESETS
 from tests.support.literal_aligned import ALIGNED_RULES, assign
 
 backends = pytest.mark.parametrize("backend", ["reference", "torch"])
@@ -23,7 +22,8 @@ def literal(scene, preset):
     answers = []
     for b, boxes in enumerate(scene.gt_boxes):
         pred, logits = scene.pred_boxes[b].float(), scene.cls_logits[b].float()
-        area = (pred[:, 2:] - pred[:, :2]).clamp(min=0).prod(1)
+        size = pred[:, 2:4] if ALIGNED_RULES[preset].rotated else pred[:, 2:] - pred[:, :2]
+        area = size.clamp(min=0).prod(1)
         usable = pred.isfinite().all(1) & area.isfinite()
         if scene.candidate_mask is not None:
             usable &= scene.candidate_mask.expand(len(scene.gt_boxes), -1)[b]
@@ -40,7 +40,7 @@ def literal(scene, preset):
     return Matching(gt_index=gt, matched_iou=overlap, dynamic_k=torch.cat(asked), claims=claims, scores=score)
 
 
-@pytest.mark.parametrize("preset", PRESETS["task_aligned"])
+@pytest.mark.parametrize("preset", TaskAlignedConfig.presets())
 def test_the_definition_is_what_a_second_writing_of_the_rule_gives(preset):
     config, priors, different = TaskAlignedConfig.from_preset(preset), 0, 0
     for seed, family in enumerate(ALIGNED_FAMILIES):
@@ -49,6 +49,8 @@ def test_the_definition_is_what_a_second_writing_of_the_rule_gives(preset):
             scene.gt_boxes = [boxes[:8] for boxes in scene.gt_boxes]
             scene.gt_labels = [labels[:8] for labels in scene.gt_labels]
         scene.gt_centers = None
+        if config.boxes == "rotated":
+            scene.turn()
         problem, expected = scene.problem(config), literal(scene, preset)
         found = reference.assign(problem, config, dtype=torch.float64)
         assert not judge(expected, problem, config).unexplained, family
@@ -62,7 +64,7 @@ def test_the_definition_is_what_a_second_writing_of_the_rule_gives(preset):
 
 
 def test_every_preset_is_written_down_twice():
-    assert set(ALIGNED_RULES) == set(PRESETS["task_aligned"])
+    assert set(ALIGNED_RULES) == set(TaskAlignedConfig.presets())
 
 
 GT = torch.tensor([[0.0, 0.0, 32.0, 32.0]])
@@ -204,3 +206,14 @@ def test_the_winner_of_a_conflict_need_not_have_selected_the_prior(backend):
         result = call(config.replace(conflict=conflict), pred, gts, points, backend=backend)
         assert result.gt_index.tolist() == [[owner, 2]]
         assert result.claims.tolist() == [[2, 1]]
+
+
+@backends
+@pytest.mark.parametrize(("preset", "owners"), [("tal_obb", [0, 0, 0]), ("tal_obb_v8", [0, 0, -1])])
+def test_a_rotated_box_without_a_side_may_have_positives_where_it_lies_or_where_it_is_enlarged(
+    preset, owners, backend
+):
+    points = torch.tensor([[8.0, 8.0], [12.0, 8.0], [12.0, 12.0]])
+    gt = torch.tensor([[8.0, 8.0, 16.0, 0.0, 0.0]])
+    result = call(preset, gt.expand(3, 5), gt, points, backend=backend)
+    assert result.gt_index.tolist() == [owners]

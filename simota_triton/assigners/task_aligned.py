@@ -103,7 +103,8 @@ class TaskAlignedAssigner(Assigner[TaskAlignedConfig]):
                 where ``config.score`` is ``"prob"``.
             priors: [P, 2] x, y: the points of the priors, which are cell centres in all originals. Strides
                 may follow, as [P, 3] or [P, 4]; only ``config.max_reach`` asks for them.
-            gt_boxes: xyxy, floating dtype. A box without area is legal, and never has a positive.
+            gt_boxes: xyxy, floating dtype. A box without area is legal, and never has a positive, unless it
+                is rotated: its ProbIoU may be above 0.
             gt_labels: Integer classes in [0, C).
             gt_mask: [B, G] bool, True for real gts, for padded gts. None: all are real.
             gt_offsets: [B + 1] int, for packed gts.

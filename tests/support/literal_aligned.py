@@ -1,7 +1,7 @@
 """A second opinion on the task-aligned rule: one image at a time, loops over gts and priors, float64.
 
 Nothing of the package is used and no configuration is read. Where a prior lies is decided in float32, as it
-is part of the rule; a metric below the smallest normal float32 counts as 0.
+is part of the rule, but for rotated boxes; a metric below the smallest normal float32 counts as 0.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class AlignedRule:
     reach: float | None = None
     anywhere: bool = False  # the topk are those of all priors
     one_at_least: bool = False
+    rotated: bool = False  # boxes are (cx, cy, w, h, angle), overlaps ProbIoU
 
 
 YOLOV6 = {"topk": 13, "alpha": 1.0, "ciou": False, "eps": 1e-9, "conflict": "all"}
@@ -57,6 +58,8 @@ ALIGNED_RULES = {
         margin=0.01, anywhere=True,
     ),
     "yolo9_mit": AlignedRule(conflict="matched", inclusive=True, reach=14.99, one_at_least=True),
+    "tal_obb": AlignedRule(rotated=True, inclusive=True, below=16.0, to=16.0),
+    "tal_obb_v8": AlignedRule(rotated=True, inclusive=True),
 }  # fmt: skip
 
 
@@ -84,6 +87,36 @@ def inside(rule: AlignedRule, prior: Tensor, box: Tensor) -> bool:
     if rule.reach is None:
         return True
     return all(float(max(depths[2 * i : 2 * i + 2]) / prior[2 + i]) <= rule.reach for i in (0, 1))
+
+
+def inside_rotated(rule: AlignedRule, prior: list[float], box: list[float]) -> bool:
+    """Whether a point projects onto both sides of a box that meet in its corner A, ends included.
+
+    On purpose a side of 0 holds nothing, though by the originals' formula every point projects onto it.
+    """
+    sides = [rule.to if side < rule.below else side for side in box[2:4]]
+    if 0.0 in sides:
+        return False
+    cos, sin = math.cos(box[4]), math.sin(box[4])
+    ab, ad = (sides[0] * cos, sides[0] * sin), (-sides[1] * sin, sides[1] * cos)
+    ap = [prior[i] - (box[i] - (ab[i] + ad[i]) / 2) for i in (0, 1)]
+    return all(0 <= ap[0] * side[0] + ap[1] * side[1] <= side[0] ** 2 + side[1] ** 2 for side in (ab, ad))
+
+
+def probiou(rule: AlignedRule, gt: list[float], pred: list[float]) -> float:
+    """1 minus the Hellinger distance of the Gaussians of two rotated boxes, 0 where it is below."""
+    spreads = []
+    for _, _, w, h, angle in (gt, pred):
+        along, across, cos, sin = w * w / 12, h * h / 12, math.cos(angle), math.sin(angle)
+        a, b = along * cos * cos + across * sin * sin, along * sin * sin + across * cos * cos
+        spreads.append((a, b, (along - across) * cos * sin, along * across))
+    a, b, c = (spreads[0][i] + spreads[1][i] for i in range(3))
+    x, y = pred[0] - gt[0], pred[1] - gt[1]
+    d = a * b - c * c
+    apart = (a * y * y + b * x * x) / (d + rule.eps) / 4 - c * x * y / (d + rule.eps) / 2
+    shape = math.log(d / (4 * math.sqrt(spreads[0][3] * spreads[1][3]) + rule.eps) + rule.eps) / 2
+    distance = min(max(apart + shape, rule.eps), 100.0)
+    return max(0.0, 1 - math.sqrt(1 - math.exp(-distance) + rule.eps))
 
 
 def overlap(rule: AlignedRule, gt: list[float], pred: list[float]) -> float:
@@ -120,13 +153,14 @@ def assign(
     Args:
         rule: The preset.
         priors: [P, 2] or [P, 4] float32.
-        pred: [P, 4].
+        pred: [P, 4], or [P, 5] rotated.
         scores: [P, C] probabilities, not finite where a prior takes no part for gts of that class.
-        boxes: [G, 4] float32, of real gts.
+        boxes: [G, 4] or [G, 5] float32, of real gts.
         labels: [G].
         usable: [P] bool, the others take no part.
     """
     num_priors, gts = len(priors), range(len(boxes))
+    of_boxes = probiou if rule.rotated else overlap
     s, predicted, real = scores.double().tolist(), pred.double().tolist(), boxes.double().tolist()
     here, o, m = [], [], []
     for g in gts:
@@ -138,8 +172,11 @@ def assign(
                 row_o.append(-1.0)
                 row_m.append(0.0)
                 continue
-            row_here.append(inside(rule, priors[p], boxes[g]))
-            row_o.append(overlap(rule, real[g], predicted[p]))
+            if rule.rotated:
+                row_here.append(inside_rotated(rule, priors[p].tolist(), real[g]))
+            else:
+                row_here.append(inside(rule, priors[p], boxes[g]))
+            row_o.append(of_boxes(rule, real[g], predicted[p]))
             metric = (
                 score**rule.alpha * row_o[-1] ** rule.beta if score >= SMALLEST or not rule.alpha else 0.0
             )
