@@ -21,7 +21,9 @@ from simota_triton import (
     mask_centers,
     topk_matching,
 )
+from simota_triton.assigners import assigner_of
 from simota_triton.backends import BACKENDS
+from simota_triton.backends.known import config_of
 from simota_triton.inputs import pack
 from simota_triton.verification.scenes import make_scene
 from tests.support.interpreter import QUICK
@@ -623,17 +625,27 @@ def objectness(changes):
     return {"obj_logits": OBJ} if config is not None and config.score == "joint" else {}
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+CALLS = [
+    (preset, backend)
+    for preset in ("rtmdet", "yolox", "seed", "tal", "yolov6")
+    for backend in BACKENDS
+    if config_of(preset).variety in BACKENDS[backend].load
+]
+
+
 @pytest.mark.parametrize("form", ["list", "padded", "packed"])
-@pytest.mark.parametrize("preset", ["rtmdet", "yolox", "seed"])
+@pytest.mark.parametrize(("preset", "backend"), CALLS)
 def test_without_validation_a_wrong_gt_takes_no_part(preset, form, backend):
-    assigner = SimOTAAssigner(preset, backend=backend, validate=False)
+    config = config_of(preset)
+    assigner = assigner_of(config, backend=backend, validate=False)
     for seed in (1, 22, 25, 43) if backend in QUICK else (140,):
         scene = make_scene(seed)
+        if config.rule == "task_aligned":
+            scene.gt_centers = None
         wrong = [torch.arange(len(boxes)) % 3 == 1 for boxes in scene.gt_boxes]
         kept = without(scene, wrong)
         spoil(scene, wrong)
-        result, clean = scene.call(assigner, form), kept.call(SimOTAAssigner(preset, backend=backend))
+        result, clean = scene.call(assigner, form), kept.call(assigner_of(config, backend=backend))
         for b, bad in enumerate(wrong):
             place = (~bad).nonzero().flatten()  # place of the i-th gt that is left among all
             expected = clean.gt_index[b]
@@ -650,6 +662,7 @@ def test_without_validation_a_wrong_gt_takes_no_part(preset, form, backend):
 def without(scene, wrong):
     """The scene without these gts."""
     again = make_scene(scene.seed)
+    again.gt_centers = scene.gt_centers
     again.gt_boxes = [boxes[~bad] for boxes, bad in zip(again.gt_boxes, wrong, strict=True)]
     again.gt_labels = [labels[~bad] for labels, bad in zip(again.gt_labels, wrong, strict=True)]
     if again.gt_centers is not None:
@@ -671,10 +684,15 @@ def spoil(scene, wrong):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_without_validation_a_wrong_prior_takes_no_part(backend):
-    for preset in ("rtmdet", "yolox_main", "seed"):
+    for preset in ("rtmdet", "yolox_main", "seed", "tal"):
+        config = config_of(preset)
+        if config.variety not in BACKENDS[backend].load:
+            continue
         scene = make_scene(22)
         scene.candidate_mask = None
-        assigner = SimOTAAssigner(preset, backend=backend, validate=False)
+        if config.rule == "task_aligned":
+            scene.gt_centers = None
+        assigner = assigner_of(config, backend=backend, validate=False)
         bad = torch.arange(len(scene.priors)) % 7 == 2
         expected = scene.call(assigner, candidate_mask=~bad)
         for i, p in enumerate(bad.nonzero().flatten().tolist()):
