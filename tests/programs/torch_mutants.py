@@ -19,6 +19,7 @@ FUZZ, TORCH, MATCHING, WAITS, DEFAULTS, INPUTS, EDGES = (
 
 ALIGNED, DEPARTURES = "tests/test_torch_aligned.py", "tests/test_aligned_reference.py"
 FUZZED = f"{FUZZ} -k 'explained and torch-task_aligned'"
+TURNED = f"{FUZZ} -k 'explained and torch-task_aligned_rotated'"
 
 SPARE = f"{INPUTS} -k 'no_image_owns and torch'"
 
@@ -180,6 +181,20 @@ MUTANTS = (
         "(metric * (1 - 1e-5)).pow(1 / config.beta)",
         "(metric * 1.5).pow(1 / config.beta)",
         FUZZED,
+    ),
+    Mutant(
+        "the box around a rotated one is that of one without an angle",
+        "../../backends/torch_aligned/pairs.py",
+        "torch.stack([width * cos + height * sin, width * sin + height * cos], 1) / 2",
+        "torch.stack([width, height], 1) / 2",
+        TURNED,
+    ),
+    Mutant(
+        "the region of a rotated box is the box around it",
+        "../../backends/torch_aligned/pairs.py",
+        'if config.margin or config.max_reach is not None or config.boxes == "rotated":',
+        "if config.margin or config.max_reach is not None:",
+        TURNED,
     ),
     Mutant(
         "every gt keeps all that it wins",
