@@ -28,6 +28,16 @@ from .yolox_heads import pad_labels
 BINS = 16
 
 
+def gt_rows(scene: Scene) -> Tensor:
+    """[N, 6] image, label and box of each gt. Those whose coordinates sum to 0 or less are left out: to these
+    losses they are padding, which yet wins conflicts in the originals.
+    """
+    return torch.cat([
+        torch.cat([torch.full((len(boxes), 1), image), labels[:, None], boxes], 1)[boxes.sum(1) > 0]
+        for image, (boxes, labels) in enumerate(zip(scene.gt_boxes, scene.gt_labels, strict=True))
+    ])  # fmt: skip
+
+
 class PPYoloELoss(AlignedTrainer):
     """The loss of PP-YOLOE and YOLO-NAS.
 
@@ -58,11 +68,8 @@ class PPYoloELoss(AlignedTrainer):
         return logits, sides, anchors, points, counts, stride
 
     def loss(self, made: Any, predictions: Any, scene: Scene) -> dict[str, Tensor]:
-        image = torch.arange(len(scene.gt_boxes)).repeat_interleave(
-            torch.tensor([len(own) for own in scene.gt_boxes])
-        )
-        boxes, labels = torch.cat(scene.gt_boxes), torch.cat(scene.gt_labels)
-        total, terms = made(predictions, torch.cat([image[:, None], labels[:, None], to_cxcywh(boxes)], 1))
+        rows = gt_rows(scene)
+        total, terms = made(predictions, torch.cat([rows[:, :2], to_cxcywh(rows[:, 2:])], 1))
         return {f"term {i}": term for i, term in enumerate(terms)} | {"total": total}
 
     @contextmanager
@@ -202,10 +209,7 @@ class MMYolo(Registered):
         return to_maps(scene.cls_logits, scene.priors), to_maps(sides, scene.priors), bins
 
     def loss(self, made: Any, predictions: Any, scene: Scene) -> dict[str, Tensor]:
-        rows = torch.cat([
-            torch.cat([torch.full((len(boxes), 1), image), labels[:, None], boxes], 1)
-            for image, (boxes, labels) in enumerate(zip(scene.gt_boxes, scene.gt_labels, strict=True))
-        ])  # fmt: skip
+        rows = gt_rows(scene)
         terms = made.head.loss_by_feat(*predictions, rows, [{} for _ in scene.gt_boxes])
         return terms | {"total": sum(terms.values())}
 
