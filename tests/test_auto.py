@@ -22,7 +22,7 @@ from simota_triton.boxes import box_ciou
 from simota_triton.inputs import pack
 from simota_triton.task_aligned import reference as aligned
 from simota_triton.task_aligned.reference import metric_matrix
-from simota_triton.verification.judge import SUM_ERROR, cost_intervals
+from simota_triton.verification.judge.simota import SUM_ERROR, cost_intervals
 
 GPU, CPU = torch.device("cuda", 0), torch.device("cpu")
 STREAM = ("triton-stream", "Triton on an NVIDIA GPU; it gave the known answers there")

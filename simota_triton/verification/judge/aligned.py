@@ -45,7 +45,7 @@ three roundings.
 """
 TURN_ERROR = 4 * ULP
 """Of the sine of the angle between two boxes, relative to 1 and to the angle."""
-SUM_ERROR = 6 * ULP
+PROBIOU_ERROR = 6 * ULP
 """Relative error of the sums in ProbIoU."""
 SCORE_ERROR = 4 * ULP
 METRIC_ERROR = 1e-5
@@ -136,7 +136,7 @@ def _probiou_bounds(gts: Tensor, pred: Tensor, overlap: Tensor, config: TaskAlig
     turn, slip = sine.square(), slip * (2 * sine + slip)
     same, crossed = along * other_along + across * other_across, along * other_across + across * other_along
     determinant = along * across + other_along * other_across + same * turn + crossed * (1 - turn)
-    error = SUM_ERROR * determinant + (same + crossed) * slip
+    error = PROBIOU_ERROR * determinant + (same + crossed) * slip
     volume = (gts[..., 2:4].prod(-1) * pred[..., 2:4].prod(-1)).abs() / 36
     places = [value.abs() for value in (*in_frame(pred, gts), *in_frame(gts, pred))]
     moved = FRAME_ERROR * (gts[..., :2] - pred[..., :2]).abs().sum(-1)
@@ -145,11 +145,11 @@ def _probiou_bounds(gts: Tensor, pred: Tensor, overlap: Tensor, config: TaskAlig
     for side in (1, -1):
         x, y, other_x, other_y = ((place + side * moved).clamp(min=0).square() for place in places)
         apart = along * y + across * x + other_along * other_y + other_across * other_x
-        apart = apart * (1 + side * SUM_ERROR) / ((determinant - side * error).clamp(min=0) + eps) / 4
-        shape = (determinant + side * error).clamp(min=0) / (volume * (1 - side * SUM_ERROR) + eps)
+        apart = apart * (1 + side * PROBIOU_ERROR) / ((determinant - side * error).clamp(min=0) + eps) / 4
+        shape = (determinant + side * error).clamp(min=0) / (volume * (1 - side * PROBIOU_ERROR) + eps)
         distance = apart + (shape + eps).log() / 2
-        distance = (distance + side * (SUM_ERROR * distance.abs() + 2 * ULP)).clamp(eps, MAX_DISTANCE)
-        ends.append(1 - (eps - torch.expm1(-distance)).sqrt() - side * SUM_ERROR)
+        distance = (distance + side * (PROBIOU_ERROR * distance.abs() + 2 * ULP)).clamp(eps, MAX_DISTANCE)
+        ends.append(1 - (eps - torch.expm1(-distance)).sqrt() - side * PROBIOU_ERROR)
     return ends
 
 
