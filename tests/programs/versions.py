@@ -18,8 +18,8 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-from simota_triton.verification.scenes import FAMILIES
-from simota_triton.verification.variants import config_of
+from simota_triton import backends
+from simota_triton.verification.variants import SCENES, config_of
 from tests.programs.fuzz import run
 
 ROOT = Path(__file__).parents[2]
@@ -28,8 +28,11 @@ TRITONS = {"3.9.0": (), "3.6.0": ("numpy<2.4",)}
 kernels.
 """
 BACKENDS = ("triton", "triton-stream")
-SEEDS = {config_of(seed).preset: seed for seed in reversed(range(0, 61 * 3 * len(FAMILIES), 61))}
-"""A scene of each preset, of several families."""
+SEEDS = {
+    rule: {config_of(seed, rule).preset: seed for seed in reversed(range(0, 61 * 3 * len(families), 61))}
+    for rule, families in SCENES.items()
+}
+"""Of each rule a scene of each preset, of several families."""
 
 
 def install(folder: Path, triton: str) -> Path:
@@ -69,12 +72,22 @@ def there(task: tuple[str, str], folder: Path) -> tuple[bool, str]:
 
 def here(backend: str) -> int:
     """Hold a backend to the definition with what is installed."""
-    total, complaints = run(SEEDS.values(), backend)
-    print(*complaints[:5], sep="\n", end="\n" if complaints else "")
     versions = ", ".join(f"{package} {version(package)}" for package in ("torch", "triton", "numpy"))
-    found = ", ".join(f"{number} {name}" for name, number in total.items())
-    print(f"{versions}: {backend}: {len(SEEDS)} presets, {found}")
-    return int(total["unexplained"] > 0)
+    unexplained = 0
+    for rule, all_seeds in SEEDS.items():
+        seeds = [
+            seed
+            for seed in all_seeds.values()
+            if config_of(seed, rule).variety in backends.BACKENDS[backend].load
+        ]
+        if not seeds:
+            continue
+        total, complaints = run(seeds, backend, rule=rule)
+        print(*complaints[:5], sep="\n", end="\n" if complaints else "")
+        found = ", ".join(f"{number} {name}" for name, number in total.items())
+        print(f"{versions}: {backend}: {len(seeds)} presets of {rule}, {found}")
+        unexplained += total["unexplained"]
+    return int(unexplained > 0)
 
 
 def main() -> int:
