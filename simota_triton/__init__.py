@@ -1,5 +1,5 @@
-"""SimOTA label assignment for anchor-free detectors: every public variant from one configuration, batched and
-exact.
+"""Label assignment for anchor-free detectors, SimOTA and the task-aligned rule: every public variant of each
+from one configuration, batched and exact.
 
 Modules and folders in layers, of which each imports only from those before it:
 

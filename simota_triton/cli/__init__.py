@@ -17,7 +17,7 @@ is the function that runs the command.
 """
 
 DESCRIPTION = """\
-SimOTA label assignment for anchor-free detectors: which prior learns which ground-truth box.
+Label assignment for anchor-free detectors: which prior learns which ground-truth box.
 
   simota-triton info    what is installed here and which backend will compute
   simota-triton demo    see an assignment: a table and a picture for each image and preset
