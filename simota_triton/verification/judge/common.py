@@ -35,10 +35,8 @@ def judge_values(result: Any, problem: Problem, overlap: Tensor, error: Tensor |
     slack, label = torch.full_like(matched, 0.0), torch.zeros_like(answer)
     if row.numel():
         slot = answer.clamp(0, row.shape[1] - 1)
-        matched, slack = (
-            torch.where(positive, of_answer(value, slot), 0.0)
-            for value in (overlap, torch.as_tensor(error, dtype=torch.float64).expand_as(overlap))
-        )
+        errors = torch.as_tensor(error, dtype=torch.float64, device=answer.device).expand_as(overlap)
+        matched, slack = (torch.where(positive, of_answer(value, slot), 0.0) for value in (overlap, errors))
         label = problem.gts.labels[row.gather(1, slot)]
     wrong = [
         f"matched_iou: image {b}, prior {p}: {float(result.matched_iou[b, p])}, "
