@@ -65,7 +65,7 @@ def select_aligned(
             num_tiles, RULE, True, LAYOUT, FAST, TILE, const.LANES,
         )  # fmt: skip
         keys, priors = tl.where(lonely, others, keys), tl.where(lonely, elsewhere, priors)
-        taken |= lonely & (priors >= 0) & (keys != const.NONE)
+        taken = tl.where(lonely, (priors >= 0) & (keys != const.NONE), taken)
         slot = tl.load(slot_of_ptr + priors, mask=taken, other=0)
 
     x1, y1, x2, y2 = load_four(slots_ptr + slot_at(slot, PLANES, TILE), TILE)
