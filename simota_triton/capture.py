@@ -12,10 +12,8 @@ the call's arguments.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import io
-import json
 import logging
 import os
 from collections.abc import Iterator
@@ -27,7 +25,7 @@ import torch
 from torch import Tensor
 
 from . import env
-from .config import RULES, Config
+from .config import Config, config_key, config_of
 from .files import locked
 from .inputs import pack
 from .problem import Problem, map_tensors
@@ -175,7 +173,7 @@ class Recorder:
         torch.save(
             {
                 "name": batch.name,
-                "config": json.dumps({"rule": batch.config.rule, **dataclasses.asdict(batch.config)}),
+                "config": config_key(batch.config),
                 "inputs": batch.inputs,
             },
             blob,
@@ -215,8 +213,7 @@ def read_batches(path: Path) -> tuple[list[Recorded], str | None]:
             file.seek(start)
             try:
                 data = torch.load(io.BytesIO(file.read(end - start)), weights_only=True)
-                fields = json.loads(data["config"])
-                config = RULES[fields.pop("rule", "simota")](**fields)
+                config = config_of(data["config"])
                 found.append(Recorded(f"{path.name} {data['name']}", config, data["inputs"]))
             except Exception as error:  # torch.load raises whatever it stumbles over
                 why = str(error).splitlines()[0]

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from . import backends
-from .config import RULES, Config
+from .config import config_key as config_key
+from .config import config_of
 from .matching import Matching
 from .problem import GroundTruth, Problem, Scores
 from .tuning.families import FAMILIES
@@ -36,11 +37,6 @@ _LIBRARY.define(
 
 UNKNOWN = -1
 """``padded`` of gts that did not come padded, ``max_count`` where only the device knows it."""
-
-
-def config_key(config: Config) -> str:
-    """A configuration as the string that the operator takes."""
-    return json.dumps({"rule": config.rule, **dataclasses.asdict(config)})
 
 
 def kernels_key(kernels: Any) -> str:
@@ -76,13 +72,6 @@ def assign(problem: Problem, config: str, backend: str, kernels: str = "", rule:
     # labels are left to the caller, where they are compiled with the loss
     scores = None if rule == "simota" else scores
     return Matching(gt_index, matched_iou, dynamic_k, claims, scores=scores)
-
-
-@functools.cache
-def config_of(key: str) -> Config:
-    """The configuration of a string of :func:`config_key`; one without a rule's name is SimOTA's."""
-    fields = json.loads(key)
-    return RULES[fields.pop("rule", "simota")](**fields)
 
 
 @functools.cache
